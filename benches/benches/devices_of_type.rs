@@ -1,7 +1,7 @@
-//! All 10,000 devices of a type, read in pages, in a store that also has a million registrations of another type. A push for a
-//! whole type reads them. The floor is the same store without the other type.
+//! Reads all 10,000 devices of a type in pages, as a push for a whole type does. The store also has a million registrations
+//! of another type. The floor is the same store without the other type.
 //!
-//! PostgreSQL and Redis also count what they read. A Cluster is left out, because the code is that for one node.
+//! PostgreSQL and Redis also count what they read. A Cluster is left out, because it runs the same code as one node.
 
 #![allow(clippy::expect_used)]
 
@@ -75,7 +75,8 @@ fn name(others: usize) -> String {
     format!("type_{others}")
 }
 
-/// First the registrations of the other type, three on each device. Then those of the type, on the same devices.
+/// Makes the registrations of the other type, three on each device. Then makes the registrations of the type, on the same
+/// devices.
 fn registration(others: usize, index: usize) -> Registration {
     let type_id = |text| TypeIdentifier::new(text).expect("a type");
     let (device, type_id, serial) = match index.checked_sub(others) {

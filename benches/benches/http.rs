@@ -1,8 +1,8 @@
-//! The service compared with a bare axum handler that gives the same answer: called in this process, and over the loopback
-//! interface with 64 connections, each side in a process of its own. An archive of 1 MB is compared with a static file.
+//! Compares the service with a bare axum handler that gives the same answer. Both are called in this process, and over the
+//! loopback interface with 64 connections, each side in its own process. An archive of 1 MB is compared with a static file.
 //!
-//! The service over a PostgreSQL without statistics is compared with the same data, analyzed. Over each durable store, a fetch
-//! of 20 KB is compared with the 304 of the same process, and with the same fetch over sled.
+//! A service over a PostgreSQL without statistics is compared with one over the same data, analyzed. For each durable store,
+//! a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.
 
 #![allow(clippy::expect_used)]
 
@@ -45,9 +45,10 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process serves: `memory`, `sled`, `sqlite`, `postgres` or `redis`, or the number of a case for its answer.
+/// What a child process serves: `memory`, `sled`, `sqlite`, `postgres` or `redis`, or the index of a `Case`. For an index,
+/// the child serves the fixed answer of the case from a bare handler.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
-/// Its folder, or the address of its server.
+/// The folder of the child's store, or the address of its server.
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
 
 fn main() {
@@ -61,7 +62,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     for store in ["memory", "sled"] {
         for case in Case::ALL {
-            // The store has little part in an archive, so one store is enough.
+            // An archive takes much longer than the call of the store, so one store is enough.
             if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {
                 bench.compare(store, case.name(), CONNECTIONS, || {
                     over_loopback(store, case, folder.path())
@@ -97,7 +98,7 @@ fn main() {
     bench.finish();
 }
 
-/// A 200 of 20 KB over each store, compared with the 304 over that store, and with the 200 over sled.
+/// Compares a 200 of 20 KB over each store with the 304 over that store, and with the 200 over sled.
 fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     let redis = OnceCell::new();
     let files: RefCell<HashMap<String, Arc<Server>>> = RefCell::default();
@@ -147,7 +148,8 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     }
 }
 
-/// A database for each kind of statistics and each size, with a process that serves it.
+/// One PostgreSQL server. It has a database, and a service process, for each kind of planner statistics and each number of
+/// registrations.
 struct Postgres {
     server: passkit_test_servers::postgres::Server,
     services: RefCell<HashMap<(&'static str, usize), Arc<Server>>>,
@@ -200,7 +202,7 @@ where
     std::hint::black_box(answer.into_body().collect().await.ok());
 }
 
-/// A handler that always gives the answer of the service.
+/// Returns a handler that always gives the answer of the service.
 async fn bare(case: Case) -> Router {
     let store = Arc::new(MemoryStore::new());
     let tag = http::load(&*store, http::REGISTRATIONS).await;
@@ -217,7 +219,7 @@ async fn bare(case: Case) -> Router {
     Router::new().fallback(constant)
 }
 
-/// The child process.
+/// Runs the child process.
 fn serve(what: &str, folder: PathBuf) {
     runtime().block_on(async {
         let (app, tag) = match what {
@@ -279,7 +281,7 @@ fn over_loopback(store: &str, case: Case, folder: &Path) -> (Side, Side) {
     )
 }
 
-/// A server process, killed when dropped.
+/// A server process. It is killed when this is dropped.
 struct Server {
     process: Child,
     address: String,

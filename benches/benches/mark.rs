@@ -1,4 +1,4 @@
-//! Marks of one pass, of a hundred in one call, and of one pass by each of 512 callers.
+//! Measures marks of one pass, marks of a hundred passes in one call, and marks of one pass by each of 512 callers.
 
 #![allow(clippy::expect_used)]
 

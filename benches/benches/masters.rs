@@ -1,4 +1,4 @@
-//! A Redis Cluster with three masters compared with one node: the same calls by 64 callers. The floor is the node.
+//! Compares a Redis Cluster with three masters with one node, by the same calls of 64 callers. The floor is the node.
 
 #![allow(clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! From the commit of a change to the push service, over TLS: the time of a single push, and for a pass on a million devices
-//! the time of the first push, pushes a second and memory.
+//! Measures the way from the commit of a change to the push service, over TLS. For a single push, it measures the time. For a
+//! pass on a million devices, it measures the time of the first push, the pushes a second and the memory.
 
 #![allow(clippy::expect_used)]
 
@@ -69,12 +69,12 @@ fn main() {
     bench.finish();
 }
 
-/// A push token for each device, because devices with equal tokens share a push.
+/// Returns a push token for each device, because devices with equal tokens share a push.
 fn token(index: usize) -> PushToken {
     PushToken::new(&format!("{index:064x}")).expect("a push token")
 }
 
-/// A publisher with a push service of its own. The receiver gets the time of each push, or only of the first.
+/// Starts a publisher with its own push service. The receiver gets the time of each push, or only of the first one.
 async fn publisher(
     queue: Arc<dyn PushQueue>,
     only_first: bool,

@@ -1,5 +1,5 @@
-//! The push tokens of a pass on a million devices, read in pages: a page compared with its floor, and once all pages, with the
-//! memory that this takes.
+//! Reads the push tokens of a pass on a million devices in pages. Compares a page with its floor. Then reads all pages once,
+//! and reports the memory that this takes.
 
 #![allow(clippy::expect_used)]
 
@@ -27,7 +27,7 @@ const PAGE: usize = 1_000;
 fn main() {
     let mut bench = Bench::new("push_targets");
     let servers = Servers::kept();
-    // At most 1 M, to save time.
+    // The size is at most 1 M, to save time.
     let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
     for store in servers.stores() {
         let mut all = None;

@@ -23,7 +23,7 @@ fn main() {
                     runtime().block_on(servers.open(store, &format!("register_{callers}")));
                 let (own, floor) = opened.expect("an empty store");
                 let floor = Arc::new(floor);
-                // Both sides may write to one table, so they share the numbers of the devices.
+                // The store and its floor may write to one table, so both take device numbers from one counter.
                 let next = Arc::new(AtomicUsize::new(0));
                 let new = move || next.fetch_add(1, Ordering::Relaxed);
                 let new_on_floor = new.clone();

@@ -1,4 +1,4 @@
-//! The question "what changed for this device?" to each store and its floor, by one caller and by 64.
+//! Asks each store and its floor what changed for a device, by one caller and by 64.
 
 #![allow(clippy::expect_used)]
 
@@ -35,7 +35,7 @@ fn main() {
             subject.get_or_init(open).clone()
         };
         for case in Case::ALL {
-            // All sizes of a case one after the other, so that the growth is measured within a minute.
+            // All sizes of a case are measured one after the other, so that the growth is measured within a minute.
             for size in &sizes {
                 bench.compare(store, case.name(), size.0, || sides(case, &opened(size), 1));
             }
@@ -59,11 +59,11 @@ fn main() {
     bench.finish();
 }
 
-/// How many devices the floor is ahead of the store. If both asked for the same device in one database, the second would find
-/// the rows in memory.
+/// The floor asks for a device with a number that is higher by this. If both asked for the same device in one database, the
+/// second one would find the rows in memory.
 const APART: usize = 15_000;
 
-/// The floor and the store, with this number of callers.
+/// Returns the floor and the store, with this number of callers.
 fn sides(case: Case, subject: &Arc<Subject>, callers: usize) -> (Side, Side) {
     let (floor, own) = (subject.clone(), subject.clone());
     let on_floor = move |i| {

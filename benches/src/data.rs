@@ -18,43 +18,43 @@ pub const OTHER_TYPE: &str = "pass.com.example.another";
 /// How many passes a device has.
 pub const EACH: usize = 3;
 
-/// How many passes the device with many has.
+/// How many passes the device with many passes has.
 pub const MANY: usize = 10_000;
 
 /// The largest number of registrations without `PASSKIT_BENCH_MAX`.
 const MAX: usize = 1_000_000;
 
-/// The type of all passes.
+/// Returns the type of all passes.
 #[must_use]
 pub fn type_id() -> TypeIdentifier {
     TypeIdentifier::new(TYPE).expect("a type")
 }
 
-/// The device with this number.
+/// Returns the device with this number.
 #[must_use]
 pub fn device(index: usize) -> DeviceIdentifier {
     DeviceIdentifier::new(&format!("{index:032x}")).expect("a device")
 }
 
-/// The device with 10,000 passes.
+/// Returns the device with 10,000 passes.
 #[must_use]
 pub fn device_with_many() -> DeviceIdentifier {
     device(usize::MAX)
 }
 
-/// The serial number of the pass with this number.
+/// Returns the serial number of the pass with this number.
 #[must_use]
 pub fn serial(index: usize) -> SerialNumber {
     SerialNumber::new(&format!("SERIAL-{index:08}")).expect("a serial number")
 }
 
-/// A serial number of the device with 10,000 passes.
+/// Returns a serial number of the device with 10,000 passes.
 #[must_use]
 pub fn serial_of_many(index: usize) -> SerialNumber {
     SerialNumber::new(&format!("MANY-{index:05}")).expect("a serial number")
 }
 
-/// The pass with this number.
+/// Returns the pass with this number.
 #[must_use]
 pub fn pass(index: usize) -> PassId {
     PassId {
@@ -63,13 +63,13 @@ pub fn pass(index: usize) -> PassId {
     }
 }
 
-/// A push token, as long as Apple's.
+/// Returns a push token, as long as Apple's.
 #[must_use]
 pub fn token() -> PushToken {
     PushToken::new(&"ab".repeat(32)).expect("a push token")
 }
 
-/// The registrations with these numbers.
+/// Returns the registrations with these numbers.
 #[must_use]
 pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
     let one = |i| Registration {
@@ -80,7 +80,7 @@ pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
     range.map(one).collect()
 }
 
-/// The registrations of the device with 10,000 passes.
+/// Returns the registrations of the device with 10,000 passes.
 #[must_use]
 pub fn registrations_of_many() -> Vec<Registration> {
     let pass = |i| PassId {
@@ -95,7 +95,7 @@ pub fn registrations_of_many() -> Vec<Registration> {
     (0..MANY).map(one).collect()
 }
 
-/// The numbers of registrations: 10,000 and 1 M, and 10 M with `PASSKIT_BENCH_MAX=10000000`.
+/// Returns the numbers of registrations: 10,000 and 1 M, and 10 M with `PASSKIT_BENCH_MAX=10000000`.
 #[must_use]
 pub fn sizes() -> Vec<usize> {
     let max = std::env::var("PASSKIT_BENCH_MAX").map_or(MAX, |max| {
@@ -108,7 +108,7 @@ pub fn sizes() -> Vec<usize> {
         .collect()
 }
 
-/// The folder `target/passkit-bench` for results. Its folder `data` keeps data for the next run.
+/// Returns the folder `target/passkit-bench` for results. Its folder `data` keeps data for the next run.
 #[must_use]
 pub fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("this program's path");
@@ -117,7 +117,7 @@ pub fn folder() -> PathBuf {
     target.join("passkit-bench")
 }
 
-/// A number with commas, such as 1,000,000.
+/// Returns a number with commas, such as 1,000,000.
 #[must_use]
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();

@@ -1,5 +1,5 @@
-//! The floor of a list: the same rows over the bare driver, written for this one question. It checks nothing and does not
-//! retry.
+//! The floor of a list reads the same rows over the bare driver. It is written for this one question, checks nothing and does
+//! not retry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ use crate::data::TYPE;
 pub enum Floor {
     /// Maps behind a lock.
     Memory(Mutex<Maps>),
-    /// A database of its own, with a row for each registration. The second handle on its data file is for syncing.
+    /// A separate database, with a row for each registration. The second handle on its data file is for syncing.
     Sled(sled::Db, Arc<File>),
     /// Connections to the store's database.
     Postgres(Connections),
@@ -84,7 +84,7 @@ impl Connections {
     /// Makes eight connections, as many as the store has.
     ///
     /// # Errors
-    /// If the server can't be reached.
+    /// Fails if the server can't be reached.
     pub async fn new(url: &str) -> sqlx::Result<Self> {
         let mut connections = Vec::new();
         for _ in 0..8 {
@@ -93,7 +93,7 @@ impl Connections {
         Ok(Self(connections))
     }
 
-    /// A free connection. A single caller always gets the first.
+    /// Returns a free connection. A single caller always gets the first one.
     pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
         match self
             .0
@@ -116,7 +116,7 @@ pub struct Maps {
 }
 
 impl Floor {
-    /// Whether it has data of its own, which must be loaded.
+    /// Returns whether the floor has data of its own, which must be loaded.
     fn has_own_rows(&self) -> bool {
         matches!(self, Self::Memory(_) | Self::Sled(..))
     }
@@ -198,7 +198,7 @@ impl Floor {
         }
     }
 
-    /// What changed for the device. `number` is the number of the call.
+    /// Reads what changed for the device. `number` is the number of the call.
     pub async fn changes_since(
         &self,
         number: usize,
@@ -264,7 +264,7 @@ pub(crate) fn key_of(serial: &str) -> String {
     format!("p{TYPE}\0{serial}")
 }
 
-/// Sends a command for the device, and one for each bucket with passes of it.
+/// Sends a command for the device, and one for each bucket that has passes of the device.
 async fn of_redis(
     driver: &Driver,
     prefix: &str,
@@ -315,7 +315,7 @@ async fn of_redis(
     changed
 }
 
-/// The bucket that the store chooses: FNV-1a modulo 64.
+/// Returns the bucket that the store chooses: FNV-1a modulo 64.
 pub(crate) fn bucket(serial: &str) -> u64 {
     serial
         .bytes()

@@ -53,7 +53,7 @@ impl Case {
         Self::Register,
     ];
 
-    /// A name for the table of results.
+    /// Returns a name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Case {
         }
     }
 
-    /// The status of the answer.
+    /// Returns the status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -77,7 +77,7 @@ impl Case {
         }
     }
 
-    /// The request with this number. `tag` is the tag of the first device.
+    /// Returns the request with this number. `tag` is the tag of the first device.
     #[must_use]
     pub fn request(self, tag: &str, number: usize) -> Request<Bytes> {
         let device = data::device(match self {
@@ -103,7 +103,7 @@ impl Case {
             _ => request.header("authorization", format!("ApplePass {TOKEN}")),
         };
         let request = match self {
-            // Not earlier than any mark.
+            // This time is not earlier than any mark.
             Self::PassUnchanged => request.header(
                 "if-modified-since",
                 httpdate::fmt_http_date(SystemTime::now()),
@@ -141,7 +141,7 @@ impl PassSource for Passes {
         pass: &PassId,
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
-        // The comparison that a source of copies makes.
+        // A source that keeps copies makes the same comparison.
         if state.published.is_some_and(|published| published != DIGEST) {
             return Err("other content was published".into());
         }
@@ -156,13 +156,13 @@ impl PassSource for Passes {
     }
 }
 
-/// The archive of 1 MB.
+/// Returns the archive of 1 MB.
 #[must_use]
 pub fn large_archive() -> Bytes {
     vec![b'p'; 1 << 20].into()
 }
 
-/// The service over a store.
+/// Returns the service over a store.
 #[must_use]
 pub fn service<S: StoreMaintenance + 'static>(store: Arc<S>) -> WalletService<Arc<S>, Passes> {
     let token = AuthToken::new(TOKEN).expect("a token").digest();
@@ -198,7 +198,7 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
     tag(store).await
 }
 
-/// The tag of the first device.
+/// Returns the tag of the first device.
 pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
     let changes = store
         .changes_since(&data::device(0), &data::type_id(), None)
@@ -206,7 +206,7 @@ pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
     changes.expect("an answer").tag.to_string()
 }
 
-/// The request with the body type that the service takes.
+/// Returns the request with the body type of the service.
 #[must_use]
 pub fn with_body(request: Request<Bytes>) -> Request<Body> {
     request.map(Body::from)

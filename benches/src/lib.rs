@@ -1,4 +1,4 @@
-//! What the benches share: the data, the stores with a floor for each, and measuring the two in turns.
+//! What the benches share: the data, the stores with a floor for each, and code that measures both in turns.
 //!
 //! The example in the project's README is compiled here, because this crate is not published.
 

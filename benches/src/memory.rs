@@ -1,15 +1,15 @@
-//! How much memory this process uses. Works on Linux.
+//! Measures how much memory this process uses. This works only on Linux.
 
 use std::fs;
 
-/// The memory use at some moment, to compare the later peak with.
+/// The memory use at some moment. The later peak is compared with it.
 #[derive(Debug)]
 pub struct Memory {
     before: f64,
 }
 
 impl Memory {
-    /// The memory use now.
+    /// Returns the memory use now.
     #[must_use]
     pub fn now() -> Self {
         let _unknown_elsewhere = fs::write("/proc/self/clear_refs", "5");
@@ -18,14 +18,14 @@ impl Memory {
         }
     }
 
-    /// How far the peak since then was above it, in kilobytes.
+    /// Returns how much higher the peak since then was, in kilobytes.
     #[must_use]
     pub fn more_at_peak(&self) -> f64 {
         status("VmHWM:") - self.before
     }
 }
 
-/// A line of `/proc/self/status`, in kilobytes.
+/// Returns a line of `/proc/self/status`, in kilobytes.
 fn status(name: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status

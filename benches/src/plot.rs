@@ -14,7 +14,7 @@ const RIGHT: f64 = 240.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// A drawing for each subject with a case that was measured at several sizes.
+/// Returns a drawing for each subject with a case that was measured at several sizes.
 pub(crate) fn by_subject(bench: &str, rows: &[Row]) -> Vec<(String, String)> {
     let subjects: BTreeSet<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
     let of = |subject: &str| {

@@ -1,4 +1,5 @@
-//! PostgreSQL with different statistics about its tables: none, current ones, or those of empty tables.
+//! Databases with different planner statistics about their tables: no statistics, current ones, or statistics of empty
+//! tables.
 //!
 //! Autovacuum is off for the tables, so that the statistics stay the same.
 
@@ -20,19 +21,19 @@ use crate::{data, http};
 /// The statistics that PostgreSQL has about the full tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// None, because the tables were never analyzed.
+    /// There are none, because the tables were never analyzed.
     Never,
-    /// Current ones.
+    /// They are current.
     Analyzed,
-    /// Those of empty tables, because they were analyzed before they were filled.
+    /// They are of empty tables, because the tables were analyzed before they were filled.
     OfEmpty,
 }
 
 impl Statistics {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Never, Self::Analyzed, Self::OfEmpty];
 
-    /// A name for the table of results.
+    /// Returns a name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -51,10 +52,11 @@ impl Statistics {
     }
 }
 
-/// The server at `PASSKIT_TEST_POSTGRES_URL`, or else a new one, with data that stay in this folder or with none.
+/// Returns the server at `PASSKIT_TEST_POSTGRES_URL`, or else starts one. With a folder, the data of the new server stay
+/// there.
 ///
 /// # Errors
-/// If there is no server, or it does not start.
+/// Fails if there is no server, or it does not start.
 pub fn server(kept: Option<&Path>) -> Outcome<Server> {
     // `fsync` stays on, as by default.
     let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
@@ -68,10 +70,10 @@ pub fn server(kept: Option<&Path>) -> Outcome<Server> {
     }
 }
 
-/// The address of the database with this name. Creates the database if it does not exist.
+/// Returns the address of the database with this name. Creates the database if it does not exist.
 ///
 /// # Errors
-/// If the server fails.
+/// Fails if the server returns an error or can't be reached.
 pub async fn database(server: &Server, name: &str) -> Outcome<String> {
     let database = format!("passkit_bench_{name}");
     let mut connection = PgConnection::connect(&server.url("postgres")).await?;
@@ -84,10 +86,10 @@ pub async fn database(server: &Server, name: &str) -> Outcome<String> {
     Ok(server.url(&database))
 }
 
-/// The address of a database with this number of registrations and these statistics. Fills the database if it is empty.
+/// Returns the address of a database with this number of registrations and these statistics. Fills the database if it is empty.
 ///
 /// # Errors
-/// If the server fails.
+/// Fails if the server returns an error or can't be reached.
 pub async fn filled(
     server: &Server,
     statistics: Statistics,
@@ -127,10 +129,10 @@ pub async fn filled(
     Ok(url)
 }
 
-/// A store over a pool with default settings, as a user may have it.
+/// Returns a store over a pool with default settings, as a user may have it.
 ///
 /// # Errors
-/// If the server can't be reached.
+/// Fails if the server can't be reached.
 pub async fn store(url: &str) -> Outcome<PostgresStore> {
     Ok(PostgresStore::new(PgPool::connect(url).await?))
 }
@@ -138,7 +140,7 @@ pub async fn store(url: &str) -> Outcome<PostgresStore> {
 /// Switches autovacuum off for the store's tables.
 ///
 /// # Errors
-/// If the server fails.
+/// Fails if the server returns an error or can't be reached.
 pub async fn keep_autovacuum_away(connection: &mut PgConnection) -> Outcome<()> {
     let each = "\
 do $$
@@ -153,11 +155,11 @@ $$";
     Ok(())
 }
 
-/// How many rows and index entries of the store's tables were read so far, also inside functions. The pool must have one
-/// connection, because a session reports its own counts only when asked.
+/// Returns how many rows and index entries of the store's tables were read so far, also inside functions. The pool must have
+/// only one connection, because each session has its own counts.
 ///
 /// # Errors
-/// If the server fails.
+/// Fails if the server returns an error or can't be reached.
 pub async fn rows_read(pool: &PgPool) -> Outcome<i64> {
     sqlx::query("select pg_stat_force_next_flush()")
         .execute(pool)
@@ -171,9 +173,9 @@ select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'pa
 /// Waits until the server has written what was loaded, and runs no autovacuum.
 ///
 /// # Errors
-/// If autovacuum does not end.
+/// Fails if autovacuum does not end.
 pub async fn wait_for_writes(connection: &mut PgConnection) -> Outcome<()> {
-    // It returns when everything is on disk. Not every user has the right.
+    // A checkpoint returns when everything is on disk. Some users lack the right to run it.
     if let Err(error) = sqlx::query("checkpoint").execute(&mut *connection).await {
         println!("postgres may still be writing what was loaded: {error}");
     }

@@ -35,10 +35,10 @@ use crate::{
     statistics,
 };
 
-/// The data of sled, opened with almost no cache. It shows the cost of rows that were not read lately.
+/// The data of sled, opened with almost no cache. This shows the cost of rows that were not read recently.
 pub const SLED_COLD: &str = "sled-cold";
 
-/// The size of sled's page cache in bytes.
+/// Returns the size of sled's page cache in bytes.
 fn sled_cache(store: &str) -> u64 {
     if store == SLED_COLD {
         64 << 10
@@ -51,7 +51,7 @@ fn redis_prefix(name: &str) -> String {
     format!("bench-{name}:")
 }
 
-/// How many devices are asked for at most. There are enough that few are asked for twice.
+/// The maximum number of devices in the questions. It is so high that few devices are asked for twice.
 const SAMPLE: usize = 30_000;
 
 /// How many registrations a call makes.
@@ -66,11 +66,11 @@ pub struct Servers {
     cluster: Option<Cluster>,
     /// Where data stay for the next run.
     kept: Option<PathBuf>,
-    /// For databases of this run only.
+    /// The server for databases that only this run uses.
     scratch: tempfile::TempDir,
 }
 
-/// Prints a line if a server is not available.
+/// Returns the server. If it is not available, prints a line and returns `None`.
 fn available<T>(name: &str, server: Outcome<T>) -> Option<T> {
     server
         .inspect_err(|error| println!("{name} is left out: {error}"))
@@ -110,7 +110,7 @@ impl Servers {
         }
     }
 
-    /// The stores that are available and have a floor.
+    /// Returns the stores that are available and have a floor.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {
@@ -125,7 +125,7 @@ impl Servers {
             .collect()
     }
 
-    /// The process of the Redis node, if it was started here.
+    /// Returns the process of the Redis node, if it was started here.
     #[must_use]
     pub fn redis(&self) -> Option<&Node> {
         self.redis.as_ref()?.1.as_ref()
@@ -134,7 +134,7 @@ impl Servers {
     /// Opens a store and its floor, with the data that an earlier run left under this name.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn open(
         &self,
         store: &'static str,
@@ -149,7 +149,7 @@ impl Servers {
     /// Opens a store without its floor. SQLite has no floor here, because its crate compares it with the bare statements.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn open_store(
         &self,
         store: &'static str,
@@ -200,10 +200,10 @@ impl Servers {
         self.kept.as_deref().unwrap_or(self.scratch.path())
     }
 
-    /// Makes this number of registrations in parts of 10,000, unless an earlier run did. `also` gets each part too.
+    /// Makes this number of registrations in parts of 10,000, unless an earlier run has made them. `also` gets each part too.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn load(
         &self,
         (store, name): (&'static str, &str),
@@ -246,19 +246,19 @@ impl Servers {
         Ok(())
     }
 
-    /// The address of the database with this name. Creates the database if it does not exist.
+    /// Returns the address of the database with this name. Creates the database if it does not exist.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn postgres_url(&self, name: &str) -> Outcome<String> {
         let server = self.postgres.as_ref().ok_or("no PostgreSQL")?;
         statistics::database(server, name).await
     }
 
-    /// The address of Redis or of the Cluster, and a connection.
+    /// Returns the address of Redis or of the Cluster, and a connection.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn redis_driver(&self, store: &str) -> Outcome<(String, Driver)> {
         if store == "redis" {
             let url = &self.redis.as_ref().ok_or("no Redis")?.0;
@@ -274,7 +274,7 @@ impl Servers {
         Ok((url, Driver::Cluster(connection)))
     }
 
-    /// The memory use of Redis in bytes. `None` if it was not started here.
+    /// Returns the memory use of Redis in bytes. `None` if it was not started here.
     #[must_use]
     pub fn redis_memory(&self) -> Option<f64> {
         let info = self.redis()?.ask(&["INFO", "memory"]).ok()?;
@@ -285,10 +285,10 @@ impl Servers {
             .ok()
     }
 
-    /// After loading, waits for work that the server would otherwise do during the measurement.
+    /// Call this after loading. It waits for work that the server would otherwise do during the measurement.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn wait_until_idle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
@@ -315,12 +315,12 @@ impl Servers {
 pub struct Subject {
     /// The store.
     pub store: Arc<dyn StoreMaintenance>,
-    /// Its floor.
+    /// The floor of the store.
     pub floor: Floor,
     /// The memory that a registration takes in Redis, in bytes.
     pub bytes_each: Option<f64>,
     marks: Marks,
-    /// The devices that are asked for, each with its clock.
+    /// The devices in the questions, each with its clock.
     devices: Vec<(DeviceIdentifier, u64)>,
     many: (DeviceIdentifier, u64),
 }
@@ -347,7 +347,7 @@ pub enum Case {
 }
 
 impl Case {
-    /// All of them.
+    /// All cases.
     pub const ALL: [Self; 4] = [
         Self::OneOfThree,
         Self::NoneOfThree,
@@ -355,7 +355,7 @@ impl Case {
         Self::TenOfMany,
     ];
 
-    /// A name for the table of results.
+    /// Returns a name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -366,7 +366,7 @@ impl Case {
         }
     }
 
-    /// How many serial numbers the answer has.
+    /// Returns how many serial numbers the answer has.
     #[must_use]
     pub fn changed(self) -> usize {
         match self {
@@ -379,10 +379,10 @@ impl Case {
 }
 
 impl Subject {
-    /// Opens a store, and loads it unless an earlier run did.
+    /// Opens a store. Loads the data, unless an earlier run has loaded them.
     ///
     /// # Errors
-    /// If the server fails.
+    /// Fails if the server returns an error or can't be reached.
     pub async fn open(servers: &Servers, store: &'static str, size: usize) -> Outcome<Self> {
         let name = size.to_string();
         let (opened, floor) = servers.open(store, &name).await?;
@@ -422,7 +422,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Whether the data are those that the note of an earlier run describes.
+    /// Returns whether the data are those that the note of an earlier run describes.
     async fn was_kept(&mut self, note: Option<&std::path::Path>) -> Outcome<bool> {
         let Some(Ok(text)) = note.map(fs::read_to_string) else {
             return Ok(false);
@@ -479,7 +479,7 @@ impl Subject {
         Ok(())
     }
 
-    /// The type's clock, or 0 if the data are not complete. The device has passes in every bucket of the store.
+    /// Returns the type's clock, or 0 if the data are not complete. `device` has passes in every bucket of the store.
     async fn clock(&self) -> Outcome<u64> {
         let changes = self
             .store
@@ -512,7 +512,7 @@ impl Subject {
         for (index, clock) in tasks.join_all().await.into_iter().flatten() {
             clocks.insert(index, clock?);
         }
-        // In an order that does not ask for neighbours one after the other.
+        // The order keeps neighbours apart, so that one question does not load the rows of the next.
         self.devices = (0..devices.len())
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))
@@ -525,7 +525,7 @@ impl Subject {
         Ok(())
     }
 
-    /// The device and the tag of a question.
+    /// Returns the device and the tag of a question.
     #[must_use]
     pub fn question(&self, case: Case, number: usize) -> (&DeviceIdentifier, UpdateTag) {
         let (device, device_version) = match case {
@@ -566,7 +566,7 @@ impl Subject {
     }
 }
 
-/// The numbers of the devices that are asked for, spread over all.
+/// Returns the numbers of the devices in the questions, spread over all devices.
 fn sample(size: usize) -> impl Iterator<Item = usize> {
     let devices = size / EACH;
     let step = devices.div_ceil(SAMPLE);

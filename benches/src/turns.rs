@@ -81,7 +81,7 @@ impl Bench {
         if turns.is_empty() {
             return;
         }
-        // The turns before were for warming up.
+        // The earlier turns only warmed up both sides.
         let turns = &turns[turns.len().saturating_sub(SAMPLES)..];
         self.rows.push(Row {
             case: case.to_owned(),
@@ -158,14 +158,14 @@ impl Bench {
     }
 }
 
-/// The median.
+/// Returns the median.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The runtime of all benches.
+/// Returns the runtime of all benches.
 #[must_use]
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: std::sync::LazyLock<Runtime> =
@@ -173,8 +173,8 @@ pub fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
-/// A side with this number of callers, which share the calls. Each caller makes one call after the other. `call` gets the
-/// number of the call.
+/// Returns a side with this number of callers that share the calls. Each caller makes one call after the other. `call` gets
+/// the number of the call.
 pub fn called<F>(callers: usize, call: impl Fn(usize) -> F + Clone + Send + 'static) -> Side
 where
     F: Future<Output = ()> + Send,
@@ -182,7 +182,7 @@ where
     let mut first = 0;
     Box::new(move |calls| {
         let asked = calls as usize;
-        // If calls are slow, criterion asks for few. Each caller must have some.
+        // If calls are slow, criterion asks for few calls. Each caller must make at least one.
         let calls = if callers == 1 {
             asked
         } else {

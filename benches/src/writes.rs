@@ -1,5 +1,5 @@
-//! The floor of a write: the same scripts and functions over the bare driver, durable if the store's are. Also the floor of a
-//! page of the devices of a pass.
+//! The floor of a write runs the same scripts and functions over the bare driver. Its writes are durable if the store's are.
+//! This module also has the floor of a page of the devices of a pass.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ static INDEX_ADD: LazyLock<Script> = LazyLock::new(|| script("index_add"));
 static REGISTER: LazyLock<Script> = LazyLock::new(|| script("register"));
 static MARK: LazyLock<Script> = LazyLock::new(|| script("mark"));
 
-/// The store's script of this name.
+/// Returns the store's script of this name.
 fn script(name: &str) -> Script {
     let (_, source) = SCRIPTS
         .iter()
@@ -90,7 +90,7 @@ impl Floor {
                     .await
                     .expect("registered");
             }
-            // Under other keys than the store's, because the data would not be complete for the store.
+            // The keys differ from the store's, because these data would not be complete for the store.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
                 let of_pass = format!("floor:p{{{TYPE}:{}}}", pass.serial);
@@ -165,12 +165,12 @@ impl Floor {
     }
 }
 
-/// Reads the pages of the devices of a pass, over and over.
+/// Reads the pages of the devices of a pass again and again.
 #[derive(Clone)]
 pub struct Pages {
     floor: Arc<Floor>,
     pass: PassId,
-    /// Where the next page starts: after this device, or for Redis in this part at this cursor.
+    /// Where the next page starts: after this device, or for Redis at this cursor of this part of the index.
     place: Arc<Mutex<(String, u64, u64)>>,
 }
 
@@ -185,7 +185,7 @@ impl Pages {
         }
     }
 
-    /// The push tokens of the next page of about `limit` devices.
+    /// Returns the push tokens of the next page of about `limit` devices.
     pub async fn next(&self, limit: usize) -> Vec<String> {
         let (after, part, cursor) = self.place.lock().expect("unpoisoned").clone();
         let (tokens, place) = match &*self.floor {

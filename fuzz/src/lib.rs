@@ -1,7 +1,7 @@
-//! What is fuzzed, as functions of bytes. `fuzz_targets` gives them to libFuzzer, and `tests/replay.rs`
-//! gives them their corpora.
+//! The fuzzed code, as functions of bytes. `fuzz_targets` gives these functions to libFuzzer, and `tests/replay.rs` calls
+//! them with their corpora.
 //!
-//! None may panic. What else must hold is asserted.
+//! No function may panic. Assertions check everything else that must hold.
 
 use std::io::Write as _;
 
@@ -17,7 +17,7 @@ use passkit_server::{
 };
 use tower_service::Service as _;
 
-/// Any bytes as an archive, a bundle, and the passes in it.
+/// Reads any bytes as an archive, as a bundle, and reads the passes in it.
 pub fn archive(input: &[u8]) {
     report(input);
     if let Some(mut bundle) = Bundle::open(input) {
@@ -46,7 +46,7 @@ fn report(input: &[u8]) {
     }
 }
 
-/// Any bytes as the `pass.json` of an archive.
+/// Reads any bytes as the `pass.json` of an archive.
 pub fn json(input: &[u8]) {
     for kind in Kind::ALL {
         let builder = ArchiveBuilder::new(kind, input).file("icon.png", placeholder_icon(1));
@@ -54,13 +54,13 @@ pub fn json(input: &[u8]) {
     }
 }
 
-/// Any bytes as the signature of an archive.
+/// Reads any bytes as the signature of an archive.
 pub fn cms(input: &[u8]) {
     let builder = ArchiveBuilder::new(Kind::Pass, "{}").file("signature", input);
     report(&builder.build_unsigned().expect("a small archive"));
 }
 
-/// Any bytes as certificate and key.
+/// Reads any bytes as a certificate and a key.
 pub fn pem(input: &[u8]) {
     let errors = [
         pem::certificates(input).err(),
@@ -72,7 +72,7 @@ pub fn pem(input: &[u8]) {
     let _ = Identity::from_pem(None, input, input);
 }
 
-/// Any bytes as PKCS #12.
+/// Reads any bytes as PKCS #12.
 pub fn pkcs12(input: &[u8]) {
     let _ = Identity::from_pkcs12(None, input, "password");
 }
@@ -91,7 +91,7 @@ impl PassSource for Nothing {
     }
 }
 
-/// Any text as the path and query of a request.
+/// Reads any text as the path and query of a request.
 pub fn routes(input: &[u8]) {
     let Ok(uri) = http::Uri::try_from(input) else {
         return;
@@ -117,7 +117,7 @@ pub fn routes(input: &[u8]) {
     });
 }
 
-/// Any text as the tag of a list.
+/// Reads any text as the tag of a list.
 pub fn tags(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input)
         && let Some(tag) = UpdateTag::parse(text)
@@ -127,7 +127,7 @@ pub fn tags(input: &[u8]) {
     }
 }
 
-/// Any text as a target file of the conformance kit.
+/// Reads any text as a target file of the conformance kit.
 pub fn target_file(input: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(input).expect("a file");

@@ -20,7 +20,7 @@ fn replay(target: fn(&[u8]), folder: &str) {
     for (name, input) in files {
         println!("{name}");
         target(&input);
-        // Cut off too, which is the most common damage.
+        // The input is also cut off, which is the most common damage.
         target(&input[..input.len() / 2]);
     }
 }
@@ -30,7 +30,7 @@ fn archives() -> Vec<(String, Vec<u8>)> {
     [files(fixtures), files(&format!("{fixtures}/field"))].concat()
 }
 
-/// A file of each archive.
+/// Returns a file of each archive.
 fn parts(name: &str) -> Vec<Vec<u8>> {
     let part = |archive: &[u8]| {
         let mut zip = zip::ZipArchive::new(std::io::Cursor::new(archive)).ok()?;

@@ -13,8 +13,8 @@ use ring::signature::UnparsedPublicKey;
 use crate::{
     algorithms::{Digest, verification_algorithm},
     asn1::{
-        AlgorithmIdentifier, Attribute, ContentInfo, PublicKeyInfo, SignedData, SignerInfo,
-        elements, oid, time, wrap,
+        AlgorithmIdentifier, Attribute, ContentInfo, SignedData, SignerInfo, elements, oid, time,
+        wrap,
     },
     ber::{self, BerError},
     certificate::{Certificate, Relation},

@@ -4,32 +4,32 @@ use passkit_server::store::StoreError;
 
 use crate::{Rule, Violation};
 
-/// What a case is about. The catalogues are [`store::cases`](crate::store::cases) and
-/// `service::cases`.
+/// The description of a case. [`store::cases`](crate::store::cases) and `service::cases` list all
+/// cases.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// The stable name: the endpoint, `store` or `queue`, a slash, and the expected result, as in
-    /// `register/new-pass-is-201`.
+    /// The stable name, such as `register/new-pass-is-201`. The part before the slash is the group,
+    /// such as an endpoint, `store` or `queue`. The rest is the expected result.
     pub id: &'static str,
-    /// How binding it is.
+    /// How important the case is.
     pub level: Level,
-    /// The rules that the case checks. It may also find a violation of another rule.
+    /// The rules that the case checks. A failure may also name another rule.
     pub rules: &'static [Rule],
-    /// What the case does, in a sentence or two.
+    /// The steps of the case, in a few sentences.
     pub steps: &'static str,
-    /// What a phone or its owner suffers when the case fails.
+    /// What goes wrong for a phone or its owner if the case fails.
     pub consequence: &'static str,
 }
 
-/// How binding a case is.
+/// How important a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on it. Without it updates are lost or repeat forever, or a stranger gets in.
+    /// Phones rely on it. Without it, updates are lost or repeat forever, or strangers get access.
     Must,
     /// Phones work without it, but not always well.
     Should,
-    /// Good practice.
+    /// Good practice. Phones work without it.
     Advisory,
 }
 
@@ -69,9 +69,10 @@ pub enum Outcome {
     Pass,
     /// A rule was broken.
     Fail(Violation),
-    /// The case does not apply to the target, or found nothing certain. The text is the reason.
+    /// The case does not apply to the target, or has no clear result. The text is the reason.
     Skip(String),
-    /// The case could not be completed. The text is the reason. It says nothing about the target.
+    /// The case could not be completed, so it says nothing about the target. The text is the
+    /// reason.
     Error(String),
 }
 
@@ -80,9 +81,9 @@ pub enum Outcome {
 pub enum Stop {
     /// A rule was broken.
     Fail(Violation),
-    /// The case does not apply to the target, or found nothing certain. The text is the reason.
+    /// The case does not apply to the target, or has no clear result. The text is the reason.
     Skip(String),
-    /// The case cannot go on. The text is the reason.
+    /// The case cannot continue. The text is the reason.
     Error(String),
 }
 
@@ -98,7 +99,7 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// What a case returns.
+/// The result of the function that runs a case.
 pub type CaseResult = Result<(), Stop>;
 
 impl From<CaseResult> for Outcome {

@@ -1,4 +1,4 @@
-//! The program: its arguments, its output and its exit codes. Both `passkit-conformance` and
+//! The command line of the program: its arguments, output and exit codes. `passkit-conformance` and
 //! `passkit conformance` use it.
 
 use std::{
@@ -25,12 +25,12 @@ use crate::{
 pub enum Command {
     /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
     ///
-    /// It makes devices of its own and unregisters them at the end, also after Ctrl-C. A second
-    /// Ctrl-C ends it at once. It changes passes in the way that the target file names, and leaves
-    /// other devices and their registrations alone.
+    /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
+    /// Ctrl-C ends the program at once. Passes are changed as the target file says. Other devices
+    /// and their registrations are not touched.
     ///
-    /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be
-    /// tested.
+    /// Exit code: 0 if all cases passed or were skipped, 1 if a case failed, 2 if the service could
+    /// not be tested.
     Run(Run),
 }
 
@@ -38,20 +38,20 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[non_exhaustive]
 pub struct Run {
-    /// The web service: the webServiceURL of its passes.
+    /// The URL of the web service, which is the webServiceURL of its passes.
     #[arg(long, required_unless_present = "list")]
     url: Option<String>,
 
-    /// A file with some passes, their tokens, and a way to change a pass
+    /// A file with some passes, their authentication tokens, and a way to change a pass
     #[arg(long, value_name = "FILE.toml", required_unless_present = "list")]
     target: Option<PathBuf>,
 
-    /// The cases to run, whatever their level: ids, groups such as list/, or patterns such as
-    /// get/*-304. Default: all cases of the level
+    /// The cases to run: ids, groups such as list/, or patterns such as get/*-304. A complete id
+    /// runs at any level. Default: all cases of the level
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 
-    /// Leave out the cases below this level: must, should or advisory.
+    /// The lowest level of the cases to run: must, should or advisory.
     #[arg(long, default_value = "should")]
     level: Level,
 
@@ -59,7 +59,7 @@ pub struct Run {
     #[arg(long)]
     list: bool,
 
-    /// Write a report in the XML of JUnit.
+    /// Write a report as JUnit XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 
@@ -67,11 +67,11 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write a report to read, as an HTML page
+    /// Write a report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// How long an answer may take.
+    /// The longest time for an answer.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
 }
@@ -89,11 +89,12 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// A line that says why it could not run. The exit code is 2.
+    /// Fails if the cases could not run. The error is one line with the reason. The exit code is
+    /// then 2.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time and I/O enabled.
+    /// Panics outside a Tokio runtime with time and I/O enabled.
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
@@ -154,8 +155,8 @@ impl Run {
         }
     }
 
-    /// The files for the reports. They are opened before any case runs, so that a wrong path fails
-    /// at once.
+    /// Creates the files for the reports. This happens before any case runs, so that a wrong path
+    /// fails at once.
     fn report_files(&self) -> Result<Vec<(&Path, File, Render)>, String> {
         let wanted: [(&Option<PathBuf>, Render); 3] = [
             (&self.junit, |report, _| report.junit()),
@@ -179,7 +180,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> String {
     format!("can't write {}: {error}", path.display())
 }
 
-/// The cases with these ids, or all cases of at least this level.
+/// Returns the cases that `ids` select, or all cases of the level if `ids` is empty.
 fn chosen<'a>(
     all: &'a [ServiceCase],
     ids: &[String],
@@ -191,12 +192,12 @@ fn chosen<'a>(
         if named.is_empty() {
             return Err(unknown(id, all));
         }
-        // A case that is named in full runs whatever its level; a group is filtered by level.
+        // A complete id runs at any level. A group or pattern is filtered by level.
         let of_level = |one: &&&ServiceCase| one.case.id == id || one.case.level <= level;
         wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
         if !named.iter().any(|one| wanted.contains(one.case.id)) {
             return Err(format!(
-                "the cases of {id:?} are all below the level {level}: give a --level"
+                "all cases of {id:?} are below the level {level}: give a lower --level"
             ));
         }
     }
@@ -207,7 +208,8 @@ fn chosen<'a>(
     Ok(all.iter().filter(is_wanted).collect())
 }
 
-/// Whether the text selects the case: its id, the prefix up to the slash, or a pattern with `*`.
+/// Returns whether the text selects the case. The text is an id, a prefix up to the slash, or a
+/// pattern with `*`.
 fn names(written: &str, id: &str) -> bool {
     if written.ends_with('/') {
         return id.starts_with(written);
@@ -271,7 +273,7 @@ fn conclude(report: &Report) {
     say(&report.counts().to_string());
 }
 
-/// Ready when the program is asked to end. A second signal ends it at once.
+/// Is ready at the first signal to end the program. A second signal ends the program at once.
 async fn interrupted() {
     let signals = (
         signal(SignalKind::interrupt()),
@@ -294,12 +296,13 @@ async fn interrupted() {
     });
 }
 
-/// Prints a line of results. The reader may be gone, as with `… | head -1`.
+/// Prints a line of results. Ignores errors, because the reader may be gone, as with `… | head -1`.
 fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// The output during a run: a line for each case and, on a terminal, the case that is running.
+/// Writes the output during a run: a line for each finished case, and on a terminal the running
+/// case.
 struct Lines {
     all: usize,
     begun: usize,

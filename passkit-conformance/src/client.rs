@@ -27,9 +27,9 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest body of an answer, in bytes. Default: 20 MiB.
+    /// The greatest length of an answer's body, in bytes. Default: 20 MiB.
     pub response_bytes: usize,
-    /// The longest time from the request to the end of the answer. Default: 10 s.
+    /// The longest time from the start of the request to the end of the answer. Default: 10 s.
     pub time: Duration,
 }
 
@@ -44,8 +44,8 @@ impl Default for Limits {
 
 /// Sends requests to a web service, for one phone or for many. Clones share the connections.
 ///
-/// Over the network it speaks HTTP/1.1. TLS trusts the certificates of the system; a URL may ask
-/// for plain HTTP. It follows no redirects and repeats no request.
+/// The client speaks HTTP/1.1 over the network. TLS trusts the certificates of the system. An
+/// `http://` URL means plain HTTP. The client follows no redirects and repeats no requests.
 #[derive(Clone)]
 pub struct Client {
     transport: Transport,
@@ -62,8 +62,8 @@ struct BodyError(Box<dyn std::error::Error + Send + Sync>);
 
 type Hyper = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// Two spellings of header names, each with its own connections. The rarer spelling keeps no
-/// connection open, because a service may allow only one.
+/// One HTTP client for each of two spellings of header names. `with_capitals`, which few requests
+/// use, keeps no connection open, because a service may allow only one.
 struct Network {
     lower_case: Hyper,
     with_capitals: Hyper,
@@ -90,7 +90,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client for the network. If the system trusts no certificates, only plain HTTP works.
+    /// Makes a client for the network. If the system trusts no certificates, only plain HTTP works.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let https = HttpsConnectorBuilder::new()
@@ -112,10 +112,10 @@ impl Client {
         }
     }
 
-    /// A client that sends all requests to `service` in this process, whatever host they name.
+    /// Makes a client that sends all requests to `service` in this process. The host of the URL
+    /// does not matter.
     ///
-    /// A server on the network adds headers of its own to answers, such as `Date`. They are absent
-    /// here.
+    /// Headers that an HTTP server adds to answers, such as `Date`, are absent.
     #[must_use]
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
@@ -146,7 +146,7 @@ impl Client {
         }
     }
 
-    /// Whether requests go over the network.
+    /// Returns whether requests go over the network.
     pub(crate) fn is_network(&self) -> bool {
         matches!(self.transport, Transport::Network(_))
     }
@@ -205,7 +205,7 @@ impl Client {
         };
         let (head, mut body) = answer.into_parts();
         let limit = self.limits.response_bytes;
-        // Copied, because chunks of one byte that are kept take many times their length.
+        // The body is copied, because small chunks take much more memory than their length.
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame
@@ -238,7 +238,7 @@ where
 pub(crate) fn tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    // This cannot fail, because the provider has both versions.
+    // This can't fail, because the provider supports both versions.
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .unwrap_or_else(|_| ClientConfig::builder());

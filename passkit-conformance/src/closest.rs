@@ -1,6 +1,6 @@
 //! Suggestions for a mistyped name.
 
-/// The candidates that resemble `word`, the closest first, three at most.
+/// Returns up to three candidates that resemble `word`, the closest first.
 pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -20,7 +20,7 @@ pub(crate) fn closest<'a>(
         .collect()
 }
 
-/// How many letters must be added, removed or changed to make one word from the other.
+/// The number of letters to add, remove or change to turn one word into the other.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -2,32 +2,33 @@ use std::{fmt, time::Duration};
 
 use http::Method;
 
-/// A request and its answer. It holds no push token, authentication token or device identifier: a
-/// word in angle brackets replaces each.
+/// A request and its answer. Words in angle brackets replace all push tokens, authentication tokens
+/// and device identifiers.
 ///
-/// `Display` gives the lines of a transcript. The first is the request line.
+/// `Display` writes several lines. The first line is the method and the URL.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Exchange {
     /// The method.
     pub method: Method,
-    /// Scheme, host and port of the service.
+    /// The scheme, host and port of the service.
     pub origin: String,
-    /// Path and query, as sent.
+    /// The path and query, as sent.
     pub path: String,
-    /// The request headers that matter: `authorization`, `content-type`, `if-modified-since`,
+    /// Some of the request headers: `authorization`, `content-type`, `if-modified-since`,
     /// `if-none-match`.
     pub request_headers: Vec<(String, String)>,
     /// The request body, if there was one.
     pub request_body: Option<String>,
-    /// The status, or the reason why there is no complete answer.
+    /// The status, or why there is no complete answer.
     pub status: Result<u16, String>,
-    /// The answer's headers that matter: `allow`, `cache-control`, `content-type`, `date`, `etag`,
+    /// Some of the answer's headers: `allow`, `cache-control`, `content-type`, `date`, `etag`,
     /// `last-modified`, `location`, `retry-after`, `www-authenticate`.
     pub response_headers: Vec<(String, String)>,
-    /// The answer's body if it is a short text, else its length. Empty if the body is empty.
+    /// The answer's body if it is a short text, otherwise its length. An empty body is an empty
+    /// text.
     pub response_body: String,
-    /// The time from sending the request until the answer was read.
+    /// The time from the start of the request until the answer was read.
     pub elapsed: Duration,
 }
 

@@ -4,15 +4,15 @@
 //! |---|---|
 //! | [`store`] | tests a `RegistrationStore` and the other traits of a store |
 //! | `service` | tests a web service in any language, at a URL or in this process; needs the feature `service` |
-//! | `phone` | behaves as an iPhone does, and complains about what a service does wrong; needs the feature `service` |
+//! | `phone` | a virtual iPhone that reports what a service does wrong; needs the feature `service` |
 //! | `cli` | the program; needs the feature `cli` |
-//! | `load` | the calls of phones for load tests; needs the feature `load` |
+//! | `load` | sends the requests of phones in load tests; needs the feature `load` |
 //!
 //! # Cases and rules
 //! A [`Case`] has a stable id such as `register/new-pass-is-201`, a [`Level`], the [`Rule`]s that
-//! it checks, its steps, and what a phone suffers when it fails. A [`Violation`] names the broken
-//! rule, what was expected and what happened. A [`Report`] has the results of a run; it can be
-//! written as text, JSON, JUnit XML or an HTML page.
+//! it checks and its steps. It also says what goes wrong for a phone if the case fails. A
+//! [`Violation`] names the broken rule, what was expected and what happened. A [`Report`] has the
+//! results of a run. It can be written as text, JSON, JUnit XML or an HTML page.
 //!
 //! # Testing a web service
 //! The program runs the cases against a URL:
@@ -21,22 +21,23 @@
 //! passkit-conformance run --url https://wallet.example.com/ --target target.toml --html report.html
 //! ```
 //!
-//! The target file names some passes with their tokens, and a way to change a pass. `change` gives
-//! a pass new content, and returns after the new content is published. `save` saves a pass
-//! unchanged, and returns after the service has looked at it. So wait for whatever watches a folder
-//! or works off a queue: a mark that comes later shows up in another case. The cases that need
-//! `change` or `save` are skipped if the file has none.
+//! The target file names some passes with their authentication tokens, and two commands or URLs.
+//! `change` gives a pass new content. It must return after the new content is published. `save`
+//! saves a pass unchanged. It must return after the service has looked at the saved pass. If the
+//! service watches a folder or works through a queue, `change` and `save` must wait for that.
+//! Otherwise the change appears during a later case, which then fails. If the file has no `change`
+//! or `save`, the cases that need it are skipped.
 //!
-//! The kit makes devices of its own with random identifiers, unregisters them at the end, also
-//! after Ctrl-C, and leaves all others alone. Nothing else may change the passes during a run, not
-//! even another run, because the kit would report changes that it did not make. If a run is killed,
-//! the registrations of its current case are left.
+//! The kit makes its own devices with random identifiers, and unregisters them at the end, even
+//! after Ctrl-C. It never touches other devices. Nothing else may change the passes during a run,
+//! not even another run. Otherwise the kit would report changes that it did not make. If a run is
+//! killed, the registrations of its current case remain.
 //!
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
-//! `--junit`, `--json` and `--html` write reports. `--timeout` limits each answer. The exit code is
-//! 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could not be
-//! tested.
+//! `--junit`, `--json` and `--html` write reports. `--timeout` limits the time for each answer. The
+//! exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could
+//! not be tested.
 //!
 //! A failure looks like this:
 //!
@@ -54,22 +55,23 @@
 //! ```
 //!
 //! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
-//! process. A body with status 204 or 304 is found only there, because the HTTP library drops
-//! it on the network. Certificates must be trusted by the system.
+//! process. Only there can the kit find a body with status 204 or 304, because the HTTP library
+//! drops such a body on the network. For `https` URLs, the system must trust the certificate.
 //!
 //! # Testing a store
-//! A [`store::TestStore`] says which traits the store implements: `with_all`, or `new` for
-//! `RegistrationStore` alone, followed by `with_queue`, `with_coordination` or `with_maintenance`.
-//! The cases of other traits are shown as ignored, with the reason. Implement [`store::Stores`] in
-//! place of a closure to have durability checked: it opens the data of a store again.
+//! A [`store::TestStore`] says which traits the store implements. Make one with `with_all`, or with
+//! `new` for `RegistrationStore` alone, and add `with_queue`, `with_coordination` or
+//! `with_maintenance`. The cases of missing traits are shown as ignored, with the reason. To check
+//! durability as well, implement [`store::Stores`] instead of passing a closure. It can open the
+//! data of a store again.
 //!
-//! With the feature `trials`, `store_tests!` makes a test with `harness = false` out of a
-//! [`store::Stores`], and each case is a named test.
+//! With the feature `trials`, `store_tests!` makes a test target from a [`store::Stores`], in which
+//! each case is a named test. Set `harness = false` for it.
 //!
-//! A random sequence that fails is made as short as possible, and comes with a number. Set
-//! `PASSKIT_CONFORMANCE_SEED` to that number to run the same sequences again. [`store::history`]
-//! records calls and checks them afterwards. Wrap a store in a `Recorder` to test a crash or a
-//! failover of your own.
+//! If a random sequence of calls fails, the kit shortens it and reports it with a seed. Set
+//! `PASSKIT_CONFORMANCE_SEED` to that seed to run the same sequences again. [`store::history`]
+//! records calls and checks them afterwards. To test your own crash or failover scenario, wrap a
+//! store in its `Recorder`.
 //!
 //! The cases of a store need a multi-threaded Tokio runtime.
 

@@ -1,6 +1,7 @@
-//! The calls of a phone for load tests: one after another on a connection, as cheap as possible.
+//! Sends the requests of phones in load tests, one after another on a connection, at the lowest
+//! cost.
 //!
-//! Nothing is kept for a report, and only the completeness of answers is checked.
+//! The module records nothing for a report. It checks only that answers are complete.
 
 use std::{
     future::poll_fn,
@@ -26,13 +27,13 @@ use tower_service::Service;
 use crate::{Limits, client::tls};
 pub use crate::{service_url::ServiceUrl, wire::ListAnswer};
 
-/// How many bytes of an answer's body are kept.
+/// The number of bytes of an answer's body that are kept.
 const KEPT: usize = 64 * 1024;
 
-/// A persistent connection to a web service, made again when it has ended. It speaks HTTP/1.1. TLS
-/// trusts the certificates of the system. It follows no redirects.
+/// A persistent HTTP/1.1 connection to a web service. If it was closed, the next request makes a
+/// new one. TLS trusts the certificates of the system. Redirects are not followed.
 ///
-/// A request is repeated only if the connection was closed before any of the request was sent.
+/// A request is repeated only if the connection was closed before any part of the request was sent.
 #[derive(Debug)]
 pub struct Connection {
     connector: HttpsConnector<Addresses>,
@@ -50,7 +51,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The first 64 KiB of the body, which is enough for any usual list.
+    /// The first 64 KiB of the body. That is enough for usual lists.
     pub body: Bytes,
     /// The length of the complete body, in bytes.
     pub body_bytes: usize,
@@ -63,18 +64,18 @@ pub enum NoAnswer {
     /// Nothing listens at the address.
     #[error("connection refused")]
     Refused,
-    /// There is no connection, for another reason. The text is that reason in one line. Nothing was
-    /// sent.
+    /// No connection could be made for another reason. The text gives the reason in one line.
+    /// Nothing was sent.
     #[error("no connection: {0}")]
     Unreachable(String),
-    /// The answer was not complete within the limit of time.
+    /// The answer was not complete within the time limit.
     #[error("no complete answer in time")]
     TooSlow,
     /// The service hung up before the answer was complete.
     #[error("the connection was closed")]
     Closed,
-    /// What came is no HTTP/1.1.
-    #[error("the answer is no HTTP/1.1")]
+    /// The answer is not HTTP/1.1.
+    #[error("the answer is not HTTP/1.1")]
     Malformed,
     /// The body is longer than the limit.
     #[error("the answer is too long")]
@@ -82,12 +83,12 @@ pub enum NoAnswer {
 }
 
 impl Connection {
-    /// A connection to the service at `url`. It is made at the first use, to one of `addresses`;
-    /// the host of the URL is not looked up.
+    /// Prepares a connection to the service at `url`. The first use connects to one of `addresses`.
+    /// The host of the URL is not looked up.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, as the end of a sentence that begins with the URL.
+    /// Fails if the URL can't be used. The text continues a sentence that begins with the URL.
     pub fn new(
         url: &ServiceUrl,
         addresses: Arc<[SocketAddr]>,
@@ -111,7 +112,7 @@ impl Connection {
         })
     }
 
-    /// Another connection to the same service.
+    /// Prepares another connection to the same service.
     #[must_use]
     pub fn another(&self) -> Self {
         let Self {
@@ -131,11 +132,11 @@ impl Connection {
         }
     }
 
-    /// Connects if there is no connection yet.
+    /// Connects if the connection is not open.
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`] if no connection can be made.
+    /// Fails if no connection can be made.
     pub async fn connect(&mut self) -> Result<(), NoAnswer> {
         if self.open.is_none() {
             let limit = self.limits.time;
@@ -145,13 +146,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request and reads the complete answer. The connection's host and port replace those
-    /// of the request's URL. If this future is dropped before it is ready, the connection is
-    /// closed.
+    /// Sends a request and reads the complete answer. The host and port of the request's URL are
+    /// ignored. If this future is dropped before it is ready, the connection is closed.
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`] if there is no complete answer.
+    /// Fails if there is no complete answer.
     pub async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path
@@ -167,8 +167,8 @@ impl Connection {
     }
 
     async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        // Taken out while an answer is outstanding, so that a dropped call leaves no half-used
-        // connection.
+        // The connection is taken out until the answer is complete. If the call is dropped, the
+        // half-used connection is dropped too.
         if let Some(mut open) = self.open.take() {
             match open.exchange(request, self.limits.response_bytes).await {
                 Ok(answer) => {
@@ -195,14 +195,15 @@ impl Connection {
 /// The future that reads and writes while it is polled.
 type Wire = Pin<Box<http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>>>;
 
-/// The two ends of an open connection.
+/// An open connection: the handle that sends requests, and the future that does the input and
+/// output.
 struct Open {
     sender: SendRequest<Full<Bytes>>,
-    /// `None` once it has ended.
+    /// `None` after the connection has ended.
     wire: Option<Wire>,
 }
 
-/// A failed exchange. It has the request if nothing of it was sent.
+/// A failed exchange. `unsent` is the request if no part of it was sent.
 struct Broken {
     why: NoAnswer,
     unsent: Option<Box<Request<Full<Bytes>>>>,
@@ -260,8 +261,8 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Awaits `future` while it drives the connection in this task. A separate task for the connection
-/// would cost two task switches a call.
+/// Awaits `future` and drives the connection in the same task. A separate task for the connection
+/// would cost two task switches for each call.
 async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -269,14 +270,14 @@ async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
             .as_mut()
             .is_some_and(|wire| wire.as_mut().poll(context).is_ready())
         {
-            *wire = None; // what it had to say, the future has heard
+            *wire = None; // `future` already has what the connection read
         }
         future.as_mut().poll(context)
     })
     .await
 }
 
-/// Reads a body: its beginning, and its length.
+/// Reads a body. Returns its beginning and its length.
 async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, usize), NoAnswer> {
     let mut kept = Bytes::new();
     let mut length = 0;
@@ -309,7 +310,7 @@ fn no_answer(error: &hyper::Error) -> NoAnswer {
     }
 }
 
-/// Connects to one of these addresses, whatever host is asked for.
+/// Connects to one of these addresses, and ignores the host of the URL.
 #[derive(Clone, Debug)]
 struct Addresses(Arc<[SocketAddr]>);
 
@@ -346,13 +347,13 @@ mod tests {
 
     use super::*;
 
-    /// Answers each request of a connection with the next of these texts, and closes the connection
-    /// after the last.
+    /// Answers each request of a connection with the next of these texts. Closes the connection
+    /// after the last text.
     async fn service(answers: &'static [&'static str]) -> (Connection, Arc<AtomicUsize>) {
         service_within(Duration::from_secs(60), answers).await
     }
 
-    /// The same with a limit on the time for an answer.
+    /// Like [`service`], with a time limit for an answer.
     async fn service_within(
         time: Duration,
         answers: &'static [&'static str],
@@ -434,7 +435,7 @@ mod tests {
             assert_eq!(
                 connections.load(Ordering::Relaxed),
                 number,
-                "what is outstanding is not awaited again"
+                "an unfinished answer is not awaited again"
             );
         }
         let (mut long, _) = service(&[

@@ -1,11 +1,11 @@
-//! `passkit-conformance`: tests a Wallet web service at a URL.
+//! The program `passkit-conformance`, which tests a Wallet web service at a URL.
 
 use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
 use passkit_conformance::cli::Command;
 
-/// Tests Apple Wallet web services, whatever language they are written in.
+/// Tests Apple Wallet web services in any language.
 #[derive(Parser)]
 #[command(name = "passkit-conformance", version, max_term_width = 110)]
 struct Arguments {
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and version print at once and end the program. An error is printed without the usage.
+/// Turns an error into one line without the usage. For help and version, prints the text and ends
+/// the program.
 fn one_line(error: &clap::Error) -> String {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         error.exit();

@@ -1,10 +1,11 @@
-//! What a [`Client`](crate::Client) sends and receives, besides the types of `http`.
+//! Types for what a [`Client`](crate::Client) sends and receives, in addition to the types of
+//! `http`.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-/// An extension of a request: its header names are sent `With-Capitals` over the network, not in
-/// lower case.
+/// A marker in the extensions of a request. Over the network, the header names of the request are
+/// then sent `With-Capitals`, not in lower case.
 #[derive(Clone, Copy)]
 pub(crate) struct WithCapitals;
 
@@ -16,10 +17,10 @@ pub(crate) struct Response {
     pub(crate) body: Bytes,
 }
 
-/// Why there is no complete answer. The text is a reason in one line.
+/// Why there is no complete answer. The text gives the reason in one line.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// There is no connection, so nothing was sent.
+    /// No connection could be made, so nothing was sent.
     #[error("{0}")]
     Unreachable(String),
     /// The service hung up, or its answer was malformed or too long.

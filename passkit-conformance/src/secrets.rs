@@ -1,4 +1,4 @@
-//! Makes an [`Exchange`] from a request and its answer, and removes the secrets.
+//! Makes an [`Exchange`] from a request and its answer, without their secrets.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const RESPONSE_HEADERS: [&str; 9] = [
     "www-authenticate",
 ];
 
-/// For example, `if-none-match` becomes `If-None-Match`.
+/// Capitalises a header name: `if-none-match` becomes `If-None-Match`.
 fn with_capitals(name: &str) -> String {
     let mut start = true;
     let capital = |c: char| {
@@ -50,14 +50,14 @@ pub(crate) struct Secrets(Vec<(String, String)>);
 impl Secrets {
     pub(crate) fn add(&mut self, secret: &str, shown: impl Into<String>) {
         let shown = shown.into();
-        // The form of the secret in a JSON body.
+        // In a JSON body, the secret may be escaped.
         let quoted = serde_json::Value::from(secret).to_string();
         let inside = quoted.trim_matches('"');
         if inside != secret {
             self.0.push((inside.to_owned(), shown.clone()));
         }
         self.0.push((secret.to_owned(), shown));
-        // The longer one goes first, because one secret may contain another.
+        // Longer secrets are replaced first, because one secret may contain another.
         self.0
             .sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
     }
@@ -95,7 +95,7 @@ impl Secrets {
         }
     }
 
-    /// The exchange of a request that is about to be sent. It has no answer yet.
+    /// Makes the exchange of a request that is about to be sent, without an answer.
     pub(crate) fn asked(&self, request: &Request<Full<Bytes>>, body: &Bytes) -> Exchange {
         let uri = request.uri();
         let mut request_headers = self.headers(request.headers(), &REQUEST_HEADERS);
@@ -118,7 +118,7 @@ impl Secrets {
         }
     }
 
-    /// Adds the answer.
+    /// Adds the answer to the exchange.
     pub(crate) fn answered(
         &self,
         exchange: &mut Exchange,

@@ -5,7 +5,7 @@ use passkit_server::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The characters that stay as they are in a path segment and in a query value: the unreserved
+/// The characters to encode in a path segment and in a query value: all but the unreserved
 /// characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -13,7 +13,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Further characters that a query value may hold as they are.
+/// The characters that must be encoded in a query value.
 const NOT_IN_QUERIES: &AsciiSet = &RESERVED
     .remove(b'!')
     .remove(b'$')
@@ -37,11 +37,11 @@ const NOT_IN_QUERIES: &AsciiSet = &RESERVED
 pub struct ServiceUrl(String);
 
 impl ServiceUrl {
-    /// A base that starts with `https://` or `http://`, with or without trailing slashes.
+    /// Parses a base URL. It starts with `https://` or `http://`, and may end with slashes.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, as the end of a sentence that begins with the URL.
+    /// Fails if the URL can't be used. The text continues a sentence that begins with the URL.
     pub fn new(url: &str) -> Result<Self, &'static str> {
         if url.contains('#') || url.contains('?') {
             return Err("has a query or a fragment; the path is appended to it");
@@ -57,7 +57,7 @@ impl ServiceUrl {
         Ok(Self(url.trim_end_matches('/').to_owned()))
     }
 
-    /// A made-up URL for a service in this process.
+    /// Returns a made-up URL for a service in this process.
     pub(crate) fn in_process() -> Self {
         Self("http://in-process".into())
     }
@@ -68,7 +68,7 @@ impl ServiceUrl {
         &self.0
     }
 
-    /// The URL at which a device registers and unregisters for a pass.
+    /// The URL that registers and unregisters a pass on a device.
     #[must_use]
     pub fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
         format!(
@@ -78,7 +78,8 @@ impl ServiceUrl {
         )
     }
 
-    /// The URL at which a device asks for the passes that changed since the update tag, or for all.
+    /// The URL that lists the passes that changed since the update tag, or all passes of the
+    /// device.
     #[must_use]
     pub fn list(
         &self,
@@ -129,8 +130,8 @@ impl ServiceUrl {
     }
 }
 
-/// A text as one path segment. The segments "." and ".." are encoded in full, because URLs would
-/// resolve them.
+/// Encodes a text as one path segment. The segments "." and ".." are encoded completely, because
+/// URLs resolve them otherwise.
 pub(crate) fn encoded(text: &str) -> String {
     match text {
         "." => "%2E".into(),
@@ -139,7 +140,7 @@ pub(crate) fn encoded(text: &str) -> String {
     }
 }
 
-/// A text as a query value, encoded only where URLs require it.
+/// Encodes a text as a query value, but only characters that a URL does not allow there.
 pub(crate) fn encoded_where_needed(text: &str) -> String {
     utf8_percent_encode(text, NOT_IN_QUERIES).to_string()
 }

@@ -1,5 +1,5 @@
-//! Cases as trials of [libtest-mimic](libtest_mimic): a named test for each, with the filters of
-//! `cargo test`.
+//! Makes a trial of [libtest-mimic](libtest_mimic) from each case: a named test that the filters of
+//! `cargo test` can select.
 
 use std::{num::NonZero, sync::Arc, thread};
 
@@ -7,7 +7,7 @@ use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::{Case, CaseReport, Outcome};
 
-/// A trial for each case. All run on one runtime.
+/// Makes a trial for each case. All trials share one runtime.
 pub(crate) fn trials<R>(cases: impl IntoIterator<Item = (Case, R)>) -> Vec<Trial>
 where
     R: Future<Output = CaseReport> + Send + 'static,
@@ -26,7 +26,7 @@ where
         Trial::ignorable_test(case.id, move || match &*runtime {
             Ok(runtime) => completion(runtime.block_on(run)),
             Err(error) => Err(Failed::from(format!(
-                "no runtime could be started: {error}"
+                "can't start a Tokio runtime: {error}"
             ))),
         })
     };

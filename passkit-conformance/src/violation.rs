@@ -4,9 +4,9 @@ use passkit_server::store::StoreError;
 
 use crate::Rule;
 
-/// An implementation broke a [`Rule`]: what was expected, and what happened.
+/// A broken [`Rule`]: what was expected, and what happened.
 ///
-/// It shows no device identifier, no push token and no authentication token.
+/// A violation contains no device identifier, push token or authentication token.
 #[derive(Debug)]
 pub struct Violation {
     rule: Rule,
@@ -16,7 +16,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation of `rule`.
+    /// Makes a violation of `rule`.
     pub fn new(rule: Rule, expected: impl Into<String>, actual: impl Into<String>) -> Self {
         Self {
             rule,
@@ -32,7 +32,7 @@ impl Violation {
         self.rule
     }
 
-    /// What the rule requires in this case.
+    /// What should have happened.
     #[must_use]
     pub fn expected(&self) -> &str {
         &self.expected
@@ -44,13 +44,13 @@ impl Violation {
         &self.actual
     }
 
-    /// The same violation under another rule.
+    /// Changes the broken rule.
     pub(crate) fn under(mut self, rule: Rule) -> Self {
         self.rule = rule;
         self
     }
 
-    /// The same violation under another rule, unless the store failed.
+    /// Changes the broken rule, unless the store returned an error.
     pub(crate) fn unless_error_under(self, rule: Rule) -> Self {
         if self.rule == Rule::ERRORS {
             self
@@ -60,7 +60,8 @@ impl Violation {
     }
 }
 
-/// Every error of a store violates [`Rule::ERRORS`], because no case gives a reason for one.
+/// Every error of a store breaks [`Rule::ERRORS`], because no case gives the store a reason to
+/// fail.
 impl From<StoreError> for Violation {
     fn from(error: StoreError) -> Self {
         let mut actual = error.to_string();
@@ -101,7 +102,7 @@ impl Error for Violation {
     }
 }
 
-/// A violation of `rule` unless `holds`.
+/// Returns a violation of `rule` if `holds` is false.
 pub(crate) fn ensure(
     rule: Rule,
     holds: bool,

@@ -1,4 +1,4 @@
-//! The shape of answers, whatever they are about.
+//! Reads and checks answers: lists, media types and dates.
 
 use std::{
     collections::HashSet,
@@ -12,27 +12,27 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// How many of the names or faults in an answer are shown. A service may send any number.
+/// The number of names or faults of an answer that are shown. A service may send any number.
 pub(crate) const SHOWN: usize = 10;
 
-/// A list answer that could be read.
+/// The content of a list answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListAnswer {
-    /// What changed, in the order of the answer.
+    /// The listed serial numbers, in the order of the answer.
     pub serials: Vec<SerialNumber>,
     /// The new update tag, if there is one.
     pub tag: Option<String>,
-    /// Oddities that a phone tolerates: the first ten, then one line that counts the others.
+    /// Faults that a phone tolerates: the first ten, then one line with the number of the others.
     pub remarks: Vec<String>,
 }
 
 impl ListAnswer {
-    /// `None` if the body is not what phones read: an object with a list of strings, and a string
-    /// for the tag. Time and memory grow linearly with the body.
+    /// Reads a list answer as phones do. Returns `None` if the body is not an object with a list of
+    /// strings, or if the tag is not a string. Time and memory grow linearly with the body.
     #[must_use]
     pub fn read(kind: Kind, body: &[u8]) -> Option<Self> {
-        // The reader below does not check the encoding of what it skips.
+        // The JSON reader would not check the encoding of values that it skips.
         let body = std::str::from_utf8(body).ok()?;
         let mut reader = serde_json::Deserializer::from_str(body);
         let read = reader.deserialize_map(AnswerVisitor(kind)).ok()?;
@@ -46,7 +46,8 @@ impl ListAnswer {
     }
 }
 
-/// Reads an answer without a tree of its values, which would take many times the memory of the body.
+/// Reads an answer without building a tree of its values. A tree would take much more memory than
+/// the body.
 struct AnswerVisitor(Kind);
 
 impl<'de> Visitor<'de> for AnswerVisitor {
@@ -107,7 +108,7 @@ impl<'de> Visitor<'de> for ListedVisitor {
                     serials.push(serial);
                     continue;
                 }
-                Err(error) => format!("the list names something odd: {error}"),
+                Err(error) => format!("the list names an invalid serial number: {error}"),
             };
             if remarks.len() < SHOWN {
                 remarks.push(remark);
@@ -116,7 +117,7 @@ impl<'de> Visitor<'de> for ListedVisitor {
             }
         }
         if is_empty {
-            remarks.push("the list names nothing; that is said with status 204".to_owned());
+            remarks.push("the list is empty; the answer should be status 204".to_owned());
         }
         if left_out > 0 {
             remarks.push(format!("the list has {left_out} more such faults"));
@@ -125,7 +126,7 @@ impl<'de> Visitor<'de> for ListedVisitor {
     }
 }
 
-/// The first names of a list, and how many others there are.
+/// Returns the first names of a list, and the number of the others.
 pub(crate) fn first_few<T: Display>(names: &[T]) -> String {
     let mut shown = String::new();
     for (index, name) in names.iter().take(SHOWN).enumerate() {
@@ -139,7 +140,7 @@ pub(crate) fn first_few<T: Display>(names: &[T]) -> String {
     }
 }
 
-/// A text of at most 2,000 characters, because a service may put any length into a tag or a header.
+/// Cuts a text to 2,000 characters, because a tag or a header may have any length.
 pub(crate) fn shortened(mut text: String) -> String {
     const LONGEST: usize = 2_000;
     if let Some((end, _)) = text.char_indices().nth(LONGEST) {
@@ -149,7 +150,7 @@ pub(crate) fn shortened(mut text: String) -> String {
     text
 }
 
-/// A remark if the answer has none of the media types `expected`.
+/// Returns a remark if the answer's media type is not one of `expected`.
 pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Option<String> {
     let value = headers
         .get(header::CONTENT_TYPE)
@@ -172,7 +173,7 @@ pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Optio
 pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pass => &["application/vnd.apple.pkpass"],
-        // The second is in use too.
+        // The second one is not documented, but in use.
         Kind::Order => &[
             "application/vnd.apple.finance.order",
             "application/vnd.apple.order",
@@ -180,7 +181,7 @@ pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// Whether a text is a date in the only form that servers may send.
+/// Returns whether a text is an IMF-fixdate, the only form of a date that servers may send.
 pub(crate) fn is_imf_fixdate(text: &str) -> bool {
     httpdate::parse_http_date(text).is_ok_and(|date| httpdate::fmt_http_date(date) == text)
 }

@@ -1,4 +1,4 @@
-//! The conformance test of the reference store. The test of any store crate looks like this.
+//! The conformance test of the reference store. Any store crate can have a test like this.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A ticket gets another seat. The new content and its mark commit together, and the phone is told to fetch the ticket.
+//! A ticket gets another seat. The new content and its mark commit together. The next list for the phone then has the ticket.
 //!
 //! `cargo run -p passkit-store-postgres --example ticket -- postgres://localhost/tickets`
 
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs the example on any database.
 pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
-    // Or `PostgresStore::new(pool)` over a pool of your own.
+    // You can also use your own pool: `PostgresStore::new(pool)`.
     let store = PostgresStore::connect(url, Config::new()).await?;
     store.migrate().await?;
     sqlx::query("create table if not exists seat (ticket text primary key, seat int not null)")

@@ -21,18 +21,18 @@ create table passkit.store (
     created  bigint  not null
 );
 
--- floor, because a cast rounds and could give a time in the future.
+-- Without floor, the cast would round, and could give a time in the future.
 insert into passkit.store (created) values (floor(extract(epoch from clock_timestamp()))::bigint);
 
--- The clock of a type. A mark writes this row first, and so locks it until it commits. Therefore a version that can be read
--- has been committed, and so have all lower versions.
+-- The clock of a type. A mark writes this row first, which locks the row until the commit. So if a version can be read, its
+-- mark and all marks with lower versions are committed.
 create table passkit.clock (
     pass_type   text collate "C" primary key,
     version     bigint not null,
     -- Version and date of the last mark of the whole type. They apply to each pass whose own version is older.
     floor       bigint not null,
     floor_date  bigint not null,
-    -- The latest date that any pass of the type was given.
+    -- The latest date that any pass of the type has.
     latest_date bigint not null
 ) with (fillfactor = 10);
 
@@ -53,12 +53,13 @@ create table passkit.pass (
     primary key (pass_type, serial)
 ) with (fillfactor = 85);
 
--- The rest about a published pass. A table of its own keeps the rows of passkit.pass small, which phones read often.
+-- What else is known about a published pass. It is in a table of its own, because phones often read the rows of passkit.pass,
+-- which should be small.
 create table passkit.published (
     pass_type text collate "C" not null,
     serial    text collate "C" not null,
     removed   boolean not null,
-    -- Digests of 32 bytes each, the newest last.
+    -- The digests of the authentication tokens: 32 bytes each, the newest last.
     tokens    bytea   not null,
     primary key (pass_type, serial)
 );
@@ -89,7 +90,7 @@ create table passkit.pending_push (
     primary key (pass_type, serial)
 ) with (fillfactor = 70);
 
--- Not on the version, so that marking again changes no index.
+-- The index does not contain the version, so that marking a pass again changes no index.
 create index pending_push_by_age on passkit.pending_push (pass_type, since);
 
 -- Deferred pushes. Times are microseconds since the Unix epoch.
@@ -117,13 +118,14 @@ create table passkit.note (
     note text collate "C" not null
 );
 
--- See "Plans" below. ANALYZE may run while one device has all registrations; there will be many devices. It may also run while
--- every device has the same pass. Once there are others, a plan that takes this pass for frequent reads the devices of all.
+-- See "Plans" below. ANALYZE may run while one device has all registrations, so the number of devices is set by hand. ANALYZE
+-- may also run while every device has the same pass. When there are other passes later, PostgreSQL would still expect most
+-- devices to have that one, and a plan would read the devices of all passes. So there are no statistics about serial numbers.
 alter table passkit.registration alter column device_id set (n_distinct = -0.3),
     alter column serial set statistics 0;
 
--- Any type may soon have most of the pending pushes. If a type that ANALYZE did not see looked rare, a plan would read all its
--- rows to find one serial number.
+-- Any type may soon have most of the pending pushes. A type that ANALYZE did not see would look rare, and a plan would read
+-- all its rows to find one serial number. So there are no statistics about the type.
 alter table passkit.pending_push alter column pass_type set statistics 0;
 
 create function passkit.now_micros() returns bigint language sql volatile
@@ -176,7 +178,8 @@ $$;
 
 -- For each n, registers devices[n] for the pass (pass_types[n], serials[n]). Returns which registrations are new.
 --
--- Sequential scans are off, because a plan made for few devices would read all devices instead of the new ones by their ctid.
+-- Sequential scans are off. Otherwise a plan that was made for few devices would read all devices, instead of the new ones by
+-- their ctid.
 create function passkit.register_many(devices text[], pass_types text[], serials text[], push_tokens text[])
 returns boolean[] language plpgsql volatile set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -219,7 +222,8 @@ begin
         return array_fill(true, array[added]);
     end if;
 
-    -- Some registrations existed, and have an older version than their device has now. Or some occur twice in the arrays.
+    -- Some registrations existed before. Their version is older than the one that their device has now. Or some occur twice
+    -- in the arrays.
     with asked as (
         select u.*, (select d.version from passkit.device d where d.device_id = u.device_id limit 1) as version,
             row_number() over (
@@ -243,7 +247,7 @@ begin
 end
 $$;
 
--- Removes a registration, and the device with its last one. Returns whether there was a registration.
+-- Removes a registration. If it was the device's last one, removes the device too. Returns whether there was a registration.
 create function passkit.unregister(device text, pass_type text, serial text)
 returns boolean language plpgsql volatile as $$
 #variable_conflict use_column
@@ -262,10 +266,10 @@ begin
 end
 $$;
 
--- Removes the device if its version is not later than the given one. Returns whether it did.
+-- Removes the device if its version is not later than the given one. Returns whether the device was removed.
 --
--- JIT is off, because without statistics PostgreSQL expects a device to have one in 200 registrations. With 10 million it
--- would compile the delete.
+-- JIT is off. Without statistics, PostgreSQL expects that one in 200 registrations belongs to the device. With 10 million
+-- registrations, it would compile the delete.
 create function passkit.forget(device text, unregistered_at bigint)
 returns boolean language plpgsql volatile set jit = off as $$
 #variable_conflict use_column
@@ -309,7 +313,7 @@ begin
 end
 $$;
 
--- Counts the devices of a pass, and stops at "most". A bitmap scan would first read all of them.
+-- Counts the devices of a pass, and stops at "most". Bitmap scans are off, because they would first read all devices.
 create function passkit.count_devices(asked_type text, asked_serial text, most bigint)
 returns bigint language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -350,7 +354,8 @@ begin
 end
 $$;
 
--- Marks these passes, and makes their pushes pending if "push". Stores digests[n] for serials[n], unless it is null.
+-- Marks these passes, and makes their pushes pending if "push" is true. Stores digests[n] for serials[n], unless digests[n]
+-- is null.
 create function passkit.mark(marked_type text, serials text[], digests bytea[], push boolean)
 returns void language plpgsql volatile as $$
 #variable_conflict use_column
@@ -398,7 +403,7 @@ begin
 end
 $$;
 
--- Marks all passes of the type, and makes one change of the whole type pending if "push".
+-- Marks all passes of the type, and makes one change of the whole type pending if "push" is true.
 create function passkit.mark_all(marked_type text, push boolean)
 returns void language plpgsql volatile as $$
 #variable_conflict use_column
@@ -424,7 +429,7 @@ begin
 end
 $$;
 
--- Returns the last 16 of the known tokens followed by the new ones. A token that occurs twice keeps its last place.
+-- Appends the new tokens to the known ones, and returns the last 16. If a token occurs twice, its last place counts.
 create function passkit.unite_tokens(known bytea, new_tokens bytea)
 returns bytea language sql immutable as $$
     select coalesce(string_agg(kept.token, ''::bytea order by kept.place), ''::bytea)
@@ -438,8 +443,8 @@ returns bytea language sql immutable as $$
     ) kept
 $$;
 
--- Publishes contents. For each n, the pass serials[n] now has digests[n], or is removed if that is null. It has the tokens
--- new_tokens[n], each once. Marks the passes whose digest is not the one published last.
+-- Publishes content. For each n, the pass serials[n] now has content with the digest digests[n], or is removed if that is
+-- null. Its tokens are new_tokens[n], each once. Marks the passes whose digest differs from the one published last.
 create function passkit.publish(
     published_type text, serials text[], digests bytea[], new_tokens bytea[], push boolean
 ) returns void language plpgsql volatile as $$
@@ -453,7 +458,7 @@ begin
     select published_type, 0, 0, s.created, s.created from passkit.store s
     on conflict (pass_type) do update set version = c.version;
 
-    -- Tokens seldom change. If they don't, nothing is written.
+    -- Tokens seldom change. If neither they nor the removal changed, nothing is written.
     insert into passkit.published (pass_type, serial, removed, tokens)
     select published_type, n.serial, n.removed, n.tokens
     from (
@@ -488,8 +493,8 @@ $$;
 
 -- Returns for each type the number of pending changes, the version of the oldest, and when the first deferred push is due.
 --
--- Goes from type to type in the indexes. Only the count reads more: at most 10,000 rows of a type. A bitmap scan would first
--- read all of them.
+-- The query jumps from type to type in the indexes. Only the count reads more: at most 10,000 rows of a type. Bitmap scans
+-- are off, because they would first read all rows.
 create function passkit.backlog()
 returns table (pass_type text, pending bigint, oldest bigint, first_due bigint) language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -535,8 +540,8 @@ begin
 end
 $$;
 
--- For each n, records the progress of the change of serials[n]: a worker that started with versions[n] has pushed to all
--- devices before nexts[n], or to all if that is null.
+-- For each n, records the progress of the change of serials[n]. A worker that started with versions[n] has sent pushes to all
+-- devices before the cursor nexts[n], or to all devices if that is null.
 create function passkit.record_progress(pushed_type text, serials text[], versions bigint[], nexts text[])
 returns void language plpgsql volatile as $$
 begin
@@ -557,10 +562,10 @@ begin
 end
 $$;
 
--- Sets the deferred push of each device, or removes it if push_tokens[n] is null. Each device must occur once, and in order,
--- so that two calls can't deadlock.
+-- Sets the deferred push of each device, or removes it if push_tokens[n] is null. Each device must occur once, and the
+-- devices must be in order, so that two calls can't deadlock.
 --
--- One device at a time, because with "any" a plan could read all rows of the type.
+-- The function treats one device at a time, because with "any" a plan could read all rows of the type.
 create function passkit.defer(
     deferred_type text, devices text[], push_tokens text[], due_times bigint[], tries bigint[], bad_times bigint[]
 ) returns void language plpgsql volatile as $$
@@ -592,7 +597,8 @@ begin
 end
 $$;
 
--- Sets or removes a note if it is the expected one. Null stands for no note. Returns whether it was the expected one.
+-- Sets or removes a note if the current one is the expected one. Null stands for no note. Returns whether the current note
+-- was the expected one.
 create function passkit.replace_note(replaced_name text, expected text, replacement text)
 returns boolean language plpgsql volatile as $$
 begin

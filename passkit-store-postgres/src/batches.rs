@@ -1,4 +1,4 @@
-//! The calls that share a statement with others that wait, see [`engine::batch`](crate::engine::batch).
+//! The calls that share a statement with other waiting calls: see [`engine::batch`](crate::engine::batch).
 
 use passkit_server::{
     PassId, PassState,
@@ -20,7 +20,7 @@ use crate::{
 /// How many passes go into one statement.
 pub(crate) const PASSES_AT_ONCE: usize = 1_024;
 
-/// What changed for this device since this tag?
+/// A call that asks what changed for this device since this tag.
 #[derive(Debug)]
 pub(crate) struct ListQuestion {
     pub(crate) device: DeviceIdentifier,
@@ -28,7 +28,7 @@ pub(crate) struct ListQuestion {
     pub(crate) since: Option<UpdateTag>,
 }
 
-/// The lists that several devices ask for.
+/// Reads the lists of changes for several devices.
 #[derive(Debug)]
 pub(crate) struct Lists;
 
@@ -93,7 +93,7 @@ impl Work for Lists {
     }
 }
 
-/// The states of several passes.
+/// Reads the states of several passes.
 #[derive(Debug)]
 pub(crate) struct States;
 
@@ -145,7 +145,7 @@ impl Work for States {
     }
 }
 
-/// Marks of several callers, all of one type, with or without pushes.
+/// Marks the passes of several callers. All are of one type, and all with or all without pushes.
 #[derive(Debug)]
 pub(crate) struct Marks {
     pub(crate) type_id: TypeIdentifier,
@@ -155,7 +155,7 @@ pub(crate) struct Marks {
 impl Work for Marks {
     type Question = Vec<SerialNumber>;
     type Answer = ();
-    /// A mark locks the row of the type, so a second statement would only wait on its connection.
+    /// A mark locks the row of the type. A second statement would only occupy a connection while it waits.
     const AT_ONCE: usize = 1;
     const MAX_WEIGHT: usize = PASSES_AT_ONCE;
 
@@ -176,7 +176,7 @@ impl Work for Marks {
     }
 }
 
-/// The registrations of several callers.
+/// Makes the registrations of several callers.
 #[derive(Debug)]
 pub(crate) struct Registers;
 

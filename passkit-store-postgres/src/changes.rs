@@ -1,4 +1,4 @@
-//! Marking passes, also in a transaction of the user, and what was published.
+//! Marks passes, also in a transaction of the user, and reads what was published.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +25,11 @@ use crate::{
 ///
 /// The mark locks the row of the type until the transaction ends. All other marks of the type wait for it, so mark just
 /// before the commit. If a transaction marks several types, mark them in the order of [`TypeIdentifier`], so that two
-/// transactions can't deadlock. The store has no other lock while it waits for that of a type.
+/// transactions can't deadlock. While a mark waits for this lock, the store holds no other lock.
 ///
 /// # Errors
-/// The same errors as every call. The function does not retry, and the transaction can't be used afterwards.
+/// Same errors as [`PostgresStore`](crate::PostgresStore). The function does not retry. After an error, the transaction can't
+/// be used any more.
 pub async fn mark_in(
     connection: &mut PgConnection,
     type_id: &TypeIdentifier,
@@ -44,7 +45,7 @@ pub async fn mark_in(
 /// Call [`Publisher::wake`](passkit_server::push::Publisher::wake) after the commit, so that the pushes go out at once.
 ///
 /// # Errors
-/// The same errors as [`mark_in`].
+/// Same errors as [`mark_in`].
 pub async fn mark_and_push_in(
     connection: &mut PgConnection,
     type_id: &TypeIdentifier,
@@ -84,7 +85,7 @@ async fn execute_marks(
 }
 
 impl PostgresStore {
-    /// Marks what changed, and makes its pushes pending if `push`.
+    /// Marks what changed. With `push`, also makes the pushes pending.
     pub(crate) async fn mark_changed(
         &self,
         type_id: &TypeIdentifier,
@@ -135,7 +136,7 @@ impl PostgresStore {
 }
 
 fn publish_statement(type_id: &TypeIdentifier, contents: &[Content], push: bool) -> Statement {
-    // The statement may name a pass once.
+    // The statement must not name a pass twice. The last content of a pass counts.
     let contents: BTreeMap<_, _> = contents
         .iter()
         .map(|content| (&content.serial, content))

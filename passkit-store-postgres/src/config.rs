@@ -4,10 +4,10 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The number of connections that the store uses at once, at most as many as its pool has.
+    /// The number of connections that the store uses at once. It can't be more than its pool has.
     pub connections: u32,
     /// The time that a call may take, including the wait for a connection and retries. A large call consists of several
-    /// statements, each with this limit. Counting the registrations has no limit.
+    /// statements, each with this limit. Counting the registrations has no time limit.
     pub timeout: Duration,
     /// PostgreSQL's `statement_timeout` for connections that the store [makes](crate::PostgresStore::connect). It ends the
     /// statements of calls that were dropped. Zero means no limit. If you have a pool of your own, set it there.
@@ -15,8 +15,8 @@ pub struct Config {
     /// Whether a pooler such as PgBouncer assigns a connection for one transaction at a time, and does not support prepared
     /// statements. Each call is then a transaction of four round trips instead of one.
     pub transaction_pooler: bool,
-    /// Whether [`migrate`](crate::PostgresStore::migrate) takes an advisory lock. Switch it off for a database that has
-    /// none, and let only one process migrate.
+    /// Whether [`migrate`](crate::PostgresStore::migrate) takes an advisory lock. Switch it off for a database without
+    /// advisory locks, and let only one process migrate.
     pub migration_lock: bool,
 }
 
@@ -33,7 +33,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: 8 connections, a timeout of 5 s, a statement timeout of 30 s, no pooler, a lock for migrations.
+    /// Returns the defaults: 8 connections, a timeout of 5 s, a statement timeout of 30 s, no pooler, a lock for migrations.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -17,7 +17,7 @@ use crate::{
 /// The longest claim.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// The time of a claim runs by the clock of the database.
+/// The clock of the database decides when a claim expires.
 #[async_trait]
 impl Coordination for PostgresStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
@@ -49,7 +49,7 @@ impl Coordination for PostgresStore {
         expected: Option<&str>,
         new: Option<&str>,
     ) -> Result<bool, StoreError> {
-        // Sent a second time it would return false, and no caller would have won.
+        // If the statement ran twice, the second run would return false, and no caller would have won.
         let statement = Statement::new(layout::REPLACE_NOTE)
             .bind(name)
             .bind(expected)

@@ -2,14 +2,14 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed. Its source is the error of the driver, if there is one. It can be cloned, so that every caller that
-/// shared a statement gets it.
+/// The cause of a failure. Its source is the error of the driver, if there is one. Every caller that shared a statement gets
+/// a clone.
 #[derive(Clone, Debug)]
 pub(crate) struct PostgresError {
     pub(crate) kind: StoreErrorKind,
     text: &'static str,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// Whether the connection is unusable. The other idle connections may be, too.
+    /// Whether the connection is unusable. If it is, other idle connections may be unusable too.
     pub(crate) connection_lost: bool,
     /// Whether the same statement may succeed in a moment.
     pub(crate) retry: bool,
@@ -36,7 +36,7 @@ impl PostgresError {
         }
     }
 
-    /// The statement may succeed over another connection.
+    /// Allows sending the statement again, over another connection.
     fn retried(self) -> Self {
         Self {
             retry: true,
@@ -70,7 +70,7 @@ impl PostgresError {
         Self::new(StoreErrorKind::Other, "the statement could not be encoded").caused_by(error)
     }
 
-    /// A value that this crate never writes.
+    /// The error for a value that this crate never writes.
     pub(crate) fn unreadable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
@@ -131,7 +131,7 @@ impl From<sqlx::Error> for PostgresError {
         match &error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
-                // PgBouncer uses one code for all errors, also if the server is down. Only the message shows that it
+                // PgBouncer uses this code for all errors, also if the server is down. Only the message shows that PgBouncer
                 // refuses a setting.
                 if code == "08P01" && refusal.message().contains("startup parameter") {
                     return Self::needs_pooler_setting().caused_by(error);
@@ -165,7 +165,7 @@ impl From<sqlx::Error> for PostgresError {
 }
 
 impl PostgresError {
-    /// The error for a [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html).
+    /// Returns the error for a [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html).
     fn of_state(code: &str) -> Self {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
         match code {

@@ -1,4 +1,4 @@
-//! The tables, and every statement.
+//! The tables, and all statements.
 //!
 //! | table | one row for each | key | other columns and indexes |
 //! |---|---|---|---|
@@ -16,15 +16,15 @@
 //!
 //! **Locks.** A statement that writes registrations locks the rows of their devices first. A statement that writes a pass, its
 //! published content or a pending push locks the row of its type in `clock` first. Devices are locked in order, and a
-//! statement locks only one type. So statements can't deadlock.
+//! statement locks only one type. Therefore statements can't deadlock.
 //!
-//! If a call takes several steps, or its plan needs settings, the statement calls a function of `migrations/`.
+//! If a call takes several steps, or its plan needs settings, the statement calls a function that `migrations/` defines.
 
 /// A step from one version of the schema to the next.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Migration {
     pub(crate) version: i32,
-    /// The last statement inserts the version into `passkit.migration`.
+    /// The statements. The last one inserts the version into `passkit.migration`.
     pub(crate) sql: &'static str,
 }
 
@@ -44,12 +44,12 @@ pub(crate) const HAS_SCHEMA: &str = "select to_regclass('passkit.migration') is 
 
 pub(crate) const SCHEMA_VERSION: &str = "select coalesce(max(version), 0) from passkit.migration";
 
-// The comments name the parameters, and after the arrow the columns of the answer.
+// The comment of a statement lists its parameters, and after an arrow the columns of its rows.
 
 /// Device, type, serial number, push token → whether the registration is new.
 pub(crate) const REGISTER: &str = "select passkit.register($1, $2, $3, $4)";
 
-/// The same in arrays → an array.
+/// Four arrays with the parameters of `REGISTER` → an array with its results.
 pub(crate) const REGISTER_MANY: &str = "select passkit.register_many($1, $2, $3, $4)";
 
 /// Device, type, serial number → whether there was a registration.
@@ -80,7 +80,7 @@ pub(crate) const MARK_ALL: &str = "select passkit.mark_all($1, $2)";
 
 /// A tag ahead of the clocks counts as no tag. If the tag equals the clocks, nothing changed.
 ///
-/// `offset 0` is an optimisation fence; see "Plans" in migrations/0001, also for `limit 1`.
+/// "Plans" in migrations/0001 explains `offset 0` and `limit 1`.
 macro_rules! changes_since {
     ($asked:literal, $order:literal) => {
         concat!(
@@ -118,14 +118,14 @@ pub(crate) const CHANGES_SINCE: &str = changes_since!(
     ""
 );
 
-/// The same in arrays → a row for each element.
+/// Four arrays with the parameters of `CHANGES_SINCE` → a row for each element.
 pub(crate) const CHANGES_SINCE_MANY: &str = changes_since!(
     "(select $1::text[] as d, $2::text[] as t, $3::bigint[] as x, $4::bigint[] as y offset 0) arrays,
         unnest(d, t, x, y) with ordinality as asked(device_id, pass_type, type_part, device_part, n)",
     " order by a.n"
 );
 
-/// For `offset 0` and `limit 1` see "Plans" in migrations/0001.
+/// "Plans" in migrations/0001 explains `offset 0` and `limit 1`.
 macro_rules! pass_state {
     ($asked:literal, $order:literal) => {
         concat!(
@@ -153,14 +153,14 @@ pub(crate) const PASS_STATE: &str = pass_state!(
     ""
 );
 
-/// The same in arrays → a row for each element.
+/// Two arrays with the parameters of `PASS_STATE` → a row for each element.
 pub(crate) const PASS_STATES: &str = pass_state!(
     "(select $1::text[] as t, $2::text[] as s offset 0) arrays,
     unnest(t, s) with ordinality as a(pass_type, serial, n)",
     " order by a.n"
 );
 
-/// Types, serial numbers → for each pass a digest or null, and whether it was removed and its tokens, or nulls.
+/// Types, serial numbers → for each pass: its digest or null; whether it was removed, or null; its tokens or null.
 pub(crate) const PUBLISHED: &str = "\
 select p.digest, o.removed, o.tokens
 from (select $1::text[] as t, $2::text[] as s offset 0) arrays,
@@ -174,8 +174,8 @@ left join lateral (
 ) p on true
 order by a.n";
 
-/// → for each type that has any: type, number of pending changes, version of the oldest or null, time of the first deferred
-/// push or null.
+/// → for each type with pending changes or deferred pushes: type, number of pending changes, version of the oldest or null,
+/// time of the first deferred push or null.
 pub(crate) const BACKLOG: &str =
     "select b.pass_type, b.pending, b.oldest, b.first_due from passkit.backlog() b";
 
@@ -212,7 +212,7 @@ pub(crate) const REPLACE_NOTE: &str = "select passkit.replace_note($1, $2, $3)";
 /// Last device, type and serial number or empty texts, limit → device, push token, type, serial number.
 pub(crate) const REGISTRATIONS: &str = "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
 
-/// Type and serial number to start after or empty texts, limit; gives passes that were ever published.
+/// Last type and serial number or empty texts, limit → type, serial number of a pass that was ever published.
 pub(crate) const PUBLISHED_PASSES: &str =
     "select p.pass_type, p.serial from passkit.published_passes($1, $2, $3) p";
 
@@ -222,7 +222,7 @@ select (select count(*) from passkit.device),
     (select sum(pg_total_relation_size(oid))::bigint from pg_class
      where relnamespace = 'passkit'::regnamespace and relkind = 'r')";
 
-/// → for each type its number of passes and registrations. The inner query can be answered from the index.
+/// → for each type: type, number of passes, number of registrations. The inner query reads only an index.
 pub(crate) const COUNT_REGISTRATIONS: &str = "\
 select pass_type, count(*), sum(devices)::bigint
 from (select pass_type, serial, count(*) as devices from passkit.registration group by pass_type, serial) p

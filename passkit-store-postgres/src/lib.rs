@@ -40,22 +40,23 @@
 //! [`mark_in`] says which locks your transaction then has.
 //!
 //! # How it works
-//! All data is in the schema `passkit`, beside your own tables. A call is one statement, and mostly one function of that
-//! schema. Callers that wait at the same time share a statement. A caller that is alone sends its own at once. If a statement
-//! for several callers fails because of one of them, each is asked again alone.
+//! All data is in the schema `passkit`, apart from your own tables. A call is one statement, and mostly one function of that
+//! schema. Callers that wait at the same time share a statement. If no other caller waits, a call is sent at once. If a
+//! shared statement fails because of one caller, the store sends a statement for each caller.
 //!
-//! A mark locks the row of its type, and steps the clock of the type there. A version that can be read has therefore been
-//! committed, and so have all lower versions. A registration locks the row of its device. Rows are locked in one order, so
-//! that calls can't deadlock.
+//! A mark locks the row of its type, and advances the clock in that row. So if a version can be read, its mark and all marks
+//! with lower versions are committed. A registration locks the row of its device. All calls lock rows in the same order, so
+//! that they can't deadlock.
 //!
 //! # The pool
-//! The store uses up to [`Config::connections`] connections of its pool, and returns them when they have been idle for a
+//! The store uses up to [`Config::connections`] connections of its pool. It returns a connection that has been idle for a
 //! quarter of a second. [`PostgresStore::connect`] sets `statement_timeout` and switches JIT off. Do the same for a pool of
-//! your own. There `test_before_acquire(false)` saves a round trip and is safe, because the store retries.
+//! your own. `test_before_acquire(false)` saves a round trip there. It is safe, because the store retries.
 //!
 //! Behind PgBouncer with `pool_mode = transaction`, set [`Config::transaction_pooler`], and `statement_cache_capacity(0)` for
-//! a pool of your own. A call is then four round trips. From PgBouncer 1.21, with `max_prepared_statements` set, neither is
-//! needed. Don't drop a `begin` of your own half way there, because sqlx 0.9 leaves that transaction open.
+//! a pool of your own. A call is then four round trips. PgBouncer 1.21 or later needs neither setting if its
+//! `max_prepared_statements` is set. Behind PgBouncer, don't drop the future of your own `begin` before it is ready, because
+//! sqlx 0.9 then leaves the transaction open.
 //!
 //! # Migrations
 //! [`PostgresStore::migrate`] runs in one transaction under an advisory lock ([`Config::migration_lock`]), and lists what it

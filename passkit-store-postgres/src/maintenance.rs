@@ -1,4 +1,4 @@
-//! Registrations in and out in bulk, and counting them.
+//! Writes, reads and counts registrations in bulk.
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -27,7 +27,7 @@ const REGISTRATIONS_AT_ONCE: usize = 2_000;
 #[async_trait]
 impl StoreMaintenance for PostgresStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
-        // Two statements at a time. All registrations of a device go into one part, which keeps their order.
+        // Two statements run at a time. All registrations of a device go into the same half, which keeps their order.
         let (one, other): (Vec<_>, Vec<_>) = registrations.iter().partition(|registration| {
             registration
                 .device
@@ -135,7 +135,7 @@ fn pass(row: &PgRow) -> Result<PassId, PostgresError> {
 }
 
 fn pass_position(cursor: &PageCursor) -> Option<(&str, &str)> {
-    // A NUL is the one character that PostgreSQL does not take.
+    // NUL is the only character that PostgreSQL does not accept in a text.
     let position = cursor.as_str().split_once(SEPARATOR)?;
     (!cursor.as_str().contains('\0')).then_some(position)
 }
@@ -151,6 +151,6 @@ fn type_stats(row: &PgRow) -> Result<TypeStats, PostgresError> {
 fn position(cursor: &PageCursor) -> Option<(&str, &str, &str)> {
     let mut parts = cursor.as_str().split(SEPARATOR);
     let position = (parts.next()?, parts.next()?, parts.next()?);
-    // PostgreSQL's texts cannot contain NUL.
+    // PostgreSQL does not accept NUL in a text.
     (parts.next().is_none() && !cursor.as_str().contains('\0')).then_some(position)
 }

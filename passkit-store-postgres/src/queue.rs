@@ -88,7 +88,7 @@ impl PushQueue for PostgresStore {
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), StoreError> {
         for part in pushes.chunks(ENTRIES_AT_ONCE) {
-            // Each device once and in order, so that two calls can't deadlock.
+            // The statement needs each device once and in order, so that two calls can't deadlock.
             let part: BTreeMap<&str, Option<&DeferredPush>> = part
                 .iter()
                 .map(|(device, push)| (device.as_str(), push.as_ref()))

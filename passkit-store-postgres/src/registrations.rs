@@ -1,4 +1,4 @@
-//! The trait `RegistrationStore`. Marks are in `changes`.
+//! The trait `RegistrationStore`. `changes` has the marks.
 
 use std::time::SystemTime;
 
@@ -176,12 +176,12 @@ fn registered_device(row: &PgRow) -> Result<RegisteredDevice, PostgresError> {
     })
 }
 
-/// The last device of a page. Reading starts anew after a cursor that is not of this store.
+/// Parses the cursor of a page, which is its last device. A cursor that this store did not make means the start.
 pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// The last registration of a page that goes through the passes of a type.
+/// Parses the cursor of a page of a type, which is its last registration.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once(SEPARATOR)?;
     Some((

@@ -20,22 +20,24 @@ use crate::{
     error::PostgresError,
 };
 
-/// All traits of a store in the schema `passkit` of a PostgreSQL database, for any number of instances at once.
+/// A store in the schema `passkit` of a PostgreSQL database, for any number of instances at once. It implements all store
+/// traits.
 ///
-/// Clones are one store.
+/// Clones share their connections.
 ///
 /// # Errors
 /// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) while the database is down, full, read-only or too
 ///   slow.
-/// * [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if others wrote at the same time.
+/// * [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if another transaction wrote the same rows at the same
+///   time.
 /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the
 ///   user lacks rights.
 ///
-/// If a retry may help, the store retries within [`Config::timeout`] before it fails.
+/// If a retry may help, the store retries within [`Config::timeout`] before the call fails.
 ///
-/// If a connection breaks after a statement was sent, the store sends the statement again, although it may have happened.
-/// `register` may then return `Existing`, and `unregister` and `forget_device` `false`, for something that this call did.
-/// `replace_note` is not sent again, and fails.
+/// If a connection breaks after a statement was sent, the statement may have run. The store sends it again. If the first one
+/// ran, `register` may return `Existing`, and `unregister` and `forget_device` may return `false`, although this call made
+/// the change. `replace_note` is not sent again: it fails.
 ///
 /// The source of a [`StoreError`] has the [`sqlx::Error`] as its source.
 #[derive(Clone, Debug)]
@@ -52,17 +54,17 @@ struct Parts {
     marks: Mutex<MarksByType>,
 }
 
-/// One for each type that was ever marked, and another one for its marks with pushes. There are few types.
+/// Each type that was ever marked has one for marks without pushes, and one for marks with pushes. There are few types.
 type MarksByType = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
 
 impl PostgresStore {
-    /// Makes a store over your own pool, with the default configuration. Does not use the database yet.
+    /// Makes a store over your own pool, with the default configuration. The call does not use the database yet.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_config(pool, Config::default())
     }
 
-    /// Makes a store over your own pool. Does not use the database yet.
+    /// Makes a store over your own pool. The call does not use the database yet.
     #[must_use]
     pub fn with_config(pool: PgPool, config: Config) -> Self {
         let connections = Connections::new(pool, config);
@@ -77,26 +79,26 @@ impl PostgresStore {
         }
     }
 
-    /// Connects to `postgres://user:password@host:port/database`, and makes a pool for the store alone.
+    /// Connects to `postgres://user:password@host:port/database`. Makes a pool that only the store uses.
     ///
     /// # Errors
-    /// If the address is not valid, or the server does not accept a connection within [`Config::timeout`].
+    /// Fails if the address is not valid, or the server does not accept a connection within [`Config::timeout`].
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
         let mut options: PgConnectOptions = url
             .parse()
             .map_err(|error| PostgresError::bad_address(&error))?;
         if config.transaction_pooler {
-            // Such a pooler refuses settings it does not know.
+            // Such a pooler refuses settings that it does not know.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         } else {
-            // Statements are short. To compile one takes longer than it saves.
+            // Statements are short, so compiling one takes longer than it saves.
             options = options.options([("jit", "off")]);
             if !config.statement_timeout.is_zero() {
                 let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
                 options = options.options([("statement_timeout", milliseconds)]);
             }
         }
-        // Connects once without the pool, which would hide why a connection fails.
+        // The first connection is made without the pool, which would hide the cause of an error.
         let first =
             tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
         let first = first
@@ -111,17 +113,17 @@ impl PostgresStore {
         Ok(Self::with_config(pool, config))
     }
 
-    /// The pool that the store uses.
+    /// Returns the pool that the store uses.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         self.connections().pool()
     }
 
-    /// Makes or updates the schema `passkit` in one transaction. Does nothing if the schema is up to date. The list of
-    /// migrations that were run is in that schema too, apart from your own.
+    /// Makes or updates the schema `passkit` in one transaction. Does nothing if the schema is up to date. The list of the
+    /// migrations that were run is in that schema too, separate from the migrations of your own tables.
     ///
     /// # Errors
-    /// If a newer version of this crate has made the schema, or the user lacks the rights to make it.
+    /// Fails if a newer version of this crate has made the schema, or the user lacks the rights to make it.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::migrate(&mut connection, self.connections().config().migration_lock).await?)
@@ -131,7 +133,7 @@ impl PostgresStore {
     /// starts, so that a wrong setup is reported at once.
     ///
     /// # Errors
-    /// The same errors as every call.
+    /// Same errors as [`PostgresStore`].
     pub async fn check(&self) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::check(&mut connection).await?)

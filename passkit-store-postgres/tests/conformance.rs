@@ -1,4 +1,4 @@
-//! The rules of all traits, each case on a database of its own.
+//! Runs the conformance cases. Each case has its own database.
 
 use std::sync::Arc;
 

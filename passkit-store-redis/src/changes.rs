@@ -1,40 +1,43 @@
-//! Marks, lists of changes, and published contents.
+//! Marks, lists of changes, and published content.
 //!
 //! # Marks and lists
-//! Each bucket of a type has a clock of its own. A mark steps the clock of the pass's bucket, and gives the pass the new
-//! reading. A list brings the clocks of all buckets that it reads to one common reading T, and puts T into the tag. One script
-//! advances the clock of a bucket and then reads its passes. If all clocks are at T already, plain reads are enough.
+//! Each bucket of a type has a clock of its own. A mark advances the clock of the pass's bucket. The new reading is the
+//! version of the pass. A list advances the clocks of all buckets that it reads to one common reading T, and puts T into the
+//! tag. One script advances the clock of a bucket and then reads its passes. If all clocks are at T already, plain reads are
+//! enough.
 //!
-//! For each tag (t, d) that a device was given, the following is true: every pass of the type that was registered up to d is
-//! in a bucket whose clock was at least t when its passes were read. The rules follow from that:
+//! The following is true for each tag (t, d) that a device got. Take a pass of the type that was registered when the device's
+//! clock was at d or before. When the bucket of this pass was read, its clock was at least t. The rules follow from that:
 //!
-//! * **C1**: A mark from before its bucket was read is in the answer, because a list has everything that is newer than the tag
-//!   of its request. A later mark has a version above t, and is in the next answer.
-//! * **C2**: T is the highest of the clocks, so nothing in the answer is newer than T. The exception are marks that come
-//!   while the list is made. They are in the next answer once more.
-//! * **C3**: A pass that was registered after d is in the answer, whatever its version. Its bucket may be behind t. The
-//!   bucket is advanced before any tag that covers the registration is given.
-//! * **C4**: Clocks never go back. So T is at least the t of an earlier tag if one of the buckets that were read then is
-//!   read again. If the device has unregistered from all of them, the tag of its request may be older than its last one. T is
-//!   then at least the time of the registrations, which are newer than that tag. If the answer has serial numbers, their
-//!   version or registration is above the tag of the request, and T or the device's clock is at least as high.
-//! * **C5**: A tag above T, or above the device's clock, counts as none. The tag may come from a host whose clock is slightly
-//!   ahead. In that case, the clocks are advanced above it, so that C4 holds.
+//! * **C1**: If a mark was made before its bucket was read, it is in the answer, because a list has everything that is newer
+//!   than the tag of its request. If it was made later, its version is above t, and it is in the next answer.
+//! * **C2**: T is the highest of the clocks, so nothing in the answer is newer than T. The only exception is a mark that is
+//!   made while the list is read. The next answer has it again.
+//! * **C3**: A pass that was registered after d is in the answer, whatever its version. The clock of its bucket may be behind
+//!   t. That clock is advanced before the device gets a tag that covers the registration.
+//! * **C4**: Clocks never go back. So if a list reads a bucket that an earlier list has read, T is at least the t of the
+//!   earlier tag. If the device has unregistered from all passes of the earlier buckets, no bucket is read again, and the tag
+//!   of the request may be older than the last tag. But the current registrations are newer than the last tag, and T is at
+//!   least their time. If the answer has serial numbers, their version or registration is above the tag of the request, and T
+//!   or the device's clock is at least as high.
+//! * **C5**: A tag above T, or above the device's clock, counts as no tag. The tag may come from a host whose clock is
+//!   slightly ahead. In that case, the clocks are advanced above the tag, so that C4 holds.
 //!
 //! If a device has no passes of the type, no bucket is read, and the answer has no serial numbers.
 //!
-//! # Contents
-//! The digest of a content is in the bucket, beside the mark, so that one command reads the state of a pass. The tokens, and
-//! whether the pass is removed, are in a second hash in the same slot. One script compares the digest and changes both, the
-//! mark and the pending change.
+//! # Published content
+//! The bucket has the mark of a pass and the digest of its content, so that one command reads the state of the pass. A second
+//! hash in the same slot has the tokens, and whether the pass is removed. One script compares the digest, and changes both
+//! hashes and the pending change.
 //!
 //! # Failover
 //! A failover may lose what the new master had not received. With `min_replicas`, no acknowledged mark or registration is
-//! lost. A clock that went into a tag must not be lost either. Later changes on the new master would get lower readings, and
-//! the device would never hear of them. The same is true for dates. So before a device gets an answer, the replicas must have
-//! confirmed everything that the answer shows. To make them confirm it, the script that reads also writes the clocks of
-//! the device and the buckets, unchanged if need be. Without `min_replicas`, readings after a failover start from the wall
-//! clock, which is read again for each attempt. They are higher than what was lost if the clocks of the hosts agree.
+//! lost. A clock that went into a tag must not be lost either. Otherwise later changes on the new master would get lower
+//! readings, and would never be in a list of the device. The same is true for dates. So before a device gets an answer, the
+//! replicas must have confirmed everything that the answer shows. For this, the script that reads also writes the clocks of
+//! the device and the buckets, even if they don't change. Without `min_replicas`, readings after a failover start from the
+//! wall clock, which is read again for each attempt. If the clocks of the hosts agree, these readings are higher than the
+//! lost ones.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -57,22 +60,22 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// How far a tag may be ahead of this host's clock and still be one of this store, in microseconds.
+/// A tag that is ahead of this host's clock by more microseconds can't come from this store.
 const SKEW: u64 = 10_000_000;
 
-/// The most passes to mark before waiting for the server.
+/// The maximum number of passes to mark before waiting for the server.
 const AT_ONCE: usize = 10_000;
 
-/// The most passes that one script marks.
+/// The maximum number of passes that one script marks.
 const MARKS: usize = 1_000;
 
-/// The most passes that one script marks with pushes or contents, which take longer.
+/// The maximum number of passes that one script marks with pushes or content, which takes longer.
 const SLOW_MARKS: usize = 250;
 
-/// The most passes whose published contents one script reads.
+/// The maximum number of passes whose published content one script reads.
 const PUBLISHED: usize = 1_000;
 
-/// Marks, and makes pushes pending if asked.
+/// Marks what changed. With `pushes`, also makes the pushes pending.
 pub(crate) async fn mark(
     store: &RedisStore,
     type_id: &TypeIdentifier,
@@ -114,7 +117,7 @@ pub(crate) async fn mark(
     }
 }
 
-/// A pass to mark, or a content to compare before marking.
+/// A pass to mark, or content to compare with the content published last. The pass is marked if they differ.
 #[derive(Debug)]
 enum Mark {
     Pass(SerialNumber),
@@ -208,7 +211,8 @@ impl Shared {
         self.runner.write(calls).await.map(drop)
     }
 
-    /// Takes one step for each bucket, for any number of passes. If it is interrupted, some passes are marked.
+    /// Marks all passes of the type. It takes one step for each bucket, for any number of passes. If it is interrupted, some
+    /// passes are marked.
     async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         let calls = (0..self.keys.buckets).map(|bucket| {
             Command::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)])
@@ -217,7 +221,7 @@ impl Shared {
         self.runner.write(calls.collect()).await.map(drop)
     }
 
-    /// The same with pushes. [`queue`](crate::queue) describes the steps.
+    /// Marks all passes of the type and makes a push of the whole type pending. [`queue`](crate::queue) describes the steps.
     async fn mark_all_and_push(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         self.dirty
             .mark(&self.runner, &self.keys, type_id, std::iter::once(0))
@@ -273,7 +277,7 @@ impl Shared {
         })
     }
 
-    /// Reads each bucket once, all of them at the same time.
+    /// Reads all buckets at the same time, each once.
     pub(crate) async fn published(
         &self,
         passes: &[PassId],
@@ -368,7 +372,7 @@ impl Shared {
         if self.runner.waits() {
             self.read_buckets(type_id, buckets.iter_mut().collect(), Some(reading))
                 .await?;
-            // Marks may have come in between. If the tag stays the old one, the list must not have newer passes.
+            // Other calls may have marked passes in between. A pass in the list must not be newer than the tag.
             reading = latest(&buckets);
         }
         let behind = buckets
@@ -421,8 +425,7 @@ impl Shared {
         Ok(of_device)
     }
 
-    /// Reads buckets. With a reading, it first advances their clocks to that reading, so that the replicas confirm what is
-    /// read.
+    /// Reads buckets. With `reading`, first advances their clocks to it, so that the replicas confirm what is read.
     async fn read_buckets(
         &self,
         type_id: &TypeIdentifier,
@@ -459,7 +462,7 @@ const BUCKET: &str = "bucket";
 const DEVICE: &str = "device";
 const PUBLISHED_CONTENT: &str = "published content";
 
-/// The highest of the buckets' clocks.
+/// Returns the highest clock of the buckets.
 fn latest(buckets: &[(u64, Bucket)]) -> u64 {
     buckets
         .iter()
@@ -472,7 +475,7 @@ fn latest(buckets: &[(u64, Bucket)]) -> u64 {
 #[derive(Debug, Default)]
 struct OfDevice {
     clock: u64,
-    /// Each with the reading of the device's clock at its registration.
+    /// The passes, each with the reading of the device's clock at its registration.
     passes: Vec<(SerialNumber, u64)>,
     /// Whether the device was ever unregistered from something.
     lost_some: bool,
@@ -487,11 +490,11 @@ struct Bucket {
 #[derive(Debug, Default)]
 struct BucketState {
     clock: u64,
-    /// One for each requested pass.
+    /// The last marks of the requested passes, in their order.
     marks: Vec<LastMark>,
 }
 
-/// Both are 0 for a pass that was never marked.
+/// The version and date of a pass. Both are 0 if it was never marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct LastMark {
     version: u64,
@@ -513,7 +516,7 @@ impl LastMark {
 }
 
 impl BucketState {
-    /// Reads the values of [`BUCKET_HEAD`] and of that many passes.
+    /// Parses the values of the fields [`BUCKET_HEAD`] and of this number of passes.
     fn read(values: Vec<Option<Vec<u8>>>, passes: usize) -> Result<Self, Error> {
         let unreadable = || Error::unreadable(BUCKET);
         if values.len() != BUCKET_HEAD.len() + passes {
@@ -546,7 +549,7 @@ fn digest(bytes: Vec<u8>) -> Result<ContentDigest, Error> {
     ContentDigest::try_from(bytes).map_err(|_| Error::unreadable(PUBLISHED_CONTENT))
 }
 
-/// Reads the two values of a published pass: its digest, and its tokens with the mark of a removal.
+/// Parses the two values of a published pass: its digest, and its tokens with the sign for a removal.
 fn read_published(
     content: Option<Vec<u8>>,
     other: Option<Vec<u8>>,

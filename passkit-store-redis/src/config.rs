@@ -9,14 +9,14 @@ pub struct Config {
     /// The number of buckets that the passes of a type are spread over, 1 to 4,096. `None` uses the number of the existing
     /// store, or 64 for a new one. It can't be changed later: a different number is an error.
     pub buckets: Option<u16>,
-    /// How many replicas must have a change before it is acknowledged, and before a device sees it. With 0, only the master
-    /// has it, and a failover may lose it.
+    /// How many replicas must have a change before it is acknowledged, and before a device sees it. With 0, the master alone
+    /// is enough, and a failover may lose the change.
     pub min_replicas: u16,
     /// How long a call waits for the replicas before it fails.
     pub replica_timeout: Duration,
-    /// How long a command waits for its answer before it is sent again.
+    /// How long the store waits for the answer to a command before it sends the command again.
     pub response_timeout: Duration,
-    /// How long a call is retried before it fails, for example during a failover.
+    /// How long the store retries a call before the call fails, for example during a failover.
     pub call_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) client_certificate: Option<Pem>,
@@ -24,7 +24,7 @@ pub struct Config {
     pub(crate) root_certificates: Option<Pem>,
 }
 
-/// Text that may contain a private key. `Debug` does not show it.
+/// A text that may contain a private key. `Debug` does not show it.
 #[cfg(feature = "tls")]
 #[derive(Clone)]
 pub(crate) struct Pem(pub(crate) Vec<u8>);
@@ -54,7 +54,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: the prefix `passkit:`, and no waiting for replicas.
+    /// Returns the defaults: the prefix `passkit:`, and no waiting for replicas.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -103,7 +103,7 @@ impl Config {
     }
 
     /// Sets the client certificate, its chain and its key, in PEM. Redis asks for a client certificate unless its setting
-    /// `tls-auth-clients` is `no`. Only for `rediss` URLs.
+    /// `tls-auth-clients` is `no`. Works only with `rediss` URLs.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -111,7 +111,7 @@ impl Config {
         self
     }
 
-    /// Trusts these root certificates (PEM) instead of those of the system. Only for `rediss` URLs.
+    /// Trusts these root certificates (PEM) instead of the system's. Works only with `rediss` URLs.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {

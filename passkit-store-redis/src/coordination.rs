@@ -1,9 +1,9 @@
 //! Claims and notes.
 //!
-//! A claim is a key that expires, so the clock of the server measures its time. A script compares and sets a note. The store
-//! may run a script twice if a connection breaks before the answer, and others may replace the note in between. So each call
-//! has a name, and the script remembers the calls that recently replaced the note. It gives a repeated call the same answer
-//! again.
+//! A claim is a key that expires, so the clock of the server decides when it ends. A script compares and sets a note. If a
+//! connection breaks before the answer, the store may run the script twice, and another call may replace the note in between.
+//! So each call has a name, and the script remembers the calls that recently replaced the note. A repeated call gets the same
+//! answer again.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ const YEAR: u64 = 365 * 86_400_000;
 
 #[async_trait]
 impl Coordination for RedisStore {
-    /// A failover may lose a claim with [`min_replicas`](crate::Config::min_replicas) 0.
+    /// If [`min_replicas`](crate::Config::min_replicas) is 0, a failover may lose a claim.
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
         let shared = self.shared();
-        // The server does not accept 0.
+        // The server does not accept 0 milliseconds.
         let millis = u64::try_from(time.as_millis())
             .unwrap_or(YEAR)
             .clamp(1, YEAR);

@@ -1,9 +1,11 @@
-//! Which buckets may have pending changes. Workers check several times a second, and read only these *dirty* buckets.
+//! Records which buckets may have pending changes. Workers look for changes several times a second, and read only these
+//! *dirty* buckets.
 //!
-//! A bucket is marked dirty before anything in it becomes pending, with the time of the server. A process repeats that only
-//! after a minute. If a worker finds a dirty bucket empty and its mark is ten minutes old, it clears the mark. No change takes
-//! that long. So a bucket with pending changes is dirty. If a failover loses the mark, or a process stands still for ten
-//! minutes, a worker finds the change when it reads all buckets, every five minutes.
+//! A process marks a bucket dirty before anything in it becomes pending, with the time of the server. The process does so
+//! again only after a minute. If a worker finds that a dirty bucket is empty and was marked ten minutes ago, it clears the
+//! bucket. No change takes that long. So a bucket with pending changes is dirty. There are two exceptions: a failover loses
+//! the mark, or a process stands still for ten minutes. Therefore a process reads all buckets every five minutes, and finds
+//! such changes then.
 
 use std::{
     collections::HashMap,
@@ -20,16 +22,16 @@ use crate::{
     layout::Keys,
 };
 
-/// How long a process relies on a mark that it made.
+/// How long a process relies on having marked a bucket.
 const RELIED_ON: Duration = Duration::from_secs(60);
 
-/// The age in microseconds at which an empty bucket is cleared.
+/// An empty bucket is cleared if it was marked this number of microseconds ago.
 pub(crate) const CLEARED_AGE: u64 = 600_000_000;
 
 /// How often a process reads all buckets.
 const SWEEP: Duration = Duration::from_secs(300);
 
-/// The most buckets that one command marks.
+/// The maximum number of buckets that one command marks.
 const STEP: usize = 250;
 
 /// The buckets that this process marked, and when it last read all buckets.
@@ -39,8 +41,8 @@ pub(crate) struct DirtyBuckets {
     swept: Mutex<Option<Instant>>,
 }
 
-/// When this process added a type to `types`, and when it marked each of its buckets dirty. Each time was read before the call
-/// started.
+/// When this process added a type to `types`, and when it marked each bucket of the type dirty. Each time is from before the
+/// call.
 #[derive(Debug, Default)]
 struct Marked {
     type_at: Option<Instant>,
@@ -83,7 +85,7 @@ impl DirtyBuckets {
         Ok(())
     }
 
-    /// The same, but always.
+    /// Adds the type to `types` and marks these buckets dirty, in any case.
     pub(crate) async fn mark_now(
         runner: &Runner,
         keys: &Keys,
@@ -101,7 +103,7 @@ impl DirtyBuckets {
         runner.write(calls).await.map(drop)
     }
 
-    /// Clears empty buckets, unless they were marked again after the time that comes with each.
+    /// Clears buckets, each with the time of its mark. A bucket that was marked again later stays dirty.
     pub(crate) async fn clear(
         runner: &Runner,
         keys: &Keys,
@@ -114,11 +116,11 @@ impl DirtyBuckets {
         let call = Command::script(&scripts::CLEAR_DIRTY, keys.dirty(type_id))
             .arg(CLEARED_AGE)
             .arg(buckets.as_flattened());
-        // A superfluous dirty bucket does no harm, so this does not wait for replicas.
+        // If a bucket stays dirty, that does no harm, so this does not wait for replicas.
         runner.read(vec![call]).await.map(drop)
     }
 
-    /// Whether it is time to read all buckets.
+    /// Returns whether it is time to read all buckets.
     pub(crate) fn needs_sweep(&self, now: Instant) -> bool {
         lock(&self.swept).is_none_or(|swept| now >= swept + SWEEP)
     }

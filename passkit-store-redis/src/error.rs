@@ -26,7 +26,7 @@ impl Error {
         Self::new(StoreErrorKind::Configuration, text)
     }
 
-    /// A value that this store can't have written.
+    /// The error for a value that this store can't have written.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
@@ -58,7 +58,7 @@ impl Error {
         )
     }
 
-    /// Adds what was being done.
+    /// Prepends what the store was doing.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
         Self {
             text: format!("{what}: {}", self.text).into(),
@@ -66,7 +66,7 @@ impl Error {
         }
     }
 
-    /// Adds how to fix it.
+    /// Appends how to fix the problem.
     pub(crate) fn advising(self, fix: &str) -> Self {
         Self {
             text: format!("{}; {fix}", self.text).into(),
@@ -74,13 +74,13 @@ impl Error {
         }
     }
 
-    /// The kind of the failure.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// The error of the driver.
+    /// Returns the error of the driver.
     pub(crate) fn driver(&self) -> Option<&RedisError> {
         self.source.as_ref()
     }
@@ -121,7 +121,7 @@ impl From<RedisError> for Error {
     }
 }
 
-/// Parts of error messages that show a wrong set-up. The server has no error code for them but `ERR`.
+/// Parts of error messages that show a wrong set-up. The server reports all of these as `ERR`.
 const ANSWERS: [&str; 5] = [
     "DB index",
     "SELECT is not allowed",
@@ -130,7 +130,8 @@ const ANSWERS: [&str; 5] = [
     "without any password",
 ];
 
-/// The same for the first connection to a Cluster. The driver keeps only the text of that error.
+/// Parts of error messages that show a wrong set-up of a Cluster. The driver keeps only the text of an error of the first
+/// connection.
 const CONNECTING: [&str; 7] = [
     "AuthenticationFailed",
     "CertificateRequired",
@@ -169,7 +170,7 @@ fn kind(error: &RedisError) -> StoreErrorKind {
     }
 }
 
-/// Whether the same command may succeed in a moment, because a server is away, fails over or moves a slot.
+/// Returns whether the same command may succeed in a moment. The server may be down, fail over or move a slot.
 pub(crate) fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io
@@ -195,21 +196,21 @@ pub(crate) fn is_transient(error: &RedisError) -> bool {
     }
 }
 
-/// The I/O error behind an error of the driver. The driver wraps some in an `Arc`, which a plain downcast does not see
-/// through.
+/// Returns the I/O error that caused an error of the driver. Some of them are in an `Arc`, which a plain downcast does not
+/// find.
 pub(crate) fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     let source = error::Error::source(error)?;
     let shared = source.downcast_ref::<std::sync::Arc<dyn error::Error + Send + Sync>>();
     shared.map_or_else(|| source.downcast_ref(), |shared| shared.downcast_ref())
 }
 
-/// The TLS error behind an error of the driver.
+/// Returns the TLS error that caused an error of the driver.
 #[cfg(feature = "tls")]
 pub(crate) fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     io_error(error)?.get_ref()?.downcast_ref()
 }
 
-/// Whether a certificate is invalid or missing.
+/// Returns whether the error means that a certificate is invalid or missing.
 #[cfg(feature = "tls")]
 fn is_tls_failure(error: &RedisError) -> bool {
     use rustls::{AlertDescription::CertificateRequired, Error};

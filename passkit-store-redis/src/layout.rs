@@ -1,6 +1,7 @@
 //! The layout of the data: every key, and what it contains.
 //!
-//! All keys but two have a hash tag (in braces), and each script uses keys of one tag. So the store works on a Cluster.
+//! All keys but two have a hash tag (in braces). All keys of a script have the same tag, so that the store works on a
+//! Cluster.
 //!
 //! | key after the prefix | type | contents |
 //! | --- | --- | --- |
@@ -8,21 +9,22 @@
 //! | `types` | hash | the types that ever had pending or deferred pushes |
 //! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` version and date of the last mark of the whole type; `\tl` the latest date of any pass; `\t#` and a serial number -> the digest of the content published last |
 //! | `t{T:b}` | hash | the published passes of the bucket: serial number -> `+`, or `-` if the pass is removed, followed by the digests of its tokens, 32 bytes each, the newest last |
-//! | `o{T:b}` | hash | its pending changes: serial number, or `\tall` for the whole type (in bucket 0) -> version, followed by `:version:cursor` of the progress, if any |
-//! | `a{T:b}` | sorted set | the same changes by age -> when they became pending; in bucket 0 also `\tp` and a name for each mark of the whole type that is under way |
+//! | `o{T:b}` | hash | the pending changes of the bucket: serial number, or `\tall` for the whole type (in bucket 0) -> version, followed by `:version:cursor` of the progress, if any |
+//! | `a{T:b}` | sorted set | the index of these changes by age: serial number or `\tall` -> when it became pending; in bucket 0 also `\tp` and a name for each mark of the whole type that is under way |
 //! | `q{T}` | hash | the dirty buckets, which may have pending changes: bucket -> when it was marked dirty |
 //! | `h{T}` | hash | deferred pushes: device -> `due:attempts:bad_since:token`; and `\t`, which has no meaning |
 //! | `z{T}` | sorted set | the deferred pushes that have a due time: device -> time |
-//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that removed something last; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and its count of registrations. See `register.lua` |
+//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that last removed something; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and its count of registrations. See `register.lua` |
 //! | `p{T:S:k}` | hash | part k of the index of a pass: device -> number of the entry |
-//! | `y{T:k}` | hash | part k of the index of a type: the same |
+//! | `y{T:k}` | hash | part k of the index of a type: device -> number of the entry |
 //! | `l{H}N` | string | the owner of the claim N; expires with the claim |
 //! | `n{H}N` | hash | `v` the note N |
 //! | `r{H}N` | sorted set | the calls that recently replaced the note N -> when |
 //!
 //! Times are in microseconds. A type contains neither `:` nor `/`, a device no brace, and a serial number no control character.
 //! So these keys and fields are never ambiguous. The serial number determines the bucket, and the device determines the part of
-//! an index. The name of a claim or a note may contain braces, so it follows the hash tag, and the tag is its hash H.
+//! an index. The name N of a claim or a note may contain braces. So the hash tag is the hash H of the name, and the name
+//! follows the tag.
 
 use passkit_server::{
     PassId,
@@ -32,14 +34,14 @@ use passkit_server::{
 
 use crate::error::Error;
 
-/// Increases whenever the layout changes.
+/// The version of the layout. It increases with every change.
 pub(crate) const FORMAT: u64 = 2;
 
 /// The number of parts of the index of a pass, and of a type. Changing them changes the format.
 pub(crate) const PASS_PARTS: u64 = 8;
 pub(crate) const TYPE_PARTS: u64 = 64;
 
-/// The fields that are read from a bucket before those of the serial numbers.
+/// The fields of a bucket that are read first. The fields of the serial numbers follow.
 pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
 
 pub(crate) const BUCKET_CLOCK: &str = "\tc";
@@ -70,7 +72,7 @@ impl Keys {
         format!("{prefix}store")
     }
 
-    /// Whether it is a key of this store, and not one of a store with a longer prefix.
+    /// Returns whether this is a key of this store, and not of a store with a longer prefix.
     pub(crate) fn is_own(&self, key: &str) -> bool {
         let kind = key.strip_prefix(&self.prefix);
         kind.is_some_and(|kind| KINDS.iter().any(|start| kind.starts_with(start)))
@@ -100,7 +102,7 @@ impl Keys {
         self.in_bucket('t', type_id, bucket)
     }
 
-    /// The type of a key that [`published`](Self::published) made.
+    /// Returns the type of a key that [`published`](Self::published) made.
     pub(crate) fn read_published(&self, key: &str) -> Option<TypeIdentifier> {
         let (type_id, _) = self.tag(key, "t{")?.split_once(':')?;
         TypeIdentifier::new(type_id).ok()
@@ -114,7 +116,7 @@ impl Keys {
         self.in_bucket('a', type_id, bucket)
     }
 
-    /// The keys of a bucket, of its pending changes, and of the same changes by age.
+    /// Returns the keys of a bucket, of its pending changes, and of the index of these changes by age.
     pub(crate) fn bucket_and_pending(&self, type_id: &TypeIdentifier, bucket: u64) -> [String; 3] {
         [
             self.bucket(type_id, bucket),
@@ -123,7 +125,7 @@ impl Keys {
         ]
     }
 
-    /// The type and bucket of a key that [`pending_by_age`](Self::pending_by_age) made.
+    /// Returns the type and bucket of a key that [`pending_by_age`](Self::pending_by_age) made.
     pub(crate) fn read_pending_by_age(&self, key: &str) -> Option<(TypeIdentifier, u64)> {
         let (type_id, bucket) = self.tag(key, "a{")?.split_once(':')?;
         Some((TypeIdentifier::new(type_id).ok()?, bucket.parse().ok()?))
@@ -141,7 +143,7 @@ impl Keys {
         self.of_type('h', type_id)
     }
 
-    /// The type of a key that [`deferred`](Self::deferred) made.
+    /// Returns the type of a key that [`deferred`](Self::deferred) made.
     pub(crate) fn read_deferred(&self, key: &str) -> Option<TypeIdentifier> {
         TypeIdentifier::new(self.tag(key, "h{")?).ok()
     }
@@ -154,12 +156,12 @@ impl Keys {
         format!("{}d{{{}}}", self.prefix, device.as_str())
     }
 
-    /// The device of a key that [`device`](Self::device) made.
+    /// Returns the device of a key that [`device`](Self::device) made.
     pub(crate) fn read_device(&self, key: &str) -> Option<DeviceIdentifier> {
         DeviceIdentifier::new(self.tag(key, "d{")?).ok()
     }
 
-    /// The part of an index that contains a device.
+    /// Returns the key of the index part that contains a device.
     pub(crate) fn part_with(&self, audience: Audience<'_>, device: &DeviceIdentifier) -> String {
         self.part(audience, hash(device.as_str()) % parts(audience))
     }
@@ -174,7 +176,7 @@ impl Keys {
         }
     }
 
-    /// The pass or type of a key that [`part`](Self::part) made.
+    /// Returns the pass or type of a key that [`part`](Self::part) made.
     pub(crate) fn read_part(&self, key: &str) -> Option<Indexed> {
         if let Some(tag) = self.tag(key, "y{") {
             return Some(Indexed::Type(
@@ -226,7 +228,7 @@ impl Indexed {
     }
 }
 
-/// The number of parts of an index.
+/// Returns the number of parts of an index.
 pub(crate) fn parts(audience: Audience<'_>) -> u64 {
     match audience {
         Audience::Pass(_) => PASS_PARTS,
@@ -234,7 +236,7 @@ pub(crate) fn parts(audience: Audience<'_>) -> u64 {
     }
 }
 
-/// The field of a device that the entries of an index point to.
+/// Returns the field of a device that the entries of an index point to.
 pub(crate) fn field(audience: Audience<'_>) -> String {
     match audience {
         Audience::Pass(pass) => format!("{}/{}", pass.type_id, pass.serial),
@@ -242,7 +244,7 @@ pub(crate) fn field(audience: Audience<'_>) -> String {
     }
 }
 
-/// The pass or type that a field of a device belongs to. `None` for a field of the device itself.
+/// Returns the pass or type that a field of a device belongs to. `None` for a field of the device itself.
 pub(crate) fn read_field(field: &str) -> Option<Indexed> {
     Some(match field.split_once('/') {
         Some((type_id, serial)) => Indexed::Pass(PassId::new(type_id, serial).ok()?),
@@ -250,7 +252,7 @@ pub(crate) fn read_field(field: &str) -> Option<Indexed> {
     })
 }
 
-/// The serial number of a registration's field, if it is of this type.
+/// Returns the serial number in the field of a registration, if it is a registration of this type.
 pub(crate) fn read_field_of(field: &[u8], type_id: &TypeIdentifier) -> Option<SerialNumber> {
     let serial = field
         .strip_prefix(type_id.as_str().as_bytes())?
@@ -258,14 +260,14 @@ pub(crate) fn read_field_of(field: &[u8], type_id: &TypeIdentifier) -> Option<Se
     SerialNumber::new(std::str::from_utf8(serial).ok()?).ok()
 }
 
-/// The field of a pass's content in its bucket.
+/// Returns the field of the bucket that has the digest of a pass's content.
 pub(crate) fn content_field(serial: &SerialNumber) -> String {
     format!("\t#{serial}")
 }
 
-/// The reading of the device's clock at a registration: the digits at the start of the value.
+/// Returns the reading of the device's clock at a registration: the digits at the start of the value.
 ///
-/// Only the scripts use what follows: see `register.lua`.
+/// Only the scripts use the rest of the value: see `register.lua`.
 pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
     let digits = value
         .iter()
@@ -278,7 +280,7 @@ pub(crate) fn read_number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// FNV-1a. The layout depends on it, so it must never change.
+/// Computes FNV-1a. The layout depends on this hash, so it must never change.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -30,47 +30,48 @@
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
 //! | failover, `min_replicas` 0 | what the replica had not received, usually milliseconds | the same | the same |
 //! | failover, `min_replicas` 1 or more | nothing, if a replica is chosen that has confirmed the changes | the same | the same |
-//! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | its changes in that time; a master of a Cluster stops after `cluster-node-timeout`, one behind Sentinels goes on | the same | the same |
+//! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts in that time: on a Cluster until `cluster-node-timeout`, behind Sentinels until the end | the same | the same |
 //! | the same, `min_replicas` 1 or more | nothing, as above | the same | the same |
 //! | all copies end at once | everything | up to a second | nothing |
 //!
-//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. It fails if they don't confirm
-//! in time. It may have taken effect all the same, and it is right to repeat it. Lists and dates wait as well, because a failover
-//! must not lose a change or a time that a device has seen. A list waits twice, and is a write for the replicas and for the
-//! append-only file.
+//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in time,
+//! the call fails, although the change may have taken effect. It is right to repeat the call. Lists and dates wait as well,
+//! because a failover must not lose a change or a time that a device has seen. A list waits twice, and the replicas and the
+//! append-only file receive it as a write.
 //!
-//! **How many replicas?** If each master has a single replica, changes and lists fail while one of the two is down. On a
-//! Cluster, use two replicas for each master and `min_replicas(1)` to avoid that. Behind Sentinels, set `min_replicas` to the
-//! number of replicas. Sentinels may choose the replica that has less, because their knowledge is up to ten seconds old. The
-//! replicas of a Cluster compare their data during the election, but the replica with the newest data may be unreachable. There,
-//! too, only waiting for all replicas is completely safe.
+//! **How many replicas?** If each master has a single replica, changes and lists fail while the master or the replica is
+//! down. To avoid that on a Cluster, use two replicas for each master and `min_replicas(1)`. Behind Sentinels, set
+//! `min_replicas` to the number of replicas. Sentinels may choose the replica that has less data, because their information
+//! is up to ten seconds old. The replicas of a Cluster compare their data during the election, but the replica with the
+//! newest data may be unreachable. So even on a Cluster, only waiting for all replicas is completely safe.
 //!
 //! **An old master that can still be reached.** Sentinels may choose a new master while the service can still reach the old one.
 //! The service changes to the new master with the first change or list that is not confirmed. Until then, for about
 //! `replica_timeout`, it may read the devices of a pass from the old master. A device that has just registered with the new
-//! master may miss a push. With `min_replicas` 0, the service stays with the old master until that comes back. Set
-//! `min-replicas-to-write` in Redis, so that the old master stops by itself.
+//! master may miss a push. With `min_replicas` 0, the service stays with the old master until the other servers reach it
+//! again. Set `min-replicas-to-write` in Redis, so that the old master stops by itself.
 //!
 //! **Pushes.** A pending push is lost only together with its mark. If a failover loses the progress of pushes, they are sent
-//! again. If it loses a claim, two workers may send the same pushes for a while. With `min_replicas` 0, it may also lose which
-//! buckets have pending pushes. Those then wait up to five minutes, until a worker reads all buckets. If the very first push of
-//! a type is affected, it waits for the next push of the type, or for [`RedisStore::repair`].
+//! again. If it loses a claim, two workers may send the same pushes for a while. With `min_replicas` 0, a failover may also
+//! lose the list of buckets with pending pushes. These pushes then wait up to five minutes, until a worker reads all buckets.
+//! If the very first push of a type is affected, it waits for the next push of the type, or for [`RedisStore::repair`].
 //!
 //! **After a loss or a restored backup**, mark each type with `Changed::All`, so that devices fetch what they missed.
 //! [`RedisStore::repair`] rebuilds the indexes. A device whose registration was lost registers again only when its user does
 //! something. With `min_replicas` 0, the clocks of the service's machines should agree within about a second, which is
-//! the time that a failover takes. As long as nothing is lost, they may differ by any amount.
+//! the time that a failover takes. As long as nothing is lost, the clocks may differ by any amount.
 //!
 //! # What it needs
 //!
-//! * `maxmemory-policy noeviction`. A server that may evict keys is refused. The log has a warning if a server has neither an
-//!   append-only file nor replicas.
+//! * `maxmemory-policy noeviction`. A server that may evict keys is refused. The store logs a warning if a server has neither
+//!   an append-only file nor replicas.
 //! * Redis 6.2 or later, or Valkey. The tests run with Redis 7.0.15: all cases of the contract on one node, behind Sentinels
-//!   and on a Cluster; killed, hanging and isolated masters; moving slots; wrong settings. An earlier layout, which used the
-//!   same commands except `ZSCORE` and `ZREMRANGEBYSCORE`, also ran with Redis 6.2.14 and 8.0.2 and with Valkey 8.1.1.
-//! * A user of its own needs these rights: `~passkit:* +@hash +@scripting +@connection +info +wait +expire +persist +unlink
-//!   +scan +memory|usage +zadd +zcard +zrange +zrem +zremrangebyscore +zscore +get +set +time`, and on a Cluster also
-//!   `+cluster|slots +cluster|countkeysinslot +cluster|getkeysinslot`.
+//!   and on a Cluster; killed, hanging and isolated masters; moving slots; wrong settings. An earlier version of this crate
+//!   was also tested with Redis 6.2.14 and 8.0.2, and with Valkey 8.1.1. It used the same commands except `ZSCORE` and
+//!   `ZREMRANGEBYSCORE`.
+//! * If the store has its own Redis user, the user needs these rights: `~passkit:* +@hash +@scripting +@connection +info
+//!   +wait +expire +persist +unlink +scan +memory|usage +zadd +zcard +zrange +zrem +zremrangebyscore +zscore +get +set
+//!   +time`, and on a Cluster also `+cluster|slots +cluster|countkeysinslot +cluster|getkeysinslot`.
 //! * For TLS, the certificate of the server must be for the host name of the URL, and from an authority of the system or of
 //!   `Config::root_certificates`. Redis asks for a client certificate unless `tls-auth-clients` is `no`: see
 //!   `Config::client_certificate`.
@@ -86,16 +87,16 @@
 //! | registration without the index of its type, 1 caller; 64 callers | 0.97; 1.24 | 1.02; 1.23 |
 //! | mark, 1 caller; 512 callers | 1.13; 1.07 | 1.13; 1.22 |
 //!
-//! A registration takes about 400 bytes if a device has 3 passes of its own. A device needs about 150 bytes for each type that
-//! it has passes of, because of the index of that type. With that index, 1 caller makes 0.86 and 64 callers make 0.75 times as
-//! many registrations a second as without it. A push to a whole type then reads only the devices of that type.
+//! A registration takes about 400 bytes if each device has 3 passes that no other device has. In addition, the index of a
+//! type takes about 150 bytes for each device. Because of this index, 1 caller makes 0.86 and 64 callers make 0.75 times as
+//! many registrations a second as without it. In return, a push to a whole type reads only the devices of that type.
 //!
-//! On two cores, which the masters share with their replicas and the service, a Cluster of three masters is no faster than one
-//! node (`cargo bench -p passkit-benches --bench masters`).
+//! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores
+//! (`cargo bench -p passkit-benches --bench masters`).
 //!
 //! A list of a device with 10,000 passes takes 21 ms, 1.1 to 1.25 times as long as the bare commands. If the type has fewer than
 //! about 30,000 passes, it takes 10 ms more, because Redis then stores a bucket as a list and searches it for each pass. The
-//! setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that for some memory.
+//! setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that, and takes some memory.
 //!
 //! # Features
 //!

@@ -23,7 +23,7 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// How many registrations to write, or keys to read, in one step.
+/// How many registrations are written, or keys are read, in one step.
 const STEP: usize = 500;
 
 const SLOTS: u16 = 16_384;
@@ -34,7 +34,7 @@ const SLOTS: u16 = 16_384;
 pub struct Repaired {
     /// How many index entries were checked.
     pub checked: u64,
-    /// How many of them had no registration and were removed.
+    /// How many of these entries had no registration and were removed.
     pub removed: u64,
     /// How many entries were missing and were added.
     pub restored: u64,
@@ -44,13 +44,13 @@ impl RedisStore {
     /// Rebuilds the indexes of passes and types from the registrations of the devices.
     ///
     /// An index has superfluous entries if a process ended in the middle of a call. Each of them costs a little time with
-    /// every push. An index lacks entries if a failover lost them, and then pushes are missing. The call also records again
-    /// which buckets and types have pending or deferred pushes.
+    /// every push. An index lacks entries if a failover lost them, and then devices get no push. The call also restores the
+    /// lists of buckets and types with pending or deferred pushes.
     ///
-    /// It may run while the service runs. It reads everything in small steps, and can be stopped and run again.
+    /// The call may run while the service runs. It reads everything in small steps, and can be stopped and run again.
     ///
     /// # Errors
-    /// If Redis is unavailable, or contains a value that the store did not write.
+    /// Fails if Redis is unavailable, or contains a value that the store did not write.
     pub async fn repair(&self) -> Result<Repaired, StoreError> {
         let shared = self.shared();
         let mut repaired = Repaired::default();
@@ -89,7 +89,7 @@ impl StoreMaintenance for RedisStore {
         Ok(created)
     }
 
-    /// On a Cluster, a registration may be missed if its slot moves from one node to another at the same time.
+    /// On a Cluster, a page may miss a registration if its slot moves from one node to another at the same time.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -112,7 +112,7 @@ impl StoreMaintenance for RedisStore {
         Ok(page)
     }
 
-    /// A page has all passes of its last bucket.
+    /// A page has whole buckets, so it may have more passes than `limit`.
     async fn published_passes(
         &self,
         after: Option<&PageCursor>,
@@ -197,7 +197,7 @@ impl std::fmt::Display for Position {
 }
 
 impl Shared {
-    /// Reads some keys of this store from a position on. Returns the next position, if there is one.
+    /// Reads some keys of this store, starting at a position. Returns the next position, if there is one.
     async fn keys_from(
         &self,
         position: Position,
@@ -217,7 +217,7 @@ impl Shared {
         Ok((found, (next != 0).then_some(Position(next))))
     }
 
-    /// Reads by slots, because slots stay the same during a failover.
+    /// Reads the keys slot by slot, because slots stay the same during a failover.
     async fn keys_of_slots(
         &self,
         position: Position,
@@ -235,7 +235,7 @@ impl Shared {
             let count: u64 = read(count, "count")?;
             if count > 0 {
                 let mut cmd = redis::cmd("CLUSTER");
-                // A few more, because keys may have been added.
+                // Asks for a few more, because keys may have been added.
                 cmd.arg("GETKEYSINSLOT").arg(slot).arg(count + 100);
                 gets.push(Command::on_slot(slot, cmd));
             }
@@ -298,7 +298,7 @@ impl Shared {
         Ok(registrations)
     }
 
-    /// The published passes of a bucket, from its key.
+    /// Reads the published passes of the bucket with this key.
     async fn passes_of_bucket(
         &self,
         key: String,
@@ -364,12 +364,13 @@ impl Shared {
                     Command::plain("HEXISTS", self.keys.device(&entry.device)).arg(&field)
                 });
                 let answers = self.runner.read(calls.collect()).await?;
-                let idle = entries
+                let superfluous = entries
                     .iter()
                     .zip(answers)
                     .filter(|(_, answer)| *answer == Value::Int(0));
-                let idle: Vec<IndexEntry> = idle.map(|(entry, _)| entry.clone()).collect();
-                repaired.removed += self.remove_idle(&idle).await?;
+                let superfluous: Vec<IndexEntry> =
+                    superfluous.map(|(entry, _)| entry.clone()).collect();
+                repaired.removed += self.remove_superfluous(&superfluous).await?;
             }
             if next == 0 {
                 return Ok(());

@@ -1,12 +1,13 @@
 //! Pending and deferred pushes.
 //!
-//! **A pending change** is in the slot of its pass's bucket, so that one script marks the pass and makes its push pending. A
-//! hash has the version and the progress. A sorted set has the ages, so that the oldest changes are found quickly.
+//! **A pending change** is in the slot of its pass's bucket, so that one script can mark the pass and make its push pending.
+//! A hash has the version and the progress of each change. A sorted set has their ages, so that the oldest changes are found
+//! quickly.
 //!
 //! **A change of a whole type** is marked bucket by bucket. It becomes pending in the script that marks the last bucket, which
-//! is bucket 0. So its pushes are sent after all marks, and no mark has a version above that of the change. Before the
-//! first mark, an entry records that the change is under way. If the call doesn't finish, a worker marks the type again a
-//! minute later.
+//! is bucket 0. So no push is sent before all passes are marked, and the change has the greatest version of all its marks.
+//! Before the first mark, an entry records that the change is under way. If the call does not finish, a worker marks the type
+//! again a minute later.
 //!
 //! [`dirty`](crate::dirty) describes which buckets workers read.
 
@@ -35,16 +36,16 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// After how many microseconds a mark of a whole type counts as interrupted.
+/// A mark of a whole type counts as interrupted after this number of microseconds.
 const INTERRUPTED: u64 = 60_000_000;
 
-/// The most pending changes or deferred pushes in one command.
+/// The maximum number of pending changes or deferred pushes in one command.
 const STEP: usize = 250;
 
-/// The most pending changes or deferred pushes to write before waiting for the server.
+/// The maximum number of pending changes or deferred pushes to write before waiting for the server.
 const AT_ONCE: usize = 10_000;
 
-/// The most deferred pushes on a page.
+/// The maximum number of deferred pushes on a page.
 const PAGE: usize = 1_000;
 
 /// Scores of sorted sets are exact up to this number.
@@ -52,8 +53,8 @@ const EXACT: u64 = 1 << 53;
 
 #[async_trait]
 impl PushQueue for RedisStore {
-    /// If a mark of a whole type is interrupted, some passes are marked. A worker marks all of them a minute later, and their
-    /// pushes become pending.
+    /// If a mark of a whole type is interrupted, only some passes are marked. A worker marks all passes of the type a minute
+    /// later. Then the pushes become pending.
     async fn mark_and_push(
         &self,
         type_id: &TypeIdentifier,
@@ -135,7 +136,7 @@ impl Shared {
         let mut looks = Vec::new();
         for type_id in types {
             let dirty: BTreeMap<u64, u64> = read(answer(), "dirty bucket")?;
-            // The hash always has one field that is not a push.
+            // One field of the hash is never a push.
             let has_deferred = length(&answer()) > 1;
             let next_deferred = first_time(answer())?.map(at);
             looks.push(async move {
@@ -156,7 +157,8 @@ impl Shared {
         Ok(backlog)
     }
 
-    /// Counts pending changes in the dirty buckets, or in all of them. Corrects which buckets are dirty.
+    /// Counts pending changes in the dirty buckets or in all buckets. Marks buckets dirty that have changes, and clears old
+    /// ones that don't.
     async fn count_pending(
         &self,
         type_id: &TypeIdentifier,
@@ -181,7 +183,7 @@ impl Shared {
             for bucket in buckets {
                 let pending = length(&answers.next().unwrap_or(Value::Nil));
                 let since = first_time(answers.next().unwrap_or(Value::Nil))?;
-                // The two answers may be from different moments.
+                // Another call may have changed the bucket between the two answers.
                 if pending > 0
                     && let Some(since) = since
                 {
@@ -247,7 +249,7 @@ impl Shared {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let (mut calls, mut buckets) = (Vec::new(), Vec::new());
         for (bucket, count) in counts {
-            // Each bucket gives its share and some more, because one bucket may have older changes than others.
+            // Reads the share of each bucket and some more, because one bucket may have older changes than others.
             let share = if total <= limit {
                 *count
             } else {
@@ -269,7 +271,7 @@ impl Shared {
         let mut seen = HashSet::new();
         for (answer, bucket) in self.runner.read(calls).await?.into_iter().zip(buckets) {
             for (field, since) in read::<Vec<(String, f64)>>(answer, PENDING)? {
-                // A change that moved between two commands is read twice.
+                // If a change moved in the index between two commands, both may have read it.
                 if seen.insert(field.clone()) {
                     oldest.push(Aged {
                         since: since as u64,
@@ -333,7 +335,8 @@ impl Shared {
                 };
                 buckets.entry(bucket).or_default().push((field, progress));
             }
-            // The order counts. If a bucket has more items than one script accepts, the rest follows in the next round.
+            // The order of the items matters. If a bucket has more items than one script accepts, the rest follows in the
+            // next round.
             let mut from = 0;
             while buckets.values().any(|of_bucket| of_bucket.len() > from) {
                 let calls = buckets
@@ -410,7 +413,7 @@ impl Shared {
             .runner
             .page::<String>(key, place, limit.clamp(1, PAGE), DEFERRED)
             .await?;
-        // A field without a value is not a push.
+        // The field without a value is not a push.
         let rows = rows.iter().filter(|(_, value)| !value.is_empty());
         let items = rows
             .map(|(device, value)| read_deferred(device, value))
@@ -431,7 +434,7 @@ struct Found {
     since: Option<u64>,
 }
 
-/// An entry of the pending changes by age.
+/// An entry of the index of pending changes by age.
 #[derive(Debug)]
 struct Aged {
     since: u64,
@@ -443,7 +446,7 @@ fn at(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
 }
 
-/// The time of the first member of a sorted set.
+/// Parses the first member of a sorted set and returns its time.
 fn first_time(value: Value) -> Result<Option<u64>, Error> {
     let first: Vec<(Vec<u8>, f64)> = read(value, "time")?;
     Ok(first.first().map(|(_, time)| *time as u64))

@@ -1,32 +1,33 @@
 //! Registrations: the passes of a device, and the devices of a pass or of a type.
 //!
-//! A registration is stored with its device. The device is also in two indexes, that of the pass and that of the type, from
-//! which pages of devices are read. No script can change all three together, because they are in different slots. So an
-//! index entry is only a hint, and every reader of an index asks the device. A superfluous entry costs one question. A missing
-//! entry would cost a push.
+//! A registration is stored with its device. The device also has an entry in two indexes: the index of the pass and the index
+//! of the type. Pages of devices are read from an index. No script can change the device and both indexes together, because
+//! they are in different slots. So an index entry is only a hint, and every reader of an index also reads the device. A
+//! superfluous entry costs a little time. Because of a missing entry, a device would not get a push.
 //!
 //! # The invariant
 //! **While a device is registered for a pass, it is in the index of the pass. While it is registered for a pass of a type, it
-//! is in the index of the type.** Both indexes work in the same way. The field of a device that justifies an index entry is
-//! called its *ground* here. For a pass, it is the registration. For a type, it is the field `T`, which counts the
-//! registrations of the type and exists as long as there are any.
+//! is in the index of the type.** Both indexes work in the same way. Each index entry belongs to a field of the device. For
+//! the index of a pass, the field is the registration. For the index of a type, it is the field `T`, which counts the
+//! registrations of the type and exists while there are any.
 //!
-//! * A register first gives both entries a *new* number, above the old one. Then it writes the grounds with these numbers. The
-//!   number of a ground never falls.
+//! * A register first gives both entries a *new* number, above the old one. Then it writes their fields with these numbers.
+//!   The number in a field never falls.
 //! * An unregister, or a forget, first removes the registration. With the last registration of a type, it also removes the
-//!   ground of the type. The same script raises the *tombstone* of the device to the numbers of the removed grounds.
-//! * A register can't make a missing ground with a number at or below the tombstone. It is refused, and adds its entries again
-//!   with numbers above the tombstone. Otherwise, its entry might be one that a second register overwrote and an unregister
-//!   then removed.
-//! * Only after that does the unregister remove an entry, and only if the entry still has the number of the removed ground.
+//!   field of the type. The same script raises the *tombstone* of the device to the numbers in the removed fields.
+//! * If a field is missing, a register can make it only with a number above the tombstone. Otherwise the register is refused,
+//!   and adds its entries again with numbers above the tombstone. Without this rule, another register might have overwritten
+//!   its entry, and an unregister might then have removed it.
+//! * An unregister removes an entry only after it has raised the tombstone, and only if the entry still has the number of the
+//!   removed field.
 //!
-//! Proof: suppose that an entry with number n is removed while its ground exists. When the tombstone was raised to n, there was
-//! no ground. So this ground was made later, with a number above n, and its entry had that number before. The entry was not
-//! removed in between, because the tombstone that precedes a removal would have refused the ground. The number of an existing entry
-//! never falls. So the number of the entry can't be n.
+//! Proof: suppose that an entry with the number n is removed while its field exists. When the tombstone was raised to n, the
+//! field did not exist. So the field was made later, with a number above n, and its entry had that number before. The entry
+//! was not removed in between, because the tombstone is raised before a removal, and would have refused the register. The
+//! number of an existing entry never falls. So the number of the entry can't be n.
 //!
-//! A crash between two steps leaves at worst an entry without a ground. `repair` removes such entries in the same way, with a
-//! tombstone, and adds entries that a failover lost.
+//! A crash between two steps leaves at worst an entry without a field. `repair` removes such entries in the same way, with a
+//! tombstone. It also adds entries that a failover lost.
 //!
 //! A device keeps its tombstone for [`LINGER`] after its last registration was removed. A register takes much less time.
 
@@ -58,16 +59,16 @@ use crate::{
 /// How long a device keeps its tombstone, in seconds.
 const LINGER: u64 = 3_600;
 
-/// The most index entries to remove before waiting for the server.
+/// The maximum number of index entries to remove before waiting for the server.
 const REMOVALS: usize = 1_000;
 
-/// The most devices on a page.
+/// The maximum number of devices on a page.
 const PAGE: usize = 5_000;
 
-/// The most devices to read in one pipeline.
+/// The maximum number of devices to read in one pipeline.
 const DEVICES: usize = 250;
 
-/// How often a refused registration is tried. Each refusal needs another unregister in between.
+/// How often a refused registration is tried. It is refused again only if another unregister comes in between.
 const TRIES: usize = 100;
 
 /// Numbers in scripts are exact up to this number.
@@ -137,7 +138,7 @@ impl RegistrationStore for RedisStore {
     }
 
     /// Counts the index entries of the pass. If a process ended in the middle of a call, the count may be too high until
-    /// [`repair`](RedisStore::repair).
+    /// [`repair`](RedisStore::repair) runs.
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         Ok(self
             .shared()
@@ -341,7 +342,7 @@ impl Shared {
             let number: Option<u64> = read(answer, "index entry")?;
             left.extend(number.map(|number| entry(of, number)));
         }
-        self.remove_idle(&left).await?;
+        self.remove_superfluous(&left).await?;
         Ok(false)
     }
 
@@ -369,15 +370,15 @@ impl Shared {
         Ok(true)
     }
 
-    /// Removes those of the entries that have no ground. Returns how many.
-    pub(crate) async fn remove_idle(&self, entries: &[IndexEntry]) -> Result<u64, Error> {
+    /// Removes the entries whose field does not exist. Returns how many it removed.
+    pub(crate) async fn remove_superfluous(&self, entries: &[IndexEntry]) -> Result<u64, Error> {
         let calls = entries.iter().map(|IndexEntry { of, device, number }| {
             Command::script(&scripts::TOMBSTONE, self.keys.device(device))
                 .arg(layout::field(of.audience()))
                 .arg(*number)
                 .arg(LINGER)
         });
-        let mut idle = Vec::new();
+        let mut superfluous = Vec::new();
         for (answer, entry) in self
             .runner
             .write(calls.collect())
@@ -386,11 +387,11 @@ impl Shared {
             .zip(entries)
         {
             if read::<u64>(answer, "answer of a script")? == 1 {
-                idle.push(entry.clone());
+                superfluous.push(entry.clone());
             }
         }
-        self.index_remove(&idle).await?;
-        Ok(idle.len() as u64)
+        self.index_remove(&superfluous).await?;
+        Ok(superfluous.len() as u64)
     }
 
     async fn index_remove(&self, entries: &[IndexEntry]) -> Result<(), Error> {
@@ -404,7 +405,7 @@ impl Shared {
         self.runner.read(calls.collect()).await.map(drop)
     }
 
-    /// The number of entries in each part of an index, from this part on.
+    /// Returns the number of entries in each part of an index, starting at this part.
     async fn lengths(&self, audience: Audience<'_>, from: u64) -> Result<Vec<u64>, Error> {
         let parts = from..layout::parts(audience);
         let calls = parts.map(|part| Command::plain("HLEN", self.keys.part(audience, part)));
@@ -429,7 +430,7 @@ impl Shared {
             .and_then(|cursor| IndexPosition::read(cursor.as_str(), parts))
             .unwrap_or_default();
         let first = start.part;
-        // Most passes are on few devices, so most parts are empty. One round trip shows which.
+        // Most passes are on few devices, so most parts are empty. This round trip shows which parts are not.
         let lengths = self.lengths(audience, first).await?;
         let mut next = Some(start);
         let mut items = Vec::new();
@@ -451,7 +452,7 @@ impl Shared {
                 .await?;
             next = then.map(|place| IndexPosition { part, place }).or(behind);
             let devices = entries.into_iter().map(|(device, _)| device).collect();
-            items.extend(self.with_ground(audience, devices).await?);
+            items.extend(self.only_registered(audience, devices).await?);
         }
         Ok(Page {
             items,
@@ -459,8 +460,8 @@ impl Shared {
         })
     }
 
-    /// Returns those of the devices that are really registered for the audience.
-    async fn with_ground(
+    /// Reads these devices. Returns the ones that are really registered for the audience.
+    async fn only_registered(
         &self,
         audience: Audience<'_>,
         devices: Vec<String>,
@@ -482,8 +483,8 @@ impl Shared {
         let answers = try_join_all(chunks).await?;
         let mut registered = Vec::with_capacity(devices.len());
         for (device, answer) in devices.into_iter().zip(answers.into_iter().flatten()) {
-            let (token, ground): (Option<String>, Option<Vec<u8>>) = read(answer, "device")?;
-            if let (Some(token), Some(_)) = (token, ground) {
+            let (token, found): (Option<String>, Option<Vec<u8>>) = read(answer, "device")?;
+            if let (Some(token), Some(_)) = (token, found) {
                 let push_token =
                     PushToken::new(&token).map_err(|_| Error::unreadable("push token"))?;
                 registered.push(RegisteredDevice { device, push_token });
@@ -493,7 +494,7 @@ impl Shared {
     }
 }
 
-/// The position where a page of devices ends: a part of an index, and a place in it.
+/// The position where a page of devices ends: a part of an index, and a place in this part.
 #[derive(Debug, Default, PartialEq)]
 struct IndexPosition {
     part: u64,

@@ -15,13 +15,13 @@ use crate::{
 /// [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Cloning is cheap. Clones share their connections.
 ///
 /// # Cancel safety
-/// A call that writes in several steps runs to its end in the background when it is dropped.
+/// If a call that writes in several steps is dropped, it runs to its end in the background.
 ///
 /// # Errors
-/// During a failover, a call is retried for [`call_timeout`](Config::call_timeout). Then it fails as
+/// During a failover, the store retries a call for [`call_timeout`](Config::call_timeout). After that time, the call fails as
 /// [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable). If a
-/// [`mark`](passkit_server::store::RegistrationStore::mark) fails, some of its passes may be marked. The source of each error is
-/// an [`Error`].
+/// [`mark`](passkit_server::store::RegistrationStore::mark) fails, some of its passes may be marked. The source of each error
+/// is an [`Error`].
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ impl RedisStore {
     /// * `redis://[user:password@]host[:port][/database]`: one node
     /// * `redis+cluster://[user:password@]host:port,host:port`: a Cluster. One reachable node is enough.
     /// * `redis+sentinel://[user:password@]host:port,host:port/mastername[/database]`: the current master of these
-    ///   Sentinels. User and password are those of the master.
+    ///   Sentinels. User and password are the ones for the master, not for the Sentinels.
     ///
     /// With the feature `tls`, `rediss` in place of `redis` uses TLS.
     ///
@@ -63,8 +63,8 @@ impl RedisStore {
         })
     }
 
-    /// Opens the store over a connection of your own, with the timeouts of the connection. If `config` waits for replicas,
-    /// use the connection for nothing else, because every command behind a change waits as well.
+    /// Opens the store over a connection of your own. The timeouts of the connection apply. If `config` waits for replicas,
+    /// use the connection for nothing else, because every command after a change waits as well.
     ///
     /// # Errors
     /// Same errors as [`connect`](Self::connect).
@@ -121,7 +121,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     check(&runner, config).await?;
 
     let key = Keys::store(prefix);
-    // Changes nothing. Fails if the user may not run scripts.
+    // This changes nothing, and fails if the user may not run scripts.
     runner
         .read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())])
         .await?;

@@ -50,7 +50,7 @@ impl Stores for RedisStores {
         Ok((self.connect(&prefix).await?, prefix))
     }
 
-    /// Only the server keeps the data. Crashes of the server have tests of their own.
+    /// Only the server has the data, so this connects again. Other tests crash the server.
     async fn reopen(&self, prefix: &String) -> Option<Result<TestStore, BoxError>> {
         Some(self.connect(prefix).await)
     }
@@ -69,7 +69,7 @@ const TOPOLOGIES: [Topology; 3] = [
         || Single::start().map(|server| (server.url().to_owned(), Box::new(server) as _)),
         &[],
     ),
-    // Behind Sentinels is one node, so these cases find nothing new, and they take long.
+    // Behind Sentinels there is one node. So these cases find nothing new here, and they take long.
     (
         "sentinel",
         || SentinelSet::start().map(|servers| (servers.url(), Box::new(servers) as _)),
@@ -92,7 +92,7 @@ const TOPOLOGIES: [Topology; 3] = [
 ];
 
 fn main() -> ExitCode {
-    // They outlive the cases.
+    // The servers must outlive the cases.
     let servers: [Arc<OnceLock<Servers>>; 3] = Default::default();
     let all = std::env::var_os("PASSKIT_ALL_CASES").is_some();
     let trials = TOPOLOGIES

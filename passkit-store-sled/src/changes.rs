@@ -1,4 +1,4 @@
-//! Marking passes, the list of what changed, and the state and published content of a pass.
+//! Marks passes, lists what changed, and reads the state and the published content of a pass.
 
 use std::{collections::HashSet, vec::IntoIter};
 
@@ -27,7 +27,7 @@ pub(crate) enum Marking {
 }
 
 impl Marking {
-    /// `None` if there is nothing to do.
+    /// Returns `None` if there is nothing to do.
     pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
         match changed {
             Changed::Passes([]) | Changed::Contents([]) => None,
@@ -38,7 +38,7 @@ impl Marking {
     }
 }
 
-/// What one step has marked.
+/// What one step of a mark did.
 #[derive(Debug)]
 pub(crate) struct Marked {
     /// The version of the mark.
@@ -48,7 +48,7 @@ pub(crate) struct Marked {
     pub(crate) more: bool,
 }
 
-/// Marks as many passes as the group has room for. The caller changes `other_rows` more rows for each.
+/// Marks as many passes as the group has room for. For each of them, the caller changes `other_rows` more rows.
 pub(crate) fn mark(
     group: &mut Group<'_>,
     type_id: &TypeIdentifier,
@@ -106,17 +106,17 @@ pub(crate) fn mark(
     })
 }
 
-/// A step of a mark, at one reading of the type's clock.
+/// A step of a mark. All its passes get the same reading of the type's clock.
 struct Step<'g, 'w> {
     group: &'g mut Group<'w>,
     type_id: &'g TypeIdentifier,
     clock: TypeRow,
-    /// In microseconds since the Unix epoch.
+    /// The current time in microseconds since the Unix epoch.
     now: u64,
 }
 
 impl Step<'_, '_> {
-    /// How many passes fit into the group if each changes this number of rows.
+    /// Returns how many passes fit into the group if each changes this number of rows.
     fn room(&self, rows: usize) -> usize {
         (self.group.room() / rows).max(1)
     }
@@ -154,7 +154,7 @@ impl Step<'_, '_> {
         };
     }
 
-    /// Stores what is published of a pass. Returns the digest if it is new.
+    /// Stores the published content of a pass. Returns the digest if it differs from the one published last.
     fn publish(&mut self, content: &Content) -> Result<Option<ContentDigest>, SledError> {
         let key = layout::published(self.type_id, &content.serial);
         let before = self.group.get(&key)?;
@@ -173,13 +173,13 @@ impl Step<'_, '_> {
 /// Implements [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since). Each row that it
 /// reads is durable, but the rows may be from different moments.
 ///
-/// It reads the type's clock `c` first, then the device's clock `d`, then registrations and passes. The answer has the tag
-/// (c, d). A row that is read after a clock is at least as new as the clock. Therefore:
-/// * A mark up to `c` and a registration up to `d` are seen, so the answer misses nothing that its tag covers.
-/// * A change after `c` or `d` may be seen. If it is, the device hears of it now and once more later. If not, the device hears
-///   of it later.
-/// * Marks count only if `c` is after the given tag, and registrations only if `d` is. So an answer with serials has another
-///   tag than the question.
+/// The function reads the type's clock `c` first, then the device's clock `d`, then registrations and passes. The answer has
+/// the tag (c, d). A row that is read after a clock is at least as new as the clock. Therefore:
+/// * The function sees all marks up to `c` and all registrations up to `d`, so the answer misses nothing that its tag covers.
+/// * The function may see a change after `c` or `d`. If it does, the answer has the change, and so has a later answer. If
+///   not, only a later answer has it.
+/// * Marks count only if `c` is after the tag of the request, and registrations only if `d` is. So an answer with serial
+///   numbers has another tag than its request.
 pub(crate) fn changes_since(
     view: &View<'_>,
     device: &DeviceIdentifier,

@@ -1,20 +1,20 @@
 use std::path::PathBuf;
 
-/// Where a [`SledStore`](crate::SledStore) lives, and how much memory it may use.
+/// The folder of a [`SledStore`](crate::SledStore), and how much memory it may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// The folder of the store. It is created if it does not exist, and must contain nothing else.
     pub path: PathBuf,
-    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher.
+    /// The size of the page cache in bytes, measured on disk. Memory use is several times higher.
     ///
-    /// The store uses three quarters of this size in addition, for rows that were read or written lately. It reads these
-    /// without waiting for the disk. The rows of a registration have about 300 bytes.
+    /// In addition, the store uses three quarters of this size for rows that were recently read or written. It reads these
+    /// rows without waiting for the disk. The rows of a registration have about 300 bytes.
     pub cache_bytes: u64,
 }
 
 impl Config {
-    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows.
+    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

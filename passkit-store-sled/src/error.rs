@@ -2,8 +2,8 @@ use std::{any::Any, error::Error, fmt, io, path::Path, sync::Arc};
 
 use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed. Its source is the error of the engine or of the operating system, if there is one. It can be cloned,
-/// so that every caller that shared a write gets it.
+/// The cause of a failure. Its source is the error of the engine or of the operating system, if there is one. Every caller
+/// that shared a write gets a clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SledError {
     pub(crate) kind: StoreErrorKind,
@@ -32,7 +32,7 @@ impl SledError {
         Self::new(kind_of(&error), format!("failed to {what}")).caused_by(error)
     }
 
-    /// An error of the engine over the store in `path`.
+    /// The engine returned an error for the store in `path`.
     pub(crate) fn engine(path: &Path, error: sled::Error) -> Self {
         let path = path.display();
         let failure = match &error {
@@ -74,7 +74,7 @@ impl SledError {
         )
     }
 
-    /// A row that this crate never writes.
+    /// The error for a row that this crate never writes.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
@@ -89,12 +89,12 @@ impl SledError {
         )
     }
 
-    /// The thread that should have answered ended or panicked.
+    /// The error if the thread that should have answered has ended or panicked.
     pub(crate) fn no_answer() -> Self {
         Self::new(StoreErrorKind::Other, "the storage engine did not answer")
     }
 
-    /// The error and its source on one line, for the log.
+    /// Returns the error and its source on one line, for the log.
     pub(crate) fn in_full(&self) -> String {
         match &self.source {
             Some(source) => format!("{self}: {source}"),

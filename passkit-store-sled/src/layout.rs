@@ -1,19 +1,19 @@
-//! Every key and every value in the tree of the database.
+//! All keys and values in the tree of the database.
 //!
 //! | key | value |
 //! |---|---|
 //! | `m` | the format's version (1 byte), the time of creation (8) |
 //! | `t` type | the type's clock (8), the version (8) and date (8) of the last mark of the whole type, the latest date of any pass (8) |
 //! | `d` device | the device's clock (8), its push token with its length (2), and its [`Registrations`] |
-//! | `r` device NUL type NUL serial | the device's clock at the registration (8); only if the device has many |
-//! | `p` type NUL serial NUL device | empty: every registration, by pass |
+//! | `r` device NUL type NUL serial | the device's clock at the registration (8); exists only if the device has many registrations |
+//! | `p` type NUL serial NUL device | empty; the index of all registrations by pass |
 //! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark, and the digest (32) published last if there is one |
-//! | `c` type NUL serial | what was published of the pass, see [`encode_published`] |
-//! | `o` type NUL serial | a pending change: the version since which it is pending (8), its version (8), and the version (8) and cursor of its progress, if any. The serial number is empty for the whole type |
-//! | `a` type NUL since (8) serial | empty: every pending change, by age |
+//! | `c` type NUL serial | the published content of the pass, see [`encode_published`] |
+//! | `o` type NUL serial | a pending change: the version of the first mark that is pending (8), its version (8), and the version (8) and cursor of its progress, if any. The serial number is empty for the whole type |
+//! | `a` type NUL since (8) serial | empty; the index of all pending changes by age |
 //! | `h` type NUL device | a deferred push, see [`encode_deferred`] |
-//! | `e` type NUL due (8) device | empty: every deferred push that has a time, by that time |
-//! | `q` type | the number of pending changes (8) and deferred pushes (8) of the type; only if it has any |
+//! | `e` type NUL due (8) device | empty; the index of all deferred pushes that have a due time, by that time |
+//! | `q` type | the number of pending changes (8) and deferred pushes (8) of the type; exists only if there are any |
 //! | `n` name | a note |
 //!
 //! The numbers in brackets are sizes in bytes. Numbers are big-endian. Versions are microseconds since the Unix epoch, and
@@ -43,10 +43,10 @@ pub(crate) const TYPES: &[u8] = b"t";
 /// The prefix of all devices. A device follows.
 pub(crate) const DEVICES: &[u8] = b"d";
 
-/// The prefix of all registrations by pass. See [`read_registration`].
+/// The prefix of all registrations by pass. [`read_registration`] reads what follows.
 pub(crate) const DEVICES_OF: &[u8] = b"p";
 
-/// What the keys of all that was published start with; see [`read_pass`].
+/// The prefix of all published passes. [`read_pass`] reads what follows.
 pub(crate) const PUBLISHED: &[u8] = b"c";
 
 /// The prefix of all counts of pending changes and deferred pushes. A type follows.
@@ -55,7 +55,7 @@ pub(crate) const QUEUES: &[u8] = b"q";
 /// The size of a time in a key.
 pub(crate) const TIME_BYTES: usize = 8;
 
-/// Whether the row is that of a device or of a pass. Calls of phones read these by key.
+/// Returns whether this is the row of a device or of a pass. Calls of phones read these rows by key.
 pub(crate) fn is_asked_alone(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'd' | b's'))
 }
@@ -130,7 +130,7 @@ pub(crate) fn pending(type_id: &TypeIdentifier, scope: &Scope) -> Vec<u8> {
     key(b'o', &[type_id.as_str(), scope_text(scope)])
 }
 
-/// Empty for a type. No serial number is empty.
+/// Returns the serial number, or an empty text for a type. No serial number is empty.
 fn scope_text(scope: &Scope) -> &str {
     match scope {
         Scope::Pass(serial) => serial.as_str(),
@@ -187,7 +187,7 @@ pub(crate) fn note(name: &str) -> Vec<u8> {
     key(b'n', &[name])
 }
 
-/// Reads the time at the start of the rest of a key.
+/// Reads the time that follows the prefix of a key.
 pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, SledError> {
     number(&mut rest, "time")
 }
@@ -246,7 +246,7 @@ pub(crate) fn read_last_device(key: &[u8]) -> Result<DeviceIdentifier, SledError
     read_device(key.rsplit(|b| *b == 0).next().unwrap_or_default())
 }
 
-/// Takes a number off the front of a value.
+/// Removes a number from the start of a value and returns it.
 fn number(value: &mut &[u8], what: &'static str) -> Result<u64, SledError> {
     let (number, rest) = value
         .split_first_chunk()
@@ -263,7 +263,7 @@ fn end(value: &[u8], what: &'static str) -> Result<(), SledError> {
     }
 }
 
-/// About the store itself.
+/// The row about the store itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreRow {
     pub(crate) format: u8,
@@ -276,7 +276,7 @@ impl StoreRow {
         [&[self.format][..], &self.created.to_be_bytes()].concat()
     }
 
-    /// Reads the rest of the row only if the format is [`FORMAT`].
+    /// Reads the row. If the format is not [`FORMAT`], reads only the format.
     pub(crate) fn decode(value: &[u8]) -> Result<Self, SledError> {
         const WHAT: &str = "row about the store";
         let (&format, mut rest) = value
@@ -307,12 +307,12 @@ pub(crate) struct TypeRow {
     pub(crate) version: u64,
     /// The last mark of the whole type. It applies to each pass whose own mark is older.
     pub(crate) floor: Mark,
-    /// The latest date given to any pass of the type.
+    /// The latest date that any pass of the type has.
     pub(crate) latest_date: u64,
 }
 
 impl TypeRow {
-    /// The clock of a type that was never marked, in a store created at `created`.
+    /// Returns the clock of a type that was never marked, in a store created at `created`.
     pub(crate) fn unmarked(created: u64) -> Self {
         Self {
             version: 0,
@@ -357,7 +357,7 @@ impl TypeRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRow<'v> {
     pub(crate) version: u64,
-    /// The text, which is validated only when it is used.
+    /// The text of the push token. It is validated only when it is used.
     pub(crate) push_token: &'v [u8],
     pub(crate) registrations: Registrations<'v>,
 }
@@ -365,19 +365,19 @@ pub(crate) struct DeviceRow<'v> {
 /// A device's registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registrations<'v> {
-    /// The registrations. Nearly every device has only a handful, and is read as one row.
+    /// The registrations are in the row itself. Nearly every device has only a few, and is read as one row.
     Few(Few<'v>),
-    /// The number of registrations, each in a row of its own. The device is removed with its last one, and the number saves
-    /// a scan for others.
+    /// The number of registrations, if each has a row of its own. The device is removed when this number becomes 0, so no
+    /// scan for other registrations is needed.
     Many(u32),
 }
 
-/// Registrations in a row: for each the device's clock (8), the length of the type (1), the type, the length of the serial
-/// number (2), the serial number.
+/// The registrations in the row of a device. Each has the device's clock (8), the length of the type (1), the type, the
+/// length of the serial number (2), and the serial number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Few<'v>(&'v [u8]);
 
-/// The maximum size of the registrations in the row of a device: about eighteen.
+/// The maximum size of the registrations in the row of a device. About eighteen registrations fit.
 pub(crate) const FEW_BYTES: usize = 1024;
 
 impl<'v> DeviceRow<'v> {
@@ -387,7 +387,7 @@ impl<'v> DeviceRow<'v> {
         let token = self.push_token;
         let mut row = Vec::with_capacity(8 + 2 + token.len() + 1 + FEW_BYTES);
         row.extend_from_slice(&self.version.to_be_bytes());
-        // At most 400 bytes of printable ASCII, see `PushToken`.
+        // A push token has at most 400 bytes of printable ASCII, see `PushToken`.
         row.extend_from_slice(&(token.len() as u16).to_be_bytes());
         row.extend_from_slice(token);
         match self.registrations {
@@ -431,7 +431,7 @@ impl<'v> DeviceRow<'v> {
 }
 
 impl<'v> Few<'v> {
-    /// Type, serial number and version of each registration.
+    /// Returns the type, serial number and version of each registration.
     pub(crate) fn iter(self) -> impl Iterator<Item = Result<(&'v [u8], &'v [u8], u64), SledError>> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -446,7 +446,7 @@ impl<'v> Few<'v> {
         })
     }
 
-    /// All but that of `pass`, and whether there was one.
+    /// Returns the registrations without the one for `pass`, and whether there was one.
     pub(crate) fn without(self, pass: &PassId) -> Result<(Vec<u8>, bool), SledError> {
         let mut others = Vec::with_capacity(FEW_BYTES);
         let mut found = false;
@@ -480,14 +480,14 @@ impl<'v> Few<'v> {
 
 fn append(few: &mut Vec<u8>, type_id: &[u8], serial: &[u8], version: u64) {
     few.extend_from_slice(&version.to_be_bytes());
-    // At most 128 and 512 bytes, see `TypeIdentifier` and `SerialNumber`.
+    // They have at most 128 and 512 bytes, see `TypeIdentifier` and `SerialNumber`.
     few.push(type_id.len() as u8);
     few.extend_from_slice(type_id);
     few.extend_from_slice(&(serial.len() as u16).to_be_bytes());
     few.extend_from_slice(serial);
 }
 
-/// Takes a registration off the front.
+/// Removes a registration from the start and returns it.
 fn take_one<'v>(rest: &mut &'v [u8]) -> Option<(&'v [u8], &'v [u8], u64)> {
     let (version, tail) = rest.split_first_chunk()?;
     let (&length, tail) = tail.split_first()?;
@@ -534,7 +534,7 @@ pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, SledError> {
     })
 }
 
-/// Takes a digest off the front of a value.
+/// Removes a digest from the start of a value and returns it.
 fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], SledError> {
     let (digest, rest) = value
         .split_first_chunk()
@@ -543,7 +543,8 @@ fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], SledError> 
     Ok(*digest)
 }
 
-/// Whether the pass is removed (1), whether a digest follows (1), the digest (32), the digests of the tokens (32 each).
+/// Encodes whether the pass is removed (1), whether a digest follows (1), the digest (32), and the digests of the tokens (32
+/// each).
 pub(crate) fn encode_published(published: &Published) -> Vec<u8> {
     let Published {
         digest,
@@ -586,7 +587,7 @@ pub(crate) struct PendingRow {
     /// The version of the first mark whose pushes are pending.
     pub(crate) since: u64,
     pub(crate) version: u64,
-    /// The cursor is never `None`: a change that is done has no row.
+    /// Its cursor is never `None`, because a change that is done has no row.
     pub(crate) progress: Option<Progress>,
 }
 
@@ -649,8 +650,8 @@ impl QueueRow {
     }
 }
 
-/// The number of attempts (4), the due time and the time since which the token is bad, the push token. Each time is 1 and the
-/// time (8), or 0.
+/// Encodes the number of attempts (4), the due time, the time since which the push token is bad, and the push token. A time
+/// is the byte 1 and the microseconds (8), or the byte 0 if there is none.
 pub(crate) fn encode_deferred(push: &DeferredPush) -> Vec<u8> {
     let mut row = push.attempts.to_be_bytes().to_vec();
     for time in [push.due, push.bad_since] {

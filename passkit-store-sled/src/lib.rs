@@ -1,6 +1,6 @@
-//! The registrations of an Apple Wallet web service in a folder of one machine.
+//! Keeps the registrations of an Apple Wallet web service in a folder on one machine.
 //!
-//! [`SledStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`SledStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
 //! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Only one process at a time can open a folder.
 //!
@@ -19,15 +19,15 @@
 //! ```
 //!
 //! # How it works
-//! One thread writes. It takes all changes that wait, applies them as one batch, and syncs the log once. A change that fails
-//! is undone alone. Then it answers the callers.
+//! One thread writes. It applies all waiting changes as one batch, syncs the log once, and then answers the callers. If a
+//! single change fails, only that change is undone.
 //!
-//! Readers see only what is durable. The engine shows a batch before it is synced, so readers get the previous value of each
-//! row until then. Rows that were read or written lately are in memory, and a call that needs no others does not wait for the
-//! disk. Two threads read everything else.
+//! Readers see only what is durable. The engine would show a batch before it is synced. Until the sync, readers get the
+//! previous value of each row instead. Rows that were recently read or written are in memory. A call that needs only such
+//! rows does not wait for the disk. Two threads read everything else.
 //!
-//! If a write fails, the engine accepts no further call. The store then closes it and opens it again when it is called, at
-//! most once a second.
+//! If a write fails, the engine accepts no further call. The store then closes it. The next call opens it again, but at most
+//! once a second.
 
 // Each file uses only those before it: config, error, layout, engine, changes, registrations, store, coordination, queue,
 // maintenance.

@@ -1,4 +1,4 @@
-//! Registrations in and out in bulk, and counting them.
+//! Writes, reads and counts registrations in bulk.
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -15,15 +15,15 @@ use crate::{
     store::SledStore,
 };
 
-/// How many registrations are made in one step. Each changes two rows.
+/// How many registrations are made in one step. Each of them changes two rows.
 const TOGETHER: usize = ROWS / 2;
 
-/// How many rows are read at a time, so that other readers have their turn.
+/// How many rows are read at a time. Between two such reads, other readers have their turn.
 const AT_ONCE: usize = 4_096;
 
 #[async_trait]
 impl StoreMaintenance for SledStore {
-    /// About 500 at a time.
+    /// Makes about 500 registrations in one step.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
         let mut created = 0;
         for part in registrations.chunks(TOGETHER) {
@@ -47,7 +47,7 @@ impl StoreMaintenance for SledStore {
         Ok(created)
     }
 
-    /// Ordered by device. A page has all registrations of its last device.
+    /// The pages are ordered by device. A page has all registrations of its last device.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -177,7 +177,7 @@ fn published_passes(
     Ok(Page { items, next })
 }
 
-/// Some passes, ordered by key, each with the number of its registrations that were read.
+/// Some passes, ordered by key. Each has the number of its registrations among the rows that were read.
 struct Counted {
     passes: Vec<(PassId, u64)>,
     /// The last key that was read, if there may be more.

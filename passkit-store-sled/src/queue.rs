@@ -22,14 +22,14 @@ use crate::{
     store::SledStore,
 };
 
-/// How many rows a pending push changes besides those of its mark: the pending change, and its index entry by age.
+/// How many rows a pending push changes in addition to the rows of its mark: the pending change, and its index entry by age.
 const PENDING_ROWS: usize = 2;
 
-/// How many pending changes or deferred pushes are changed in one step. Each changes at most three rows, and all change the
-/// row of their type.
+/// How many pending changes or deferred pushes are written in one step. Each changes at most three rows. All of them change
+/// the row of their type.
 const TOGETHER: usize = ROWS / 4;
 
-/// How many rows are read at a time, so that other readers have their turn.
+/// How many rows are read at a time. Between two such reads, other readers have their turn.
 const AT_ONCE: usize = 1_024;
 
 #[async_trait]
@@ -64,7 +64,7 @@ impl PushQueue for SledStore {
         self.read(move |view| pending(view, &type_id, limit)).await
     }
 
-    /// About 250 at a time.
+    /// Records the progress of about 250 changes in one step.
     async fn record_progress(
         &self,
         type_id: &TypeIdentifier,
@@ -82,7 +82,7 @@ impl PushQueue for SledStore {
         Ok(())
     }
 
-    /// About 250 at a time.
+    /// Writes about 250 deferred pushes in one step.
     async fn defer(
         &self,
         type_id: &TypeIdentifier,
@@ -140,7 +140,7 @@ fn put_pending_row(
     move_place(group, place, since(before), since(after));
 }
 
-/// Moves an entry of an index that is ordered by time.
+/// Moves an entry of an index by time from the time `before` to the time `after`.
 fn move_place(
     group: &mut Group<'_>,
     place: impl Fn(u64) -> Vec<u8>,
@@ -180,7 +180,7 @@ fn put_queue_row(
     );
 }
 
-/// Makes changes pending that were marked with this version.
+/// Makes these changes pending. `version` is the version of their mark.
 fn add(
     group: &mut Group<'_>,
     type_id: &TypeIdentifier,
@@ -260,11 +260,11 @@ fn defer(
     Ok(())
 }
 
-/// The first durable row under `prefix`, without the prefix.
+/// Returns the key of the first durable row under `prefix`, without the prefix.
 fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
     let mut after = None;
     loop {
-        // More than one, because rows that are not durable yet do not count.
+        // Reads more than one row, because rows that are not durable yet do not count.
         let found = view.scan(prefix, after.as_deref(), 16)?;
         if let Some((key, _)) = found.rows.first() {
             return Ok(Some(key[prefix.len()..].to_vec()));
@@ -276,13 +276,13 @@ fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> 
     }
 }
 
-/// Reads three rows for each type, however much is pending.
+/// Reads about three rows for each type, however many pushes are pending.
 fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
     let mut all = Vec::new();
     for (key, value) in view.scan(layout::QUEUES, None, usize::MAX)?.rows {
         let type_id = layout::read_type(&key[layout::QUEUES.len()..])?;
         let row = QueueRow::decode(&value)?;
-        // The rows may be from different moments. A change that is gone by now does not count.
+        // The rows may be from different moments. If the change is gone by now, it does not count.
         let since = if row.pending > 0 {
             first(view, &layout::pending_by_age(&type_id))?
         } else {
@@ -329,7 +329,8 @@ fn pending(
         )?;
         for (key, _) in &found.rows {
             let scope = layout::read_scope(&key[prefix.len() + layout::TIME_BYTES..])?;
-            // Since the scan it may have been removed, or moved to a later place and be found there.
+            // Since the scan, the change may have been removed. It may also have moved to a later place, and the scan may
+            // find it there again.
             let Some(value) = view.get(&layout::pending(type_id, &scope))? else {
                 continue;
             };
@@ -354,7 +355,7 @@ fn pending(
         .collect())
 }
 
-/// A page starts after the last device of the page before.
+/// Each page starts after the last device of the previous page.
 fn deferred(
     view: &View<'_>,
     type_id: &TypeIdentifier,

@@ -1,4 +1,4 @@
-//! Registering, unregistering and forgetting devices, and the devices of a pass or of a type.
+//! Registers, unregisters and forgets devices, and reads the devices of a pass or of a type.
 
 use passkit_server::{
     PassId,
@@ -130,7 +130,7 @@ pub(crate) fn unregister(
     Ok(true)
 }
 
-/// The time is in microseconds since the Unix epoch.
+/// `unregistered_at` is in microseconds since the Unix epoch.
 pub(crate) fn forget(
     group: &mut Group<'_>,
     device: &DeviceIdentifier,
@@ -174,7 +174,7 @@ pub(crate) fn forget(
     Ok(true)
 }
 
-/// The part of the index by pass that a page is read from.
+/// The part of the index by pass that has the rows of a page.
 #[derive(Debug)]
 pub(crate) struct Range {
     prefix: Vec<u8>,
@@ -182,8 +182,8 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// A cursor is the part of a registration's key after the prefix, with line feeds in place of NULs. No identifier contains
-    /// either.
+    /// A cursor is the part of a registration's key after the prefix, with line feeds in place of NULs. No identifier
+    /// contains a line feed or a NUL.
     pub(crate) fn new(audience: Audience<'_>, after: Option<&PageCursor>) -> Self {
         let after = after.map(PageCursor::as_str);
         let device = |text| DeviceIdentifier::new(text).ok();
@@ -217,8 +217,8 @@ impl Range {
     }
 }
 
-/// A page starts after the last registration of the page before. The order of registrations never changes, so one that
-/// stays is not missed.
+/// Each page starts after the last registration of the previous page. The order of registrations never changes, so the pages
+/// miss no registration that stays.
 pub(crate) fn devices(
     view: &View<'_>,
     range: &Range,

@@ -22,20 +22,22 @@ use crate::{
 /// How many threads read.
 const READERS: usize = 2;
 
-/// How many rows are read at a time, so that other readers have their turn.
+/// How many rows are read at a time. Between two such reads, other readers have their turn.
 const AT_ONCE: usize = 4_096;
 
-/// All traits of a store, in a folder of this machine.
+/// A store in a folder on this machine. It implements all store traits.
 ///
-/// Share it in an [`Arc`]. Dropping it finishes the calls that it has accepted, ends its threads and unlocks the folder.
+/// Share it in an [`Arc`]. When it is dropped, it finishes the calls that it has accepted, ends its threads and unlocks the
+/// folder.
 ///
 /// # Errors
-/// While the disk is full or fails, calls that need it return [`Unavailable`](StoreErrorKind::Unavailable). The store opens
-/// itself again when it is called, at most once a second. Nothing acknowledged is lost. A mark of more than a thousand passes
-/// has steps of several hundred. After an error, some passes may be marked, each with everything that belongs to its mark.
+/// While the disk is full or fails, calls that need the disk return [`Unavailable`](StoreErrorKind::Unavailable). The next
+/// call opens the store again, but at most once a second. Nothing acknowledged is lost. A mark of more than a thousand passes
+/// has several steps. After an error, some passes may be marked, with their digest and their pending push, and the others are
+/// unchanged.
 ///
-/// The [source](std::error::Error::source) of an error has a `sled::Error` or [`io::Error`](std::io::Error) as its own
-/// source, if the engine or the operating system failed.
+/// If the engine or the operating system failed, the [source](std::error::Error::source) of an error has a `sled::Error` or
+/// [`io::Error`](std::io::Error) as its own source.
 #[derive(Debug)]
 pub struct SledStore {
     // Fields are dropped in this order: readers and writer before the database, and the lock of the folder last.
@@ -47,21 +49,21 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens the store in this folder, or creates it. Blocks, longer after a crash.
+    /// Opens the store in this folder, or creates it. The call blocks its thread, and takes longer after a crash.
     ///
     /// # Errors
-    /// * [`Configuration`](StoreErrorKind::Configuration) if another process uses the folder, if it can't be created, read or
-    ///   written, or if it contains another database.
-    /// * [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged.
+    /// * [`Configuration`](StoreErrorKind::Configuration) if another process uses the folder, if the folder can't be created,
+    ///   read or written, or if it contains another database.
+    /// * [`Corrupt`](StoreErrorKind::Corrupt) if the store is damaged.
     /// * [`Unavailable`](StoreErrorKind::Unavailable) if the disk is full or fails.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens a store with this configuration, or creates it. Blocks like [`open`](Self::open).
+    /// Opens a store with this configuration, or creates it. The call blocks like [`open`](Self::open).
     ///
     /// # Errors
-    /// The same errors as [`open`](Self::open).
+    /// Same errors as [`open`](Self::open).
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
         let mut lock = FolderLock::take(&config.path)?;
         let create = !lock.has_store()?;
@@ -107,7 +109,7 @@ impl SledStore {
             .await?)
     }
 
-    /// Changes rows in several steps. `step` is called again as long as it returns true.
+    /// Changes rows in several steps. `step` is called again while it returns true.
     pub(crate) async fn write_in_steps(
         &self,
         mut step: impl FnMut(&mut Group<'_>) -> Result<bool, SledError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The rules of all traits, each case on a folder of its own.
+//! Runs the conformance cases. Each case has its own folder.
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -20,7 +20,7 @@ impl Stores for Folders {
         Ok((open(&place.path().join("store"))?, place))
     }
 
-    /// Opens a copy of the files as they are now. A `kill -9` would lose what is not in them.
+    /// Copies the files as they are now, and opens the copy. So it has only what would survive a `kill -9`.
     async fn reopen(&self, place: &TempDir) -> Option<Result<TestStore, BoxError>> {
         let [store, copy] = ["store", "copy"].map(|name| place.path().join(name));
         let copied = Command::new("cp").arg("-r").args([&store, &copy]).status();

@@ -1,7 +1,7 @@
 //! Measures the store and the bare statements, over connections with the same settings:
 //! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS]]`
 //!
-//! With a single caller, the bare statement also runs on another thread, so that both pay for the change of threads.
+//! With a single caller, the bare statement also runs on another thread, so that both times include the switch of threads.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot go on should panic"
@@ -56,7 +56,7 @@ fn serial(number: u64) -> String {
     )
 }
 
-/// The numbers 0 to `below` in an order without pattern.
+/// Returns a number below `below`. Consecutive values of `i` give numbers without a pattern.
 fn scattered(i: u64, below: u64) -> u64 {
     let mut x = i.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -112,7 +112,7 @@ fn bare_state(connection: &Connection, serial: &str) -> u64 {
         .unwrap()
 }
 
-/// Registers in one commit.
+/// Makes these registrations in one commit.
 fn bare_register(
     connection: &Connection,
     registrations: impl IntoIterator<Item = (String, String)>,
@@ -135,7 +135,7 @@ fn bare_register(
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
-/// A thread that runs what it gets.
+/// Starts a thread that runs the jobs it gets.
 fn thread_of(path: &Path) -> mpsc::Sender<Job> {
     let connection = connect(path);
     let (sender, jobs) = mpsc::channel::<Job>();
@@ -153,8 +153,8 @@ async fn hand_over<T: Send + 'static>(
     answer.await.unwrap()
 }
 
-/// Prints the microseconds of each kind of call. It is the fastest of 15 runs, because other work on the machine only makes runs
-/// slower. The kinds take turns.
+/// Prints how many microseconds a call takes, bare and with the store. The runs take turns, and the fastest of 15 counts,
+/// because other work on the machine can only make a run slower.
 async fn alone<A, B>(
     what: &str,
     calls: u64,
@@ -185,7 +185,7 @@ fn row(what: &str, [bare, store]: [f64; 2]) {
     println!("{what:28} {bare:18.1} {store:8.1} {:7.2}", store / bare);
 }
 
-/// Calls per second of 64 tasks.
+/// Measures the calls per second of 64 tasks.
 async fn together<F: Future<Output: Send> + Send>(
     call: impl Fn(u64) -> F + Send + Sync + 'static,
 ) -> f64 {
@@ -205,7 +205,7 @@ async fn together<F: Future<Output: Send> + Send>(
     count.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Calls per second of threads that do nothing else.
+/// Measures the calls per second of threads that do nothing else.
 fn threads<R>(path: &Path, call: impl Fn(&Connection, u64) -> R + Sync) -> f64 {
     let count = AtomicU64::new(0);
     let start = Instant::now();

@@ -15,10 +15,11 @@ use crate::{
 /// and its mark commit together.
 ///
 /// The transaction must be on the file of the store, and must start as
-/// [`Immediate`](rusqlite::TransactionBehavior::Immediate). It has the only write lock of the file until it ends.
+/// [`Immediate`](rusqlite::TransactionBehavior::Immediate). The transaction has the only write lock of the file until it
+/// ends.
 ///
 /// # Errors
-/// If a statement fails. In that case, roll the transaction back.
+/// Fails if a statement fails. Roll the transaction back then.
 pub fn mark_in(
     transaction: &Transaction<'_>,
     type_id: &TypeIdentifier,
@@ -40,7 +41,7 @@ pub(crate) enum OwnedChange {
 }
 
 impl OwnedChange {
-    /// `None` if nothing changed.
+    /// Returns `None` if nothing changed.
     pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
         match changed {
             Changed::Passes([]) | Changed::Contents([]) => None,
@@ -59,7 +60,7 @@ impl OwnedChange {
     }
 }
 
-/// Marks the changed passes. Returns their new version, and what was marked.
+/// Marks what changed. Returns the new version, and the passes or the type that were marked.
 pub(crate) fn mark(
     connection: &Connection,
     type_id: &TypeIdentifier,
@@ -91,7 +92,7 @@ fn mark_scopes(
     scopes: &[Scope],
 ) -> rusqlite::Result<i64> {
     let type_id = type_id.as_str();
-    // Read inside the transaction, so that a later transaction reads a later time.
+    // The time is read inside the transaction, so that a later transaction reads a later time.
     let now = integer(clock::now_micros());
     let seconds = now / 1_000_000;
     let (version, floor_date, latest_date): (i64, i64, i64) = connection

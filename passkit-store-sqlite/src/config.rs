@@ -1,15 +1,15 @@
 use std::{path::PathBuf, time::Duration};
 
-/// The file of a [`SqliteStore`](crate::SqliteStore), and its limits.
+/// The file of a [`SqliteStore`](crate::SqliteStore), and the limits for using it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The file of the database. SQLite keeps two more files beside it, `-wal` and `-shm`.
+    /// The file of the database. SQLite keeps two more files in the same folder, with the endings `-wal` and `-shm`.
     pub path: PathBuf,
     /// Whether to make the store if there is no file, or an empty one.
     pub create: bool,
-    /// How long a call waits while another program has locked the database, a day at most. Then it fails with a transient
-    /// error.
+    /// How long a call waits while another program has locked the database, at most a day. After that time, the call fails
+    /// with a transient error.
     pub lock_timeout: Duration,
     /// How many threads read. 0 counts as 1.
     pub readers: usize,

@@ -11,7 +11,7 @@ use crate::{SqliteStore, layout};
 /// The longest claim.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// The clock of the machine measures claims. All its processes share it.
+/// The clock of the machine decides when a claim ends. All processes of the machine share it.
 #[async_trait]
 impl Coordination for SqliteStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {

@@ -3,8 +3,8 @@ use std::{error::Error, fmt, io, path::Path, sync::Arc};
 use passkit_server::store::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 
-/// An error of the store. Its source is the error of SQLite or of the operating system, if there is one. It can be cloned for
-/// every caller whose change was in the transaction.
+/// An error of the store. Its source is the error of SQLite or of the operating system, if there is one. If a transaction
+/// fails, every caller with a change in it gets a clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SqliteError {
     kind: StoreErrorKind,
@@ -43,7 +43,7 @@ impl SqliteError {
         Self::new(kind, format!("can't {what} {}: {error}", path.display())).caused_by(error)
     }
 
-    /// SQLite failed at the database in `path`.
+    /// SQLite returned an error for the database in `path`.
     pub(crate) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
         let (kind, text) = match error.sqlite_error_code() {
@@ -84,7 +84,7 @@ impl SqliteError {
         Self::new(StoreErrorKind::Other, "a thread of the store has ended")
     }
 
-    /// Whether the same call may succeed a little later.
+    /// Returns whether the same call may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(
             self.kind,
@@ -93,7 +93,7 @@ impl SqliteError {
     }
 }
 
-/// Whether another connection has locked the database.
+/// Returns whether the error means that another connection has locked the database.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

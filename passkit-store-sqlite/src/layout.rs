@@ -1,4 +1,4 @@
-//! The layout of the data, and every statement.
+//! The layout of the data, and all statements.
 //!
 //! | table | key | other columns |
 //! |---|---|---|
@@ -128,7 +128,7 @@ select p.type, nullif(p.serial, '') as serial, datetime(p.since / 1000000, 'unix
 from passkit_pending p;
 ";
 
-/// Returns the number of tables, views and the like, and how many of them have a name that the schema needs.
+/// Returns the number of tables, views and other objects, and how many of them have a name that the schema needs.
 pub(crate) const TABLES: &str = "\
 select count(*), count(*) filter (
     where name in ('passes', 'devices', 'registrations', 'pending_pushes') or name like 'passkit\\_%' escape '\\'
@@ -153,7 +153,7 @@ returning version";
 pub(crate) const REGISTER: &str = "\
 insert into passkit_registration (device, type, serial, version) values (?1, ?2, ?3, ?4) on conflict do nothing";
 
-/// The same, of a registration that exists.
+/// Parameters: device, type, serial, version. Changes the version of an existing registration.
 pub(crate) const REGISTER_AGAIN: &str =
     "update passkit_registration set version = ?4 where device = ?1 and type = ?2 and serial = ?3";
 
@@ -233,8 +233,8 @@ on conflict (type, serial) do update set digest = excluded.digest";
 
 /// Parameters: device, type, both parts of the tag or nulls. Returns the clocks, and a serial or null in each row.
 ///
-/// A tag ahead of the clocks counts as none. For a tag equal to the clocks, the statement searches for a null, so it reads no
-/// registration.
+/// A tag ahead of the clocks counts as no tag. If the tag equals the clocks, the statement searches for a null, and so reads
+/// no registration.
 pub(crate) const CHANGES_SINCE: &str = "\
 select coalesce(t.version, 0), coalesce(d.version, 0), r.serial
 from (select 1)
@@ -259,9 +259,10 @@ pub(crate) const ADD_PENDING: &str = "\
 insert into passkit_pending (type, serial, since, version) values (?1, ?2, ?3, ?3)
 on conflict (type, serial) do update set version = excluded.version";
 
-/// Returns for each type with pending changes or deferred pushes: how many changes, since when, and the first due time.
+/// Returns a row for each type with pending changes or deferred pushes: the number of changes, the time of the oldest,
+/// the first due time.
 ///
-/// Jumps from type to type in the index, because there are few types but perhaps millions of rows.
+/// The statement jumps from type to type in the index, because there are few types but perhaps millions of rows.
 pub(crate) const BACKLOG: &str = "\
 with recursive pending (type) as (
     select min(type) from passkit_pending
@@ -345,19 +346,19 @@ from passkit_registration r
 where (r.device, r.type, r.serial) > (?1, ?2, ?3)
 order by r.device, r.type, r.serial limit ?4";
 
-/// Type and serial to start behind or empty texts, limit; gives passes that were ever published.
+/// Parameters: type and serial to start after or empty texts, limit. Returns passes that were ever published.
 pub(crate) const PUBLISHED_PASSES: &str = "\
 select type, serial from passkit_published where (type, serial) > (?1, ?2) order by type, serial limit ?3";
 
-/// Returns how many devices there are, and how many bytes the database takes.
+/// Returns the number of devices, and the size of the database in bytes.
 pub(crate) const STORE_STATS: &str = "\
 select (select count(*) from passkit_device), page_count * page_size from pragma_page_count, pragma_page_size";
 
-/// Returns for each pass, in the order of the types: its type, and how many devices are registered for it.
+/// Returns a row for each pass, ordered by type: its type, and the number of devices that are registered for it.
 pub(crate) const PASS_STATS: &str = "\
 select type, count(*) from passkit_registration indexed by passkit_registration_by_pass group by type, serial";
 
-/// A column as an identifier.
+/// Reads a column as an identifier.
 pub(crate) fn identifier<T: FromStr<Err = InvalidIdentifier>>(
     row: &Row<'_>,
     column: usize,
@@ -371,13 +372,13 @@ pub(crate) fn identifier<T: FromStr<Err = InvalidIdentifier>>(
         .map_err(|error: InvalidIdentifier| failed(error.into()))
 }
 
-/// A column as a number that is never negative.
+/// Reads a column as a number that is never negative.
 pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// The same for a column that may be null.
+/// Reads a column that is null or a number that is never negative.
 pub(crate) fn optional_number(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     match row.get_ref(column)? {
         ValueRef::Null => Ok(None),
@@ -390,7 +391,7 @@ pub(crate) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Converts a limit. It is at least one row, so that a page always advances.
+/// Converts a limit into a number of rows. It is at least 1, so that every page advances.
 pub(crate) fn rows(limit: usize) -> i64 {
     i64::try_from(limit.max(1)).unwrap_or(i64::MAX)
 }
@@ -457,7 +458,7 @@ mod tests {
         steps.unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    /// Each step finds its rows by a key and in order, whatever the data, and with or without `analyze`.
+    /// Each step finds its rows by a key and in order, with any data, and with or without `analyze`.
     #[test]
     fn hot_statements_find_their_rows_by_a_key() {
         let connection = database();
@@ -478,7 +479,7 @@ mod tests {
             }
             for sql in HOT {
                 for step in plan(&connection, sql) {
-                    // One row each, or the few types that `BACKLOG` has found.
+                    // These have one row, or are the few types that `BACKLOG` has found.
                     let is_small = step.starts_with("SCAN (subquery")
                         || [
                             "passkit_store",

@@ -23,15 +23,16 @@
 //! ```
 //!
 //! # How it works
-//! The database uses write-ahead logging. A commit appends changes to a log beside the file, and a checkpoint copies them into
-//! the file later. A reader sees the database as of the last commit before it started, and never waits for a writer.
+//! The database uses write-ahead logging. A commit appends changes to a log, which is a second file in the same folder. A
+//! checkpoint copies them into the first file later. A reader sees the database as of the last commit before it started, and
+//! never waits for a writer.
 //!
-//! One thread writes. It makes all waiting changes in one transaction and syncs the log once. If a single change fails, only
-//! that change is rolled back. Other threads read, each over its own connection. Quick reads that wait at the same time share a
-//! snapshot. Long reads, such as pages of devices and backups, have threads of their own.
+//! One thread writes. It makes all waiting changes in one transaction, and syncs the log once for all of them. If a single
+//! change fails, only that change is rolled back. Other threads read, each over its own connection. Quick reads that wait at
+//! the same time share a snapshot. Long reads, such as pages of devices and backups, have threads of their own.
 //!
-//! A third kind of thread moves the log into the file while the writer goes on. The log takes some 64 MiB at most, and more
-//! only while somebody reads one snapshot for long, as a backup does.
+//! One more thread runs the checkpoints while the writer goes on. The log grows to about 64 MiB. It grows further only during
+//! a long read, such as a backup.
 //!
 //! # Your own tables
 //! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction. The content
@@ -47,7 +48,7 @@
 //!
 //! let mut shop = Connection::open(&path)?;
 //! shop.execute("create table ticket (id text primary key, seat text)", [])?;
-//! // Once, in your migrations.
+//! // Do this once, in your migrations.
 //! let transaction = shop.transaction_with_behavior(TransactionBehavior::Immediate)?;
 //! create_in(&transaction)?;
 //! transaction.commit()?;

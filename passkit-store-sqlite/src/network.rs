@@ -1,5 +1,5 @@
-//! Refuses network file systems, because SQLite's locks and shared memory don't work across machines, and on such file systems
-//! not always on one machine.
+//! Refuses network file systems. SQLite's locks and shared memory don't work across machines. On some network file systems,
+//! they don't even work on one machine.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const NETWORK: &[&str] = &[
     "smbfs",
 ];
 
-/// Refuses a file on a network file system, if the system lists its mounts like Linux.
+/// Refuses a file on a network file system. Accepts every file if the operating system does not list its mounts like Linux.
 pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
     let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
         return Ok(());
@@ -37,7 +37,7 @@ pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
     }
 }
 
-/// The name of the file system of `path`.
+/// Returns the name of the file system of `path`.
 ///
 /// A line is `36 35 98:0 /root /mount/point options - type source options`, with any number of options before the dash.
 fn file_system<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
@@ -47,7 +47,7 @@ fn file_system<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
         path.starts_with(&point)
             .then_some((point.len(), file_system.split(' ').next()?))
     });
-    // Of two mounts at one point, the later one hides the earlier one.
+    // If two mounts have the same point, the later one hides the earlier one.
     mounts
         .max_by_key(|(length, _)| *length)
         .map(|(_, name)| name)

@@ -108,7 +108,7 @@ fn mark_and_push(
     Ok(())
 }
 
-/// An empty serial number stands for the whole type, because no serial number is empty.
+/// An empty text stands for the whole type, because no serial number is empty.
 fn serial_of(scope: &Scope) -> &str {
     match scope {
         Scope::Pass(serial) => serial.as_str(),

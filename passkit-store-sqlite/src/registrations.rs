@@ -98,7 +98,7 @@ pub(crate) fn devices_of_pass(
     }))
 }
 
-/// The cursor contains the serial number of the last row, which the items don't have.
+/// The cursor contains the serial number of the last row. The items of the page don't have it.
 pub(crate) fn devices_of_type(
     connection: &Connection,
     type_id: &TypeIdentifier,
@@ -146,12 +146,12 @@ pub(crate) fn count_devices(
     )
 }
 
-/// Reads the cursor of a page: its last device. An unknown cursor reads from the start.
+/// Parses the cursor of a page, which is its last device. An unknown cursor means the start.
 pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// The same for a page of the devices of a type.
+/// Parses the cursor of a page of the devices of a type. It is the last registration of the page.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
     Some((

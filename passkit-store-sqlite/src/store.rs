@@ -24,7 +24,7 @@ use crate::{
     layout, network, registrations,
 };
 
-/// The first SQLite that never damages a database to which several connections write.
+/// Older versions of SQLite can damage a database that several connections write to.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// A store in one SQLite file, for any number of processes of one machine.
@@ -41,7 +41,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in this file. It blocks, and takes longer after a crash.
+    /// Opens the store in this file. The call blocks its thread, and takes longer after a crash.
     ///
     /// # Errors
     /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, or if the file
@@ -51,11 +51,12 @@ impl SqliteStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Only the user who runs this
-    /// can read and write a new file.
+    /// Opens the store in this file. If there is no file, or an empty one, the call makes the store first. Only the current
+    /// user can read and write a new file.
     ///
     /// # Errors
-    /// Same errors as [`open`](Self::open). A file with other tables is an error too. [`create_in`] adds a store to such a file.
+    /// Same errors as [`open`](Self::open). It is also an error if the file has other tables. [`create_in`] adds a store to
+    /// such a file.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path).create(true))
     }
@@ -94,12 +95,12 @@ impl SqliteStore {
         })
     }
 
-    /// Copies the database into a new file, while it is in use. The copy shows one moment, is a store like any other, and is
-    /// durable when this returns.
+    /// Copies the database into a new file while the store is in use. The copy has the state of one moment, and can be opened
+    /// as a store. It is durable when this returns.
     ///
     /// # Errors
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
-    /// made. After an error, there is no file.
+    /// made. After an error, no new file is left.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self
@@ -112,7 +113,7 @@ impl SqliteStore {
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// Resolves the path of the database, without links. The result is never a URL, which SQLite would accept too.
+/// Resolves symbolic links in the path of the database. The result is absolute, so SQLite can't mistake it for a URL.
 fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
     let failed = |error| SqliteError::io("open", path, error);
     match fs::metadata(path) {
@@ -155,7 +156,7 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     };
     let deadline = Instant::now() + config.lock_timeout;
     let has_store = |connection: &Connection| {
-        // The first access to the file. Other processes may be opening it, or recovering it after a crash.
+        // This is the first access to the file. Other processes may be opening it, or recovering it after a crash.
         wait(deadline, || {
             connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0))
         })
@@ -212,7 +213,7 @@ fn wait<T>(
     }
 }
 
-/// The number of tables and views, and how many of them have names that a store needs.
+/// Returns the number of tables and views, and how many of them have names that a store needs.
 fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     connection.query_row(layout::TABLES, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }

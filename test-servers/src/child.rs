@@ -1,4 +1,4 @@
-//! A test that runs itself once more, in a child process that can be killed, or traced with strace.
+//! Runs a test once more in a child process, which can be killed, or traced with strace.
 //!
 //! The child is a test of its own. It returns at once in the parent, where [`path`] is `None`.
 
@@ -14,13 +14,13 @@ use std::{
 
 const PATH: &str = "PASSKIT_TEST_CHILD";
 
-/// Where the child finds its store. `None` in the parent.
+/// Returns the place of the child's store. `None` in the parent.
 #[must_use]
 pub fn path() -> Option<PathBuf> {
     std::env::var_os(PATH).map(PathBuf::from)
 }
 
-/// A command that runs one test of this program as a child.
+/// Returns a command that runs one test of this program as a child.
 #[must_use]
 pub fn command(test: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -32,7 +32,7 @@ pub fn command(test: &str, path: &Path) -> Command {
 
 /// Runs the work of a child on a runtime with two threads.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
-    // The test harness leaves its own line open.
+    // The test harness has not ended its own line yet.
     report("");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -51,7 +51,7 @@ pub fn report(line: &str) {
 /// Runs a test as a child under strace, with these options. Returns its output and the trace.
 ///
 /// # Panics
-/// If strace is not installed.
+/// Panics if strace is not installed.
 #[must_use]
 pub fn traced(test: &str, path: &Path, options: &[&str]) -> (Output, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -78,10 +78,10 @@ pub fn traced(test: &str, path: &Path, options: &[&str]) -> (Output, String) {
     (output, trace)
 }
 
-/// A system call on a file, by the lines of the trace at which it began and ended.
+/// A system call on a file, with the lines of the trace at which it began and ended.
 #[derive(Debug)]
 pub struct SystemCall {
-    /// Its name.
+    /// The name of the system call.
     pub name: String,
     /// The line at which it began.
     pub began: usize,
@@ -90,7 +90,7 @@ pub struct SystemCall {
 }
 
 impl SystemCall {
-    /// Whether it returns only when the file is on disk.
+    /// Returns whether the system call returns only when the file is on disk.
     #[must_use]
     pub fn is_sync(&self) -> bool {
         matches!(&*self.name, "fsync" | "fdatasync")
@@ -106,11 +106,11 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Runs a test as a child under strace, with these options besides its own. Returns the writes and syncs of the file,
-    /// which exists afterwards.
+    /// Runs a test as a child under strace, with these additional options. Returns the writes and syncs of the file, which
+    /// exists afterwards.
     ///
     /// # Panics
-    /// If strace is not installed, or the child failed.
+    /// Panics if strace is not installed, or the child failed.
     #[must_use]
     pub fn record(test: &str, store: &Path, file: &Path, options: &[&str]) -> Self {
         let all = ["-y", "-e", "trace=pwrite64,write,fdatasync,fsync"];
@@ -124,16 +124,16 @@ impl Trace {
         Self { text, calls }
     }
 
-    /// How often a text is in the trace.
+    /// Returns how often a text is in the trace.
     #[must_use]
     pub fn count(&self, text: &str) -> usize {
         self.text.matches(text).count()
     }
 
-    /// The line at which the child reported this.
+    /// Returns the line at which the child reported this.
     ///
     /// # Panics
-    /// If it did not.
+    /// Panics if the child did not report it.
     #[must_use]
     pub fn line_of(&self, text: &str) -> usize {
         let text = format!("\"{text}.");
@@ -146,7 +146,7 @@ impl Trace {
     /// Checks that the file is synced between the last write of each operation and its acknowledgement.
     ///
     /// # Panics
-    /// If an operation wrote nothing, or was acknowledged too early.
+    /// Panics if an operation wrote nothing, or was acknowledged too early.
     pub fn assert_synced(&self, operations: usize) {
         for i in 0..operations {
             let begin = self.line_of(&format!("begin-{i}"));
@@ -170,7 +170,7 @@ impl Trace {
     }
 }
 
-/// The calls on a file. A call that another thread interrupted is on two lines of the trace.
+/// Returns the system calls on a file. If another thread interrupted a call, it is on two lines of the trace.
 fn system_calls(trace: &str, file: &str) -> Vec<SystemCall> {
     let mut unfinished: HashMap<(&str, &str), usize> = HashMap::new();
     let mut calls = Vec::new();

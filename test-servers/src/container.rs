@@ -17,7 +17,7 @@ use crate::{
     wait::{self, Outcome, TIME_LIMIT},
 };
 
-/// A container. It ends when it is dropped, and at the latest with this process.
+/// A container. It is removed when this is dropped, at the latest when this process ends.
 #[derive(Debug)]
 pub(crate) struct Container {
     guard: Child,
@@ -33,7 +33,7 @@ impl Drop for Container {
     }
 }
 
-/// Whether a Docker engine answers.
+/// Returns whether a Docker engine answers.
 pub(crate) fn engine_answers() -> bool {
     let mut version = Command::new("docker");
     version
@@ -47,7 +47,7 @@ pub(crate) fn engine_answers() -> bool {
 pub(crate) fn postgres() -> Outcome<(String, Container)> {
     let image =
         std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
-    // In a thread of its own, because the caller may be inside a runtime.
+    // This needs a thread of its own, because the caller may be inside a runtime.
     let started = thread::spawn(move || start(&image)).join();
     started.map_err(|_| "the thread that starts a container panicked")?
 }

@@ -1,4 +1,4 @@
-//! Kills a process while it writes, and checks that its store has all that it acknowledged.
+//! Kills a process while it writes. Then checks that its store has everything that it acknowledged.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -27,7 +27,7 @@ use crate::{
 
 const TASKS: u64 = 32;
 
-/// Enough for a store that keeps long lists of registrations in another way.
+/// So many that a store that keeps long lists of registrations in another way does so.
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {
@@ -50,10 +50,10 @@ fn content_digest(number: u64) -> ContentDigest {
     digest
 }
 
-/// Writes to a store until the process is killed, and reports each call and what it read, a line each.
+/// Writes to a store until the process is killed. Reports each call and what it read, on one line each.
 ///
-/// Each task has a device and passes of its own, so the lines about them are in order. No crash may take back what a task
-/// read of the passes of others either.
+/// Each task has a device and passes of its own, so the lines about them are in order. Tasks also read the passes of other
+/// tasks. A crash must not take back what they read.
 pub async fn write_until_killed(store: impl PushQueue + 'static) {
     let store = Arc::new(store);
     let mut tasks = JoinSet::new();
@@ -147,7 +147,7 @@ struct Expected {
     /// By task and pass.
     registered: HashMap<(u64, u64), bool>,
     passes: HashMap<String, PassState>,
-    /// For each pass the digest that was acknowledged last, if any, and those that were published since.
+    /// For each pass, the digest that was acknowledged last, if any, and the digests that were published since.
     contents: HashMap<String, Vec<Option<ContentDigest>>>,
     type_version: u64,
     acknowledged: usize,
@@ -243,7 +243,7 @@ fn run_and_kill(test: &str, path: &Path, after: Duration) -> Vec<String> {
 /// times, or as often as `PASSKIT_CRASH_ROUNDS` says.
 ///
 /// # Panics
-/// If anything acknowledged is lost, or anything that was read has gone back.
+/// Panics if anything acknowledged is lost, or anything that was read is gone.
 pub fn kill_and_check<S: PushQueue>(test: &str, path: &Path, open: impl Fn(&Path) -> S) {
     let rounds = std::env::var("PASSKIT_CRASH_ROUNDS").map_or(20, |text| text.parse().unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -302,7 +302,7 @@ pub fn kill_and_check<S: PushQueue>(test: &str, path: &Path, open: impl Fn(&Path
                     now.version >= seen.version && now.last_modified >= seen.last_modified,
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
-                // Nobody sends the pushes, so each marked pass is pending with the version of its last mark.
+                // No worker sends the pushes, so each marked pass is pending with the version of its last mark.
                 let pending = pending.get(&Scope::Pass(serial(name))).copied();
                 assert_eq!(
                     pending.unwrap_or(0),

@@ -8,19 +8,19 @@ use passkit_server::{
     store::RegistrationStore,
 };
 
-/// The type of all passes.
+/// Returns the type of all passes.
 #[must_use]
 pub fn type_id() -> TypeIdentifier {
     TypeIdentifier::new("pass.com.example.ticket").unwrap()
 }
 
-/// A serial number with this text.
+/// Returns a serial number with this text.
 #[must_use]
 pub fn serial(text: impl AsRef<str>) -> SerialNumber {
     SerialNumber::new(text.as_ref()).unwrap()
 }
 
-/// The pass with this serial number.
+/// Returns the pass with this serial number.
 #[must_use]
 pub fn pass(text: impl AsRef<str>) -> PassId {
     PassId {
@@ -29,19 +29,19 @@ pub fn pass(text: impl AsRef<str>) -> PassId {
     }
 }
 
-/// A device with this text as its identifier.
+/// Returns a device with this text as its identifier.
 #[must_use]
 pub fn device(text: impl AsRef<str>) -> DeviceIdentifier {
     DeviceIdentifier::new(text.as_ref()).unwrap()
 }
 
-/// A push token.
+/// Returns a push token.
 #[must_use]
 pub fn token() -> PushToken {
     PushToken::new("c0ffee").unwrap()
 }
 
-/// The serial numbers that are registered on a device, sorted.
+/// Returns the serial numbers that a device is registered for, sorted.
 pub async fn registered(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
     let all = store.changes_since(device, &type_id(), None).await.unwrap();
     let mut serials: Vec<_> = all.serials.iter().map(ToString::to_string).collect();

@@ -1,12 +1,12 @@
 //! Real database servers, and processes that are killed and traced, for tests and benches.
 //!
-//! A server is looked for in this order:
+//! The functions look for a server in this order:
 //!
 //! 1. an address in the environment;
 //! 2. the server's programs on this machine, which then run on a free port and keep nothing;
 //! 3. a container, if a Docker engine answers.
 //!
-//! If there is none of these, the error says in one line how to get each.
+//! If none of these exists, the error says in one line how to get each.
 
 // Each file uses only those before it: process, wait, container, postgres, redis; fixtures, child, crash.
 pub mod child;

@@ -32,10 +32,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// The server at `PASSKIT_TEST_POSTGRES_URL`, or else a temporary one that is not durable, or else a container.
+    /// Returns the server at `PASSKIT_TEST_POSTGRES_URL`. If the variable is not set, starts a temporary server that is not
+    /// durable, or else a container.
     ///
     /// # Errors
-    /// If there is none of these. The error says how to get each.
+    /// Fails if there is none of these. The error says how to get each.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
             let url = url
@@ -60,9 +61,9 @@ impl Server {
     /// Starts a temporary server with these settings from the programs on this machine. It ends with this process.
     ///
     /// # Errors
-    /// If PostgreSQL is not installed, or does not start.
+    /// Fails if PostgreSQL is not installed, or does not start.
     pub fn throwaway(settings: &[&str]) -> Outcome<Self> {
-        // First, so that no folder is left if there are no programs.
+        // The programs are looked for first, so that no folder is left if there are none.
         let _there = programs().ok_or(NO_SERVER)?;
         let folder = tempfile::Builder::new()
             .prefix("passkit-postgres-")
@@ -73,7 +74,7 @@ impl Server {
     /// Starts a server with the data in this folder, which stay there. It ends with this process.
     ///
     /// # Errors
-    /// If PostgreSQL is not installed or does not start, or if another process uses the folder.
+    /// Fails if PostgreSQL is not installed or does not start, or if another process uses the folder.
     pub fn kept(folder: &Path, settings: &[&str]) -> Outcome<Self> {
         fs::create_dir_all(folder)?;
         Self::own_in(folder.canonicalize()?, true, settings)
@@ -108,7 +109,7 @@ impl Server {
     /// Starts a container of the image that `PASSKIT_TEST_POSTGRES_IMAGE` names. `None` if no Docker engine answers.
     ///
     /// # Errors
-    /// If there is no such image, or the server in it does not start.
+    /// Fails if there is no such image, or the server in it does not start.
     #[cfg(feature = "containers")]
     pub fn container() -> Outcome<Option<Self>> {
         if crate::container::engine_answers() {
@@ -135,7 +136,7 @@ impl Server {
         }
     }
 
-    /// The address of a database.
+    /// Returns the address of a database.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("{}/{database}", self.url)
@@ -144,7 +145,7 @@ impl Server {
     /// Makes an empty database, and returns its name.
     ///
     /// # Errors
-    /// If the server refuses.
+    /// Fails if the server refuses.
     pub async fn new_database(&self) -> Outcome<String> {
         self.make_database("").await
     }
@@ -152,7 +153,7 @@ impl Server {
     /// Makes a copy of a database, and returns its name.
     ///
     /// # Errors
-    /// If the server refuses, for example because someone is connected to that database.
+    /// Fails if the server refuses, for example because someone is connected to that database.
     pub async fn copy_database(&self, database: &str) -> Outcome<String> {
         self.make_database(&format!(" template {database}")).await
     }
@@ -162,7 +163,7 @@ impl Server {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("passkit_test_{}_{count}", std::process::id());
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
-        // An earlier process with the same number may have left one.
+        // An earlier process with the same number may have left a database with this name.
         connection
             .execute(AssertSqlSafe(format!("drop database if exists {name}")))
             .await?;
@@ -176,7 +177,7 @@ impl Server {
     /// Starts a temporary server again.
     ///
     /// # Errors
-    /// If it does not start, or is not temporary.
+    /// Fails if the server does not start, or is not temporary.
     pub fn start(&self) -> Outcome<()> {
         self.own()?.start()
     }
@@ -184,7 +185,7 @@ impl Server {
     /// Shuts a temporary server down: it cuts its connections and writes everything to disk.
     ///
     /// # Errors
-    /// If it is not temporary, or does not run.
+    /// Fails if the server is not temporary, or does not run.
     pub fn stop(&self) -> Outcome<()> {
         let own = self.own()?;
         let postmaster = own.postmaster()?;
@@ -195,12 +196,12 @@ impl Server {
     /// Kills all processes of a temporary server at once, as a crash would.
     ///
     /// # Errors
-    /// If it is not temporary, or does not run.
+    /// Fails if the server is not temporary, or does not run.
     pub fn kill(&self) -> Outcome<()> {
         let own = self.own()?;
         let postmaster = own.postmaster()?;
         let mut processes = process::children(postmaster)?;
-        // The first one starts the others.
+        // The first process starts the others.
         processes.insert(0, postmaster);
         signal("KILL", &processes)?;
         own.wait_for_end(&processes)
@@ -209,7 +210,7 @@ impl Server {
     /// Makes the user of a temporary server the owner of a folder.
     ///
     /// # Errors
-    /// If the server is not temporary.
+    /// Fails if the server is not temporary.
     pub fn give(&self, folder: &Path) -> Outcome<()> {
         match self.own()?.user {
             Some((user, group)) => Ok(std::os::unix::fs::chown(folder, Some(user), Some(group))?),
@@ -224,7 +225,7 @@ impl Server {
     }
 }
 
-/// The folder of PostgreSQL's programs. If there are several versions, the newest.
+/// Returns the folder of PostgreSQL's programs. If there are several versions, returns the newest.
 fn programs() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|folder| {
@@ -245,7 +246,7 @@ fn signal(name: &str, processes: &[u32]) -> Outcome<()> {
     kill.arg(format!("-{name}"))
         .args(processes.iter().map(u32::to_string))
         .stderr(Stdio::null());
-    // Some may have ended before.
+    // Some processes may have ended before.
     let _some_ended = kill.status()?;
     Ok(())
 }
@@ -340,7 +341,7 @@ impl Temporary {
         }
     }
 
-    /// Removes the state file of a killed server, which says that it is ready.
+    /// Removes the state file of a killed server, because the file says that the server is ready.
     fn forget_last_run(&self) -> Outcome<()> {
         match self.postmaster() {
             Ok(postmaster) if process::is_alive(postmaster) => {
@@ -367,7 +368,7 @@ impl Temporary {
         if !ended {
             return Err("PostgreSQL does not stop".into());
         }
-        // A killed server leaves this file, which says that it runs.
+        // A killed server leaves this file, which says that the server runs.
         let left = self.folder.join("data/postmaster.pid");
         if left.exists() {
             Ok(fs::remove_file(left)?)
@@ -397,7 +398,7 @@ impl PgBouncer {
     /// Starts PgBouncer with this number of connections to the server.
     ///
     /// # Errors
-    /// If PgBouncer is not installed, or the server is not temporary.
+    /// Fails if PgBouncer is not installed, or the server is not temporary.
     pub fn start(server: &Server, connections: usize) -> Outcome<Self> {
         let program = process::find("pgbouncer", ["/usr/sbin".into()])
             .ok_or("no PgBouncer: install it (Debian: apt-get install pgbouncer)")?;
@@ -430,7 +431,7 @@ impl PgBouncer {
         }
     }
 
-    /// The address of a database.
+    /// Returns the address of a database.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
@@ -444,7 +445,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// The path of one of PostgreSQL's programs, such as `pgbench`.
+/// Returns the path of one of PostgreSQL's programs, such as `pgbench`.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
     process::find(name, programs().as_deref().map(Path::to_owned))

@@ -1,4 +1,4 @@
-//! Programs that run beside the tests, and end with them.
+//! Programs that run during the tests, and end with them.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -8,9 +8,9 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// A free port, for which the port 10,000 above it is free too: Redis Cluster listens on both.
+/// Returns a free port. The port 10,000 above it is free too, because Redis Cluster listens on both.
 pub(crate) fn free_port() -> io::Result<u16> {
-    // Below the ports of outgoing connections. Each process starts at another one.
+    // These ports are below the ports of outgoing connections. Each process starts at another port.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 127 * 100) as u16;
     for _ in 0..12_700 {
@@ -23,7 +23,7 @@ pub(crate) fn free_port() -> io::Result<u16> {
     Err(io::Error::other("no free port between 10,000 and 22,700"))
 }
 
-/// Finds a program on the `PATH`, or in one of the folders.
+/// Finds a program on the `PATH`, or in one of these folders.
 pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -32,7 +32,7 @@ pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Op
         .find(|file| file.is_file())
 }
 
-/// The user and group for a program that refuses to run as root. `None` unless this process is root.
+/// Returns a user and group for a program that refuses to run as root. Returns `None` if this process is not root.
 pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     if std::fs::metadata("/proc/self").ok()?.uid() != 0 {
@@ -48,8 +48,9 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     })
 }
 
-/// Runs `program` until the standard input of the returned child is closed, which also happens when this process is
-/// killed. Then `program` gets SIGINT and `folder` is removed, unless it is empty or the child was sent a line before.
+/// Runs `program` until the standard input of the returned child is closed, which also happens when this process is killed.
+/// Then `program` gets SIGINT, and `folder` is removed. The folder is kept if a line was sent to the child before. If
+/// `folder` is an empty path, nothing is removed.
 pub(crate) fn guarded(
     program: &Command,
     folder: &Path,
@@ -96,7 +97,7 @@ pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
         .spawn()
 }
 
-/// The processes that a process has started.
+/// Returns the processes that a process has started.
 pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -117,7 +118,7 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
-/// Whether the process runs. A zombie does not.
+/// Returns whether the process runs. A zombie does not.
 pub(crate) fn is_alive(id: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     status
@@ -155,7 +156,7 @@ impl Process {
         })
     }
 
-    /// Whether the program has ended on its own.
+    /// Returns whether the program has ended on its own.
     pub(crate) fn has_ended(&self) -> bool {
         self.pid.parse().map_or(true, |id| !is_alive(id))
     }

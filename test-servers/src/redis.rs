@@ -25,10 +25,11 @@ pub struct Single {
 }
 
 impl Single {
-    /// The server at `PASSKIT_TEST_REDIS_URL`, or else a new `redis-server`, or else a container.
+    /// Returns the server at `PASSKIT_TEST_REDIS_URL`. If the variable is not set, starts a `redis-server`, or else a
+    /// container.
     ///
     /// # Errors
-    /// If there is none of these. The error says how to get each.
+    /// Fails if there is none of these. The error says how to get each.
     pub fn start() -> io::Result<Self> {
         if let Ok(url) = env::var("PASSKIT_TEST_REDIS_URL") {
             return Ok(Self {
@@ -79,13 +80,13 @@ impl Single {
         Err(missing)
     }
 
-    /// The address, `redis://host:port/`.
+    /// Returns the address, `redis://host:port/`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The process, if it was started here.
+    /// Returns the process, if it was started here.
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()

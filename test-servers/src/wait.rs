@@ -1,4 +1,4 @@
-//! Waiting for a condition.
+//! Waits for a condition.
 
 use std::{
     error::Error,
@@ -26,7 +26,7 @@ pub(crate) fn until(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     true
 }
 
-/// The same, with an error that names the condition.
+/// Waits until the condition holds. If it takes too long, returns an error that names the condition.
 pub(crate) fn for_condition(
     name: &str,
     limit: Duration,
@@ -38,7 +38,7 @@ pub(crate) fn for_condition(
     Err(io::Error::other(format!("not so after {limit:?}: {name}")))
 }
 
-/// A panic of another thread leaves nothing half done here, so a poisoned lock is as good as any.
+/// A poisoned lock can be used, because a panic of another thread leaves nothing half done here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

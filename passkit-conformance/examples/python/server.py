@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A Wallet web service in Python, from the standard library alone, and a target for passkit-conformance.
+"""A Wallet web service in Python that needs only the standard library. passkit-conformance can test it.
 
     python3 server.py [PORT]
 
-It serves unsigned archives and keeps everything in memory. What is worth copying is how it answers, and how one lock
-and one clock of integers see to it that no update is lost. Do not copy /touch and /save, which let anyone in.
+It serves unsigned archives and keeps everything in memory. Copy how it answers, and how it uses one lock and one clock
+of integers so that no update is lost. Do not copy /touch and /save, because anyone can use them.
 """
 
 import calendar, hashlib, hmac, io, json, re, sys, threading, time, urllib.parse, zipfile
@@ -27,11 +27,11 @@ def kind_of(type_id):
 
 
 class Wallet:
-    """Passes and registrations. Whoever reads or writes holds the lock, so that no tag shows before its change."""
+    """Passes and registrations. Readers and writers hold the lock, so that nobody sees a tag before its change."""
 
     def __init__(self, tokens):
         self.lock = threading.Lock()
-        self.clock = time.time_ns() // 1000  # ahead of all tags given before a restart
+        self.clock = time.time_ns() // 1000  # ahead of all tags from before a restart
         self.tokens = tokens                 # (type, serial) -> token
         self.passes = {key: dict(content=1, tag=self.clock, modified=int(time.time())) for key in tokens}
         self.registered = {}                 # (device, type) -> {serial: clock when registered}
@@ -42,12 +42,12 @@ class Wallet:
         return self.clock
 
     def save(self, key, change):
-        """Saves what `change` makes of the content. What stays as it is gets no mark: no phone is to load it again."""
+        """Replaces the content by `change(content)`. Equal content gets no new tag, so no phone loads it again."""
         with self.lock:
             one = self.passes[key]
             content = change(one["content"])
             if content != one["content"]:
-                # No two versions share a date, however close they are.
+                # Two versions never have the same date, even within a second.
                 one.update(content=content, tag=self.tick(), modified=max(int(time.time()), one["modified"] + 1))
 
     def register(self, device, key, push_token):
@@ -69,11 +69,11 @@ class Wallet:
                 self.push_tokens.pop(device, None)
 
     def changed(self, device, type_id, since):
-        """What changed or was registered after the tag, and the tag of the latest of it."""
+        """The passes that changed or were registered after the tag, and the new tag."""
         with self.lock:
             after = int(since) if re.fullmatch("[0-9]{1,18}", since) else 0
             if after > self.clock:
-                after = 0  # not one of ours
+                after = 0  # the tag is not from this service
             stamps = {serial: max(registered, self.passes[type_id, serial]["tag"])
                       for serial, registered in self.registered.get((device, type_id), {}).items()}
             return [serial for serial, stamp in stamps.items() if stamp > after], max(stamps.values(), default=0)
@@ -84,7 +84,7 @@ class Wallet:
 
 
 def archive(kind, key, token, version, modified):
-    """The same bytes for the same version. A real service has images in it, and signs the manifest."""
+    """Makes the same bytes for the same version. A real service adds images, and signs the manifest."""
     content = dict(zip(kind["names"], key), webServiceURL="https://wallet.example.com", authenticationToken=token)
     if kind["file"] == "pass.json":
         content |= {"formatVersion": 1, "teamIdentifier": "EXAMPLE123", "organizationName": "Example",
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             case ["v1", "devices", device, "registrations", type_id]:
                 return self.only(GET=lambda: self.list(device, type_id, query))
             case ["v1", "devices", device, "registrations", type_id, *serial]:
-                key = type_id, "/".join(serial)  # a serial number may hold slashes, not always encoded
+                key = type_id, "/".join(serial)  # a serial number may contain slashes, encoded or not
                 return self.only(POST=lambda: self.register(device, key), DELETE=lambda: self.unregister(device, key))
             case ["v1", "passes" | "orders" as collection, type_id, *serial] if serial:
                 return self.only(GET=lambda: self.fetch(KINDS[collection], (type_id, "/".join(serial))))
@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(405, Allow=", ".join([*methods, *(["HEAD"] if "GET" in methods else [])]))
 
     def is_authorized(self, kind, key):
-        """Whether the token is the one of this very pass. An unknown pass is no other case than a wrong token."""
+        """Whether the token belongs to exactly this pass. An unknown pass is answered like a wrong token."""
         scheme, _, token = self.headers.get("Authorization", "").strip().partition(" ")
         known = self.wallet.tokens.get(key, "") if key[0].startswith(kind["prefix"]) else ""
         equal = hmac.compare_digest(token.strip().encode("latin-1", "replace"), known.encode())
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def list(self, device, type_id, query):
         kind = kind_of(type_id)
-        # By hand: a form decoder would make spaces of plus signs.
+        # Not with a form decoder, because it turns plus signs into spaces.
         start = kind["since"] + "="
         values = [part.removeprefix(start) for part in query.split("&") if part.startswith(start)]
         serials, tag = self.wallet.changed(device, type_id, urllib.parse.unquote(values[0]) if values else "")
@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
         since = parsed(self.headers.get("If-Modified-Since", ""))
         if since is not None and newest["modified"] <= since:
             return self.reply(304, **headers)
-        time.sleep(max(0, newest["modified"] - time.time()))  # a date is never ahead of the clock
+        time.sleep(max(0, newest["modified"] - time.time()))  # no date may be ahead of the clock
         body = archive(kind, key, self.wallet.tokens[key], newest["content"], newest["modified"])
         self.reply(200, body, Content_Type=kind["media_type"], **headers)
 
@@ -200,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200)
 
     def read_body(self):
-        """What was sent, read in any case: what is left would be taken for the next request."""
+        """Reads the body even if nobody needs it, because the next request on the connection comes after it."""
         length = self.headers.get("Content-Length", "0")
         if self.headers.get("Transfer-Encoding") or not length.isdigit() or int(length) > 4 << 20:
             self.close_connection = True

@@ -6,10 +6,10 @@ use passkit_server::{AuthToken, PassId};
 /// What a phone needs to know about a pass.
 pub(super) struct ReadPass {
     pub(super) id: PassId,
-    /// `None` if the pass has no web service, as `web_service_url`.
+    /// `None` if the pass has no web service. `web_service_url` is then `None` too.
     pub(super) auth_token: Option<AuthToken>,
     pub(super) web_service_url: Option<String>,
-    /// Equal for equal content, whoever signed it and whenever.
+    /// Equal for equal content, even if it was signed again.
     pub(super) digest: String,
 }
 

@@ -12,20 +12,20 @@ use crate::wire::shortened;
 
 /// Something that the web service did wrong, or that stopped the phone from reaching it.
 ///
-/// `Display` gives the text without the device identifier.
+/// `Display` writes [`text`](Self::text), which has no device identifier.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Complaint {
     /// The web service URL.
     pub url: String,
-    /// The pass that it is about, if any.
+    /// The pass that the complaint is about, if there is one.
     pub pass: Option<PassId>,
-    /// What is wrong. The words are those of a real phone's log if a real phone would log it.
+    /// What is wrong. If a real phone would log the complaint, this is its wording.
     pub text: String,
-    /// Whether a real phone would post it to `/v1/log`. A real phone does not post connection
-    /// problems, and does not notice everything that this phone notices.
+    /// Whether a real phone would post the complaint to `/v1/log`. A real phone does not post
+    /// connection problems, and does not notice everything that this phone notices.
     pub is_logged: bool,
-    /// The text for the log. Unlike [`Complaint::text`], it has the device identifier.
+    /// The text for `/v1/log`. Unlike [`Complaint::text`], it has the device identifier.
     pub(super) log_text: String,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// The call that failed, in the words of a phone.
+/// The call that failed, as a phone's log describes it.
 #[derive(Clone, Copy)]
 pub(super) enum Task<'a> {
     Register(&'a DeviceIdentifier, &'a PassId),
@@ -113,7 +113,7 @@ pub(super) fn service_error(
     }
 }
 
-/// A short text that a terminal shows as one line, because a service may put anything into a tag.
+/// Makes a text short and safe to print in one line, because a tag may contain anything.
 fn printable(text: String) -> String {
     let text = shortened(text);
     let mut shown = String::with_capacity(text.len());
@@ -126,13 +126,14 @@ fn printable(text: String) -> String {
     shown
 }
 
-/// A log entry in the form of phones: `[2026-11-22 10:15:00 +0000] <text>`.
+/// Makes a log entry in the format of phones: `[2026-11-22 10:15:00 +0000] <text>`.
 pub(super) fn log_entry(time: SystemTime, text: &str) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Counts days from 1 March of the year 0, in eras of 400 years, so that leap days come last.
+    // Days are counted from 1 March of the year 0, in eras of 400 years, so that leap days come
+    // last.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =

@@ -5,15 +5,15 @@ use passkit_server::{PassId, text::OneLine};
 
 use crate::service_url::ServiceUrl;
 
-/// Why the phone could not start an operation, or could not keep its state. A fault of the web
-/// service is a [`Complaint`](super::Complaint) instead.
+/// Why the phone could not start an operation, or could not read or save its state. A fault of the
+/// web service is a [`Complaint`](super::Complaint) instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The archive is not one that phones accept.
+    /// Phones would not accept the archive.
     #[error("the archive is not valid: {}", one_line(.0))]
     Archive(#[source] Findings),
-    /// The pass has no web service or no token, so there is nothing to ask for.
+    /// The pass has no web service or no authentication token, so it can't be updated.
     #[error("the pass has no web service, so phones never update it")]
     NoWebService,
     /// The web service URL cannot be used.
@@ -21,13 +21,13 @@ pub enum Error {
     ServiceUrl {
         /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the URL.
         problem: &'static str,
     },
     /// The pass is not on the phone.
     #[error("the phone does not hold {0}")]
     NotHeld(PassId),
-    /// The system has no random numbers.
+    /// The system can't provide random numbers.
     #[error("no random numbers from the system")]
     Random(#[source] getrandom::Error),
     /// The state file cannot be read or written.
@@ -37,7 +37,7 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The state file was not written by this phone.
@@ -58,7 +58,7 @@ pub(super) fn service_url(url: &str) -> Result<ServiceUrl, Error> {
     })
 }
 
-/// The first line of a text, or all lines joined.
+/// Joins the lines of a text.
 pub(crate) fn one_line(text: &impl ToString) -> String {
     text.to_string()
         .lines()

@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Phone {
-    /// Fetches all pending passes of a type if their dates changed: first those just listed, then
-    /// the older ones.
+    /// Fetches all pending passes of a type, if their dates changed. The passes just listed come
+    /// first.
     pub(super) async fn fetch_pending(
         &mut self,
         service: &ServiceUrl,
@@ -31,14 +31,15 @@ impl Phone {
         Ok(())
     }
 
-    /// The pending passes of a type: those in `listed` in that order, then the others.
+    /// Returns the pending passes of a type: first the passes in `listed`, in that order, then the
+    /// others.
     pub(super) fn pending(
         &self,
         url: &str,
         type_id: &TypeIdentifier,
         listed: &[PassId],
     ) -> Vec<PassId> {
-        // The list comes from the service and may be long.
+        // A map, because the service may send a list of any length.
         let places: HashMap<&PassId, usize> = listed.iter().zip(0..).collect();
         let is_pending =
             |held: &&HeldPass| held.fetch_pending && held.url == url && held.type_id == *type_id;
@@ -48,7 +49,7 @@ impl Phone {
         pending
     }
 
-    /// Fetches a pass. With `conditional`, the request carries the date of the last fetch.
+    /// Fetches a pass. If `conditional` is true, the request contains the date of the last fetch.
     pub(super) async fn fetch(
         &mut self,
         service: &ServiceUrl,
@@ -92,7 +93,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Accepts the archive sent for `held` if it is valid and the right one.
+    /// Accepts the archive that was sent for `held`, if it is valid and belongs to that pass.
     fn receive(
         &mut self,
         held: &HeldPass,
@@ -163,7 +164,9 @@ impl Phone {
             ),
             Some(date) if !is_imf_fixdate(date) => {
                 complain(
-                    &format!("the last-modified header ({date}) is not a date as HTTP wants it"),
+                    &format!(
+                        "the last-modified header ({date}) is not a date in the format of HTTP"
+                    ),
                     false,
                 );
             }
@@ -190,7 +193,8 @@ impl Phone {
         if let Some(held) = self.state.find_mut(pass) {
             held.last_modified = last_modified;
             held.digest = read.digest;
-            // An update may take the web service away. Unregistering still needs the token.
+            // The new version may have no web service and no token. Unregistering still needs the
+            // old token.
             if let Some(token) = read.auth_token {
                 held.auth_token = token;
             }

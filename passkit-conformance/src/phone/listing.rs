@@ -16,9 +16,9 @@ use crate::{
 };
 
 impl Phone {
-    /// Asks what changed, keeps the new tag, and marks each listed pass as to be fetched. Returns
-    /// the serial numbers as listed, or `None` if the answer could not be read; the old tag then
-    /// stays.
+    /// Asks for the list, stores the new tag, and makes the fetch of each listed pass pending.
+    /// Returns the listed serial numbers. If the answer could not be read, returns `None` and keeps
+    /// the old tag.
     pub(super) async fn list_changes(
         &mut self,
         service: &ServiceUrl,
@@ -45,7 +45,7 @@ impl Phone {
         match response.status.as_u16() {
             204 => return Ok(Some(Vec::new())),
             200 => {}
-            // Also a 401, because this call has no token that could be wrong.
+            // A 401 gets the same complaint, because this call has no token that could be wrong.
             status => {
                 let reason = format!("Unexpected response code {status}");
                 outcome.complaints.push(task.error(url, &reason, true));
@@ -92,8 +92,8 @@ impl Phone {
         Ok(Some(answer.serials))
     }
 
-    /// Marks each listed pass as to be fetched, and complains about those that the phone does not
-    /// have. The list comes from the service and may be long, so it is gone through once.
+    /// Makes the fetch of each listed pass pending, and complains about passes that the phone does
+    /// not have. The work is linear, because the service may send a list of any length.
     fn mark_listed(
         &mut self,
         url: &str,
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Work that is not linear would not end while anyone waits for it.
+    /// With quadratic work, this test would practically never end.
     #[tokio::test]
     async fn a_list_of_half_a_million_serial_numbers_costs_linear_work() {
         const LISTED: usize = 500_000;

@@ -1,8 +1,8 @@
-//! A virtual phone. It behaves towards a web service as an iPhone does, checks what it is served,
-//! and complains in the words of a real one.
+//! A virtual phone. It sends a web service the requests of an iPhone, checks the answers, and
+//! complains in the words of a real phone.
 //!
 //! A [`Phone`] has a [`State`], which is what a phone remembers, and a [`Client`](crate::Client),
-//! which has the connections. Keep the state in a file. Four operations make requests:
+//! which sends requests. Save the state in a file between runs. Four operations make requests:
 //!
 //! | operation | on a real phone | requests |
 //! | --- | --- | --- |
@@ -11,17 +11,16 @@
 //! | [`Phone::refresh`] | the user pulls the back of a pass down | fetch, if changed |
 //! | [`Phone::remove`] | the user deletes a pass | unregister |
 //!
-//! These rules hold as on a real phone:
-//! * The update tag and `Last-Modified` are strings. The phone keeps them and sends them back byte
-//!   for byte.
-//! * The tag is kept as soon as a list answer is read. A fetch that fails stays pending, and the
-//!   next [`Phone::sync`] tries it again.
-//! * A device identifier and a tag belong to one web service URL and one type.
+//! As on a real phone, these rules apply:
+//! * The update tag and `Last-Modified` are strings. The phone sends them back byte for byte.
+//! * The phone stores the new tag as soon as it has read a list answer. If a fetch fails, it stays
+//!   pending, and the next [`Phone::sync`] tries it again.
+//! * The phone has a separate device identifier and tag for each web service URL and type.
 //! * No request is repeated within an operation.
 //!
-//! A fault of the service is no error. It is a [`Complaint`] in the [`Outcome`]. Those that a real
-//! phone would log are posted to `/v1/log` at the end of the operation. An observer sees each
-//! request and its answer as an [`Exchange`](crate::Exchange), which has no secret in it.
+//! A fault of the service is not an error, but a [`Complaint`] in the [`Outcome`]. At the end of an
+//! operation, the phone posts the complaints that a real phone would log to `/v1/log`. An observer
+//! sees each request and its answer as an [`Exchange`](crate::Exchange), without secrets.
 //!
 //! ```no_run
 //! use passkit_conformance::{Client, phone::{Phone, State}};
@@ -39,7 +38,7 @@
 //! # }
 //! ```
 //!
-//! Where the behaviour of real phones is not documented, this one does what real phones were
+//! Where Apple does not document the behaviour of phones, this phone does what real phones were
 //! observed to do.
 
 mod archive;

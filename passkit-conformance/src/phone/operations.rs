@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Client, Exchange, message::Response, secrets::Secrets, service_url::ServiceUrl};
 
-/// A phone; see [the module](super).
+/// A virtual phone. See [the module](super).
 pub struct Phone {
     pub(super) state: State,
     pub(super) rules: Rules,
@@ -21,7 +21,7 @@ pub struct Phone {
     observer: Box<dyn FnMut(&Exchange) + Send>,
 }
 
-/// What an operation did. All went well if it has no [`complaints`](Self::complaints).
+/// The results of an operation. If there are no [`complaints`](Self::complaints), all went well.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -31,7 +31,7 @@ pub struct Outcome {
     pub listed: Vec<PassId>,
     /// The passes that were fetched and have new content.
     pub updated: Vec<PassId>,
-    /// The passes that were requested and have not changed.
+    /// The passes that were requested and had not changed.
     pub unchanged: Vec<PassId>,
     /// The passes whose registration the service removed.
     pub unregistered: Vec<PassId>,
@@ -48,8 +48,8 @@ impl fmt::Debug for Phone {
 }
 
 impl Phone {
-    /// A phone that remembers `state` and sends through `client`. It accepts only signed passes and
-    /// https.
+    /// Makes a phone with this state, which sends its requests through `client`. The phone accepts
+    /// only signed passes with `https` URLs.
     #[must_use]
     pub fn new(state: State, client: Client) -> Self {
         Self {
@@ -60,29 +60,29 @@ impl Phone {
         }
     }
 
-    /// Accepts archives by other rules, such as unsigned ones while a service is being developed.
+    /// Sets the rules for archives. For example, a service in development may serve unsigned
+    /// archives.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
 
-    /// Shows every exchange to `observer` as soon as its answer arrives. Replaces the previous
-    /// observer.
+    /// Calls `observer` with every exchange when it is over. Replaces the previous observer.
     pub fn observe(&mut self, observer: impl FnMut(&Exchange) + Send + 'static) {
         self.observer = Box::new(observer);
     }
 
-    /// What the phone remembers now. Save it after each operation, also after a failed one.
+    /// What the phone remembers now. Save it after each operation, even if the operation failed.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The same, for changes.
+    /// Gives write access to what the phone remembers.
     pub fn state_mut(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// Ends the phone and returns what it remembers.
+    /// Consumes the phone and returns its state.
     #[must_use]
     pub fn into_state(self) -> State {
         self.state
@@ -94,18 +94,18 @@ impl Phone {
         self.state.passes()
     }
 
-    /// Adds a pass: registers, lists what changed, and fetches that. If the phone had a tag
-    /// already, it fetches the new pass in any case, because the list may not name it.
+    /// Adds a pass: registers, asks for the list, and fetches the listed passes. If the phone
+    /// already had a tag, it also fetches the new pass, because the list may not name it.
     ///
-    /// `url` permanently replaces the pass's own web service URL. A pass that is registered already
-    /// is not registered again. It is replaced and fetched whatever its date, as when a user opens
-    /// a newer file.
+    /// `url` permanently replaces the web service URL in the pass. A pass that is already
+    /// registered is not registered again. The phone replaces it and fetches it without a date, as
+    /// if a user had opened a newer file.
     ///
     /// # Errors
     ///
-    /// If the archive or the URL is not valid; the phone is then unchanged. A refusal of the
-    /// service is a [`Complaint`]; the pass stays on the phone, and [`sync`](Self::sync) tries
-    /// again.
+    /// Fails if the archive or the URL is not valid. The phone is then unchanged. If the service
+    /// refuses the registration, that is a [`Complaint`]. The pass stays on the phone, and
+    /// [`sync`](Self::sync) tries again.
     pub async fn add(&mut self, archive: &[u8], url: Option<&str>) -> Result<Outcome, Error> {
         let read = archive::read(archive, self.rules).map_err(Error::Archive)?;
         let url = url.map(str::to_owned).or(read.web_service_url);
@@ -134,7 +134,7 @@ impl Phone {
                 .await?;
             if !had_tag && listed.is_some_and(|listed| !listed.contains(&pass.serial)) {
                 let text = format!(
-                    "the list without a tag omits '{}', just registered",
+                    "the list without a tag omits '{}', which was just registered",
                     pass.serial
                 );
                 outcome.complaints.push(service_error(
@@ -152,13 +152,13 @@ impl Phone {
         Ok(outcome)
     }
 
-    /// Does what a push makes a phone do, for each service and type: lists what changed, fetches
-    /// the listed passes whose date changed, then the other pending ones. Passes whose registration
-    /// failed are registered first.
+    /// Does what a phone does after a push. First registers the passes whose registration failed.
+    /// Then, for each service and type, asks for the list and fetches the listed passes, then the
+    /// other pending passes. Each fetch is conditional on the date.
     ///
     /// # Errors
     ///
-    /// If the system has no random numbers.
+    /// Fails if the system has no random numbers.
     pub async fn sync(&mut self) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         for held in self.state.passes.clone() {
@@ -186,11 +186,11 @@ impl Phone {
         Ok(outcome)
     }
 
-    /// Fetches one pass if its date changed. Makes no other request.
+    /// Fetches one pass if its date changed. Sends no other request, except to the log.
     ///
     /// # Errors
     ///
-    /// If the pass is not on the phone.
+    /// Fails if the pass is not on the phone.
     pub async fn refresh(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let url = self.held(pass)?.url.clone();
         let mut outcome = Outcome::default();
@@ -200,12 +200,12 @@ impl Phone {
         Ok(outcome)
     }
 
-    /// Unregisters a pass and removes it, whatever the service answers. The phone keeps what it
-    /// knows about the service, including its tag.
+    /// Unregisters a pass and removes it from the phone, even if the service refuses. The phone
+    /// keeps its device identifier and tag for the service.
     ///
     /// # Errors
     ///
-    /// If the pass is not on the phone.
+    /// Fails if the pass is not on the phone.
     pub async fn remove(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let held = self.held(pass)?.clone();
         let url = &held.url;
@@ -266,7 +266,7 @@ impl Phone {
                 200 | 201 => {
                     if let Some(held) = self.state.find_mut(pass) {
                         held.registered = true;
-                        // The list for an older tag may not name the pass.
+                        // The list for the old tag may not name the pass.
                         held.fetch_pending |= had_tag;
                     }
                     outcome.registered.push(pass.clone());
@@ -280,8 +280,8 @@ impl Phone {
         Ok(false)
     }
 
-    /// Posts the complaints that a real phone would log, in one call for each service. A failure of
-    /// this call is not posted.
+    /// Posts the complaints that a real phone would log, in one call for each service. If that call
+    /// fails, the failure is not posted.
     async fn post_log(&mut self, outcome: &mut Outcome) {
         let mut urls: Vec<String> = outcome
             .complaints
@@ -318,8 +318,10 @@ impl Phone {
                 && response.status != 200
             {
                 let status = response.status.as_u16();
-                let text =
-                    format!("the log answers {status}; a phone repeats what is not answered 200");
+                let text = format!(
+                    "the log answers {status}; a phone repeats its messages until the \
+                     answer is 200"
+                );
                 let (pass, log_text) = (None, String::new());
                 outcome.complaints.push(Complaint {
                     url,
@@ -341,7 +343,7 @@ impl Phone {
         secrets
     }
 
-    /// Makes a call, and shows it to the observer.
+    /// Sends a call, and shows the exchange to the observer.
     pub(super) async fn send(&mut self, call: PhoneRequest<'_>) -> Result<Response, String> {
         let PhoneRequest {
             method,
@@ -369,7 +371,7 @@ pub(super) struct PhoneRequest<'a> {
     pub(super) url: String,
     pub(super) auth: Option<(Kind, &'a AuthToken)>,
     pub(super) if_modified_since: Option<&'a str>,
-    /// JSON.
+    /// The body, as JSON.
     pub(super) body: Option<String>,
     pub(super) secrets: Secrets,
 }
@@ -404,7 +406,7 @@ fn request(
     request.body(Full::new(Bytes::from(body.unwrap_or_default().to_owned())))
 }
 
-/// Why a status is none of those documented for a call with a token.
+/// The reason in a complaint about the status of a call with an authentication token.
 pub(super) fn status_reason(status: u16) -> String {
     match status {
         401 => "Authentication failure".into(),

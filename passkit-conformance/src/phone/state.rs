@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::random_hex;
 
-/// What a phone remembers. Its serialised form holds secrets in clear text; its `Debug` shows none.
+/// What a phone remembers. Its serialised form contains secrets in clear text. Its `Debug` output
+/// does not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
@@ -25,7 +26,7 @@ pub struct State {
     pub(super) passes: Vec<HeldPass>,
 }
 
-/// What a phone keeps for a type of passes at a web service.
+/// What a phone remembers about one type of passes at one web service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Service {
@@ -57,14 +58,13 @@ pub struct HeldPass {
 }
 
 impl State {
-    /// A new phone: a random push token, no passes.
+    /// Makes a new phone with a random push token and no passes.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// Fails if the system has no random numbers.
     pub fn new() -> Result<Self, Error> {
         let push_token = loop {
-            // Hexadecimal digits are always a valid push token, so the loop ends in its first
-            // round.
+            // Hexadecimal digits are always a valid push token, so the loop runs once.
             if let Ok(token) = PushToken::new(&random_hex::<32>().map_err(Error::Random)?) {
                 break token;
             }
@@ -82,13 +82,12 @@ impl State {
         &self.push_token
     }
 
-    /// Gives the phone another push token. Registrations keep the old one until the phone registers
-    /// again.
+    /// Gives the phone another push token. The service learns of it when the phone registers again.
     pub fn set_push_token(&mut self, push_token: PushToken) {
         self.push_token = push_token;
     }
 
-    /// What is kept for each web service and type.
+    /// What the phone remembers about each web service and type.
     #[must_use]
     pub fn services(&self) -> &[Service] {
         &self.services
@@ -104,7 +103,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or is not a state.
+    /// Fails if the file can't be read or does not contain a state.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
         serde_json::from_slice(&text).map_err(|error| Error::StateFormat {
@@ -113,12 +112,12 @@ impl State {
         })
     }
 
-    /// Writes the state as JSON that only its owner can read. It replaces an existing file in one
-    /// step, so that a crash leaves the old or the new state.
+    /// Writes the state as JSON into a file that only its owner can read. An existing file is
+    /// replaced in one step, so after a crash the file has the old or the new state.
     ///
     /// # Errors
     ///
-    /// If the file, or a temporary one beside it, cannot be written.
+    /// Fails if the file, or a temporary file in the same folder, can't be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let wrong = |source| file_error("write", path, source);
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
@@ -126,7 +125,7 @@ impl State {
         let beside = beside(path).map_err(wrong)?;
         let written = write_new(&beside, &text).and_then(|()| fs::rename(&beside, path));
         written.map_err(|source| {
-            // The new state is lost anyway, and a left-over file does less harm.
+            // If the temporary file can't be removed, the write error is still the one to report.
             let _ = fs::remove_file(&beside);
             wrong(source)
         })
@@ -140,8 +139,8 @@ impl State {
         self.passes.iter_mut().find(|held| held.is(pass))
     }
 
-    /// The service of `pass`'s type at `url`. A missing one is made with a new device identifier
-    /// and no tag.
+    /// Returns the service of the type at `url`. If there is none, makes one with a new device
+    /// identifier and no tag.
     pub(super) fn service(
         &mut self,
         url: &str,
@@ -155,8 +154,7 @@ impl State {
             Some(at) => at,
             None => {
                 let device = loop {
-                    // Hexadecimal digits are always a valid identifier, so the loop ends in its
-                    // first round.
+                    // Hexadecimal digits are always a valid identifier, so the loop runs once.
                     if let Ok(device) =
                         DeviceIdentifier::new(&random_hex::<16>().map_err(Error::Random)?)
                     {
@@ -222,7 +220,7 @@ impl HeldPass {
         self.serial == pass.serial && self.type_id == pass.type_id
     }
 
-    /// Type and serial number.
+    /// The type and serial number.
     #[must_use]
     pub fn id(&self) -> PassId {
         PassId {
@@ -231,7 +229,7 @@ impl HeldPass {
         }
     }
 
-    /// The token that the pass shares with its web service.
+    /// The authentication token of the pass.
     #[must_use]
     pub fn auth_token(&self) -> &AuthToken {
         &self.auth_token
@@ -243,25 +241,25 @@ impl HeldPass {
         &self.url
     }
 
-    /// `Last-Modified` of the last fetch, byte for byte.
+    /// The `Last-Modified` of the last fetch, byte for byte.
     #[must_use]
     pub fn last_modified(&self) -> Option<&str> {
         self.last_modified.as_deref()
     }
 
-    /// Whether the service accepted the registration.
+    /// Returns whether the service accepted the registration.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.registered
     }
 
-    /// The digest of the content that the phone shows, in hexadecimal. Equal for equal content.
+    /// The digest of the content on the phone, in hexadecimal. Equal content has equal digests.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Whether the phone still has to fetch an announced change.
+    /// Returns whether the phone still has to fetch a change.
     #[must_use]
     pub fn is_fetch_pending(&self) -> bool {
         self.fetch_pending
@@ -276,7 +274,7 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
     }
 }
 
-/// A file name in the same folder that no other process uses.
+/// Makes a random file name in the same folder.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path
         .file_name()
@@ -357,7 +355,7 @@ mod tests {
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             1,
-            "no file is left beside it"
+            "no other file is left in the folder"
         );
         let shown = format!("{state:?}");
         for secret in [

@@ -1,4 +1,4 @@
-//! Reports to read: one page that needs no other file.
+//! Reports as an HTML page that needs no other file.
 
 use std::{fmt::Write as _, time::Duration, time::SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{Outcome, Rule, Violation};
 const PAGE: &str = include_str!("page.html");
 
 impl Report {
-    /// The report as a complete HTML page. `tested` names what was tested, such as a URL.
+    /// Returns the report as a complete HTML page. `tested` names what was tested, such as a URL.
     #[must_use]
     pub fn html(&self, tested: &str) -> String {
         filled(PAGE, |name| match name {
@@ -74,7 +74,8 @@ impl Report {
         }
     }
 
-    /// What to fix: each broken rule with the cases that found it, the most broken first.
+    /// Lists each broken rule with the cases that found it. The rule with the most cases comes
+    /// first.
     fn broken_rules(&self) -> String {
         let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
         for (result, violation) in self
@@ -105,7 +106,7 @@ impl Report {
         )
     }
 
-    /// The cases that have a reason, grouped by reason.
+    /// Lists the cases for which `reason_of` returns a reason, grouped by reason.
     fn reasons(&self, heading: &str, reason_of: impl Fn(&Outcome) -> Option<&String>) -> String {
         let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
         for result in &self.results {
@@ -304,7 +305,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A template with each `{{name}}` replaced. Values are not replaced again.
+/// Replaces each `{{name}}` in a template. A `{{name}}` within a value is not replaced.
 fn filled(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut parts = template.split("{{");
     let mut page = parts.next().unwrap_or_default().to_owned();

@@ -23,9 +23,8 @@ struct Line<'a> {
 }
 
 impl Report {
-    /// The report as JSON: `{"summary": {"pass", "fail", "skip", "error"}, "cases": [{"id",
-    /// "level", "outcome", "rules", "message", "seconds"}]}`. A case that failed also has
-    /// `broken_rule`.
+    /// Returns the report as JSON: `{"summary": {"pass", "fail", "skip", "error"}, "cases": [{"id",
+    /// "level", "outcome", "rules", "message", "seconds"}]}`. A failed case also has `broken_rule`.
     #[must_use]
     pub fn json(&self) -> String {
         let line = |result: &'_ super::CaseReport| Line {
@@ -41,7 +40,7 @@ impl Report {
             summary: self.counts(),
             cases: self.results.iter().map(line).collect(),
         };
-        // This cannot fail: the value has no maps and no foreign types.
+        // This can't fail, because all keys are strings and all values are plain.
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
 }

@@ -6,7 +6,7 @@ use super::{CaseReport, Counts, Report};
 use crate::Outcome;
 
 impl Report {
-    /// The report in the XML of JUnit: a test suite for each endpoint.
+    /// Returns the report as JUnit XML, with a test suite for each endpoint.
     #[must_use]
     pub fn junit(&self) -> String {
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -69,7 +69,8 @@ fn test_case(xml: &mut String, result: &CaseReport) {
     };
 }
 
-/// Removes characters that XML does not allow, and keeps line breaks in attributes.
+/// Escapes a text for XML. Removes characters that XML does not allow, and preserves line breaks in
+/// attributes.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

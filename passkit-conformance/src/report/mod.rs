@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use crate::{Case, Exchange, Outcome, Violation};
 
-/// The results of some cases. `Display` gives a line for each, failures in full, and a summary.
+/// The results of some cases. `Display` writes each failure in full, one line for each other case,
+/// and a summary.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
     /// All results, in the order in which the cases ran.
     pub results: Vec<CaseReport>,
-    /// The index of the first case that was not run, and the reason, if the run ended early.
+    /// If the run ended early, the index of the first case that was not run, and the reason.
     stopped: Option<(usize, String)>,
 }
 
-/// The result of one case. `Display` gives a line, and more if the case did not pass.
+/// The result of one case. `Display` writes a failure in full, and any other result in one line.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -27,9 +28,10 @@ pub struct CaseReport {
     pub case: Case,
     /// The result.
     pub outcome: Outcome,
-    /// How long it took.
+    /// How long the case took.
     pub elapsed: Duration,
-    /// The requests to a web service and its answers, without secrets. Empty for a store.
+    /// The requests to a web service and its answers, without secrets. Empty for the case of a
+    /// store.
     pub transcript: Vec<Exchange>,
 }
 
@@ -48,13 +50,13 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All of them.
+    /// The number of all cases.
     #[must_use]
     pub const fn total(self) -> usize {
         self.pass + self.fail + self.skip + self.error
     }
 
-    /// Adds one.
+    /// Counts one more case.
     pub fn add(&mut self, outcome: &Outcome) {
         *match outcome {
             Outcome::Pass => &mut self.pass,
@@ -66,7 +68,7 @@ impl Counts {
 }
 
 impl Report {
-    /// A report of cases that could not be run, for this reason.
+    /// Makes a report of cases that could not be run. `reason` says why.
     #[must_use]
     pub fn not_run(cases: impl IntoIterator<Item = Case>, reason: &str) -> Self {
         let mut report = Self::default();
@@ -74,7 +76,7 @@ impl Report {
         report
     }
 
-    /// Adds cases that are not run, for this reason.
+    /// Adds cases that were not run. `reason` says why.
     pub(crate) fn stop(&mut self, cases: impl IntoIterator<Item = Case>, reason: &str) {
         self.stopped = Some((self.results.len(), reason.to_owned()));
         self.results
@@ -86,8 +88,8 @@ impl Report {
             }));
     }
 
-    /// Why the last cases were not run, if the run ended early. Each of them is an error with this
-    /// reason.
+    /// Why the run ended early, or `None` if it did not. Each case that was not run is an error
+    /// with this reason.
     #[must_use]
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_ref().map(|(_, reason)| reason.as_str())
@@ -103,7 +105,7 @@ impl Report {
         counts
     }
 
-    /// Whether every case passed or was skipped.
+    /// Returns whether every case passed or was skipped.
     #[must_use]
     pub fn is_passed(&self) -> bool {
         let counts = self.counts();
@@ -114,12 +116,13 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// With the full report if a case failed or could not be completed.
+    /// Panics with the full report if a case failed or could not be completed.
     pub fn assert_passed(&self) {
         assert!(self.is_passed(), "not all cases pass\n{self}");
     }
 
-    /// The results grouped by the part of their id before the slash, in order of first appearance.
+    /// Groups the results by the part of their id before the slash, in the order of first
+    /// appearance.
     fn endpoints(&self) -> Vec<(&'static str, Vec<&CaseReport>)> {
         let mut endpoints: Vec<(&str, Vec<&CaseReport>)> = Vec::new();
         for result in &self.results {
@@ -134,7 +137,7 @@ impl Report {
 }
 
 impl CaseReport {
-    /// The result in one or a few lines, for a program to keep. Empty if the case passed.
+    /// The result in a few lines, for JSON and JUnit. Empty if the case passed.
     fn message(&self) -> String {
         match &self.outcome {
             Outcome::Pass => String::new(),
@@ -168,7 +171,7 @@ impl Outcome {
 }
 
 impl Case {
-    /// What the case is about: the part of the id before the slash.
+    /// The group of the case: the part of the id before the slash, such as `register` or `queue`.
     #[must_use]
     pub fn endpoint(&self) -> &'static str {
         self.id
@@ -179,7 +182,7 @@ impl Case {
 
 #[cfg(test)]
 pub(crate) mod samples {
-    //! A report full of texts that could break its format, because a service may send any text.
+    //! A report with texts that could break its format, because a service may send any text.
 
     use std::time::Duration;
 

@@ -31,7 +31,7 @@ impl fmt::Display for Report {
 }
 
 impl CaseReport {
-    /// The line of the case, with the reason if it was not completed.
+    /// The line of the case. Says why if the case was skipped or not completed.
     pub(crate) fn line(&self) -> String {
         let word = match self.outcome {
             Outcome::Pass => "pass",
@@ -56,7 +56,7 @@ impl CaseReport {
         line
     }
 
-    /// Everything that helps to fix a failure. `None` if the case did not fail.
+    /// All details of a failure, or `None` if the case did not fail.
     pub(crate) fn failure(&self) -> Option<String> {
         self.violation().map(|violation| self.explained(violation))
     }
@@ -117,7 +117,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Removes characters that could move a terminal's cursor.
+/// Replaces characters that could move a terminal's cursor.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -130,7 +130,7 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Wraps a text, and indents the lines after the first to the right of the labels.
+/// Wraps a text. All lines but the first are indented to the right of the labels.
 fn wrapped(text: &str) -> String {
     let mut lines = Vec::new();
     for paragraph in text.lines() {

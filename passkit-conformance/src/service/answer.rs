@@ -8,13 +8,13 @@ use crate::{
     wire::{ListAnswer, is_imf_fixdate, media_type_remark, shortened},
 };
 
-/// An answer of the service, with the checks that apply to any answer.
+/// An answer of the service, with checks for any kind of answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     method: Method,
     response: Response,
     secrets: Secrets,
-    /// What was asked, for cases that ask several things.
+    /// A description of the request, for cases that send several requests.
     about: String,
 }
 
@@ -36,7 +36,7 @@ impl Answer {
         }
     }
 
-    /// Adds what was asked, for violations.
+    /// Adds a description of the request, which violations show.
     pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
         self.about = what.into();
         self
@@ -46,7 +46,7 @@ impl Answer {
         self.response.status.as_u16()
     }
 
-    /// The value of a header. Violations show it unless the caller hides it.
+    /// Returns the value of a header. Violations show it, unless the caller hides it.
     pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<String> {
         self.response
             .headers
@@ -58,7 +58,7 @@ impl Answer {
         &self.response.body
     }
 
-    /// A violation of `rule`. Secrets are removed from what happened, and long texts are cut.
+    /// Makes a violation of `rule`. Secrets are removed from `actual`, and long texts are cut.
     pub(crate) fn violation(
         &self,
         rule: Rule,
@@ -69,13 +69,13 @@ impl Answer {
             (expected, "") => expected,
             (expected, about) => format!("{expected} in answer to {about}"),
         };
-        // Hidden first, because a cut secret would not be found.
+        // Secrets are hidden before the cut, because a cut secret would not be found.
         let actual = shortened(self.secrets.hide(actual.as_ref()));
         Violation::new(rule, shortened(expected), actual).into()
     }
 
-    /// Expects a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`]. A body with 204 or
-    /// 304, or a wrong challenge with 401, breaks its own rule.
+    /// Expects a status, under `rule`. Three faults break their own rules instead: a redirect
+    /// ([`Rule::HTTP_5`]), a body with 204 or 304, and a wrong challenge with 401.
     pub(crate) fn is(&self, status: u16, rule: Rule) -> CaseResult {
         self.is_one_of(&[status], rule)
     }
@@ -130,7 +130,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Expects a status from 400 to 499: the service refuses, and does not fail.
+    /// Expects a status from 400 to 499, which means that the service refuses the request and does
+    /// not fail.
     pub(crate) fn is_client_error(&self, rule: Rule) -> CaseResult {
         match self.status() {
             400..500 => Ok(()),
@@ -163,7 +164,7 @@ impl Answer {
         if list.serials.is_empty() {
             return Err(self.violation(
                 Rule::LIST_7,
-                "status 204 where there is nothing to list",
+                "status 204 if there is nothing to list",
                 shown,
             ));
         }
@@ -178,7 +179,7 @@ impl Answer {
         })
     }
 
-    /// Expects one of several media types, the best one first.
+    /// Expects one of several media types. The first one is the best.
     pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> CaseResult {
         match media_type_remark(&self.response.headers, expected) {
             None => Ok(()),
@@ -199,7 +200,7 @@ impl Answer {
         self.last_modified()
     }
 
-    /// Expects a `Last-Modified` that phones can send back.
+    /// Expects a `Last-Modified` in the form that HTTP prescribes, and returns it.
     pub(crate) fn last_modified(&self) -> Result<String, Stop> {
         let Some(date) = self.header(header::LAST_MODIFIED) else {
             return Err(self.violation(Rule::GET_1, "a Last-Modified header", "none"));

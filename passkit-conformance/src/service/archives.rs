@@ -1,4 +1,4 @@
-//! The content of the archive, if the kit can read it.
+//! Cases about the content of the archive. They need an archive that the kit can read.
 
 use passkit_archive::{Archive, Report, Rules};
 
@@ -11,22 +11,22 @@ catalogue! {
         "The phone drops the pass and reports it to the log, or shows a stranger's pass.";
     "get/holds-its-token" Pass Must [AUTH_6] holds_its_token,
         "A pass is fetched. Its authenticationToken must be the one that opened it.",
-        "The phone takes the new token and is refused with it: the pass is never updated again.";
+        "The phone uses the new token from now on, and is refused: the pass is never updated again.";
     "get/unchanged-pass-is-the-same" Pass Must [GET_6] unchanged_pass_is_the_same,
         "A pass is fetched twice without a change in between. Both archives must have the same files.",
-        "The phone takes each fetch for an update, and reports that its date was ignored.";
+        "The phone treats each fetch as an update, and reports that its date was ignored.";
     "get/changed-pass-has-new-content" Pass Should [CON_1] changed_pass_has_new_content,
         "A pass is fetched, changed, and fetched again. The two archives must have different files.",
-        "The phone fetches an update that is not there. It keeps old content, which now has the new date.";
+        "The phone fetches the update, but gets the old content with the new date. It does not ask again.";
     "get/is-a-signed-archive" Pass Advisory [ARCHIVE] is_a_signed_archive,
-        "A pass is fetched and checked as a phone does: files, manifest, signature.",
-        "The phone rejects the pass and keeps the old one. The case suits services that sign with real certificates.";
+        "A pass is fetched. Its files, manifest and signature are checked as on a phone.",
+        "The phone rejects the pass and keeps the old one. The case is for services that sign with real certificates.";
     "orders/is-the-order-asked-for" Order Must [GET_7 ORD_1] is_the_pass_asked_for,
         "Two orders of a type are fetched. Their archives must hold the right type and identifier.",
         "The phone drops the order, or shows a stranger's order.";
 }
 
-/// These cases check neither the signature nor what phones refuse. Another case does.
+/// Only one case checks the signature and all that phones refuse. The others use these rules.
 const LENIENT: Rules = Rules::development();
 
 async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
@@ -35,13 +35,13 @@ async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
     Ok(answer)
 }
 
-/// The archive in an answer, or `None` if it can't be read.
+/// Returns the archive in an answer, or `None` if it can't be read.
 pub(super) fn readable(answer: &Answer) -> Option<Archive> {
     Report::of(answer.body(), LENIENT).archive
 }
 
-/// The archive in an answer. If it can't be read, the case is skipped, because a service may serve
-/// anything in its tests.
+/// Returns the archive in an answer. If it is not an archive, the case is skipped: a service under
+/// test may serve placeholders.
 fn read(answer: &Answer) -> Result<Archive, Stop> {
     let report = Report::of(answer.body(), LENIENT);
     report.archive.ok_or_else(|| {
@@ -73,7 +73,7 @@ async fn holds_its_token(session: &Session) -> CaseResult {
     };
     Err(answer.violation(
         Rule::AUTH_6,
-        "the authenticationToken by which the pass was fetched",
+        "the authenticationToken with which the pass was fetched",
         found,
     ))
 }
@@ -85,7 +85,7 @@ async fn unchanged_pass_is_the_same(session: &Session) -> CaseResult {
     if read(&answer)?.content_digest == first.content_digest {
         return Ok(());
     }
-    let expected = "the same files in the archive as a moment ago: nothing was changed";
+    let expected = "the same files as in the archive before, because the pass did not change";
     Err(answer.violation(
         Rule::GET_6,
         expected,
@@ -114,7 +114,7 @@ async fn is_a_signed_archive(session: &Session) -> CaseResult {
     let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
     Err(answer.violation(
         Rule::ARCHIVE,
-        "an archive as phones take it",
+        "an archive that phones accept",
         findings.join("; "),
     ))
 }

@@ -22,17 +22,17 @@ pub struct ServiceCase {
 }
 
 impl ServiceCase {
-    /// Runs the case, and removes the registrations that it left.
+    /// Runs the case, then removes its registrations.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Panics outside a Tokio runtime with time enabled.
     pub async fn run(&self, target: &Target) -> CaseReport {
         self.run_until(target, pin!(pending())).await.0
     }
 
-    /// The same, until `stop` is ready. The case then ends with an error, and the second value is
-    /// true.
+    /// Runs the case until it ends or `stop` is ready. If `stop` is ready first, the result is an
+    /// error, and the second value is true.
     pub(super) async fn run_until(
         &self,
         target: &Target,
@@ -62,7 +62,8 @@ impl ServiceCase {
     }
 }
 
-/// Makes a module's list of cases: id, kind, level, rules, function, steps, consequence.
+/// Defines the `CASES` of a module. Each entry has an id, kind, level, rules, function, steps and
+/// consequence.
 macro_rules! catalogue {
     ($($id:literal $kind:ident $level:ident [$($rule:ident)+] $function:ident, $steps:literal, $consequence:literal;)+) => {
         pub(super) const CASES: &[crate::service::case::ServiceCase] = &[

@@ -1,4 +1,4 @@
-//! Ways to change a pass, or to save it unchanged: a command or a request from the target file.
+//! Ways to change a pass, or to save it unchanged: the commands and URLs in a target file.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,10 +23,10 @@ use crate::{
     service_url::{ServiceUrl, encoded},
 };
 
-/// How long a change may take.
+/// The longest time for a change.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long to wait for the end of a command's output. A process that the command left running may
-/// hold it open.
+/// How long to wait for the rest of the output after a command ended. There may be no end, because
+/// a process that the command left running may still have the output open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A way to change a pass, or to save it unchanged.
@@ -54,8 +54,8 @@ pub(super) struct ChangeCommand {
 }
 
 impl ChangeCommand {
-    /// The command in `text`, split into words as a shell does, and run in `folder` without a
-    /// shell. Its program is looked up in the folder first, then on the `PATH`.
+    /// Parses a command. `text` is split into words as in a shell, but no shell runs it. The
+    /// program is searched in `folder` first, then on the `PATH`. The command runs in `folder`.
     pub(super) fn new(text: &str, folder: &Path) -> Result<Self, String> {
         known_placeholders(text)?;
         let mut words = words(text)?.into_iter();
@@ -126,7 +126,8 @@ impl ChangeCommand {
     }
 }
 
-/// A command and all processes that it started. They are killed unless the command has ended.
+/// A command and all processes that it started. Dropping the group kills them. `None` after the
+/// command has ended.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -137,14 +138,14 @@ impl Drop for Group {
     }
 }
 
-/// The end of a command's output, however long it is.
+/// The last bytes of a command's output.
 #[derive(Default)]
 struct Tail(Vec<u8>);
 
 impl Tail {
     const LENGTH: usize = 4096;
 
-    /// Reads on. It does not end by itself.
+    /// Reads all output, then waits forever.
     async fn read(
         &mut self,
         from: Option<&mut (impl AsyncRead + Unpin)>,
@@ -214,7 +215,7 @@ impl ChangeUrl {
     }
 }
 
-/// Refuses a text in braces that looks like a placeholder but is not one.
+/// Returns an error for unknown placeholders.
 fn known_placeholders(text: &str) -> Result<(), String> {
     let inside = text
         .split('{')
@@ -232,8 +233,8 @@ fn known_placeholders(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Replaces `{type}` and `{serial}` in `text`. Values are not replaced again, because a serial
-/// number may contain either.
+/// Replaces `{type}` and `{serial}` in `text`. Values are not searched for placeholders, because a
+/// serial number may contain `{type}`.
 fn substituted(text: &str, pass: &PassId, written: impl Fn(&str) -> String) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -253,7 +254,8 @@ fn substituted(text: &str, pass: &PassId, written: impl Fn(&str) -> String) -> S
     result + rest
 }
 
-/// The words of a command. White space separates them, unless it is quoted or follows a backslash.
+/// Splits a command into words at white space, unless the white space is quoted or follows a
+/// backslash.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

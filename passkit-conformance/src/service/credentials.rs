@@ -1,4 +1,4 @@
-//! Which credentials open a pass, and which don't.
+//! Cases about the credentials of a pass.
 
 use http::{Method, header};
 
@@ -12,56 +12,57 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "auth/token-of-another-pass-is-401" Pass Must [AUTH_2] token_of_another_pass,
-        "Register, unregister and fetch a pass with the token of another pass of its type, then list.",
-        "A holder of one pass can read and unregister everybody's.";
+        "Register, unregister and fetch a pass with the token of another pass of its type, then ask for the list.",
+        "Anyone who has one pass can read and unregister the passes of everybody.";
     "auth/token-of-another-type-is-401" Pass Must [AUTH_2] token_of_another_type,
         "Register, unregister and fetch a pass with the token of a pass of another type, with the same serial number \
-        if there is one, then list.",
-        "A holder of one pass can read and unregister a pass of another type.";
+        if there is one. Then ask for the list.",
+        "Anyone who has one pass can read and unregister a pass of another type.";
     "auth/no-token-is-401" Pass Must [AUTH_3 HTTP_12] no_token_is_401,
-        "Register, unregister and fetch without Authorization, and with an empty token, then list.",
+        "Register, unregister and fetch without Authorization, and with an empty token. Then ask for the list.",
         "Anyone who knows or guesses a serial number can read the pass, and end its updates.";
     "auth/almost-the-token-is-401" Pass Must [AUTH_2] almost_the_token_is_401,
-        "Register, unregister and fetch with a shortened token, a lengthened token, and a token in other case, then \
-        list.",
-        "Tokens can be guessed bit by bit.";
+        "Register, unregister and fetch with a shortened token, a lengthened token, and a token whose letters have \
+        the other case. Then ask for the list.",
+        "A token can be guessed character by character.";
     "auth/wrong-scheme-is-401" Pass Should [AUTH_3 AUTH_1] wrong_scheme_is_401,
-        "Register, unregister and fetch with the right token under Bearer, under the scheme of orders, and without a \
-        scheme.",
-        "Credentials meant for other clients and proxies are accepted as a phone's.";
+        "Register, unregister and fetch with the right token, but with the scheme Bearer, with the scheme of orders, \
+        and without a scheme.",
+        "Credentials for other clients and proxies are accepted as if they came from a phone.";
     "auth/unknown-pass-is-not-served" Pass Must [AUTH_4] unknown_pass_is_not_served,
         "A serial number that does not exist is fetched with the token of another pass.",
-        "The phone does not understand another answer, and reports it to the log each time.";
+        "The phone understands no answer but 401, and reports the answer to the log each time.";
     "auth/unknown-and-wrong-look-alike" Pass Should [AUTH_4] unknown_and_wrong_look_alike,
         "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not. The \
-        answers must be alike.",
-        "Anyone can find out which serial numbers exist: how many passes there are, and sometimes whose.";
+        answers must be the same.",
+        "Anyone can find out which serial numbers exist, how many passes there are, and sometimes whose they are.";
     "auth/each-request-is-checked-alone" Pass Must [AUTH_3] each_request_is_checked_alone,
         "A pass is fetched with its token, then without one, then with a wrong one.",
         "Once a phone has fetched its pass, strangers get it too.";
     "auth/token-survives-a-change" Pass Must [AUTH_6] token_survives_a_change,
         "A pass is changed, and fetched with the token that it had before.",
-        "Copies of the pass that missed the update can never be updated again.";
+        "A phone that missed the update still has the old token, and can never update the pass again.";
     "auth/scheme-in-any-case" Pass Advisory [AUTH_1] scheme_in_any_case,
-        "A pass is fetched with the scheme in small letters, and with more spaces around the token.",
+        "A pass is fetched with the scheme in lower case and in upper case, and with extra spaces around the token.",
         "No phone sends this today. Other wallets may, because HTTP ignores the case of schemes.";
     "orders/token-of-another-order-is-401" Order Must [ORD_1 AUTH_2] token_of_another_pass,
-        "Register, unregister and fetch an order with the token of another order of its type, then list.",
-        "A holder of one order can read everybody's.";
+        "Register, unregister and fetch an order with the token of another order of its type. Then ask for the list.",
+        "Anyone who has one order can read the orders of everybody.";
     "orders/no-token-is-401" Order Must [ORD_1 AUTH_3] no_token_is_401,
-        "Register, unregister and fetch an order without Authorization, and with an empty token, then list.",
+        "Register, unregister and fetch an order without Authorization, and with an empty token. Then ask for the \
+        list.",
         "Anyone who knows or guesses an order's identifier can read the order, and end its updates.";
     "orders/wrong-scheme-is-401" Order Should [ORD_2 AUTH_3] wrong_scheme_is_401,
-        "Register, unregister and fetch an order with the right token under Bearer, under ApplePass, and without a \
-        scheme.",
-        "Credentials meant for other clients and proxies are accepted as a phone's.";
+        "Register, unregister and fetch an order with the right token, but with the scheme Bearer, with the scheme \
+        ApplePass, and without a scheme.",
+        "Credentials for other clients and proxies are accepted as if they came from a phone.";
 }
 
 /// A token that opens no pass.
 const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 
-/// The three calls that need a token, without one: a new device registers, another one unregisters,
-/// and a fetch.
+/// Makes the three calls that need credentials, without them: `newcomer` registers, another device
+/// unregisters, and the pass is fetched.
 fn calls(
     session: &Session,
     newcomer: &Device,
@@ -83,8 +84,8 @@ fn calls(
     ]
 }
 
-/// Checks that none of these values opens the pass, and that the attempts change nothing. Each
-/// value has a name.
+/// Checks that none of these credentials opens the pass, and that the attempts change nothing. Each
+/// has a name for messages.
 async fn none_opens(
     session: &Session,
     subject: &Subject,
@@ -108,7 +109,7 @@ async fn none_opens(
     session.holds(&newcomer, subject, &[], rule).await
 }
 
-/// The header with another token.
+/// The usual header with another token.
 fn key(session: &Session, token: &str) -> Auth<'static> {
     Auth::Raw(format!("{} {token}", session.kind().auth_scheme()))
 }
@@ -164,12 +165,15 @@ async fn almost_the_token_is_401(session: &Session) -> CaseResult {
     let mut keys = vec![
         ("the token without its last character", key(session, &short)),
         (
-            "the token and one character more",
+            "the token with one more character",
             key(session, &format!("{token}0")),
         ),
     ];
     if swapped != token {
-        keys.push(("the token in other case", key(session, &swapped)));
+        keys.push((
+            "the token with letters of the other case",
+            key(session, &swapped),
+        ));
     }
     none_opens(session, subject, Rule::AUTH_2, &keys).await
 }
@@ -186,7 +190,7 @@ async fn wrong_scheme_is_401(session: &Session) -> CaseResult {
     ];
     keys.extend(others.map(|other| {
         (
-            "the token under the other kind's scheme",
+            "the token with the scheme of the other kind",
             Auth::Raw(format!("{other} {token}")),
         )
     }));
@@ -198,7 +202,8 @@ async fn unknown_pass_is_not_served(session: &Session) -> CaseResult {
     session.fetch(&unknown, None).await?.is(401, Rule::AUTH_4)
 }
 
-/// The parts of an answer that a stranger can compare. The answer may repeat the serial number.
+/// Returns the parts of an answer that a stranger can compare. The serial number is removed,
+/// because an answer may repeat it.
 fn look(answer: &Answer, subject: &Subject) -> [String; 4] {
     let header = |name| answer.header(name).unwrap_or_else(|| "none".into());
     [
@@ -216,8 +221,8 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
     let wrong = key(session, NO_TOKEN);
     for method in 0..3 {
         let mut looks = Vec::new();
-        // The existing pass is asked twice. If its own answers differ, as in a time or a request
-        // number, the body gives nothing away.
+        // The existing pass is requested twice. If even those two bodies differ, for example in a
+        // time, the body can't reveal whether a pass exists.
         for subject in [known, known, &unknown] {
             let [register, unregister, fetch] = calls(session, &device, &device, subject);
             let call = [register, unregister, fetch]
@@ -288,11 +293,11 @@ async fn scheme_in_any_case(session: &Session) -> CaseResult {
     let (scheme, token) = (session.kind().auth_scheme(), subject.token.as_str());
     let keys = [
         (
-            "the scheme in small letters",
+            "the scheme in lower case",
             format!("{} {token}", scheme.to_lowercase()),
         ),
         (
-            "the scheme in capitals",
+            "the scheme in upper case",
             format!("{} {token}", scheme.to_uppercase()),
         ),
         ("two spaces before the token", format!("{scheme}  {token}")),

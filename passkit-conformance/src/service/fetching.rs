@@ -1,4 +1,4 @@
-//! Fetching a pass, and not fetching it again without need.
+//! Cases about fetching a pass, and about not fetching it again while it is unchanged.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,19 +15,20 @@ use crate::{CaseResult, Rule, Stop, wire::archive_types};
 catalogue! {
     "get/works-unregistered" Pass Must [GET_9] works_unregistered,
         "A pass is fetched with its token. No device of the kit is registered for it.",
-        "Phones sometimes fetch a pass before they register, and other wallets always do. They get nothing.";
+        "Phones sometimes fetch a pass before they register, and other wallets always do. Their fetch fails.";
     "get/is-a-pkpass" Pass Must [HTTP_7] has_media_type,
-        "A pass is fetched. Its content-type must be that of passes.",
+        "A pass is fetched. Its content-type must be the media type of passes.",
         "A browser, a mail program or another wallet does not recognise the answer as a pass.";
     "get/has-last-modified" Pass Must [GET_1] has_last_modified,
         "A pass is fetched. Its Last-Modified must have the form that HTTP prescribes.",
-        "The phone has no date to ask with. It loads the entire pass each time, and reports that to the log.";
+        "The phone has no date for its next request. It loads the entire pass each time, and reports that to the log.";
     "get/last-modified-stays" Pass Must [GET_1] last_modified_stays,
-        "An unchanged pass is fetched in two different seconds. Its Last-Modified must stay.",
-        "If the date is that of the answer, not of the pass, a change in the same second is never fetched.";
+        "An unchanged pass is fetched in two different seconds. Its Last-Modified must stay the same.",
+        "If Last-Modified is the time of the answer, not of the change, a later change in the same second is never \
+        fetched.";
     "get/last-modified-is-past" Pass Should [GET_1] last_modified_is_past,
         "A pass is fetched. Its Last-Modified must not be after Date.",
-        "Proxies and other clients take the answer for broken, and keep or drop it as they like.";
+        "Proxies and other clients treat the answer as broken. Some keep it, some drop it.";
     "get/date-given-back-is-304" Pass Must [GET_2] date_given_back_is_304,
         "A pass is fetched, then again with its Last-Modified as If-Modified-Since.",
         "The phone loads the entire pass with every push, and reports to the log that its date was ignored.";
@@ -36,49 +37,52 @@ catalogue! {
         "The phone loads the entire order with every push.";
     "get/changed-pass-is-200" Pass Must [GET_2] changed_pass_is_200,
         "A pass is fetched, changed, and fetched with the earlier date.",
-        "The phone is told that nothing changed, and keeps old content.";
+        "The answer says that nothing changed, and the phone keeps old content.";
     "orders/changed-order-is-200" Order Must [GET_2 ORD_1] changed_pass_is_200,
         "An order is fetched, changed, and fetched with the earlier date.",
-        "The phone is told that nothing changed, and keeps old content.";
+        "The answer says that nothing changed, and the phone keeps old content.";
     "get/two-changes-in-a-second-have-two-dates" Pass Should [GET_2] two_changes_have_two_dates,
-        "A pass is changed and fetched, changed again within the second, and fetched with the earlier date.",
-        "The phone is told that nothing changed, and keeps the first of the two versions until the next change.";
+        "A pass is changed and fetched, changed again within the same second, and fetched with the earlier date.",
+        "The answer says that nothing changed, and the phone keeps the first of the two versions until the next \
+        change.";
     "get/unreadable-date-is-no-date" Pass Must [GET_3] unreadable_date_is_no_date,
         "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
-        "A phone that kept such a date from earlier software gets an error, or is told forever that nothing changed.";
+        "A phone may have such a date from earlier software of the service. It gets an error, or a 304 forever.";
     "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
-        "A pass is fetched with its Last-Modified in the two older forms of HTTP dates.",
-        "Phones send the date as they got it. Other clients may not, and load the pass again.";
+        "A pass is fetched with its own date, written in the two older forms of HTTP dates.",
+        "Phones send the date as they received it. Other clients may write it in another form, and load the pass \
+        again.";
     "get/older-date-is-200" Pass Must [GET_4] older_date_is_200,
-        "A pass is fetched with a date a second before its Last-Modified.",
-        "The phone is told that nothing changed, and keeps old content.";
+        "A pass is fetched with a date that is one second before its Last-Modified.",
+        "The answer says that nothing changed, and the phone keeps old content.";
     "get/newer-date-is-304" Pass Advisory [GET_4] newer_date_is_304,
-        "A pass is fetched with a date a second after its Last-Modified.",
-        "Clients that send the date of their own last request load the pass again each time.";
+        "A pass is fetched with a date that is one second after its Last-Modified.",
+        "Some clients send the time of their last request as the date. They load the pass again each time.";
     "get/wrong-token-with-date-is-401" Pass Must [GET_4 AUTH_5] wrong_token_with_date_is_401,
         "A pass is fetched with its Last-Modified and a wrong token.",
         "A stranger learns when somebody's pass changes.";
     "get/304-repeats-last-modified" Pass Advisory [GET_5] not_modified_repeats_last_modified,
         "A pass is fetched with its own date. The 304 must repeat Last-Modified.",
-        "Phones don't need it. Caches on the way cannot keep their copy up to date.";
+        "Phones don't need the date in a 304. But caches on the way can't keep their copy up to date without it.";
     "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
-        "HEAD of a pass with its token. Status, content-type and date must be those of GET.",
-        "Phones and proxies that use HEAD first conclude that the pass is gone.";
+        "A HEAD request for a pass with its token. Status, content-type and date must be the same as with GET.",
+        "If a phone or proxy sends HEAD first, it concludes that the pass is gone.";
     "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
-        "HEAD of a pass with its date, and without a token.",
-        "Phones and proxies that use HEAD load a pass that they have, or a stranger learns about it.";
+        "A HEAD request for a pass with its date, and one without a token.",
+        "If a phone or proxy sends HEAD first, it loads an unchanged pass again. Or a stranger learns about the pass.";
     "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
-        "A pass is fetched by a client that also accepts gzip.",
-        "Clients that do not unpack it save a file that no wallet opens. The others gain nothing.";
+        "A pass is fetched with an Accept-Encoding that allows compression.",
+        "A client that does not decompress the answer saves a file that no wallet opens. An archive does not get \
+        smaller anyway.";
     "get/is-not-for-shared-caches" Pass Advisory [GET_11] is_not_for_shared_caches,
         "A pass is fetched. Cache-Control must keep it out of shared caches.",
-        "A cache on the way gives one holder's pass to somebody else who knows its address.";
+        "A cache on the way gives a pass to anyone who knows its URL.";
     "get/etag-given-back-is-304" Pass Advisory [GET_8] etag_given_back_is_304,
         "A pass is fetched, then again with its ETag as If-None-Match.",
-        "Phones don't need it. Clients that use the ETag load the pass each time.";
+        "Phones don't use the ETag. Clients that use it load the pass each time.";
 }
 
-/// Fetches a pass as a phone does for the first time. Returns its date.
+/// Fetches a pass as a phone does the first time. Returns its date.
 pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<String, Stop> {
     session.rest(subject).await;
     session.fetch(subject, None).await?.archive()
@@ -108,7 +112,7 @@ async fn has_last_modified(session: &Session) -> CaseResult {
 async fn last_modified_stays(session: &Session) -> CaseResult {
     let one = session.one()?;
     let first = fetched(session, one).await?;
-    // A service that dates the answer instead of the pass would now send another date.
+    // A service that sends the time of the answer as Last-Modified would now send another date.
     tokio::time::sleep(Duration::from_millis(1_050)).await;
     let answer = session.fetch(one, None).await?;
     let second = answer.archive()?;
@@ -130,7 +134,7 @@ async fn last_modified_is_past(session: &Session) -> CaseResult {
     let modified = answer.archive()?;
     let now = match answer.header(header::DATE) {
         Some(date) => date,
-        // In process no server adds a Date, and there is only one clock.
+        // Within this process no HTTP server adds a Date, and there is only one clock.
         None if !session.is_network() => httpdate::fmt_http_date(SystemTime::now()),
         None => {
             return Err(Stop::Skip(
@@ -168,11 +172,12 @@ async fn changed_pass_is_200(session: &Session) -> CaseResult {
     is_newer(&session.fetch(one, Some(&before)).await?, &before)
 }
 
-/// Expects a pass with another date than before.
+/// Expects a pass whose date differs from `before`.
 pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     if answer.status() == 304 {
-        let expected =
-            format!("status 200: the pass changed after it was fetched with the date '{before}'");
+        let expected = format!(
+            "status 200, because the pass changed after it was fetched with the date '{before}'"
+        );
         return Err(answer.violation(Rule::GET_2, expected, "status 304"));
     }
     if answer.archive()? == before {
@@ -182,9 +187,9 @@ pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     Ok(())
 }
 
-/// Waits until the second of a date is over, if it is the current one on this machine's clock.
+/// Waits until the second of `date` is over, if it is the current second on this machine's clock.
 ///
-/// One case makes a change within the second of the version before. The others must not.
+/// Only one case may make two versions within one second. The others wait here.
 pub(super) async fn until_past(date: &str) {
     let Ok(date) = httpdate::parse_http_date(date) else {
         return;
@@ -215,7 +220,7 @@ async fn unreadable_date_is_no_date(session: &Session) -> CaseResult {
     ] {
         let answer = session.fetch(one, Some(date)).await?;
         if answer.status() != 200 {
-            let expected = format!("status 200: '{date}' is no HTTP date");
+            let expected = format!("status 200, because '{date}' is not an HTTP date");
             return Err(answer.violation(
                 Rule::GET_3,
                 expected,
@@ -238,7 +243,7 @@ async fn all_date_forms_are_read(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// An IMF-fixdate such as `Fri, 18 Sep 2026 08:00:41 GMT` in the two older forms.
+/// Writes an IMF-fixdate, such as `Fri, 18 Sep 2026 08:00:41 GMT`, in the two older forms.
 fn older_forms(date: &str) -> Vec<String> {
     let parts: Vec<_> = date.split(' ').collect();
     let [day, number, month, year, time, _] = parts[..] else {
@@ -267,7 +272,7 @@ fn older_forms(date: &str) -> Vec<String> {
     ]
 }
 
-/// A date a second later or earlier than another.
+/// Returns the date one second after `date`, or one second before it.
 fn moved(answer: &Answer, date: &str, later: bool) -> Result<String, Stop> {
     let date = httpdate::parse_http_date(date)
         .map_err(|_| answer.violation(Rule::GET_1, "a Last-Modified that is a date", date))?;
@@ -382,7 +387,7 @@ async fn is_not_compressed(session: &Session) -> CaseResult {
     match answer.header(header::CONTENT_ENCODING) {
         Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(answer.violation(
             Rule::GET_11,
-            "no Content-Encoding: an archive is compressed already",
+            "no Content-Encoding, because an archive is already compressed",
             encoding,
         )),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Asking what changed.
+//! Cases about the list of changed passes.
 
 use http::Method;
 use passkit_server::identifiers::{Kind, TypeIdentifier};
@@ -19,28 +19,29 @@ use crate::{
 catalogue! {
     "list/no-tag-lists-all" Pass Must [LIST_1] no_tag_lists_all,
         "A device registers for two passes and asks what changed, without a tag.",
-        "A phone that just added its passes is not told about them, and fetches none.";
+        "A phone that just added its passes gets no list of them, and fetches none.";
     "orders/no-tag-lists-all" Order Must [LIST_1 ORD_1] no_tag_lists_all,
         "A device registers for two orders and asks what changed, without a tag.",
-        "A phone that just added its orders is not told about them, and fetches none.";
+        "A phone that just added its orders gets no list of them, and fetches none.";
     "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
         "A registered device asks with an empty tag.",
-        "Phones without a tag have been seen to send an empty one. They never hear of an update.";
+        "Phones without a tag have been seen to send an empty one. They never get an update.";
     "list/is-json" Pass Must [HTTP_7] is_json,
         "A registered device asks what changed. The answer's content-type must be JSON.",
-        "A proxy or a client that relies on the content-type takes the list for a file.";
+        "A proxy or client that relies on the content-type treats the list as a file.";
     "list/values-are-strings" Pass Must [LIST_4] values_are_strings,
         "A registered device asks what changed, and reads the answer as a phone does.",
-        "The phone drops the entire answer as malformed, and asks again until it gives up: no update arrives.";
+        "The phone drops the entire answer as malformed, and asks again until it gives up. No update arrives.";
     "list/only-what-was-registered" Pass Must [LIST_3] only_what_was_registered,
         "A device registers for two of three passes of a type, and asks what changed.",
-        "The phone is told about passes that it does not have, some of them other people's.";
+        "The list names passes that the phone does not have. Some may belong to other people.";
     "list/keeps-devices-apart" Pass Must [LIST_3] keeps_devices_apart,
         "Two devices register for one pass each. Both ask what changed.",
-        "A phone is told about somebody else's passes.";
+        "The list of a phone names somebody else's passes.";
     "list/keeps-types-apart" Pass Must [LIST_3] keeps_types_apart,
-        "A device registers for a pass of one type and asks for another type, then registers there too.",
-        "The phone asks once for each type. It is told serial numbers that it does not have in that type.";
+        "A device registers for a pass of one type, and asks for the list of another type. Then it registers for a \
+        pass of that type too.",
+        "The phone asks once for each type. The answer names serial numbers that it does not have in that type.";
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
         "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged passes with every push.";
@@ -48,8 +49,8 @@ catalogue! {
         "A device with two orders keeps the tag of its list. One order changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged orders with every push.";
     "list/all-changes-are-listed" Pass Must [LIST_2] all_changes_are_listed,
-        "Two or three passes of a device change before it asks.",
-        "The phone keeps old content of the passes left out, because no later list names them either.";
+        "Two or three passes of a device change before the device asks.",
+        "The phone keeps old content of some passes, because no later list names them.";
     "list/each-change-is-listed" Pass Must [LIST_2] each_change_is_listed,
         "A pass changes. The device asks with its tag and keeps the new one. Another pass changes, and so on.",
         "Only the first update arrives, because the phone's second tag is not understood.";
@@ -60,56 +61,59 @@ catalogue! {
         "A pass changes. The device asks with its tag, and must get another tag.",
         "The phone reports that the tag stayed the same, and fetches the same passes with every push.";
     "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
-        "A device asks with the tag that it was just given.",
+        "A device asks with the tag that it just got.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
     "orders/nothing-new-is-204" Order Must [LIST_7 LIST_2 ORD_1] nothing_new_is_204,
-        "A device asks with the tag that it was just given.",
+        "A device asks with the tag that it just got.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
     "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
         "A device that never registered asks what changed, without a tag and with one.",
-        "A phone whose registrations are gone takes the answer for an error. It asks again, and reports it to the log.";
+        "A phone whose registrations are gone treats the answer as an error. It asks again, and reports the error to \
+        the log.";
     "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
-        "A registered device asks for a type that the service does not have.",
-        "A phone with a pass of an abandoned type asks again and again, and reports it to the log.";
+        "A registered device asks for the list of a type that the service does not have.",
+        "A phone with a pass of an abandoned type asks again and again, and reports an error to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
+        "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \
+        forever.";
     "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
+        "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \
+        forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
         "A registered device asks with texts that cannot be a tag of the service.",
-        "A phone with a tag of other software, or from before a move, is not told what it missed.";
+        "A phone whose tag is from other software, or from before a move, never learns what it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
-        "A device with passes of two types asks for one of them with the tag of the other.",
-        "A phone that sends such a tag gets an error instead of a new tag, and sends it forever.";
+        "A device with passes of two types asks for the list of one type with the tag of the other.",
+        "A phone that sends such a tag gets an error instead of a new tag, so it sends the same tag forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
         "A registered device asks with a number far beyond any that the service can have issued.",
-        "After a backup is restored, phones have tags ahead of the service. They hear of no update until it catches \
-        up.";
+        "After a backup is restored, phones have tags ahead of the service. They get no update until the service \
+        catches up.";
     "list/asking-again-gives-the-same" Pass Must [LIST_10] asking_again_gives_the_same,
         "A registered device sends the same list request twice.",
-        "If an answer is lost, the update is lost too: the phone asks again and is told nothing.";
+        "If an answer is lost, the update is lost too, because the second answer does not name it.";
     "list/no-serial-twice" Pass Should [LIST_11] no_serial_twice,
         "A device registers twice for a pass and asks what changed.",
-        "The phone fetches the pass once for each time that it is named.";
+        "The phone fetches the same pass several times.";
     "list/needs-no-authorization" Pass Must [LIST_12] needs_no_authorization,
         "A registered device asks without an Authorization header, as all phones do.",
         "No phone ever gets an update, because all its list requests are refused.";
     "list/ignores-authorization" Pass Should [LIST_12] ignores_authorization,
-        "A registered device asks with an Authorization header that holds nothing useful.",
+        "A registered device asks with Authorization headers that fit no pass.",
         "Clients that send the header with each call get no updates.";
     "list/tag-survives-the-url" Pass Must [URL_8] tag_survives_the_url,
-        "A device asks with the tag that it was given, once percent-encoded and once as it is.",
+        "A device asks with the tag that it got, once percent-encoded and once as it is.",
         "Phones don't encode characters such as + and :. The service then reads another tag: an old one, or none.";
     "list/new-registration-is-listed" Pass Advisory [C3] new_registration_is_listed,
-        "A device asks, then registers for a second pass, and asks with the tag that it has.",
-        "A pass that changes between its download and its registration stays old until it changes again.";
+        "A device asks, then registers for a second pass, and asks with its tag.",
+        "If a pass changes between its download and its registration, it stays old until it changes again.";
     "list/saved-unchanged-is-not-listed" Pass Should [TAG_4] saved_unchanged_is_not_listed,
         "A device is up to date. One of its passes is saved unchanged. The device asks with its tag, and fetches the \
         pass with its date.",
-        "Each save wakes all phones that have the pass, and each loads it again. Notices to the owner get lost in \
-        noise.";
+        "After each save, all phones that have the pass get a push and load the pass again. Owners stop reading \
+        notices.";
 }
 
 /// Tags that no service issues, as they appear in a query.
@@ -128,7 +132,7 @@ const FOREIGN_TAGS: [&str; 12] = [
     "%",
 ];
 
-/// Expects a list of exactly these passes, which have one type. Returns its tag.
+/// Expects a list of exactly these passes, which are all of one type. Returns the tag of the list.
 pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
     let kind = expected
         .first()
@@ -155,11 +159,11 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
     Ok(listed.tag)
 }
 
-/// Expects the answer to a device that is up to date.
+/// Expects an answer that says that nothing changed.
 pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
     let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
     if let (200, Some(again)) = (answer.status(), again) {
-        let actual = format!("status 200, {} named again", again.serials.len());
+        let actual = format!("status 200 and a list of {} passes", again.serials.len());
         return Err(answer.violation(
             Rule::LIST_2,
             "status 204: nothing changed after the tag",
@@ -169,7 +173,7 @@ pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
     answer.is(204, Rule::LIST_7)
 }
 
-/// Registers for passes of one type, lists them, and returns the tag.
+/// Registers for passes of one type, asks for the list, and returns its tag.
 pub(super) async fn registered_and_listed(
     session: &Session,
     device: &Device,
@@ -185,7 +189,7 @@ pub(super) async fn registered_and_listed(
     )
 }
 
-/// Asks for the changes of a pass's type.
+/// Asks for the changed passes of the type of `like`.
 pub(super) async fn list(
     session: &Session,
     device: &Device,
@@ -195,7 +199,7 @@ pub(super) async fn list(
     session.list(device, &subject.pass.type_id, tag).await
 }
 
-/// Asks with a query that is sent as it is.
+/// Asks with this query, which is sent without encoding.
 async fn list_raw(
     session: &Session,
     device: &Device,
@@ -379,7 +383,7 @@ async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
     let answer = list(session, &device, changed[0], Some(&tag)).await?;
     let again = names(&answer, &changed, Rule::LIST_2)?;
     let expected = format!(
-        "a {} that differs from '{tag}', which was sent",
+        "a {} that differs from '{tag}' in the request",
         session.kind().tag_key()
     );
     if again == tag {

@@ -1,4 +1,4 @@
-//! The messages that phones post.
+//! Cases about the messages that phones post to the log.
 
 use http::{Method, header};
 use serde_json::json;
@@ -12,29 +12,29 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "log/messages-are-200" Pass Must [LOG_1 LOG_4] messages_are_200,
-        "Messages in the form that phones send, without credentials.",
+        "Messages in the format of phones, without credentials.",
         "The phone posts the same messages again and again, and nobody learns what went wrong.";
     "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
         "Sixty messages in one request, as from a phone that was offline.",
-        "The phone posts them again and again, more each time.";
+        "The phone posts them again and again, and each time there are more.";
     "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
-        "Messages with an Authorization that fits no pass.",
-        "The messages that would explain why the token does not fit are lost.";
+        "Messages with an Authorization header that fits no pass.",
+        "A phone with a wrong token can't report that problem.";
     "log/malformed-is-200" Pass Should [LOG_2] malformed_is_200,
-        "Bodies that are empty, not JSON or not text, or that hold no messages.",
-        "The sender repeats them again and again. The service's log fills with failures of its own.";
+        "Bodies that are empty, are not JSON, are not text, or contain no messages.",
+        "The sender repeats them again and again. The service's own log fills with failures.";
     "log/other-forms-are-200" Pass Should [LOG_3] other_forms_are_200,
-        "A bare list of messages, and an object with a description, as older and other clients send them.",
+        "A list of messages without an object, and an object with a description. Older and other clients send these.",
         "The sender repeats them again and again, and nobody learns what went wrong.";
     "log/any-content-type" Pass Should [HTTP_9] any_content_type,
-        "Messages whose Content-Type has a charset, is another one, or is absent.",
+        "Messages whose Content-Type has a charset, is not JSON, or is absent.",
         "Messages of wallets that send another Content-Type are lost.";
 }
 
 /// The path for messages.
 const PATH: &str = "/v1/log";
 
-/// The given number of messages, in the form that phones send.
+/// Makes `count` messages in the format of phones.
 fn messages(count: usize) -> String {
     let message = |i| {
         format!("[2026-11-23 10:00:00 +0000] A test of passkit-conformance: message {i}, \"ü\" <b>")
@@ -42,8 +42,8 @@ fn messages(count: usize) -> String {
     json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
 }
 
-/// Expects status 200 under `rule`. The case is skipped if the service has no log, or none without
-/// credentials.
+/// Expects status 200. A service without a log breaks [`Rule::LOG_1`], one that asks for
+/// credentials [`Rule::LOG_4`]. Any other status breaks `rule`.
 fn taken(answer: &Answer, rule: Rule) -> CaseResult {
     let rule = match answer.status() {
         401 | 403 => Rule::LOG_4,
@@ -90,7 +90,7 @@ async fn malformed_is_200(session: &Session) -> CaseResult {
         ("an empty body", b""),
         ("the body 'not json'", b"not json"),
         ("a body that is cut off", br#"{"logs":["A test"#),
-        ("a body that is no text", b"\xff\xfe\x00\x01"),
+        ("a body that is not text", b"\xff\xfe\x00\x01"),
         ("the body {}", b"{}"),
         ("the body null", b"null"),
         (r#"the body {"logs":1}"#, br#"{"logs":1}"#),

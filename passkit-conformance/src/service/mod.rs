@@ -1,8 +1,9 @@
-//! Sends what phones send to any web service: a tower `Service` in this process, or a URL.
+//! Tests a web service with the requests of phones. The service is a tower `Service` in this
+//! process, or has a URL.
 //!
-//! A case makes devices of its own with random identifiers, does what phones do, and checks every
-//! answer. At its end it unregisters what it registered. A [`Target`] says what a case needs to
-//! know: some passes with their tokens, and a way to change a pass.
+//! A case makes its own devices with random identifiers, does what phones do, and checks every
+//! answer. At its end, it removes its registrations. A [`Target`] has what a case needs: some
+//! passes with their authentication tokens, and a way to change a pass.
 
 mod answer;
 mod archives;
@@ -55,8 +56,8 @@ pub fn cases() -> Vec<ServiceCase> {
     .concat()
 }
 
-/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id. A skipped case is
-/// shown as ignored, with the reason.
+/// Makes a [trial](libtest_mimic::Trial) from each of the [`cases`]. Its name is the id of the
+/// case. A skipped case is shown as ignored, with the reason.
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(target: &Target) -> Vec<libtest_mimic::Trial> {

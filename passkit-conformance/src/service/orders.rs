@@ -1,4 +1,4 @@
-//! Orders, as far as their words differ from those of passes.
+//! Cases about orders, where their names and rules differ from passes.
 
 use http::{Method, header};
 
@@ -12,26 +12,27 @@ use crate::{CaseResult, Rule, wire::archive_types};
 catalogue! {
     "orders/list-has-its-own-words" Order Must [ORD_2] list_has_its_own_words,
         "A registered device asks what changed, and reads orderIdentifiers and lastModified.",
-        "The phone drops the answer as malformed: no order is ever updated.";
+        "The phone drops the answer as malformed, so no order is ever updated.";
     "orders/tag-has-its-own-word" Order Must [ORD_2] tag_has_its_own_word,
-        "A device asks with the tag that it was just given, as ordersModifiedSince.",
+        "A device asks with the tag that it just got, as ordersModifiedSince.",
         "The service does not see the tag, and the phone fetches all its orders with every push.";
     "orders/scheme-is-appleorder" Order Must [ORD_2 AUTH_3] scheme_is_appleorder,
-        "An order is fetched with its token under the scheme ApplePass.",
-        "No effect on a phone. But the service does not distinguish passes and orders, although a token should open \
-        only one thing.";
+        "An order is fetched with its token, but with the scheme ApplePass.",
+        "Phones don't notice. But the service does not distinguish passes and orders, although a token should open \
+        only one of them.";
     "orders/fetched-before-registered" Order Must [ORD_3] fetched_before_registered,
         "An order is fetched with its token. No device of the kit is registered for it.",
-        "After a payment, the phone fetches the order before it registers: the order never shows up.";
+        "After a payment, the phone fetches the order before it registers. The fetch fails, and the order never \
+        appears.";
     "orders/has-media-type" Order Must [ORD_4] has_media_type,
-        "An order is fetched. Its content-type must be one of the two in use.",
+        "An order is fetched. Its content-type must be one of the two media types in use.",
         "A browser or a mail program does not recognise the answer as an order.";
     "orders/has-apples-media-type" Order Advisory [ORD_4] has_apples_media_type,
         "An order is fetched. Its content-type must be the one that Apple documents.",
         "Programs that know only the documented type do not open the order.";
     "orders/lists-go-by-type" Order Must [LIST_3 ORD_2] lists_go_by_type,
-        "A device registers for a pass and for an order, and asks for the type of each without a tag.",
-        "The phone drops an answer in the words of the other kind, and gets no update for either.";
+        "A device registers for a pass and for an order, and asks for the list of each type without a tag.",
+        "The phone drops an answer that has the wrong key names, and gets no updates.";
 }
 
 async fn list_has_its_own_words(session: &Session) -> CaseResult {

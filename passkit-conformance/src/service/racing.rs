@@ -1,4 +1,4 @@
-//! Changes and lists at the same time.
+//! Cases in which passes change while devices ask for lists.
 
 use std::{
     collections::BTreeMap,
@@ -26,23 +26,24 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
-        "Three passes change in parallel, four times, while four devices keep asking with their tags. Each device must \
-        be told about each change and fetch it. Then no list may name anything.",
-        "Now and then a phone keeps old content, and no later list names it: the update is lost forever.";
+        "Three passes change in parallel, four times, while four devices keep asking with their tags. Each change \
+        must be in a list of each device, and its content must be fetchable. At the end, all lists must be empty.",
+        "Now and then, a phone keeps old content, and no later list names the pass. The update is lost forever.";
     "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
-        "One device registers twenty times at once for a pass and asks what changed. Then it unregisters twenty times \
-        at once.",
-        "A phone that repeats a slow call is told about each pass twice, or never gets rid of it.";
+        "A device sends twenty equal registrations at once and asks what changed. Then it unregisters twenty times at \
+        once.",
+        "After a phone repeats a slow call, its list names a pass twice, or it can't unregister the pass.";
 }
 
 const DEVICES: u32 = 4;
 
-/// Only a few, because a careful service dates each change a second after the one before.
+/// Only a few rounds, because a careful service dates each change one second after the previous
+/// one.
 const ROUNDS: u32 = 4;
 
 type Task<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
-/// Runs all tasks at once. The first that fails ends them all.
+/// Runs all tasks at once. The first failure ends them all.
 async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     poll_fn(|context| {
         let mut result = Ok(());
@@ -63,11 +64,11 @@ async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     .await
 }
 
-/// What the devices share while they ask.
+/// What the tasks of the case share.
 struct Race<'a> {
     session: &'a Session,
     passes: Vec<&'a Subject>,
-    /// How many changes of this round are still in progress.
+    /// The number of changes of this round that are still in progress.
     writing: AtomicUsize,
     /// For each pass, when its latest completed change began.
     changed: Mutex<BTreeMap<SerialNumber, Instant>>,
@@ -80,8 +81,8 @@ impl Race<'_> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a pass. The start is shifted in each round, so that changes meet the lists at
-    /// different moments.
+    /// Changes a pass. Each round starts the change at another time, so that it coincides with
+    /// lists at different moments.
     async fn write(&self, index: u32, pass: &Subject, round: u32) -> CaseResult {
         tokio::time::sleep(self.list_time * (3 * index + round) / 4).await;
         let start = Instant::now();
@@ -91,7 +92,7 @@ impl Race<'_> {
         Ok(())
     }
 
-    /// Asks until all changes of the round are done, and once more.
+    /// Asks until all changes of the round are done, then once more.
     async fn ask(&self, number: u32, poller: &mut Poller) -> CaseResult {
         tokio::time::sleep(self.list_time * number / DEVICES).await;
         for asked in 0.. {
@@ -106,7 +107,7 @@ impl Race<'_> {
     }
 }
 
-/// A device: its tag, when it was last told about each pass, and what it fetched then.
+/// A device, its tag, the time of the last list that named each pass, and what was then fetched.
 struct Poller {
     device: Device,
     fetches: bool,
@@ -116,10 +117,10 @@ struct Poller {
 }
 
 impl Poller {
-    /// Lists once, and fetches what the list names.
+    /// Asks for one list, and fetches the listed passes.
     ///
-    /// A change that was done before the device asked must be in this answer, or in an earlier one
-    /// that came after the change began.
+    /// If a change was done before the device asked, this answer must name it, or an earlier answer
+    /// that arrived after the change began.
     async fn poll(&mut self, race: &Race<'_>) -> CaseResult {
         let done = race.changed().clone();
         let answer = list(
@@ -136,7 +137,8 @@ impl Poller {
             serials = listed.serials;
         }
         let now = Instant::now();
-        // Nothing is kept of other serial numbers, because a service may name any number.
+        // Only the passes of the case are recorded, because a service may send any number of
+        // others.
         for pass in &race.passes {
             if serials
                 .binary_search_by(|one| one.as_str().cmp(pass.pass.serial.as_str()))
@@ -151,11 +153,11 @@ impl Poller {
                 .is_none_or(|listed| listed < *start)
         }) {
             let expected =
-                format!("'{lost}' in the list: it changed, and no list has named it since");
+                format!("'{lost}' in the list, because it changed and no list has named it since");
             return Err(answer.violation(
                 Rule::LIST_5,
                 expected,
-                "a list without it, so the change is lost",
+                "a list without it, so the update is lost",
             ));
         }
         for serial in serials.iter().filter(|_| self.fetches) {
@@ -163,7 +165,7 @@ impl Poller {
                 let expected = "only passes that the device registered";
                 return Err(answer.violation(Rule::LIST_3, expected, serial));
             };
-            // Without a date, because another case finds a wrong 304.
+            // Fetches without a date, because other cases find a wrong 304.
             let fetched = race.session.fetch(pass, None).await?;
             fetched.archive()?;
             self.held.insert(serial.clone(), fetched);
@@ -172,8 +174,8 @@ impl Poller {
     }
 }
 
-/// Whether two answers have the same version: the same files if both can be read, else the same
-/// bytes or the same date.
+/// Returns whether two answers have the same version. If both archives can be read, their files are
+/// compared. Otherwise the bytes or the dates must be equal.
 fn is_same(one: &Answer, other: &Answer) -> bool {
     match (readable(one), readable(other)) {
         (Some(one), Some(other)) => one.content_digest == other.content_digest,
@@ -213,8 +215,8 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             held,
         };
         poller.poll(&race).await?;
-        // A device that fetches asks less often. So only one device fetches, and only in the last
-        // round.
+        // Fetches slow a device down, and it asks less often. So only one device fetches, in the
+        // last round.
         poller.fetches = false;
         let start = Instant::now();
         poller.poll(&race).await?;
@@ -252,10 +254,10 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
                 .is_some_and(|held| !is_same(held, &newest))
             {
                 let expected = format!(
-                    "'{}' in a list once its new content is there",
+                    "'{}' in a list after its new content is available",
                     pass.pass.serial
                 );
-                let actual = "old content on a device that was told about the last change";
+                let actual = "old content on a device whose list named the last change";
                 return Err(newest.violation(Rule::CON_1, expected, actual));
             }
         }

@@ -1,4 +1,4 @@
-//! Registering a pass on a device.
+//! Cases about registering a pass on a device.
 
 use http::{Method, header};
 use passkit_server::PassId;
@@ -15,58 +15,64 @@ use crate::{CaseResult, Rule, Stop};
 catalogue! {
     "register/new-pass-is-201" Pass Must [REG_1] new_pass_is_201,
         "A new device registers for a pass.",
-        "The phone takes any answer but 200 and 201 for a failure. It tries again and again, and reports it to the \
-        log.";
+        "The phone treats any answer but 200 and 201 as a failure. It tries again and again, and reports the failure \
+        to the log.";
     "register/known-pass-is-200" Pass Must [REG_1] known_pass_is_200,
-        "A device registers for one pass three times with the same push token, and lists.",
-        "A phone registers again when it got no answer. It counts twice, or is told that it failed.";
+        "A device registers for one pass three times with the same push token, and asks for its list.",
+        "A phone that registers again because it got no answer is counted twice, or gets an error.";
     "register/second-device-is-201" Pass Must [REG_1 LIST_3] second_device_is_201,
-        "Two devices register for one pass, as when it is shared. Each lists.",
-        "Of the phones and watches that have a pass, only one is told about updates.";
+        "Two devices register for one shared pass. Each asks for its list.",
+        "If several phones and watches have a pass, only one of them gets updates.";
     "register/after-unregistering-is-201" Pass Must [REG_1] after_unregistering_is_201,
-        "A device registers, unregisters, registers again and lists.",
+        "A device registers, unregisters, registers again and asks for its list.",
         "A user who switches automatic updates off and on, or adds a deleted pass again, gets no more updates.";
     "register/new-push-token-is-200" Pass Must [REG_2 REG_1] new_push_token_is_200,
-        "A device registers for two passes, then for the first again with another push token, and lists.",
-        "After a phone's push token changed, the pass has two registrations, or the phone's other passes have none.";
+        "A device registers for two passes, then again for the first with another push token, and asks for its list.",
+        "After the push token of a phone changed, the pass has two registrations, or the phone's other passes have \
+        none.";
     "register/in-parallel-creates-once" Pass Must [REG_3] in_parallel_creates_once,
-        "Five times, a new device sends the same registration twenty times at once, and lists.",
-        "A phone that repeats a slow request is registered twice, and gets every push twice, or an error.";
+        "Five times, a new device sends twenty equal registrations at once, and asks for its list.",
+        "A phone that repeats a slow request gets an error, or is registered twice and gets every push twice.";
     "register/malformed-body-is-400" Pass Should [REG_4 REG_1] malformed_body_is_400,
-        "With the right token: bodies that are empty, not JSON or not an object, or without a pushToken that is a \
-        text. Then a list, and a correct registration, which must be new.",
-        "The service keeps a device that no push will ever reach, or fails on what anyone may send.";
+        "With the right authentication token: bodies that are empty, are not JSON or not an object, or have no \
+        pushToken that is a string. Then the device asks for its list, and sends a correct registration, which must \
+        be new.",
+        "The service keeps a device that no push can reach, or input that anyone can send makes it fail.";
     "register/push-token-is-hexadecimal" Pass Advisory [REG_4] push_token_is_hexadecimal,
-        "A registration with a push token that is not hexadecimal, then a list.",
-        "The text becomes part of a URL when a push is sent. Apple's push service refuses it, or gets another request \
-        than intended.";
+        "A device registers with a push token that is not hexadecimal, and asks for its list.",
+        "When a push is sent, the text becomes part of a URL. Apple's push service refuses it, or gets a different \
+        request than intended.";
     "register/unknown-keys-are-ignored" Pass Should [REG_4] unknown_keys_are_ignored,
-        "A registration whose body has more keys than pushToken.",
-        "When phones one day send another key, no phone can register.";
+        "A registration whose body has other keys in addition to pushToken.",
+        "If future phones send one more key, they can't register.";
     "register/any-content-type" Pass Should [HTTP_9] any_content_type,
-        "Registrations whose Content-Type has a charset, is another one, or is absent.",
-        "Wallets that send another Content-Type than today's phones can't register.";
+        "Registrations whose Content-Type has a charset, is not JSON, or is absent.",
+        "Wallets that send a different Content-Type than today's phones can't register.";
     "register/device-identifier-of-any-form" Pass Should [REG_5] device_identifier_of_any_form,
-        "Devices with identifiers of 128 characters, and like a UUID with hyphens, register, list and unregister.",
-        "Wallets other than Apple's can't register, nor can phones once Apple changes the form of identifiers.";
+        "A device whose identifier has 128 characters, and one whose identifier looks like a UUID, register, ask for \
+        their list and unregister.",
+        "Other wallets can't register. Phones can't either, if Apple changes the form of identifiers.";
     "register/impossible-device-identifier-is-refused" Pass Advisory [REG_5] impossible_device_identifier,
-        "Registrations with the right token, and with device identifiers of 10,000 characters and with a NUL in it.",
-        "A holder of one pass can fill the database with texts of any length, or make the service fail.";
+        "Two registrations with the right authentication token. One device identifier has 10,000 characters, the \
+        other contains a NUL.",
+        "Anyone who has a pass can fill the database with texts of any length, or make the service fail.";
     "register/unknown-pass-is-401" Pass Must [REG_6] unknown_pass_is_401,
-        "A device registers for a serial number that does not exist, with the token of another pass, and lists.",
-        "Phones are registered for passes that will never be updated, and anyone can make up more.";
+        "A device registers for a serial number that does not exist, with the token of another pass, and asks for its \
+        list.",
+        "Phones are registered for passes that do not exist, and anyone can add more of these.";
     "register/unknown-type-is-401" Pass Should [REG_6] unknown_type_is_401,
         "A device registers for a pass of a type that does not exist, with the token of a pass of another type.",
-        "The log fills with the failures of phones that have passes of an abandoned type.";
+        "The log fills with messages of phones that have passes of an abandoned type.";
     "register/credentials-come-before-the-body" Pass Should [AUTH_5] credentials_come_before_the_body,
         "A registration with a wrong token and a body that is not JSON.",
-        "Strangers have their data read, and are told about their mistakes, before they showed a token.";
+        "The service reads data of strangers, and tells them what is wrong with it, before it has checked their \
+        token.";
     "orders/register-new-is-201" Order Must [ORD_1 REG_1] new_pass_is_201,
         "A new device registers for an order.",
-        "The phone takes any answer but 200 and 201 for a failure, and tries again and again.";
+        "The phone treats any answer but 200 and 201 as a failure, and tries again and again.";
     "orders/register-known-is-200" Order Must [ORD_1 REG_1] known_pass_is_200,
-        "A device registers for one order three times with the same push token, and lists.",
-        "A phone registers again when it got no answer. It counts twice, or is told that it failed.";
+        "A device registers for one order three times with the same push token, and asks for its list.",
+        "A phone that registers again because it got no answer is counted twice, or gets an error.";
 }
 
 async fn new_pass_is_201(session: &Session) -> CaseResult {
@@ -133,8 +139,8 @@ async fn new_push_token_is_200(session: &Session) -> CaseResult {
 }
 
 async fn in_parallel_creates_once(session: &Session) -> CaseResult {
-    // Several rounds, because a gap of milliseconds shows only by chance, and hardly while
-    // connections are being made.
+    // Several rounds, because a race of a few milliseconds is found only by chance. The first round
+    // opens the connections, which spreads the requests.
     for _ in 0..5 {
         creates_once(session, &session.device()?, session.one()?).await?;
     }
@@ -150,7 +156,7 @@ async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Cas
         if created > 1 {
             return Err(answer.violation(
                 Rule::REG_3,
-                "status 201 once, else 200",
+                "status 201 once, otherwise 200",
                 "status 201 more than once",
             ));
         }
@@ -166,7 +172,7 @@ async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Cas
     session.names(&list, &[pass], Rule::REG_3)
 }
 
-/// A registration with the given body.
+/// Makes a registration with the given body.
 fn with_body(session: &Session, device: &Device, pass: &Subject, body: &str) -> ServiceRequest {
     session.will_register(device, pass);
     session.register_call(device, pass).body(body.to_owned())

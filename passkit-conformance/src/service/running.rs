@@ -1,4 +1,4 @@
-//! Runs cases one after the other, and gives up on a service that is gone.
+//! Runs cases one after the other, and stops if the service is gone.
 
 use std::{future::pending, pin::pin};
 
@@ -9,16 +9,16 @@ use http_body_util::Full;
 use super::{case::ServiceCase, target::Target};
 use crate::{Case, CaseReport, Outcome, Report, Rule, message::SendError, secrets::Secrets};
 
-/// The service counts as gone after this many cases in a row without any answer. A hanging service
-/// would otherwise cost the time limit for each request of each case.
+/// If this many cases in a row get no answer at all, the service counts as gone. Otherwise each
+/// request to a hanging service would take the full time limit.
 const SILENT_CASES: usize = 3;
 
-/// Runs cases one after the other. The run ends if the service can't be reached or stops answering.
-/// The remaining cases become errors.
+/// Runs cases one after the other. If the service can't be reached or stops answering, the run
+/// ends, and the remaining cases become errors.
 ///
 /// # Panics
 ///
-/// Outside a Tokio runtime with time enabled.
+/// Panics outside a Tokio runtime with time enabled.
 pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
     run_watched(cases, target, |_| {}, pending()).await
 }
@@ -32,12 +32,12 @@ pub enum Progress<'a> {
     Done(&'a CaseReport),
 }
 
-/// The same as [`run`], with progress reported to `watch`. When `stop` is ready, the current case
-/// becomes an error too, and its registrations are removed.
+/// Like [`run`], but reports progress to `watch`, and ends when `stop` is ready. The current case
+/// then becomes an error too, and its registrations are removed.
 ///
 /// # Panics
 ///
-/// Outside a Tokio runtime with time enabled.
+/// Panics outside a Tokio runtime with time enabled.
 pub async fn run_watched<'a>(
     cases: impl IntoIterator<Item = &'a ServiceCase>,
     target: &Target,
@@ -87,8 +87,8 @@ pub async fn run_watched<'a>(
     report
 }
 
-/// Many services hang up on input that they did not expect. If the service usually answers and
-/// hangs up on what a case sends, it breaks the rule of that case.
+/// Many services hang up if they don't expect the input. If a service usually answers, but hangs up
+/// on the requests of a case, it breaks the rule of that case.
 fn name_what_was_asked(result: &mut CaseReport) {
     let outcome = std::mem::replace(&mut result.outcome, Outcome::Pass);
     result.outcome = match (outcome, result.case.rules.first()) {
@@ -99,12 +99,12 @@ fn name_what_was_asked(result: &mut CaseReport) {
     };
 }
 
-/// Why no connection can be made, or `None` if it can.
+/// Returns why no connection can be made, or `None` if one can be made.
 async fn unreachable(target: &Target) -> Option<String> {
     if !target.client.is_network() {
         return None;
     }
-    // Any answer is fine. If none comes, the cases report it.
+    // Any answer is fine. The cases report it if there is no answer.
     let request = Request::builder()
         .uri(format!("{}/v1/", target.url.as_str()))
         .body(Full::<Bytes>::default());
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{Level, Limits, service::session::ServiceRequest};
 
-    /// Answers a request if `answered` returns true for its number.
+    /// Answers a request only if `answered` returns true for its number.
     #[derive(Clone)]
     struct Fitful {
         asked: Arc<AtomicUsize>,
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// Runs cases that send one request each, except for the second, which sends none.
+    /// Runs cases that each send one request. Only the second case sends none.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
         let case = Case {
             id: "x/y",

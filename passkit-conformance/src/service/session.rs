@@ -22,7 +22,7 @@ use crate::{
     service_url::encoded,
 };
 
-/// A running case: what it may use of the target, the devices it made, and its transcript.
+/// A running case, with its target, its registrations and its transcript.
 pub(crate) struct Session {
     target: Target,
     kind: Kind,
@@ -33,7 +33,7 @@ pub(crate) struct Session {
 struct Notes {
     secrets: Secrets,
     devices: usize,
-    /// Known registrations, to be removed at the end.
+    /// The registrations to remove at the end.
     registered: Vec<(DeviceIdentifier, Subject)>,
     transcript: Vec<Exchange>,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Device {
 pub(crate) enum Auth<'a> {
     /// The header that a phone sends for this pass.
     Token(&'a Subject),
-    /// This value of the header.
+    /// An Authorization header with this value.
     Raw(String),
     /// No header.
     None,
@@ -72,9 +72,9 @@ pub(crate) struct ServiceRequest {
     pub(crate) path: String,
     pub(crate) headers: Vec<(HeaderName, String)>,
     pub(crate) body: Bytes,
-    /// Default: a phone's.
+    /// Default: the User-Agent of a phone.
     pub(crate) user_agent: Option<&'static str>,
-    /// Whether header names are sent With-Capitals over the network.
+    /// Whether header names are sent With-Capitals over the network, not in lower case.
     pub(crate) with_capitals: bool,
 }
 
@@ -140,19 +140,19 @@ impl Session {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the case is about passes or about orders.
+    /// Returns whether the case is about passes or orders.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether requests go over the network, through a real HTTP server.
+    /// Returns whether requests go over the network.
     pub(crate) fn is_network(&self) -> bool {
         self.target.client.is_network()
     }
 
-    // What the target has.
+    // What the target provides.
 
-    /// All known passes of the target, or all orders.
+    /// Returns all passes of the target, or all orders if the case is about orders.
     pub(crate) fn all(&self) -> &[Subject] {
         match self.kind {
             Kind::Pass => &self.target.passes,
@@ -160,7 +160,7 @@ impl Session {
         }
     }
 
-    /// A pass and an order.
+    /// Returns a pass and an order.
     pub(crate) fn one_of_each(&self) -> Result<(&Subject, &Subject), Stop> {
         match (self.target.passes.first(), self.target.orders.first()) {
             (Some(pass), Some(order)) => Ok((pass, order)),
@@ -170,12 +170,12 @@ impl Session {
         }
     }
 
-    /// The first pass.
+    /// Returns the first pass.
     pub(crate) fn one(&self) -> Result<&Subject, Stop> {
         self.all().first().ok_or_else(|| self.lacking("one"))
     }
 
-    /// The first two passes that fit together.
+    /// Returns the first two passes that fit together.
     fn pair(&self, fit: impl Fn(&Subject, &Subject) -> bool) -> Option<(&Subject, &Subject)> {
         let all = self.all();
         let with_later = |(i, one)| all[i + 1..].iter().map(move |two| (one, two));
@@ -183,27 +183,27 @@ impl Session {
         pairs.find(|(one, two)| fit(one, two))
     }
 
-    /// Two passes of one type.
+    /// Returns two passes of one type.
     pub(crate) fn two(&self) -> Result<(&Subject, &Subject), Stop> {
         self.pair(Subject::has_type_of)
             .ok_or_else(|| self.lacking("two of one type"))
     }
 
-    /// Two passes of one type with different tokens. Some services use one token for all passes.
+    /// Returns two passes of one type with different tokens. Some services use one token for all passes.
     pub(crate) fn two_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
         let (one, two) = self.two()?;
         self.pair(|one, two| one.has_type_of(two) && !one.has_token_of(two))
             .ok_or_else(|| shared_token(one, two))
     }
 
-    /// Two passes of different types.
+    /// Returns two passes of different types.
     pub(crate) fn two_types(&self) -> Result<(&Subject, &Subject), Stop> {
         self.pair(|one, two| !one.has_type_of(two))
             .ok_or_else(|| self.lacking("two of different types"))
     }
 
-    /// Two passes of different types and with different tokens. They have the same serial number if there are such
-    /// passes, because those make the better test.
+    /// Returns two passes of different types and with different tokens. Two passes with the same serial number are
+    /// preferred, because a service may look up the token by serial number alone.
     pub(crate) fn two_types_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
         let (one, two) = self.two_types()?;
         let fit = |one: &Subject, two: &Subject| !one.has_type_of(two) && !one.has_token_of(two);
@@ -212,7 +212,7 @@ impl Session {
             .ok_or_else(|| shared_token(one, two))
     }
 
-    /// All passes of the type that has most of them, at least `least`.
+    /// Returns all passes of the type that has the most. There must be at least `least`.
     pub(crate) fn many(&self, least: usize) -> Result<Vec<&Subject>, Stop> {
         let of_type = |type_id: &TypeIdentifier| {
             self.all()
@@ -239,7 +239,8 @@ impl Session {
         ))
     }
 
-    /// Ends the case, before it sends anything, if passes can't be changed.
+    /// Skips the case if the target has no way to change a pass. Call this before the first
+    /// request.
     pub(crate) fn can_change(&self) -> CaseResult {
         match self.target.change {
             Some(_) => Ok(()),
@@ -249,7 +250,8 @@ impl Session {
         }
     }
 
-    /// Ends the case, before it sends anything, if passes can't be saved unchanged.
+    /// Skips the case if the target has no way to save a pass unchanged. Call this before the first
+    /// request.
     pub(crate) fn can_save(&self) -> CaseResult {
         match self.target.save {
             Some(_) => Ok(()),
@@ -260,12 +262,12 @@ impl Session {
         }
     }
 
-    /// A device with a new random identifier.
+    /// Makes a device with a random identifier.
     pub(crate) fn device(&self) -> Result<Device, Stop> {
         self.device_called(str::to_owned)
     }
 
-    /// The same. `form` makes the identifier from 32 random hexadecimal digits.
+    /// Makes a device. `form` makes its identifier from 32 random hexadecimal digits.
     pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
         let unusable =
             |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
@@ -285,7 +287,7 @@ impl Session {
         Ok(device)
     }
 
-    /// A pass of the type of `subject`, and with its token, that the service cannot know.
+    /// Makes up a pass that the service can't know, with the type and token of `subject`.
     #[expect(clippy::unused_self, reason = "a case asks its session for everything")]
     pub(crate) fn unknown(&self, subject: &Subject) -> Result<Subject, Stop> {
         let unusable = |error: &dyn std::fmt::Display| {
@@ -303,12 +305,12 @@ impl Session {
         })
     }
 
-    /// Hides a text from the transcript.
+    /// Replaces a text in the transcript and in violations.
     pub(crate) fn hide(&self, secret: &str, shown: &str) {
         self.notes().secrets.add(secret, shown);
     }
 
-    // What a phone sends.
+    // Requests.
 
     /// The path of a registration.
     pub(crate) fn registration_path(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
@@ -340,7 +342,7 @@ impl Session {
         )
     }
 
-    /// A registration in the form that phones send.
+    /// Makes a registration as phones send it.
     pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> ServiceRequest {
         let body = serde_json::json!({ "pushToken": device.push_token.as_str() }).to_string();
         ServiceRequest::new(
@@ -351,7 +353,7 @@ impl Session {
         .json(body)
     }
 
-    /// Registers. The registration is removed at the end.
+    /// Registers a pass on a device. The registration is removed at the end of the case.
     pub(crate) async fn register(
         &self,
         device: &Device,
@@ -361,8 +363,8 @@ impl Session {
         self.send(self.register_call(device, subject)).await
     }
 
-    /// Records a registration that the case makes with [`send`](Self::send), so that it is removed
-    /// at the end.
+    /// Records a registration that the case will make with [`send`](Self::send), so that it is
+    /// removed at the end of the case.
     pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
         let mut notes = self.notes();
         if !notes
@@ -374,12 +376,12 @@ impl Session {
         }
     }
 
-    /// Registers, and checks that the registration is new.
+    /// Registers a pass on a device, and checks that the registration is new.
     pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject).await?.is(201, Rule::REG_1)
     }
 
-    /// Unregisters.
+    /// Unregisters a pass from a device.
     pub(crate) async fn unregister(
         &self,
         device: &Device,
@@ -397,7 +399,7 @@ impl Session {
         Ok(answer)
     }
 
-    /// Asks what changed.
+    /// Asks for the list of a device.
     pub(crate) async fn list(
         &self,
         device: &Device,
@@ -416,7 +418,8 @@ impl Session {
         self.send(ServiceRequest::new(Method::GET, path)).await
     }
 
-    /// The fetch of a pass in the form that phones send, if it changed since the date.
+    /// Makes the request for a pass as phones send it, with the date of an earlier fetch if there
+    /// is one.
     pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> ServiceRequest {
         let call = ServiceRequest::new(Method::GET, self.pass_path(&subject.pass))
             .auth(&Auth::Token(subject));
@@ -426,7 +429,7 @@ impl Session {
         }
     }
 
-    /// Fetches a pass, if it changed since the date.
+    /// Fetches a pass, with the date of an earlier fetch if there is one.
     pub(crate) async fn fetch(
         &self,
         subject: &Subject,
@@ -436,7 +439,7 @@ impl Session {
     }
 
     /// Sends a call and reads the complete answer. A missing or incomplete answer breaks
-    /// [`Rule::HTTP_2`]. A service that can't be reached ends the case with an error.
+    /// [`Rule::HTTP_2`]. If the service can't be reached, the case ends with an error.
     pub(crate) async fn send(&self, call: ServiceRequest) -> Result<Answer, Stop> {
         self.try_send(call).await?.map_err(|error| {
             let actual = self.notes().secrets.hide(&error.to_string());
@@ -449,7 +452,7 @@ impl Session {
         })
     }
 
-    /// Sends a call that a service may answer by hanging up.
+    /// Sends a call. The service may hang up instead of answering.
     pub(crate) async fn try_send(
         &self,
         call: ServiceRequest,
@@ -490,7 +493,7 @@ impl Session {
 
     // The end.
 
-    /// Removes the case's registrations, and returns the transcript without that.
+    /// Removes the registrations of the case. Returns the transcript, without these requests.
     pub(crate) async fn end(self) -> Vec<Exchange> {
         let (registered, said) = {
             let mut notes = self.notes();
@@ -501,7 +504,7 @@ impl Session {
         };
         for (device, subject) in registered {
             let path = self.registration_path(&device, &subject.pass);
-            // A failure here is ignored, because the case is over.
+            // A failure does not matter, because the case is over.
             if self
                 .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(&subject)))
                 .await

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Session {
-    /// Registers as a precondition. Other cases check whether the registration is new.
+    /// Registers as a precondition. Does not check whether the registration is new.
     pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject)
             .await?
@@ -35,8 +35,8 @@ impl Session {
         self.names(&answer, expected, rule)
     }
 
-    /// Checks that a list names exactly these passes. The cases of the list check how an empty one
-    /// is answered.
+    /// Checks that a list names exactly these passes. Accepts any form of an empty list, because
+    /// other cases check the form.
     pub(crate) fn names(&self, answer: &Answer, expected: &[&Subject], rule: Rule) -> CaseResult {
         let mut named: Vec<_> = match answer.status() {
             204 | 404 => Vec::new(),
@@ -65,12 +65,12 @@ impl Session {
     }
 }
 
-/// A random text, for made-up identifiers.
+/// Returns a random text for made-up identifiers.
 pub(super) fn random() -> Result<String, Stop> {
     crate::random_hex::<8>().map_err(|error| Stop::Error(format!("no random numbers: {error}")))
 }
 
-/// Runs futures side by side until all have ended.
+/// Runs futures concurrently until all have ended.
 pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures
         .into_iter()

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{Client, Limits, service_url::ServiceUrl};
 
-/// A web service to test, and what is known about it.
+/// A web service to test, some passes with their authentication tokens, and a way to change a pass.
 #[derive(Clone)]
 pub struct Target {
     pub(crate) client: Client,
@@ -24,16 +24,16 @@ pub struct Target {
     pub(crate) change: Option<Act>,
     /// Saves a pass unchanged.
     pub(crate) save: Option<Act>,
-    /// For each pass, when the seconds of its changes are surely over.
+    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
-/// A pass or an order that the service serves, and its token.
+/// A pass or an order that the service serves, and its authentication token.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// Type and serial number.
+    /// The type and serial number.
     pub pass: PassId,
-    /// The token that opens it.
+    /// The authentication token that opens the pass.
     pub token: AuthToken,
 }
 
@@ -49,11 +49,11 @@ impl Subject {
 
 type Acting = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// Something that can be done to a pass from outside the service.
+/// A way to change or save a pass from outside the service.
 #[derive(Clone)]
 pub(crate) struct Act {
     pub(crate) act: Arc<dyn Fn(PassId) -> Acting + Send + Sync>,
-    /// Whether it did not end in time.
+    /// Whether an attempt did not end in time.
     pub(crate) hangs: Arc<AtomicBool>,
 }
 
@@ -71,17 +71,17 @@ impl Act {
 }
 
 impl Target {
-    /// The web service at `url`, which is the `webServiceURL` of its passes.
+    /// Makes a target for the web service at `url`, which is the `webServiceURL` of its passes.
     ///
     /// # Errors
-    /// What is wrong with the URL.
+    /// Fails if the URL can't be used.
     pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
         let url = ServiceUrl::new(url)
             .map_err(|problem| format!("the url \"{}\" {problem}", OneLine::url(url)))?;
         Ok(Self::new(Client::new(limits), url))
     }
 
-    /// A tower service in this process, whose paths begin with `/v1/`.
+    /// Makes a target for a tower service in this process. Its paths begin with `/v1/`.
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = http::Response<B>>
@@ -112,7 +112,7 @@ impl Target {
         }
     }
 
-    /// For each pass, when the seconds of its changes are surely over.
+    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
     pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,8 +129,8 @@ impl Target {
         self
     }
 
-    /// Sets how to change a pass. The future ends when the change is published, or with a reason
-    /// why it could not be.
+    /// Sets how to change a pass. The future must end after the change is published. Its error is
+    /// the reason why the pass could not be changed.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -141,8 +141,9 @@ impl Target {
         self
     }
 
-    /// Sets how to save a pass unchanged. It must take the same way as a change. The future ends
-    /// when the service has looked at the saved pass, or with a reason why it could not be saved.
+    /// Sets how to save a pass unchanged. Save in the same way as for a change, but with the same
+    /// content. The future must end after the service has looked at the saved pass. Its error is
+    /// the reason why the pass could not be saved.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

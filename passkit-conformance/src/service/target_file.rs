@@ -1,4 +1,4 @@
-//! Target files: what is known about a web service.
+//! Reads target files.
 
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{Limits, closest::closest};
 
-/// A target file: the passes of a web service with their tokens, and a way to change one.
+/// A target file. It names some passes of a web service with their authentication tokens, and a way
+/// to change a pass.
 ///
 /// ```toml
 /// change = "touch.sh {type} {serial}"                          # a command
@@ -32,14 +33,14 @@ use crate::{Limits, closest::closest};
 /// token = "0123456789abcdef"
 /// ```
 ///
-/// The command is split into words as a shell does, and runs without a shell in the folder of the
-/// file. A program in that folder is preferred to one on the `PATH`. Type and serial number replace
-/// `{type}` and `{serial}`; in the URL they are percent-encoded.
+/// The command is split into words as in a shell, but no shell runs it. It runs in the folder of
+/// the file. A program in that folder is preferred to a program on the `PATH`. Type and serial
+/// number replace `{type}` and `{serial}`. In a URL they are percent-encoded.
 ///
-/// The command or POST has to end within a minute, after the change is published: the command with
-/// exit status 0, the POST with status 2xx. Saving takes the same way as a change, with the content
-/// that is there already. It has to end after the service has looked at the saved pass. A mark that
-/// comes later shows up in another case.
+/// The command must end with exit status 0, and the POST with status 2xx. Both must end within a
+/// minute, but not before the change is published. `save` writes the pass in the same way as
+/// `change`, but with the same content. It must not end before the service has looked at the saved
+/// pass. Otherwise the service marks the pass during a later case, which then fails.
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
@@ -47,7 +48,7 @@ pub struct TargetFile {
     saving: Option<Changing>,
 }
 
-/// An error in a target file: its position, and what is wrong there.
+/// An error in a target file: the position and the message.
 type Problem = (usize, String);
 
 impl TargetFile {
@@ -55,13 +56,13 @@ impl TargetFile {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and in which line.
+    /// Fails if the file can't be read or is not a target file. The message names the line.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display();
         let text =
             std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
         let folder = std::path::absolute(path)
-            .map_err(|error| format!("can't tell the folder of {name}: {error}"))?
+            .map_err(|error| format!("can't find the folder of {name}: {error}"))?
             .parent()
             .map(Path::to_owned)
             .unwrap_or_default();
@@ -71,17 +72,17 @@ impl TargetFile {
         })
     }
 
-    /// The passes and orders with their tokens, in the order of the file.
+    /// The passes and orders with their authentication tokens, in the order of the file.
     #[must_use]
     pub fn subjects(&self) -> &[(PassId, AuthToken)] {
         &self.subjects
     }
 
-    /// The web service at `url`, with the passes and the ways to change them.
+    /// Makes a target for the web service at `url`, with the passes and the ways to change them.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL.
+    /// Fails if the URL can't be used.
     pub fn target(&self, url: &str, limits: Limits) -> Result<Target, String> {
         let known = self.subjects.iter().cloned();
         let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| {
@@ -145,7 +146,7 @@ impl TargetFile {
     }
 }
 
-/// A command under one key, or a URL under another.
+/// Reads a way to change a pass: a command under one key, or a URL under another key.
 fn changing(
     table: &DeTable<'_>,
     folder: &Path,
@@ -203,7 +204,7 @@ fn subject(
             format!("{named}: the type does not start with {expected:?}, as {key} do"),
         ));
     }
-    // Checked one by one, so that the error names the right line.
+    // Type, serial number and token are checked one by one, so that an error names the right line.
     type_id
         .parse::<passkit_server::identifiers::TypeIdentifier>()
         .map_err(|error| (type_at, format!("{named}: {error}")))?;
@@ -230,7 +231,7 @@ fn known_keys(table: &DeTable<'_>, known: &[&str], of: &str) -> Result<(), Probl
     let unknown = table
         .keys()
         .filter(|key| !known.contains(&key.get_ref().as_ref()));
-    // The table is sorted by name, so look for the first key in the file.
+    // The table is sorted by name, so this finds the key that is first in the file.
     let Some(key) = unknown.min_by_key(|key| key.span().start) else {
         return Ok(());
     };

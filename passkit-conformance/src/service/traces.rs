@@ -1,4 +1,4 @@
-//! Complete sequences of calls, as phones make them.
+//! Cases with complete sequences of calls, as phones make them.
 
 use http::{Method, header};
 
@@ -14,11 +14,11 @@ use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "trace/first-pass" Pass Must [REG_1 LIST_1 GET_9] first_pass,
-        "A phone gets its first pass: it registers (201), asks what changed (200), fetches the pass (200).",
-        "The pass is on the phone, and never updated.";
+        "A phone gets its first pass: it registers (201), asks for the list (200) and fetches the pass (200).",
+        "The pass on the phone is never updated.";
     "trace/second-pass" Pass Must [REG_1 LIST_2 GET_9] second_pass,
-        "A second pass of the type: register (201), list with the first one's tag (200 or 204), fetch (200).",
-        "The second pass is never updated, or the first one is fetched again with each further pass.";
+        "A phone gets a second pass of the type: register (201), list with the first tag (200 or 204), fetch (200).",
+        "The second pass is never updated, or the phone fetches the first pass again with each further pass.";
     "trace/update" Pass Must [LIST_2 GET_2 LIST_7] update,
         "A pass changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
         "The update does not arrive, or arrives again and again.";
@@ -29,29 +29,30 @@ catalogue! {
         "Two passes change before the phone asks: one list names both (200), each is fetched (200).",
         "One of the two updates is lost.";
     "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
-        "A pass changes twice before the phone asks: it is listed once (200) and fetched (200), and the next list is \
-        empty (204).",
+        "A pass changes twice before the phone asks. The pass is listed once (200) and fetched (200), and the next \
+        list is empty (204).",
         "The phone fetches the pass once for each change, or forever.";
     "trace/change-between-list-and-fetch" Pass Must [CON_1] change_between_list_and_fetch,
-        "A pass changes again after it was listed: the fetch returns the new version (200), the next list names it \
-        (200), then 304.",
-        "The second of two changes is lost forever, whichever of the two calls misses it.";
+        "A pass changes again after it was listed. The fetch returns the new version (200), the next list names the \
+        pass (200), and the next fetch gets a 304.",
+        "The second of two changes is lost forever, if the fetch or the next list misses it.";
     "trace/nothing-to-report" Pass Must [LIST_7 LOG_1] nothing_to_report,
-        "A push without a change: list (204), then the phone complains to the log (200).",
+        "A push arrives without a change: list (204), then the phone complains to the log (200).",
         "The phone fetches an unchanged pass, or repeats its complaint forever.";
     "trace/registered-again" Pass Must [REG_1 LIST_11] registered_again,
-        "A phone repeats the same registration (200), and lists (200, the pass once).",
-        "The phone tries again forever, or is told about the same pass twice.";
+        "A phone repeats the same registration (200), and asks for the list (200), which names the pass once.",
+        "The phone tries again forever, or its list names the same pass twice.";
     "trace/new-push-token" Pass Must [REG_1 LIST_2] new_push_token,
-        "A registered phone registers with a new push token (200). The pass changes. List (200).",
+        "A registered phone registers with a new push token (200). The pass changes and is listed (200).",
         "After its push token changed, the phone gets no more updates.";
     "trace/new-device-identifier" Pass Must [REG_1 LIST_2] new_device_identifier,
-        "A phone comes back under another identifier (201). The pass changes. Both identifiers list it (200).",
+        "A phone registers again under another identifier (201). The pass changes. The lists of both identifiers name \
+        it (200).",
         "After a restore, the phone gets no more updates.";
     "trace/deleted" Pass Must [UNR_1] deleted,
         "One of two passes is deleted from the phone (200). The list names only the other one. The pass can still be \
         fetched.",
-        "The phone gets pushes and lists for passes that it does not have.";
+        "The phone gets pushes and lists about passes that it no longer has.";
     "trace/deleted-twice" Pass Must [UNR_2] deleted_twice,
         "A phone unregisters a pass that it never registered (200), registers (201), unregisters twice (200, 200).",
         "The phone repeats the call until it gives up, and reports it to the log.";
@@ -59,43 +60,44 @@ catalogue! {
         "A phone unregisters an order that it never registered (200), registers (201), unregisters twice (200, 200).",
         "The phone repeats the call until it gives up.";
     "trace/one-after-the-other-deleted" Pass Must [UNR_3] one_after_the_other_deleted,
-        "One of two passes is deleted (200). The other changes and is listed (200), then it is deleted too (200, then \
-        204).",
-        "When one pass is deleted, the phone loses the updates of all.";
+        "One of two passes is deleted (200). The other pass changes and is listed (200). Then it is deleted too \
+        (200), and the list is empty (204).",
+        "When a user deletes one pass, the phone gets no more updates for the others.";
     "trace/added-again" Pass Must [REG_1 GET_9] added_again,
-        "A pass is deleted (200) and added again (201): list with the old tag (200 or 204), fetch without a date \
-        (200).",
+        "A pass is deleted (200) and added again (201). Then list with the old tag (200 or 204), and fetch without a \
+        date (200).",
         "A pass that was once deleted is never updated again.";
     "trace/updates-off-and-on" Pass Must [UNR_1 REG_1 GET_2] updates_off_and_on,
-        "Updates are switched off (200) and on (201): list (200 or 204), fetch with the date the phone has (304).",
-        "The owner's switch ends the updates forever, or costs a download each time.";
+        "The user switches updates off (200) and on (201). Then list (200 or 204), and fetch with the date on the \
+        phone (304).",
+        "After the switch, there are no more updates, or the phone loads the pass again each time.";
     "trace/wrong-token" Pass Must [AUTH_2] wrong_token,
-        "Register, unregister and fetch with another pass's token, none, and another scheme (401). The list stays the \
-        same.",
+        "Register, unregister and fetch with the token of another pass, without a token, and with another scheme \
+        (401). The list stays the same.",
         "A stranger reads the pass, or ends its updates.";
     "trace/unknown-pass" Pass Must [REG_6] unknown_pass,
         "Register, unregister and fetch a serial number that does not exist (401).",
-        "Anyone can find out which serial numbers exist, or fill the tables.";
+        "Anyone can find out which serial numbers exist, or fill the database.";
     "trace/same-serial-in-two-types" Pass Must [AUTH_2] same_serial_in_two_types,
-        "The token of a pass is sent for its serial number under another type (401). The other type's list stays \
-        empty.",
-        "The holder of one pass can read another that happens to have the same serial number.";
+        "A pass of another type has the same serial number. It is requested with the token of the first pass (401). \
+        The list of the other type stays empty.",
+        "Anyone who has one pass can read a pass of another type with the same serial number.";
     "trace/shared-pass" Pass Must [UNR_3 LIST_2] shared_pass,
-        "Two phones have one pass (201, 201). Both are told about a change. One deletes it (200), and the other is \
-        still told.",
+        "Two phones register for one pass (201, 201). The pass changes and is listed. One phone deletes it (200), and \
+        the list of the other still names it.",
         "When one family member deletes the pass, the others get no more updates.";
     "trace/pull-to-refresh" Pass Must [GET_2] pull_to_refresh,
-        "The owner pulls to refresh: fetch with the date (304). The pass changes. Fetch again (200).",
+        "The owner pulls to refresh: fetch with the date (304). The pass changes. The owner pulls again: fetch (200).",
         "The owner pulls to refresh, and sees old content.";
     "trace/answer-lost" Pass Must [LIST_10] answer_lost,
         "A list names a change (200), but the answer is lost. The phone asks again with its old tag (200, the same).",
         "Updates are lost after each network failure.";
     "trace/order-from-apple-pay" Order Must [ORD_3 REG_1 LIST_1] order_from_apple_pay,
         "An order made with Apple Pay: fetch (200) before the phone registers (201), then list (200).",
-        "The order never shows up in the wallet.";
+        "The order never appears in the wallet.";
 }
 
-/// A phone with passes of one type. It has registered for them, listed and fetched them.
+/// A phone with passes of one type. The phone has registered, listed and fetched them.
 struct Phone<'a> {
     session: &'a Session,
     device: Device,
@@ -120,14 +122,14 @@ impl<'a> Phone<'a> {
         })
     }
 
-    /// Changes one of the passes, in a later second than that of the version on the phone.
+    /// Changes one of the passes, in a later second than the date of the version on the phone.
     async fn change(&self, index: usize) -> CaseResult {
         let (pass, date) = &self.passes[index];
         until_past(date).await;
         self.session.change(pass).await
     }
 
-    /// Asks with the tag.
+    /// Asks for the list with the tag.
     async fn list(&self) -> Result<Answer, Stop> {
         list(
             self.session,
@@ -138,7 +140,7 @@ impl<'a> Phone<'a> {
         .await
     }
 
-    /// Lists with the tag, expects exactly these passes, and keeps the new tag.
+    /// Asks for the list with the tag, expects exactly these passes, and keeps the new tag.
     async fn is_told_of(&mut self, expected: &[&Subject], rule: Rule) -> CaseResult {
         self.tag = names(&self.list().await?, expected, rule)?;
         Ok(())
@@ -260,7 +262,7 @@ async fn new_push_token(session: &Session) -> CaseResult {
         .register(&phone.device, pass)
         .await?
         .is(200, Rule::REG_1)?;
-    // A new registration may list the pass, and so may a repeated one.
+    // The list may name the pass, because a repeated registration may count as a change.
     let answer = phone.list().await?;
     if answer.status() != 204 {
         phone.tag = names(&answer, &[pass], Rule::LIST_2)?;
@@ -376,7 +378,7 @@ async fn updates_off_and_on(session: &Session) -> CaseResult {
     phone.has_newest(0).await
 }
 
-/// Register, unregister and fetch, with these credentials.
+/// Makes the three calls that need credentials, with these credentials.
 fn guarded_calls(
     session: &Session,
     device: &Device,

@@ -1,4 +1,4 @@
-//! Rules for any request.
+//! Cases about requests of any kind.
 
 use http::{Method, header};
 
@@ -12,28 +12,28 @@ use crate::{CaseResult, Rule, Stop, Violation, message::SendError};
 
 catalogue! {
     "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
-        "Register, list, fetch and unregister with a phone's User-Agent, another program's, and none. The statuses \
-        must be the same.",
-        "With a new version of iOS, or on a watch, no pass is updated any more.";
+        "Register, list, fetch and unregister with the User-Agent of a phone, with the User-Agent of another program, \
+        and without one. The statuses must be the same.",
+        "On a new version of iOS, or on a watch, no pass is updated any more.";
     "http/header-names-in-any-case" Pass Must [HTTP_1] header_names_in_any_case,
-        "A pass is fetched, and fetched again with its date, with header names in lower case and With-Capitals. The \
-        statuses must be the same.",
-        "Phones write names With-Capitals over HTTP/1.1 and in lower case over HTTP/2. With a proxy in front of the \
-        service, or without it, all phones are refused, or each loads the pass every time.";
+        "A pass is fetched without and with its date, each time with header names in lower case and With-Capitals. \
+        The statuses must be the same.",
+        "Phones write header names With-Capitals over HTTP/1.1 and in lower case over HTTP/2. A proxy in front of the \
+        service may change that. Then all phones are refused, or each loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
-        "POST to the path of a list and to that of a pass, GET of the log.",
-        "No effect on a phone. Authors of clients and people who watch the service get a wrong status.";
+        "POST to the path of a list and to the path of a pass, and GET of the log.",
+        "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
     "http/unknown-path-is-404" Pass Advisory [HTTP_11] unknown_path_is_404,
-        "GET of paths that are no endpoints, and of another version of the interface.",
-        "No effect on a phone. Authors of clients and people who watch the service get a wrong status.";
+        "GET of paths that are not endpoints, and of another version of the interface.",
+        "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
     "http/long-registration-is-413" Pass Advisory [HTTP_13] long_registration_is_413,
         "A registration with a body of 300 KiB, and the right token. The service may also hang up.",
-        "A holder of one pass can fill the service's memory.";
+        "Anyone who has a pass can fill the service's memory.";
     "http/long-log-is-413" Pass Advisory [HTTP_13] long_log_is_413,
         "Log messages of 1 MiB. The service may also hang up.",
         "Anyone can fill the service's memory and disk.";
     "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
-        "A path of 30,000 characters, and an Authorization of 60,000. The service may also hang up.",
+        "A path of 30,000 characters, and an Authorization header of 60,000. The service may also hang up.",
         "Anyone can make the service fail, or block it.";
 }
 
@@ -78,7 +78,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
         return Err(Stop::Skip(
-            "header names have no case within a process".into(),
+            "a service in this process can't see the case of header names".into(),
         ));
     }
     let one = session.one()?;
@@ -91,10 +91,10 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
         if lower == capitals {
             return Ok(());
         }
-        let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
+        let actual = format!("{lower} for names in lower case, {capitals} for names With-Capitals");
         Err(with_capitals.violation(
             Rule::HTTP_1,
-            "the same status for names in any case",
+            "the same status for names in lower case and With-Capitals",
             actual,
         ))
     };
@@ -134,14 +134,14 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
         session
             .send(call)
             .await?
-            .about("GET of a path that is no endpoint")
+            .about("GET of a path that is not an endpoint")
             .is(404, Rule::HTTP_11)?;
     }
     Ok(())
 }
 
-/// The answer to a call that is far too large. `None` if the service hung up, because it need not
-/// read all of it.
+/// Sends a call that is far too large. Returns the answer, or `None` if the service hung up,
+/// because it need not read the whole call.
 async fn answer_to_too_much(
     session: &Session,
     call: ServiceRequest,

@@ -1,36 +1,38 @@
-//! Unregistering a pass from a device.
+//! Cases about unregistering a pass from a device.
 
 use super::{case::catalogue, session::Session, steps::together};
 use crate::{CaseResult, Rule};
 
 catalogue! {
     "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
-        "A device registers, unregisters, lists, and fetches the pass, which must still work.",
-        "The phone keeps trying to unregister a pass that its owner deleted, or hears of its updates forever.";
+        "A device registers, unregisters, asks for its list, and fetches the pass, which must still work.",
+        "The phone keeps trying to unregister a pass that its owner deleted, or gets pushes for it forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
-        "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
+        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
     "unregister/never-registered-is-200" Pass Must [UNR_2] never_registered_is_200,
         "A new device unregisters a pass that it never registered.",
         "Phones do this for passes added with automatic updates off. They try again and again, and fill the log.";
     "unregister/leaves-other-passes" Pass Must [UNR_3] leaves_other_passes,
-        "A device registers for two passes, and unregisters them one after the other, with a list after each.",
-        "A user who deletes one pass gets no more updates of the others.";
+        "A device registers for two passes, and unregisters them one after the other. Each time, it asks for its \
+        list.",
+        "After a user deletes one pass, the others get no more updates.";
     "unregister/leaves-other-devices" Pass Must [UNR_3] leaves_other_devices,
-        "Two devices register for one pass. The first unregisters it. Both list.",
+        "Two devices register for one pass. The first unregisters it. Both ask for their lists.",
         "When one holder of a shared pass deletes it, all others get no more updates.";
     "unregister/in-parallel-is-200" Pass Must [UNR_2] in_parallel_is_200,
-        "A device registers, sends the same request to unregister twenty times at once, and lists.",
-        "A phone that repeats a slow request is told that it failed.";
+        "A device registers, sends twenty equal requests to unregister at once, and asks for its list.",
+        "A phone that repeats a slow request gets an error.";
     "unregister/unknown-pass-is-401" Pass Must [AUTH_4] unknown_pass_is_401,
         "A device unregisters a serial number that does not exist, with the token of another pass.",
-        "A holder of one pass can find out which other serial numbers exist.";
+        "Anyone who has a pass can find out which other serial numbers exist.";
     "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
-        "A device registers for an order, unregisters, lists, and fetches the order, which must still work.",
-        "The phone keeps trying to unregister an order that its owner removed, or hears of its updates forever.";
+        "A device registers for an order, unregisters, asks for its list, and fetches the order, which must still \
+        work.",
+        "The phone keeps trying to unregister an order that its owner removed, or gets pushes for it forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
-        "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
+        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
 }
 
 async fn known_pass_is_200(session: &Session) -> CaseResult {
@@ -44,7 +46,7 @@ async fn known_pass_is_200(session: &Session) -> CaseResult {
     session
         .fetch(pass, None)
         .await?
-        .about("fetching it without being registered")
+        .about("a fetch after unregistering")
         .is(200, Rule::GET_9)
 }
 

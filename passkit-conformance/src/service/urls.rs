@@ -1,4 +1,4 @@
-//! How paths and queries are read.
+//! Cases about how the service reads paths and queries.
 
 use http::Method;
 use passkit_server::identifiers::SerialNumber;
@@ -18,39 +18,41 @@ catalogue! {
         "Phones and wallets that join 'https://host/' and '/v1/' never get an update.";
     "url/slash-at-the-end-changes-nothing" Pass Should [URL_4 HTTP_5] slash_at_the_end,
         "All calls with a slash at the end of the path.",
-        "Clients that join paths in another way never get an update.";
+        "Clients that put a slash at the end never get an update.";
     "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
-        "Register and fetch with every character of device identifier, type and serial number percent-encoded. List as \
-        usual.",
-        "The service does not recognise clients that encode more than they need.";
+        "Register and fetch with device identifier, type and serial number completely percent-encoded. Ask for the \
+        list as usual.",
+        "Clients that encode more characters than necessary are refused.";
     "url/undecodable-escapes-are-refused" Pass Should [URL_7] undecodable_escapes_are_refused,
-        "Serial numbers with escapes that are malformed, not UTF-8, or a NUL are fetched, with the token of a pass.",
+        "Passes are fetched with the right token, but with serial numbers whose escapes are malformed, are not UTF-8, \
+        or mean a NUL.",
         "Anyone can make the service fail with a short request.";
     "url/tag-is-read-from-the-raw-query" Pass Must [URL_8] tag_is_read_from_the_raw_query,
-        "A list with the tag of the last one: percent-encoded, then encoded only where a query requires it.",
+        "Ask for the list with the tag of the last list: first percent-encoded, then encoded only where a query \
+        requires it.",
         "The service does not recognise its own tag. With every push, phones fetch all passes, or none.";
     "url/unknown-parameters-are-ignored" Pass Should [URL_9] unknown_parameters_are_ignored,
-        "Lists with more parameters before and after the tag, and the fetch of a pass with some.",
-        "If phones, or caches before the service, add a parameter, there are no more updates.";
+        "Ask for the list with other parameters before and after the tag, and fetch a pass with parameters.",
+        "If phones, or caches in front of the service, add a parameter, there are no more updates.";
     "url/serial-with-reserved-characters" Pass Must [URL_10] serial_with_reserved_characters,
-        "A pass whose serial number needs encoding is registered, listed, fetched and unregistered, encoded as one \
-        segment.",
-        "Such passes are never updated. Airlines issue them.";
+        "A pass whose serial number needs encoding is registered, listed, fetched and unregistered. The serial number \
+        is encoded as one path segment.",
+        "Airlines issue such passes. They are never updated.";
     "url/serial-with-raw-slashes" Pass Must [URL_10] serial_with_raw_slashes,
-        "A pass whose serial number contains a slash is registered, listed, fetched and unregistered, with the slashes \
-        unencoded.",
-        "Such passes, which airlines issue, are never updated on phones that do not encode the slash.";
+        "A pass whose serial number contains a slash is registered, listed, fetched and unregistered. The slash is \
+        not encoded.",
+        "Airlines issue such passes. On phones that do not encode the slash, they are never updated.";
 }
 
-/// The paths under which one pass is registered, listed and fetched.
+/// The paths to register, list and fetch one pass.
 struct Paths {
     registration: String,
     list: String,
     pass: String,
 }
 
-/// Registers, lists, fetches and unregisters under these paths. Checks under `rule` that nothing
-/// differs.
+/// Registers, lists, fetches and unregisters a pass at these paths. If an answer differs from the
+/// usual one, `rule` is broken.
 async fn life(
     session: &Session,
     subject: &Subject,
@@ -82,7 +84,7 @@ async fn life(
     )
     .await?
     .is(200, rule)?;
-    // The cases of unregistering find a wrong 204.
+    // A 204 is accepted, because the cases about unregistering find it.
     ask(
         ServiceRequest::new(Method::DELETE, paths.registration).auth(&auth),
         "DELETE",
@@ -91,7 +93,7 @@ async fn life(
     .is_one_of(&[200, 204], rule)
 }
 
-/// Checks that the log works the same at this path.
+/// Checks that the log also works at this path.
 async fn log_at(session: &Session, path: &str) -> CaseResult {
     let call = |path| {
         ServiceRequest::new(Method::POST, path)
@@ -132,14 +134,14 @@ async fn slash_at_the_end(session: &Session) -> CaseResult {
     log_at(session, "/v1/log/").await
 }
 
-/// Every byte as a percent escape.
+/// Encodes every byte as a percent escape.
 fn all_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 async fn encoded_characters_are_decoded(session: &Session) -> CaseResult {
     let subject = session.one()?;
-    // The encoded identifier is a secret too.
+    // The encoded identifier is a secret too, so it is hidden.
     let device = session.device()?;
     session.hide(&all_encoded(device.id.as_str()), "<device, encoded>");
     let (type_id, serial) = (
@@ -187,7 +189,7 @@ async fn undecodable_escapes_are_refused(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// Characters that a query can't contain, and those that end a value.
+/// The characters that a query can't contain, and the characters that end a value.
 const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -203,8 +205,8 @@ const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Registers a pass on a new device. Returns the list's path, and the parameter with the tag of the
-/// first list.
+/// Registers a pass on a new device. Returns the path of the list, the name of the tag parameter,
+/// and the tag of the first list.
 async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
     let (device, subject) = (session.device()?, session.one()?);
     let type_id = &subject.pass.type_id;
@@ -214,8 +216,8 @@ async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
         .await?
         .listed(session.kind())?
         .tag;
-    // Other cases check how the service answers when nothing changed. This one only needs the
-    // service to recognise the tag.
+    // This checks that the service recognises the tag in its usual form. Otherwise the case would
+    // prove nothing about other forms.
     let again = session.list(&device, type_id, Some(&tag)).await?;
     again
         .about("the list with its own tag, percent-encoded")
@@ -251,7 +253,7 @@ async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
             .send(ServiceRequest::new(Method::GET, format!("{path}?{query}")))
             .await?;
         answer
-            .about("the list with its own tag and more parameters")
+            .about("the list with its own tag and other parameters")
             .is(204, Rule::URL_9)?;
     }
     let answer = session
@@ -289,7 +291,7 @@ fn with_serial(
     found.ok_or_else(|| {
         let reason = "add one to the target file if the service issues such passes";
         Stop::Skip(format!(
-            "needs a pass whose serial number holds {what}: {reason}"
+            "needs a pass whose serial number contains {what}: {reason}"
         ))
     })
 }

@@ -1,8 +1,8 @@
-//! Calls that are dropped before they end.
+//! Cases that drop calls before they end.
 //!
-//! Each call is polled a few times and dropped. The number of polls grows until a call ends. A
-//! store may go on with the call on its own. But soon all reads must agree on one of the two
-//! states.
+//! Each call is polled a few times and then dropped. The number of polls grows until a call ends. A
+//! store may continue the call on its own. But soon, all reads must show either the state before
+//! the call or the state after it.
 
 use std::{
     pin::{Pin, pin},
@@ -24,36 +24,36 @@ use super::{
 
 catalogue! {
     "store/dropped-register-is-all-or-nothing" Must [C12] store dropped_register_is_all_or_nothing,
-        "Polls a register 0, 1, 2, ... times and drops it. After a while, list and pages must \
-         agree.",
-        "A phone whose connection breaks is half registered. It is listed and never pushed, or \
-         pushed and never listed.";
+        "A call of register is dropped after 0 polls, then after 1, 2 and so on. After a while, \
+         list and pages must agree.",
+        "A phone whose connection breaks is half registered. It gets lists but no pushes, or \
+         pushes but no lists.";
     "store/dropped-unregister-is-all-or-nothing" Must [C12] store
         dropped_unregister_is_all_or_nothing,
-        "Polls an unregister 0, 1, 2, ... times and drops it. After a while, list and pages must \
-         agree.",
-        "A phone whose connection breaks is pushed forever for a pass that it deleted.";
+        "A call of unregister is dropped after 0 polls, then after 1, 2 and so on. After a while, \
+         list and pages must agree.",
+        "A phone whose connection breaks gets pushes forever for a pass that it deleted.";
     "store/dropped-mark-is-all-or-nothing" Must [C12] store dropped_mark_is_all_or_nothing,
-        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it. After a while, states and \
-         list must show all of the marks or none.",
+        "A mark of 20 passes is dropped after 0 polls, then after 1, 2 and so on. After a while, \
+         states and list must show all 20 marks or none.",
         "Some of the passes that changed together never reach the phones.";
     "store/dropped-mark-all-is-all-or-nothing" Must [C12] store dropped_mark_all_is_all_or_nothing,
-        "Polls a mark of an entire type 0, 1, 2, ... times and drops it. After a while, states \
-         and list must show all of the marks or none.",
+        "A mark of an entire type is dropped after 0 polls, then after 1, 2 and so on. After a \
+         while, states and list must show all passes as marked or none.",
         "Some of the passes keep the old design on the phones.";
     "store/dropped-forget-is-all-or-nothing" Must [C12] store dropped_forget_is_all_or_nothing,
-        "Polls a call that forgets a device with eight passes 0, 1, 2, ... times and drops it. \
-         Then the device registers again.",
-        "A phone that comes back finds some of its passes half registered.";
+        "A device has eight passes. A call that forgets it is dropped after 0 polls, then after 1, \
+         2 and so on. Then the device registers again.",
+        "After a phone comes back, some of its passes are half registered.";
 }
 
-/// More polls than any call needs. If a call needs more, its last steps are not tested.
+/// The greatest number of polls. If a call needs more, its last steps are not tested.
 pub(super) const MOST_POLLS: usize = 24;
 
 /// The time that a store has to finish or undo a dropped call.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Polls `call` at most `polls` times, then drops it. Returns whether it ended.
+/// Polls `call` at most `polls` times, then drops it. Returns whether the call ended.
 pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     struct GiveUp<'a, F> {
         call: Pin<&'a mut F>,
@@ -80,11 +80,11 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     .await
 }
 
-/// A description of what disagrees, if anything does.
+/// Returns a description of what is half done, or `None`.
 pub(super) type Halves<'a> =
     Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
-/// Reads until `halves` returns `None`.
+/// Calls `halves` until it returns `None`.
 pub(super) async fn comes_to_rest<'a>(
     what: &str,
     halves: impl Fn() -> Halves<'a>,
@@ -105,8 +105,8 @@ pub(super) async fn comes_to_rest<'a>(
     }
 }
 
-/// Whether list and pages agree that `device` is registered: `Ok(Ok(registered))`, or what they
-/// say.
+/// Returns whether `device` is registered: `Ok(Ok(registered))` if list and pages agree, otherwise
+/// `Ok(Err(difference))`.
 async fn registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -120,11 +120,15 @@ async fn registered(
     let found = devices_of(store, Audience::Pass(pass), 10, 10).await?;
     let paged = found.iter().find(|one| one.device == device.id);
     Ok(match paged {
-        None if listed => {
-            Err("the device lists the pass, but the pages of the pass lack the device".into())
-        }
+        None if listed => Err(
+            "the list of the device has the pass, but the pages of the pass lack the \
+             device"
+                .into(),
+        ),
         Some(_) if !listed => Err(
-            "the pages of the pass have the device, but the device does not list the pass".into(),
+            "the pages of the pass have the device, but the list of the device lacks the \
+             pass"
+                .into(),
         ),
         Some(one) if one.push_token != device.push_token => {
             Err("a registration with an old push token".into())
@@ -148,7 +152,7 @@ async fn dropped_register_is_all_or_nothing(
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
-        // A phone would try again. Now it is registered, whatever happened before.
+        // A phone would try again. After that it must be registered.
         store
             .register(&device.id, &passes[0], &device.push_token)
             .await?;
@@ -206,7 +210,7 @@ pub(super) async fn states(
 
 type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
 
-/// Calls `mark` and drops it. Ensures that states and list show all of the passes as marked, or
+/// Calls `mark` and drops the call. Ensures that states and list show all passes as marked, or
 /// none.
 async fn dropped_marks(
     store: &dyn RegistrationStore,
@@ -229,7 +233,7 @@ async fn dropped_marks(
                     .iter()
                     .zip(&after)
                     .all(|(a, b)| (a.version == b.version) == (a.last_modified == b.last_modified));
-                // Every marked pass must be listed. A mark between the two reads only makes the
+                // The list is read after the states. A mark between the two reads only makes the
                 // list longer.
                 let listed = device.list(store, &type_id, Some(tag)).await?.serials.len();
                 Ok(match moved {
@@ -293,8 +297,7 @@ async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Resu
             })
         })
         .await?;
-        // The device registers again, perhaps with another token. All its registrations must be
-        // there.
+        // The device registers again with another push token. All its registrations must be there.
         device.push_token = new_push_token()?;
         for pass in &passes {
             store.register(&device.id, pass, &device.push_token).await?;

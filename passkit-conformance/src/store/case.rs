@@ -3,7 +3,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use super::stores::{AnyStores, Opened, Stores, not_opened};
 use crate::{Case, CaseReport, CaseResult, Rule, Violation};
 
-/// A store that takes longer than this counts as hanging.
+/// After this time, the store counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
@@ -17,11 +17,11 @@ pub struct StoreCase {
 }
 
 impl StoreCase {
-    /// Runs the case. A store that panics, or does not answer for five minutes, breaks
-    /// [`Rule::ERRORS`].
+    /// Runs the case. If the store panics, or if the case takes longer than five minutes,
+    /// [`Rule::ERRORS`] is broken.
     ///
     /// # Panics
-    /// Outside a Tokio runtime with time enabled.
+    /// Panics outside a Tokio runtime with time enabled.
     pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
         self.run_on(stores.clone()).await
     }
@@ -29,9 +29,10 @@ impl StoreCase {
     async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
         let start = std::time::Instant::now();
         let run = self.run;
-        // Dropping the stores may remove their data, so they outlive the case.
+        // `stores` outlives the case, because dropping it may remove the data.
         let opening = stores.clone();
-        // A separate task, so that a panic ends this case only. The set aborts it when dropped.
+        // The case runs in a separate task, so that a panic ends only this case. Dropping the set
+        // aborts the task.
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
         let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
@@ -53,11 +54,11 @@ impl StoreCase {
     }
 }
 
-/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps,
-/// consequence.
+/// Defines the `CASES` of a module. Each entry has an id, level, rules, the argument of the
+/// function, the function, steps and consequence.
 ///
-/// A function takes the store as one trait (`store`, `maintenance`, `coordination` or `queue`), or
-/// `opened`: all traits that the store has, and a way to open its data again.
+/// The argument is the store as one trait (`store`, `maintenance`, `coordination` or `queue`), or
+/// `opened`, which has all traits of the store and can open its data again.
 macro_rules! catalogue {
     (@run store $function:ident) => {
         |opened| Box::pin(async move { Ok($function(opened.registrations()).await?) })

@@ -1,4 +1,4 @@
-//! Claims and notes, by which processes coordinate.
+//! Cases about claims and notes.
 
 use std::{
     collections::BTreeMap,
@@ -18,53 +18,54 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "coordination/one-owner-has-a-claim" Must [K1] coordination one_owner_has_a_claim,
-        "20 owners claim one name at once, ten times. The winner claims it again, and others are \
-         refused.",
-        "Two workers push the same phones for the same change.";
+        "20 owners claim one name at once, ten times. The winner may claim it again, and the \
+         others are refused.",
+        "Two workers send the same phones a push for the same change.";
     "coordination/claims-end-in-time" Must [K1] coordination claims_end_in_time,
         "Claims a name for 300 ms while another owner asks for it. Then claims it again for a \
          longer and for a shorter time.",
-        "After a worker died, no phone of its type is ever pushed.";
+        "After a worker died, phones with passes of its type get no more pushes.";
     "coordination/only-the-owner-releases" Must [K2] coordination only_the_owner_releases,
         "Releases claims as another owner, as the owner, and as a former owner.",
-        "A slow worker ends the claim of its successor, and two workers push the same phones.";
+        "A slow worker ends the claim of its successor, and two workers send pushes to the same \
+         phones.";
     "coordination/one-of-many-replaces-a-note" Must [K3] coordination one_of_many_replaces_a_note,
-        "20 callers replace one note at once, eight times: they create it, change it or remove \
-         it. Only one may succeed.",
-        "Two instances both believe that it is their turn. An enrolment that may happen once \
-         happens twice.";
+        "20 callers create, change or remove one note at once, eight times. Each time, only one \
+         may succeed.",
+        "Two instances both do what only one should do. For example, an enrolment is accepted \
+         twice.";
     "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination
         counting_in_a_note_loses_nothing,
         "Ten tasks each add one to a number in a note, 20 times. A task tries again if another \
-         one was faster.",
-        "The progress of an import goes back, or the epoch after a restore is given twice.";
+         task was faster.",
+        "The progress of an import goes back, or two restores use the same epoch.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
-        "Replaces all sorts of notes, and expects the right or a wrong old note. Reads after each \
-         step.",
-        "An instance overwrites what another one wrote in the meantime.";
+        "Replaces all sorts of notes, each time with the right or a wrong old note. Reads after \
+         each step.",
+        "An instance overwrites what another instance wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
-        "Makes claims and notes under odd names, long names, and names that start alike or differ \
-         in case. None may affect another.",
-        "The claim of one type is taken for that of another. No instance sends its pushes.";
+        "Makes claims and notes with odd names, long names, and names that start alike or differ \
+         only in case. None may affect another.",
+        "The claims of two types are mixed up, and no instance sends the pushes of one of them.";
     "coordination/notes-survive-reopening" Must [K4] opened notes_survive_reopening,
         "16 tasks create, replace and remove notes. The data are opened again as they are at that \
-         moment. Notes must be as acknowledged.",
-        "After a restart, an enrolment that may happen once happens again, or an import starts \
-         from the beginning.";
+         moment. All acknowledged changes must be there.",
+        "After a restart, an enrolment is accepted a second time, or an import starts from the \
+         beginning.";
 }
 
 type Store = Arc<dyn Coordination>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Longer than any claim that ends by itself here, even on a slow machine.
+/// The longest wait for the end of a short claim, with much room for slow machines.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn new_name() -> String {
     format!("conformance:{}", unique())
 }
 
-/// Ensures that a claim has this result.
+/// Claims a name, and ensures the result.
 async fn claims(
     store: &Store,
     name: &str,
@@ -82,7 +83,7 @@ async fn claims(
     )
 }
 
-/// Claims `name` for `owner` repeatedly until that succeeds.
+/// Claims `name` for `owner` again and again, until the claim succeeds.
 async fn claims_in_time(
     store: &Store,
     name: &str,
@@ -94,7 +95,7 @@ async fn claims_in_time(
         ensure(
             Rule::K1,
             start.elapsed() < TIMEOUT,
-            "a claim that ends with its time",
+            "a claim that ends after its time",
             || format!("a claim that still exists after {TIMEOUT:?}"),
         )?;
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -149,7 +150,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
-    // A clock of full milliseconds may round one down.
+    // A clock with full milliseconds may lose a part of one.
     ensure(
         Rule::K1,
         elapsed >= SHORT - Duration::from_millis(2),
@@ -157,7 +158,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         || format!("{elapsed:?}"),
     )?;
 
-    // With a longer time it lasts. The claim of the other name was made later, so its end shows
+    // A longer time extends a claim. The claim of the other name was made later, so its end shows
     // that the first time is over.
     let name = new_name();
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
@@ -167,7 +168,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims_in_time(store, &beside, "b", LONG).await?;
     claims(store, &name, "b", LONG, false, "that was extended").await?;
 
-    // With a shorter time it ends sooner.
+    // A shorter time ends a claim sooner.
     claims(
         store,
         &name,
@@ -213,7 +214,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
         "a claim after its owner released it",
         || "none".into(),
     )?;
-    // The former owner releases late.
+    // The former owner releases again, too late.
     store.release(&name, "a").await?;
     released(store.claim(&name, "c", LONG).await?)?;
     store.release(&name, "b").await?;
@@ -255,7 +256,7 @@ async fn replaces(
         Rule::K3,
         replaced == wanted,
         format!(
-            "{wanted} for {} expected and {} there",
+            "{wanted} if the old note is expected to be {} and is {}",
             shown(expected),
             shown(before.as_deref())
         ),
@@ -424,12 +425,9 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         let given = store.claim(name, name, LONG).await?;
-        ensure(
-            Rule::NAMES,
-            given,
-            "a claim of its own for each name",
-            || "none".into(),
-        )?;
+        ensure(Rule::NAMES, given, "a separate claim for each name", || {
+            "none".into()
+        })?;
         replaces(store, name, None, Some(name), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
@@ -445,7 +443,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
         expect_note(store, name, Some(name), "of its own")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
-        // A claim and a note with the same name are independent.
+        // A claim and a note may have the same name, and don't affect each other.
         if n % 2 == 0 {
             store.release(name, name).await?;
             expect_note(
@@ -482,7 +480,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     for (name, note) in &notes {
         let found = expect_note(reopened, name, note.as_deref(), "as it was acknowledged").await;
         found.map_err(|found| found.unless_error_under(Rule::K4))?;
-        // Claims and notes work as before.
+        // The notes can be replaced as before.
         replaces(reopened, name, note.as_deref(), Some("next"), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::K4))?;
@@ -490,7 +488,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Writes some notes, and returns those that must be there.
+/// Writes some notes, and returns what must be there.
 async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<String>)>, Violation> {
     let [kept, replaced, removed] = [new_name(), new_name(), new_name()];
     for name in [&kept, &replaced, &removed] {

@@ -1,4 +1,4 @@
-//! Many passes on one device, and many devices on one pass.
+//! Cases with many passes on one device, and with many devices of one pass.
 
 use std::{
     collections::HashSet,
@@ -28,14 +28,15 @@ use super::{
 catalogue! {
     "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store
         ten_thousand_passes_on_one_device,
-        "A device with 10,000 passes asks after it registered, after a batch of marks, and after \
-         a mark of the type.",
-        "A device with very many passes, such as a tester's, hears of only some of them.";
+        "A device with 10,000 passes asks for its list after it registered, after a batch of \
+         marks, and after a mark of the type.",
+        "A device with very many passes, such as the phone of a tester, gets updates for only some \
+         of them.";
     "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
-        "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in \
-         bulk if the store can do that. Reads the devices of the pass, then those of its type, in \
-         pages of 1,000 while other devices register and unregister.",
-        "Some of the phones that have a popular pass get no push.";
+        "Registers 100,000 devices for a pass, or as many as possible in 20 seconds, in bulk if \
+         the store can do that. Reads the devices of the pass, then the devices of its type, in \
+         pages of 1,000. Meanwhile, other devices register and unregister.",
+        "Some phones with a popular pass get no push.";
 }
 
 async fn ten_thousand_passes_on_one_device(
@@ -69,7 +70,7 @@ async fn ten_thousand_passes_on_one_device(
         .is_empty(Rule::C2, "when asked again with the new tag")
 }
 
-/// The number of devices, and the time limit for registering them.
+/// The number of devices to register.
 const MANY: usize = 100_000;
 const BUDGET: Duration = Duration::from_secs(20);
 
@@ -86,7 +87,7 @@ async fn one_pass_on_many_devices(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Registers devices for `pass`, 1,000 with each call.
+/// Registers devices for `pass`, 1,000 in each call.
 async fn crowd_in_bulk(
     store: &dyn StoreMaintenance,
     pass: &PassId,
@@ -109,7 +110,7 @@ async fn crowd_in_bulk(
     Ok(devices)
 }
 
-/// Registers devices for `pass`, 64 at a time.
+/// Registers devices for `pass`, in 64 calls at a time.
 async fn crowd(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
@@ -133,8 +134,8 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of an audience while four other devices keep registering for `pass` and
-/// unregistering.
+/// Reads all pages of an audience, while four other devices register for `pass` and unregister all
+/// the time.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
     audience: Audience<'_>,
@@ -162,7 +163,7 @@ async fn read_under_change(
                     .await?;
                 tokio::task::yield_now().await;
                 store.unregister(&device.id, &pass).await?;
-                // A pause, so that the reader gets its turn.
+                // The pause lets the reader run.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok::<_, Violation>(())

@@ -1,4 +1,4 @@
-//! Deferred pushes.
+//! Cases about deferred pushes.
 
 use std::slice;
 
@@ -19,20 +19,20 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/deferred-pushes-come-back" Must [Q4 NAMES] queue deferred_pushes_come_back,
-        "Defers pushes with all sorts of times, attempts and push tokens, replaces them, and does \
-         so for types that start alike. Removes some of them, and reads after each step.",
-        "A phone that could not be pushed for a while is never tried again, or at the wrong time.";
+        "Defers pushes with all sorts of times, attempts and push tokens, for types that start \
+         alike. Replaces all of them, removes some, and reads after each step.",
+        "If a push to a phone failed for a while, it is never sent again, or at the wrong time.";
     "queue/last-entry-for-a-device-counts" Must [Q4] queue last_entry_for_a_device_counts,
-        "Defers and removes pushes in calls that name a device twice, and in one call that \
-         removes some and defers others.",
-        "A phone is tried again although it needs no push, or is never tried again.";
+        "Defers and removes pushes in calls that name a device twice, and in a call that removes \
+         some pushes and defers others.",
+        "A deferred push is sent although the phone needs none, or is never sent.";
     "queue/pages-hold-every-deferred-push" Must [Q4] queue pages_hold_every_deferred_push,
-        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and others, also after cursors that \
-         the store never issued.",
-        "Some phones that could not be pushed are never tried again.";
+        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and other sizes. Also reads after \
+         cursors that the store never issued.",
+        "Some deferred pushes are never sent.";
     "queue/next-deferred-is-the-earliest" Must [Q4] queue next_deferred_is_the_earliest,
         "Defers pushes with and without a time, changes their times and removes them. After each \
-         step, reads when the first one is due.",
+         step, reads when the first push is due.",
         "A push that is due waits until something else changes.";
 }
 
@@ -82,7 +82,8 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     .await?;
     expect_deferred(queue, &beside, [], "of a type that starts like another").await?;
 
-    // The same devices again, some of them with another token. One has a push of another type too.
+    // Defers pushes to the same devices again, some with another push token. One device also gets a
+    // push of another type.
     for (n, (_, push)) in pushes.iter_mut().enumerate() {
         push.due = times[(n + 1) % times.len()];
         push.attempts = 7;

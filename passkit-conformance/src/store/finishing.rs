@@ -1,4 +1,4 @@
-//! Pending pushes under load, after dropped calls, and after the data are opened again.
+//! Cases about pending pushes under load, after dropped calls, and after the data are opened again.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +21,8 @@ use super::{
     case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials},
     queue::{
-        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending, page,
-        pending_of, removed, scope,
+        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending,
+        finish_all, page, pending_of, removed, scope,
     },
     random::Random,
     stores::Opened,
@@ -32,25 +32,25 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,
         "16 tasks mark 24 passes and a type with their pushes, while a worker reads changes and \
-         records progress to pages and to the end. Each last mark must be pending, or have been \
-         finished after it. At the end, all can be finished.",
-        "Under load a phone is never pushed for the last change of its pass.";
+         records progress to pages and to the end. At the end, the last mark of each pass must \
+         still be pending or be finished. Then all changes can be finished.",
+        "Under load, a phone never gets a push for the last change of its pass.";
     "queue/dropped-mark-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_and_push_is_all_or_nothing,
-        "Polls a mark_and_push of 20 passes 0, 1, 2, ... times and drops it. After a while, each \
-         pass must be both marked and pending, or neither.",
-        "A pass has changed, and its phones are never pushed.";
+        "A mark_and_push of 20 passes is dropped after 0 polls, then after 1, 2 and so on. After a \
+         while, each pass must be both marked and pending, or neither.",
+        "A pass has changed, and its phones never get a push.";
     "queue/dropped-mark-all-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_all_and_push_is_all_or_nothing,
-        "Polls a mark_and_push of a type 0, 1, 2, ... times and drops it. After a while, the type \
-         must be both marked and pending, or neither.",
-        "All passes of a type have changed, and no phone is ever pushed.";
+        "A mark_and_push of a type is dropped after 0 polls, then after 1, 2 and so on. After a \
+         while, the type must be both marked and pending, or neither.",
+        "All passes of a type have changed, and no phone ever gets a push.";
     "queue/pending-pushes-survive-reopening" Must [C6 Q1 Q2 Q3 Q4] opened
         pending_pushes_survive_reopening,
         "16 tasks mark, record progress, finish and defer. The data are opened again as they are \
-         at that moment. Pending changes, their versions and progress, and deferred pushes must \
-         be as acknowledged. New calls continue from there.",
-        "After a restart, some phones are never pushed, or every phone is pushed again.";
+         at that moment. Pending changes, their versions and progress, and deferred pushes must be \
+         as acknowledged. New marks get greater versions.",
+        "After a restart, some phones never get their push, or all phones get it again.";
 }
 
 const WRITERS: usize = 16;
@@ -61,7 +61,8 @@ type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // Marks of a type use a type of their own, because they would hide the versions of the passes.
+    // Entire types are marked in a separate type, because such a mark would hide the versions of
+    // the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let mut markers = JoinSet::new();
@@ -131,8 +132,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
-        // Two rounds are enough. A change that was started with an older version is read once more
-        // from the start.
+        // Few rounds are needed. A change whose progress has an older version is pending once more
+        // after it.
         let mut finished = finished;
         for _ in 0..20 {
             work(queue, &type_id, &mut finished, |_| true).await?;
@@ -142,8 +143,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Does what a worker does with these changes. Records progress for the version that was started:
-/// to the end if `ends` says so, else to a page.
+/// Does what a worker does with pending changes. Records progress to the end if `ends` returns
+/// true, otherwise to a page. If a change already has progress, keeps its version.
 async fn work(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -185,8 +186,8 @@ async fn work(
     Ok(())
 }
 
-/// Reports passes that were marked since `before` and are not pending with that version, or the
-/// reverse.
+/// Reports passes that were marked since `before` but are not pending with that version, and passes
+/// that are pending with another version.
 async fn halves(
     queue: &Queue,
     before: &[u64],
@@ -202,17 +203,8 @@ async fn halves(
         pending_only += usize::from(change.is_some_and(|version| version != after.version));
     }
     Ok((pending_only + marked_only > 0).then(|| {
-        format!("{marked_only} marked and not pending, {pending_only} pending and not marked")
+        format!("{marked_only} marked but not pending, {pending_only} pending but not marked")
     }))
-}
-
-async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
-    let pending = pending_of(queue, type_id).await?;
-    let done: Vec<_> = pending
-        .into_values()
-        .map(|change| (change.scope, end(change.version)))
-        .collect();
-    Ok(queue.record_progress(type_id, &done).await?)
 }
 
 async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
@@ -229,7 +221,7 @@ async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Vi
             Box::pin(async { halves(queue, &before, &passes, scope).await })
         })
         .await?;
-        // The caller would try again.
+        // A caller would try again.
         queue.mark_and_push(&type_id, Changed::Passes(&all)).await?;
         let every: Vec<_> = passes.iter().map(scope).collect();
         expect_pending(queue, &type_id, &every, Rule::C12, "after a second mark").await?;
@@ -267,7 +259,7 @@ async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<()
     Ok(())
 }
 
-/// What one task did. It must be there after reopening.
+/// What one task did, and what must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
@@ -399,7 +391,7 @@ impl Done {
             || format!("{nothing:?}"),
         )?;
 
-        // New marks continue from there.
+        // New marks get greater versions.
         queue
             .mark_and_push(type_id, Changed::Passes(&serials(&passes[..1])))
             .await?;

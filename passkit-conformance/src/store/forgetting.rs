@@ -1,4 +1,4 @@
-//! Forgets devices whose push token is no longer in use.
+//! Cases that forget devices whose push token is no longer in use.
 
 use std::{
     slice,
@@ -19,23 +19,23 @@ use super::{
 
 catalogue! {
     "store/forget-respects-the-time" Must [C13] store forget_respects_the_time,
-        "Forgets a device with times before, at and after its last register, and registers it \
+        "Forgets a device with times before, at and after its last registration, and registers it \
          again.",
-        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed \
-         forever.";
+        "A phone that came back a minute ago gets no more pushes, or pushes are sent forever to a \
+         phone that is gone.";
     "store/forget-counts-from-the-last-register" Must [C13] store
         forget_counts_from_the_last_register,
-        "A device registers again, for a pass that it has and for a new one. It is forgotten with \
-         a time before that.",
-        "APNs reports late that an old push token is gone. A phone that already sent its new \
-         token is removed.";
+        "A device registers again, for a known pass and for a new one. Then it is forgotten with a \
+         time before that.",
+        "APNs reports late that an old push token is gone. The phone is removed, although it \
+         already sent its new push token.";
     "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
-        "Forgets one of two devices with the same passes, then unknown devices, with times from \
+        "Forgets one of two devices with the same passes, then unknown devices. The times go from \
          before 1970 up to the year 9999.",
-        "Forgetting one phone that was wiped removes others too.";
+        "When one wiped phone is forgotten, others are removed too.";
 }
 
-/// When `device` last registered, by the store's own clock. The tags show it.
+/// Returns when `device` last registered, by the store's own clock, which its tags contain.
 async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -144,7 +144,7 @@ async fn forget_counts_from_the_last_register(
     let (type_id, mut passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
-    // First the same pass, then one of another type.
+    // First a known pass, then a pass of another type.
     passes[2].type_id = new_type()?;
     for pass in [0, 2] {
         let gap = Duration::from_millis(3);
@@ -186,7 +186,8 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
         Device::registered_for(store, &passes).await?,
         Device::registered_for(store, &passes).await?,
     );
-    // The years 2255, 2262 and 9999, where nanoseconds and the dates of some databases end.
+    // The years 2255, 2264 and 9999. Nanoseconds in 64 bits end in 2262, the dates of some
+    // databases in 9999.
     let far = [9_000_000_000, 9_300_000_000, 253_402_300_799]
         .map(|s| UNIX_EPOCH + Duration::from_secs(s));
     let early = [

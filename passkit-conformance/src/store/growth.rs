@@ -1,24 +1,25 @@
-//! Finds calls whose time grows with the amount of data. Only their time shows it.
+//! Finds calls whose time grows with the amount of data.
 //!
-//! Other processes disturb any single time. So a case measures sizes that double. A call walks the
-//! data if its time grows with each size, and ends far above the time of the same call on almost no
-//! data.
+//! Such a call walks through the data. Only its time shows that, and other processes disturb any
+//! single time. So a case doubles the amount of data several times. The call is a walk if its time
+//! grows each time, and if the last time is far above the time on almost no data.
 
 use std::time::Duration;
 
-/// A walk takes at least this much longer than the call on almost no data.
+/// A walk takes longer than the call on almost no data, at least by this time.
 const LEAST: Duration = Duration::from_millis(1);
-/// A walk takes at least this many times as long.
+/// A walk takes at least this many times as long as the call on almost no data.
 const TIMES: u32 = 4;
-/// The factor by which a walk grows when its size doubles, with room for disturbances.
+/// The factor by which the time of a walk grows when the data double, with room for disturbances.
 const STEP: std::ops::RangeInclusive<f64> = 1.5..=5.0;
 
-/// Whether `time` is so far above `base`, the time on almost no data, that it may be a walk.
+/// Returns whether `time` may be the time of a walk, because it is far above `base`, the time on
+/// almost no data.
 pub(super) fn stands_out(base: Duration, time: Duration) -> bool {
     time >= base * TIMES && time - base >= LEAST
 }
 
-/// Whether `times` of sizes that double show a walk.
+/// Returns whether `times` show a walk. The data doubled from each time to the next.
 pub(super) fn is_walk(base: Duration, times: &[Duration]) -> bool {
     let above: Vec<f64> = times
         .iter()
@@ -64,7 +65,7 @@ mod tests {
         );
         assert!(
             !walk(2, [16_000, 8_000, 4_000, 2_000]),
-            "a machine that gets free"
+            "a machine that becomes less busy"
         );
         assert!(
             !walk(2_000, [2_000, 4_000, 8_000, 16_000]),

@@ -1,4 +1,4 @@
-//! Lists of a device, one call at a time.
+//! Cases about the list of a device, one call at a time.
 
 use std::{collections::BTreeSet, slice};
 
@@ -17,60 +17,61 @@ use super::{
 
 catalogue! {
     "store/no-tag-lists-all" Must [CHANGES_SINCE C7] store no_tag_lists_all,
-        "A device asks without a tag, before and after some of its passes are marked and \
-         registered again.",
-        "A phone that lost its tag never hears of some of its passes again.";
+        "A device asks for its list without a tag, before and after some of its passes are marked \
+         and registered again.",
+        "A phone that lost its tag never gets updates for some of its passes again.";
     "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
-        "Two devices have six and five of ten passes, one of them in common. All ten are marked, \
-         and both devices ask.",
-        "A phone is given serial numbers that belong to other people.";
+        "Of ten passes, one device has six, and another five. They have one pass in common. All \
+         ten are marked, and both devices ask for their lists.",
+        "The list of a phone names serial numbers that belong to other people.";
     "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
-        "A device has passes of two types. Two of them have the same serial number. Each type is \
-         marked and asked for.",
-        "A phone is given passes of another type. It asks for something that does not exist, and \
-         reports the service as broken.";
+        "A device has passes of two types. Two of them have the same serial number. Passes of each \
+         type are marked, and the device asks for the list of each type.",
+        "The list of a phone names passes of another type. The phone asks for something that does \
+         not exist, and reports the service as broken.";
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
-        "An unknown device, and one that has only passes of another type, ask with and without a \
-         tag.",
-        "A phone whose last pass was just removed gets an error, or the passes of others, instead \
-         of an empty answer.";
+        "An unknown device, and a device that has only passes of another type, ask for their lists \
+         with and without a tag.",
+        "A phone whose last pass was just removed gets an error, or passes of others, instead of \
+         an empty list.";
     "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
-        "Marks passes one by one, in a batch, twice in one batch, and beside unknown ones. The \
-         device asks after each mark, and after an empty batch.",
-        "An update is lost. The phone shows the old pass, even at the gate.";
+        "Marks passes one by one, in a batch, twice in one batch, and together with unknown ones. \
+         The device asks for its list after each mark, and after an empty batch.",
+        "An update is lost. The phone still shows the old pass, even at the gate of an airport.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
-        "Marks a pass and lists, 200 times, as fast as the store allows. Tags of full seconds or \
-         milliseconds fail.",
+        "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with \
+         full seconds or milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
-        "The device asks after it registers, after a mark, after a mark of the type, and after it \
-         unregisters. Each time it asks again with the tag that it got.",
-        "With every push the phone fetches passes that did not change, and complains to the log.";
+        "The device asks for its list after it registers, after a mark, after a mark of the type, \
+         and after it unregisters. Each time, it asks again with the tag that it got.",
+        "With every push, the phone fetches passes that did not change, and complains to the log.";
     "store/new-registration-counts" Must [C3] store new_registration_counts,
-        "After a tag was issued, the device registers for passes that were marked before, for one \
-         that was never marked, again for one that it has, and for one that it had unregistered.",
+        "After a tag was issued, the device registers for several passes: for passes that were \
+         marked before, for one that was never marked, for one that it already has, and for one \
+         that it had unregistered.",
         "If a pass changes between its download and its registration, the change never reaches \
          the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
-        "Makes 60 marks and registrations. After each, the device asks with its last tag, with \
-         its oldest tag, and with none.",
-        "The phone keeps an older tag. It is given the same passes again, or misses some.";
+        "Makes 60 marks and registrations. After each, the device asks for its list with its last \
+         tag, with its oldest tag, and without one.",
+        "The phone gets an older tag. Its lists name the same passes again, or miss some.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times, the only pass of a device is marked and listed. Then the device replaces it \
-         by a pass that was never marked. It registers for the new pass before or after it \
-         unregisters the old one. It then asks with its oldest tag, its last tag, and none, in a \
-         different order each time.",
-        "A phone that replaced all its passes gets an older tag than it had, and is given the \
-         same passes again.";
+        "Six times, the only pass of a device is marked and listed. Then the device replaces it by \
+         a pass that was never marked. It registers for the new pass before or after it \
+         unregisters the old one. Then it asks for its list with its oldest tag, with its last \
+         tag, and without one, in a different order each time.",
+        "A phone that replaced all its passes gets an older tag than it had, and its lists name \
+         the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
-        "The device asks with tags that are ahead of the store's clocks, in either part, up to \
-         the greatest tag.",
-        "After a backup is restored, phones have tags from the future. They hear of no update \
-         until the clock gets there.";
+        "The device asks for its list with tags that are ahead of the store's clocks, in either \
+         part, up to the greatest tag.",
+        "After a backup is restored, phones have tags from the future. They get no update until \
+         the clock catches up.";
     "store/old-tags-miss-nothing" Must [C1 C3 C7] store old_tags_miss_nothing,
-        "Makes 250 marks and registrations of eight passes. In between, the device asks with tags \
-         from all earlier points.",
-        "A phone that was off for a while misses updates.";
+        "Makes 250 marks and registrations of eight passes. In between, the device asks for its \
+         list with tags from all earlier points.",
+        "A phone that was switched off for a while misses updates.";
 }
 
 async fn no_tag_lists_all(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -142,7 +143,7 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
-    // The device asks with the tag of the other type. The list may have too many passes, but not
+    // The device asks with the tag of the other type. The list may name too many passes, but not
     // too few.
     store
         .mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial)))
@@ -179,7 +180,7 @@ async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<
         for since in [None, Some(tag), Some(ZERO), Some(FAR)] {
             device.list(store, &type_id, since).await?.is_empty(
                 Rule::CHANGES_SINCE,
-                "for a device that holds none of the type",
+                "for a device without passes of the type",
             )?;
         }
     }
@@ -284,7 +285,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
             }
             2 => {
                 store.mark(&type_id, Changed::All).await?;
-                "a mark of all"
+                "a mark of the type"
             }
             3 => {
                 store
@@ -306,7 +307,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
         let listed = device.list(store, &type_id, since).await?;
         let mut tag = listed.tag;
         if listed.serials.is_empty() {
-            // A device keeps its tag when nothing is listed.
+            // A device keeps its tag if nothing is listed.
             tag = since.unwrap_or(tag);
         }
         for _ in 0..3 {
@@ -436,7 +437,8 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             store.register(&device.id, new, &device.push_token).await?;
             store.unregister(&device.id, old).await?;
         }
-        // The first call may update the store's clocks, and hide what the others would show.
+        // The order changes, because the first call may update the store's clocks and hide a fault
+        // from the others.
         let mut asked = [Some(oldest), None, Some(last)];
         asked.rotate_left(round / 2);
         for since in asked {
@@ -462,7 +464,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes).await?;
-    // First, a type that was never marked.
+    // First the type was never marked, then it was.
     for marked in [false, true] {
         if marked {
             store
@@ -509,7 +511,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
             listed.is_within(&passes)?;
             let behind = listed.tag.type_version < ahead && listed.tag.device_version < ahead;
             ensure(Rule::C5, behind, "a tag of the store's own clocks", || {
-                "one that is ahead as well".into()
+                "a tag that is ahead as well".into()
             })?;
             device
                 .list(store, &type_id, Some(listed.tag))
@@ -528,7 +530,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
 async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
-    // The seed is fixed, so that a failing history is the same in the next run.
+    // The seed is fixed, so that a failure repeats in the next run.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut registered = BTreeSet::new();
     // Each tag, with the passes that changed or were registered after it.
@@ -547,7 +549,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
-            // A device that loses its last registration starts a new history.
+            // The last registration is kept, because a removed device starts anew.
             _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
                 registered.remove(&pass);

@@ -1,4 +1,4 @@
-//! Registrations in bulk, and counting them.
+//! Cases about bulk import and export, and about the counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,33 +25,35 @@ use crate::{Rule, Violation, violation::ensure};
 catalogue! {
     "store/register-many-equals-single-registers" Must [MAINTENANCE C3 C10] maintenance
         register_many_equals_single_registers,
-        "Registers in bulk new and known devices and passes, some twice and with two push tokens, \
-         then an empty batch. Asks with an earlier tag, and reads the pages.",
-        "Phones that were imported from another service are not pushed, or miss what changed in \
-         the meantime.";
+        "Registers new and known devices and passes in bulk, some twice and with two push tokens. \
+         Then registers an empty batch. A device asks for its list with an earlier tag, and the \
+         pages are read.",
+        "Phones that were imported from another service get no pushes, or miss what changed in the \
+         meantime.";
     "store/register-many-twice-adds-nothing" Must [MAINTENANCE C10] maintenance
         register_many_twice_adds_nothing,
-        "Registers the same 2,500 registrations in bulk twice. Counts the new ones, and all that \
-         there are.",
-        "An interrupted import can't be repeated without counting registrations twice.";
+        "Registers the same 2,500 registrations in bulk twice. Counts the new registrations, then \
+         all.",
+        "If an interrupted import is repeated, registrations are counted twice.";
     "store/all-registrations-come-back" Must [MAINTENANCE] maintenance all_registrations_come_back,
-        "Reads all registrations in pages of 1, 7, 1,000 and others, also after cursors that the \
-         store never issued.",
+        "Reads all registrations in pages of 1, 7, 1,000 and other sizes. Also reads after cursors \
+         that the store never issued.",
         "Some phones are lost when a service moves to another store.";
     "store/all-registrations-come-back-under-change" Must [MAINTENANCE] maintenance
         all_registrations_come_back_under_change,
-        "Reads all registrations in pages of 10. In between, some devices register, some \
-         unregister and some register again. The device at the end of the last page is the first \
-         that unregisters.",
-        "A phone is lost because another one deleted a pass during the move.";
+        "Reads all registrations in pages of 10. Between two pages, some devices register, some \
+         unregister and some register again. The last device on a page is the next to unregister.",
+        "A phone is lost because another phone deleted a pass during the move.";
     "store/all-published-passes-come-back" Must [MAINTENANCE] maintenance all_published_passes_come_back,
-        "Publishes contents and removals of passes of three types, and marks and registers others; reads all published \
-         passes in pages of 1, 7, 1,000 and others, from behind cursors that the store never gave too.",
-        "When a service moves to another store, it forgets tokens, and copies of passes on phones are refused.";
+        "Publishes content and removals for passes of three types, and marks and registers others. \
+         Reads all published passes in pages of 1, 7, 1,000 and other sizes. Also reads after \
+         cursors that the store never issued.",
+        "When a service moves to another store, it loses authentication tokens, and phones with \
+         old copies of a pass are refused.";
     "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
-        "Counts devices, passes and registrations of each type after it registers, registers \
-         again, marks, unregisters and forgets.",
-        "The owner reads that there are more or fewer phones than there really are.";
+        "Registers, registers again, marks, unregisters and forgets. After each step, counts \
+         devices, passes and registrations of each type.",
+        "The owner sees a wrong number of phones.";
 }
 
 type Store = Arc<dyn StoreMaintenance>;
@@ -139,7 +141,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
     has_devices(store, &passes[2], [&known], Rule::MAINTENANCE).await?;
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
 
-    // They are registrations like all others.
+    // Registrations in bulk work like all others.
     store
         .mark(
             &type_id,
@@ -151,7 +153,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
     ensure(
         Rule::MAINTENANCE,
         again == Registered::Existing,
-        "Existing after a register in bulk",
+        "Existing after a registration in bulk",
         || format!("{again:?}"),
     )?;
     let existed = store.unregister(&known.id, &passes[2]).await?;
@@ -186,14 +188,20 @@ async fn register_many_twice_adds_nothing(store: &Store) -> Result<(), Violation
             passes: 5,
             registrations: MANY as u64,
         };
-        counts(store, MANY as u64 / 5, &[type_stats], "a register in bulk").await?;
+        counts(
+            store,
+            MANY as u64 / 5,
+            &[type_stats],
+            "a registration in bulk",
+        )
+        .await?;
     }
     Ok(())
 }
 
 type Found = BTreeMap<(DeviceIdentifier, PassId), PushToken>;
 
-/// Reads the pages after `after` to the end.
+/// Reads all pages after the cursor `after`.
 async fn read(
     store: &Store,
     after: Option<PageCursor>,
@@ -204,7 +212,8 @@ async fn read(
     let mut after = after;
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.registrations(after.as_ref(), limit).await?;
-        // No device of these cases has more than five registrations.
+        // A page may end with all registrations of its last device. No device has more than five
+        // here.
         let about = limit.saturating_mul(2).saturating_add(64);
         ensure(
             Rule::MAINTENANCE,
@@ -224,12 +233,12 @@ async fn read(
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that end",
-        "a cursor after every page",
+        "pages that come to an end",
+        "a next cursor on every page",
     ))
 }
 
-/// Ensures that exactly these registrations come back.
+/// Ensures that the store returns exactly these registrations.
 async fn come_back(store: &Store, wanted: &[Registration], limit: usize) -> Result<(), Violation> {
     let found = read(store, None, limit, wanted.len()).await?;
     holds(&found, wanted, limit)?;
@@ -291,7 +300,8 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     for _ in 0..240 {
         devices.push(Device::registered_for(store, &passes[..2]).await?);
     }
-    // A third unregisters, a third registers for one more pass, a third does nothing.
+    // One third of the devices unregisters, one third registers for one more pass, and one third
+    // does nothing.
     let (mut going, mut growing, mut throughout) = (Vec::new(), Vec::new(), Vec::new());
     for (n, device) in devices.iter().enumerate() {
         match n % 3 {
@@ -339,12 +349,12 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that end, although registrations change",
+        "pages that come to an end, although registrations change",
         "2,000 pages",
     ))
 }
 
-/// Reads all pages of published passes from behind `after`.
+/// Reads all pages of published passes after the cursor `after`.
 async fn read_published(
     store: &Store,
     after: Option<PageCursor>,
@@ -385,7 +395,7 @@ async fn all_published_passes_come_back(store: &Store) -> Result<(), Violation> 
         store.mark(type_id, Changed::Contents(&contents)).await?;
         published.extend(passes.iter().cloned());
     }
-    // These are known, but were never published.
+    // The store knows these passes, but they were never published.
     store
         .mark(&first.0, Changed::Passes(&serials(&first.1[45..])))
         .await?;
@@ -413,14 +423,17 @@ async fn all_published_passes_come_back(store: &Store) -> Result<(), Violation> 
         ensure(
             Rule::MAINTENANCE,
             found == published,
-            format!("{} from behind a foreign cursor", text(published.len())),
+            format!(
+                "{} after a cursor that the store never issued",
+                text(published.len())
+            ),
             || text(found.len()),
         )?;
     }
     Ok(())
 }
 
-/// Expects these counts from a store that only this case uses.
+/// Expects these counts. Only this case may use the store.
 async fn counts(
     store: &Store,
     devices: u64,

@@ -1,4 +1,4 @@
-//! Marks of an entire type, and the dates that every mark moves.
+//! Cases about marks of an entire type, and about the dates of passes.
 
 use std::{
     slice,
@@ -24,30 +24,30 @@ use super::{
 catalogue! {
     "store/mark-all-lists-every-registration-once" Must [C9 C2] store
         mark_all_lists_every_registration_once,
-        "Marks an entire type three times, with single marks in between. Two devices that share \
-         passes ask after each mark.",
-        "After a change of the design, some phones keep the old passes, or fetch all of theirs \
+        "Marks an entire type three times, with single marks in between. Two devices with some of \
+         the same passes ask for their lists after each mark.",
+        "After a change of the design, some phones keep the old passes, or fetch all their passes \
          with every push.";
     "store/mark-all-takes-constant-time" Must [C9] opened mark_all_takes_constant_time,
         "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two \
-         seconds. A mark that is suspiciously slow gets more time. A device has every eighth \
-         pass. The case fails if the best times grow with four sizes in a row, in two \
-         measurements, and end far above the time for a single pass. It is skipped if the times \
-         are unclear.",
+         seconds. If a mark is suspiciously slow, the case takes more time. A device has every \
+         eighth pass. The case fails if the best times grow with four sizes in a row, in two \
+         measurements, and are far above the time for a single pass at the end. The case is \
+         skipped if the times are unclear.",
         "Marking a type with a million passes takes minutes, and blocks all other marks.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
-        "Makes 24 marks in a row: of one pass, of a batch and of the entire type, more than one a \
-         second.",
-        "Two versions of a pass have the same date. A phone that has the first one is answered \
-         304 and keeps it.";
+        "Makes 24 marks in a row: of one pass, of a batch and of the entire type. There is more \
+         than one mark in a second.",
+        "Two versions of a pass have the same date. A phone that has the first version gets a 304 \
+         and keeps it.";
     "store/dates-move-with-marks-only" Must [C14] store dates_move_with_marks_only,
-        "Registers, unregisters, forgets, lists, reads pages, waits for a second, and marks other \
-         passes and types. Reads dates and versions after each step.",
-        "Phones download passes that did not change.";
+        "Registers, unregisters, forgets, asks for lists, reads pages, waits for a second, and \
+         marks other passes and types. Reads dates and versions after each step.",
+        "Phones load passes that did not change.";
     "store/never-marked-passes-share-one-date" Must [C14] store never_marked_passes_share_one_date,
-        "Reads the state of passes and orders that were never marked, registered or not, of known \
-         and unknown types.",
-        "Phones download passes that never changed, or are answered 304 for passes that did.";
+        "Reads the state of passes and orders that were never marked. Some are registered, and \
+         some are of unknown types.",
+        "Phones load passes that never changed, or get a 304 for passes that changed.";
 }
 
 async fn mark_all_lists_every_registration_once(
@@ -78,7 +78,7 @@ async fn mark_all_lists_every_registration_once(
             let again = device.list(store, &type_id, Some(*tag)).await?;
             again.is_empty(Rule::C9, "a second time after one mark of the type")?;
         }
-        // A later mark of one pass still counts. The next list is empty again.
+        // A later mark of one pass is still listed. The list after that is empty again.
         store
             .mark(
                 &type_id,
@@ -102,9 +102,10 @@ async fn mark_all_lists_every_registration_once(
 async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     const FIRST: usize = 1_000;
     const SIZES: usize = 9;
-    /// This many sizes in a row must grow. At least as many are tried, however slow the store is.
+    /// The time must grow with this many sizes in a row. So many sizes are always tried, even if
+    /// the store is slow.
     const GROWING: usize = 4;
-    /// How long it measures while nothing is suspicious, and how long if something is.
+    /// The time limit for all sizes. `LONGEST` applies instead if a time is suspicious.
     const BUDGET: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(60);
     let store = opened.registrations();
@@ -139,7 +140,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
                 ),
                 || {
                     format!(
-                        "{:?} for the last {GROWING} sizes, each double the one before",
+                        "{:?} for the last {GROWING} sizes, each twice as large as the one before",
                         &times[1..]
                     )
                 },
@@ -150,13 +151,13 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     match unclear {
         None => Ok(()),
         Some((size, times)) => Err(Stop::Skip(format!(
-            "no verdict: a mark of {size} passes is slower than that of one, but the times don't grow with the number \
-             of passes: {times:?}"
+            "the times are unclear: a mark of {size} passes is slower than a mark of one pass, but \
+             the times don't grow with the number of passes: {times:?}"
         ))),
     }
 }
 
-/// A new type with this many marked passes. A device has every eighth of them.
+/// Makes a type with this many marked passes. A device has every eighth of them.
 async fn type_of(
     store: &Arc<dyn RegistrationStore>,
     count: usize,
@@ -172,8 +173,8 @@ async fn type_of(
     Ok(type_id)
 }
 
-/// The best time of a mark of each type. The types take turns, so other processes slow all of them
-/// equally.
+/// Returns the best time of a mark of each type. The types take turns, so that other processes slow
+/// all of them equally.
 async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],
@@ -196,7 +197,7 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
     let start = clock::now_micros() / 1_000_000;
     let mut last = store.pass_state(&passes[0]).await?;
-    // The second pass is marked sometimes, the third only with the entire type.
+    // The second pass is sometimes marked in a batch, the third only with the entire type.
     let mut others = [
         store.pass_state(&passes[1]).await?,
         store.pass_state(&passes[2]).await?,
@@ -233,7 +234,7 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     Ok(())
 }
 
-/// Returns the state of `pass`, which must be later than `last`.
+/// Returns the state of `pass`. Version and date must be later than in `last`.
 async fn moved_on(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -297,7 +298,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             }
         }
         match step {
-            // Several times, because dates run ahead of the clock and leave the current second.
+            // Several times, so that the dates of the marked pass run ahead of the clock.
             6 => {
                 for _ in 0..3 {
                     store
@@ -344,7 +345,7 @@ async fn never_marked_passes_share_one_date(
     let order_type = format!("order.{}", others[0].type_id.as_str());
     let order = PassId::new(&order_type, "order")?;
     Device::registered_for(store, [&passes[0], &order]).await?;
-    // A pass does not get the date of a marked neighbour.
+    // A marked neighbour must not change the date.
     store
         .mark(
             &type_id,
@@ -368,7 +369,7 @@ async fn never_marked_passes_share_one_date(
             || format!("version {} and date {}", state.version, state.last_modified),
         )?;
     }
-    // Another machine may have created the store, and its clock may be a little ahead.
+    // The clock of the machine that created the store may be a little ahead.
     let soon = clock::now_micros() / 1_000_000 + 60;
     ensure(
         Rule::C14,

@@ -1,11 +1,11 @@
-//! Tests whether a store keeps the contract of
+//! Tests whether a store keeps the contracts of
 //! [`RegistrationStore`](passkit_server::store::RegistrationStore) and of the other traits of a
 //! store.
 //!
-//! A case makes its own random types, devices, serial numbers and names. Any number of cases may
-//! therefore share a store with each other and with real data. A case ends with the first
-//! [`Violation`](crate::Violation) that it finds. [`cases`] returns all cases, and [`run_all`] runs
-//! them. The test of a store looks like this:
+//! Each case makes its own random types, devices, serial numbers and names. So all cases may share
+//! one store, even with real data. A case ends with the first [`Violation`](crate::Violation) that
+//! it finds. [`cases`] returns all cases, and [`run_all`] runs them. The test of a store looks like
+//! this:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -17,10 +17,10 @@
 //! # });
 //! ```
 //!
-//! Run the cases on a multi-threaded Tokio runtime, because races need more than one thread. C8
-//! (the order at the source) is not checked, because it is not a property of a store. C6, P6 and K4
-//! (durability) need a [`Stores`] that can [reopen](Stores::reopen) a store. Cases of a trait that
-//! the [`TestStore`] lacks are skipped.
+//! Run the cases on a multi-threaded Tokio runtime, because races need more than one thread. No
+//! case checks C8 (the order at the source), because C8 is a rule for callers of a store. The cases
+//! of C6, P6 and K4 (durability) need a [`Stores`] that can [reopen](Stores::reopen) a store. The
+//! cases of traits that the [`TestStore`] lacks are skipped.
 
 mod cancelling;
 mod case;
@@ -56,7 +56,7 @@ pub use self::{
 };
 use crate::Report;
 
-/// All cases. Those that find simple faults come first.
+/// All cases. The cases that find simple faults come first.
 #[must_use]
 pub fn cases() -> Vec<StoreCase> {
     [
@@ -85,7 +85,7 @@ pub fn cases() -> Vec<StoreCase> {
 /// Runs all [`cases`].
 ///
 /// # Panics
-/// Outside a Tokio runtime with time enabled.
+/// Panics outside a Tokio runtime with time enabled.
 pub async fn run_all(stores: impl Stores + 'static) -> Report {
     run(&cases(), stores).await
 }
@@ -93,7 +93,7 @@ pub async fn run_all(stores: impl Stores + 'static) -> Report {
 /// Runs cases one after the other.
 ///
 /// # Panics
-/// Outside a Tokio runtime with time enabled.
+/// Panics outside a Tokio runtime with time enabled.
 pub async fn run<'a>(
     cases: impl IntoIterator<Item = &'a StoreCase>,
     stores: impl Stores + 'static,
@@ -106,9 +106,9 @@ pub async fn run<'a>(
     report
 }
 
-/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id. A skipped case is
-/// shown as ignored, with the reason. [`store_tests!`](crate::store_tests) makes a complete test of
-/// them.
+/// Makes a [trial](libtest_mimic::Trial) from each of the [`cases`]. Its name is the id of the
+/// case. A skipped case is shown as ignored, with the reason. [`store_tests!`](crate::store_tests)
+/// makes a complete test target.
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
@@ -119,8 +119,8 @@ pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
     }))
 }
 
-/// The complete `main` of a test that runs every store case as a separate trial. The expression is
-/// a [`Stores`](crate::store::Stores). The test needs `harness = false`.
+/// Defines the `main` of a test target that runs every store case as a separate trial. The
+/// expression is a [`Stores`](crate::store::Stores). The test target needs `harness = false`.
 ///
 /// ```no_run
 /// use std::sync::Arc;

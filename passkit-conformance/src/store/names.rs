@@ -1,4 +1,4 @@
-//! Identifiers that no other case has, and short forms of calls that most cases make.
+//! Makes unique identifiers, and has the calls and checks that most cases share.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 
 use crate::{Rule, Violation, violation::ensure};
 
-/// 32 hexadecimal digits that no other call of any process returns.
+/// Returns 32 hexadecimal digits that no other call in any process returns.
 pub(crate) fn unique() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(|| RandomState::new().hash_one("process"));
-    // The bits are mixed, so that consecutive devices are not neighbours in the store's order.
+    // The bits are mixed, so that devices made one after the other are not neighbours in the store.
     let count = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_add(*process);
     let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^= mixed >> 32;
@@ -32,7 +32,7 @@ pub(crate) fn unique() -> String {
     format!("{mixed:016x}{process:016x}")
 }
 
-/// The cases make only well-formed identifiers. Anything else would be a fault of the case.
+/// The cases make only well-formed identifiers. An invalid one is a fault of the case.
 impl From<InvalidIdentifier> for Violation {
     fn from(error: InvalidIdentifier) -> Self {
         Self::new(
@@ -58,8 +58,8 @@ pub(crate) fn new_push_token() -> Result<PushToken, Violation> {
     Ok(PushToken::new(&format!("{}{}", unique(), unique()))?)
 }
 
-/// Push tokens as other wallets register them: a UUID, tokens of FCM, and all characters in a token
-/// of the greatest length.
+/// Push tokens like those of other wallets: a UUID, tokens of FCM, and a token of the greatest
+/// length with all allowed characters.
 pub(crate) fn foreign_push_tokens() -> Result<Vec<PushToken>, Violation> {
     let every: String = (b'!'..=b'~').map(char::from).collect();
     let id = unique();
@@ -88,7 +88,7 @@ pub(crate) fn pass_of(type_id: &TypeIdentifier, serial: &SerialNumber) -> PassId
     }
 }
 
-/// `count` passes of a new type.
+/// Makes `count` passes of a new type.
 pub(crate) fn new_passes(count: usize) -> Result<(TypeIdentifier, Vec<PassId>), Violation> {
     let type_id = new_type()?;
     let passes = (0..count)
@@ -101,14 +101,14 @@ pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<S
     passes.into_iter().map(|pass| pass.serial.clone()).collect()
 }
 
-/// The results of all tasks, or the first violation among them.
+/// Returns the results of all tasks, or the first violation.
 pub(crate) async fn all<T: Send + 'static>(
     tasks: JoinSet<Result<T, Violation>>,
 ) -> Result<Vec<T>, Violation> {
     tasks.join_all().await.into_iter().collect()
 }
 
-/// A device of a case, with its push token.
+/// A device that a case made, with its push token.
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) id: DeviceIdentifier,
@@ -123,7 +123,7 @@ impl Device {
         })
     }
 
-    /// A device that is registered for `passes`.
+    /// Makes a device and registers it for `passes`.
     pub(crate) async fn registered_for(
         store: &dyn RegistrationStore,
         passes: impl IntoIterator<Item = &PassId>,
@@ -135,7 +135,7 @@ impl Device {
         Ok(device)
     }
 
-    /// The same, many registrations at a time.
+    /// Like [`registered_for`](Self::registered_for), with many calls at a time.
     pub(crate) async fn registered_for_many(
         store: &Arc<dyn RegistrationStore>,
         passes: &[PassId],
@@ -156,8 +156,8 @@ impl Device {
         Ok(device)
     }
 
-    /// Asks what changed. Ensures that no pass is repeated, and that the tag differs if a pass is
-    /// listed (C4).
+    /// Asks for the list of the device. Ensures that no pass is repeated, and that the tag is new
+    /// if a pass is listed (C4).
     pub(crate) async fn list(
         &self,
         store: &dyn RegistrationStore,
@@ -180,7 +180,7 @@ impl Device {
         Ok(listed)
     }
 
-    /// The same, without the check of the tag.
+    /// Like [`list`](Self::list), without the check of the tag.
     pub(crate) async fn ask(
         &self,
         store: &dyn RegistrationStore,
@@ -195,7 +195,7 @@ impl Device {
             "each serial number once",
             || {
                 format!(
-                    "{} serial numbers of which {} differ",
+                    "{} serial numbers, of which {} are different",
                     serials.len(),
                     set.len()
                 )
@@ -204,7 +204,8 @@ impl Device {
         Ok(Listed { serials: set, tag })
     }
 
-    /// Lists without a tag. Ensures that the list is exactly `passes`, and returns the tag.
+    /// Asks for the list without a tag. Ensures that it names exactly `passes`, and returns the
+    /// tag.
     pub(crate) async fn lists_exactly<'a>(
         &self,
         store: &dyn RegistrationStore,
@@ -285,7 +286,7 @@ impl Listed {
     }
 }
 
-/// The state of a pass as text, with the start of its digest.
+/// Describes the state of a pass, with the start of its digest.
 pub(crate) fn shown_state(state: PassState) -> String {
     let PassState {
         version,
@@ -301,7 +302,7 @@ pub(crate) fn shown_state(state: PassState) -> String {
     format!("version {version}, date {last_modified}, digest {digest}")
 }
 
-/// The first few serial numbers of a set, cut to a readable length.
+/// Describes a set of serial numbers, with the beginnings of the first few.
 pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
     let mut text = format!("{} serial numbers", serials.len());
     for (n, serial) in serials.iter().take(5).enumerate() {
@@ -315,9 +316,9 @@ pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
     text
 }
 
-/// All pages of the devices of an audience, read `limit` at a time.
+/// Reads the devices of an audience, in pages of `limit`.
 ///
-/// Ensures that pages have about the requested length, and that they end.
+/// Ensures that pages have about this length, and come to an end.
 pub(crate) async fn devices_of(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -327,7 +328,7 @@ pub(crate) async fn devices_of(
     devices_after(store, audience, None, limit, at_most).await
 }
 
-/// The same, after a page.
+/// Like [`devices_of`], but starts after a cursor.
 pub(crate) async fn devices_after(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -337,7 +338,7 @@ pub(crate) async fn devices_after(
 ) -> Result<Vec<RegisteredDevice>, Violation> {
     let mut devices = Vec::new();
     let mut after = after;
-    // Pages may be empty, but must end.
+    // Pages may be empty, but must come to an end.
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.devices(audience, after.as_ref(), limit).await?;
         ensure(
@@ -354,12 +355,12 @@ pub(crate) async fn devices_after(
     }
     Err(Violation::new(
         Rule::C11,
-        format!("pages of {limit} that end"),
-        "a cursor after every page",
+        format!("pages of {limit} that come to an end"),
+        "a next cursor on every page",
     ))
 }
 
-/// Ensures that exactly `devices` are registered for `pass`, each with its push token.
+/// Ensures that the devices of `pass` are exactly `devices`, each with its push token.
 pub(crate) async fn has_devices<'a>(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -401,7 +402,7 @@ pub(crate) async fn expect_devices<'a>(
         ),
         || format!("{missing} of them missing and {foreign} others"),
     )?;
-    // Compared by character, because a token is stored as it was received.
+    // The comparison is exact, because a push token must be stored as it was received.
     let is_other = |one: &&RegisteredDevice| {
         wanted
             .get(&one.device)

@@ -1,4 +1,5 @@
-//! Names that are easily confused: by joined keys, patterns, ignored case, or trimming.
+//! Cases about names that a store may confuse, because it joins keys, uses patterns, ignores case
+//! or trims.
 
 use std::slice;
 
@@ -20,27 +21,28 @@ use super::{
 
 catalogue! {
     "store/unusual-serial-numbers" Must [NAMES] store unusual_serial_numbers,
-        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, \
-         patterns, letters of all scripts, and up to 512 bytes. No serial number may be taken for \
-         another.",
-        "A boarding pass whose serial number contains a slash is never updated, or its owner gets \
-         the update of another pass.";
+        "Registers, lists, marks and unregisters passes, and reads their devices. Their serial \
+         numbers contain slashes, spaces, patterns and letters of all scripts, and have up to 512 \
+         bytes. No two passes may be mixed up.",
+        "A boarding pass whose serial number contains a slash is never updated, or an update of \
+         another pass goes to its owner.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
-        "Does the same for types where one is the start of another, or that differ in case. The \
-         serial numbers make the joined texts equal.",
-        "Passes of one type are taken for those of another.";
+        "Registers, lists, marks and unregisters passes of types that differ only in case, or \
+         where one is the start of another. With some serial numbers, type and serial number \
+         joined give equal texts.",
+        "Passes of two types are mixed up.";
     "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
-        "Registers and unregisters devices where one identifier is the start of another, or that \
-         differ in case.",
+        "Registers and unregisters devices whose identifiers differ only in case, or where one is \
+         the start of another.",
         "One phone sees and unregisters the passes of another.";
     "store/orders-and-passes-with-equal-serials" Must [NAMES] store
         orders_and_passes_with_equal_serials,
-        "Registers, marks and unregisters passes and orders with equal serial numbers, of types \
-         that differ only in the first word.",
-        "The update of an order is announced as that of a pass, or never.";
+        "Registers, marks and unregisters passes and orders. Their serial numbers are equal, and \
+         their types differ only in the first word.",
+        "The update of an order is listed as the update of a pass, or never.";
 }
 
-/// Serial numbers as issuers make them, and such as keys and patterns misread.
+/// Serial numbers that issuers use, and serial numbers that are special in keys and patterns.
 fn wild_serials() -> Vec<String> {
     let mut serials: Vec<String> = [
         "A",
@@ -107,7 +109,7 @@ fn wild_serials() -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
-    // The greatest length, and different in the last byte only.
+    // Serial numbers of the greatest length that differ only in the last byte.
     serials.push("x".repeat(512));
     serials.push(format!("{}y", "x".repeat(511)));
     serials.push("x".repeat(511));
@@ -124,8 +126,8 @@ async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Vio
     each_is_itself(store, &passes).await
 }
 
-/// Registers each of the different `passes` on one device for all and on one of its own. Then marks
-/// and unregisters them one after another. Ensures that this never affects any other pass.
+/// Registers all `passes` on one common device, and each pass also on a separate device. Then marks
+/// and unregisters the passes one after the other. Ensures that this never affects another pass.
 async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
     let all = Device::new()?;
     let mut own = Vec::new();
@@ -136,7 +138,7 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
             ensure(
                 Rule::NAMES,
                 (registered == Registered::Existing) == again,
-                format!("a registration of its own for {}", brief(pass)),
+                format!("a separate registration for {}", brief(pass)),
                 || format!("{registered:?}"),
             )?;
             if again {
@@ -145,7 +147,7 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         }
     }
     for (n, pass) in passes.iter().enumerate() {
-        // A mark changes only this pass.
+        // A mark must change only this pass.
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = (
             store.pass_state(pass).await?,
@@ -173,12 +175,12 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
             Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
             format!(
-                "a mark of {} that changes its date and no other",
+                "a mark of {} that changes only the date of that pass",
                 brief(pass)
             ),
             || {
                 format!(
-                    "{before:?} became {after:?}; the second state is that of {}",
+                    "{before:?} became {after:?}; the second state belongs to {}",
                     brief(neighbour)
                 )
             },
@@ -231,7 +233,7 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
         let long = format!("{base}{joint}u");
         passes.push(PassId::new(&long, "1")?);
         for behind in ["/", ":", "1", "", "\u{1f}"] {
-            // `pass.t` + `.u/1` against `pass.t.u` + `/1`: the same text once joined.
+            // For example, `pass.t` and `.u/1` joined give the same text as `pass.t.u` and `/1`.
             let tail = format!("{behind}1");
             if let (Ok(one), Ok(two)) = (
                 PassId::new(base.as_str(), &format!("{joint}u{tail}")),
@@ -243,7 +245,7 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
     }
     passes.sort();
     passes.dedup();
-    // Shuffled by length, so that short names are tried beside long ones of either kind.
+    // The order is mixed by length, so that passes with short and long names are neighbours.
     passes.sort_by_key(|pass| {
         (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11
     });
@@ -270,7 +272,7 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
     let mut devices = Vec::new();
     for text in &texts {
         let id = DeviceIdentifier::new(text)?;
-        // An identifier without a letter is equal to its upper case.
+        // An identifier without letters is equal to its upper case.
         if devices.iter().any(|device: &Device| device.id == id) {
             continue;
         }
@@ -290,7 +292,7 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
         ensure(
             Rule::NAMES,
             existed,
-            "a registration of its own for each device",
+            "a separate registration for each device",
             || "none".into(),
         )?;
         has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;

@@ -1,4 +1,4 @@
-//! The devices of a pass or of a type, page by page, and their number.
+//! Cases about the devices of a pass or a type, page by page, and about their number.
 
 use std::{
     collections::HashSet,
@@ -23,41 +23,44 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/pages-hold-every-device" Must [C11] store pages_hold_every_device,
-        "Registers 130 devices for a pass. Reads them in pages of 1, 2, 7 and so on, of the \
-         greatest number, and of 0.",
-        "Some phones get no push when the pass changes, or phones without the pass get one.";
+        "Registers 130 devices for a pass. Reads them in pages of many sizes: 1, 2, 7 and so on, \
+         the greatest number, and 0.",
+        "When the pass changes, some phones get no push, or phones without the pass get a push.";
     "store/pages-of-a-type-hold-every-device" Must [C11] store pages_of_a_type_hold_every_device,
-        "Registers 130 devices for one or more of 40 passes of a type, some of them also for \
-         another type. Reads the type in pages of 1, 2, 7 and so on. Some devices unregister, and \
-         the type is read again.",
+        "Registers 130 devices for one or more of 40 passes of a type, and some also for another \
+         type. Reads the devices of the type in pages of 1, 2, 7 and so on. Some devices \
+         unregister, and the devices are read again.",
         "When the design of all passes changes, some phones get no push, or phones without a pass \
-         get one.";
+         get a push.";
     "store/unknown-pass-has-no-devices" Must [C11] store unknown_pass_has_no_devices,
-        "Reads the devices of a pass that was only marked, of one that was unregistered, and of \
-         types without passes. Does so without a cursor and with a cursor of another pass.",
+        "Reads the devices of a pass that was only marked, of a pass that was unregistered, and of \
+         types without passes. Each time, reads without a cursor and with a cursor of another \
+         pass.",
         "Pushes go to phones that do not have the pass.";
     "store/hostile-cursor-reads-from-the-start" Must [C11] store
         hostile_cursor_reads_from_the_start,
-        "Reads pages of a pass and of a type after cursors that the store never issued: empty, \
-         very long, SQL, and texts that look like a position.",
-        "Pushing stops half way after an upgrade of the store, or reaches the devices of others.";
+        "Reads the devices of a pass and of a type after cursors that the store never issued. \
+         These are empty, are very long, contain SQL, or look like a position.",
+        "After an upgrade of the store, some phones get no push, or phones without the pass get a \
+         push.";
     "store/pages-under-change-are-complete" Must [C11] store pages_under_change_are_complete,
-        "Reads 240 devices in pages of 1 and of 10. Between two pages, some devices register, \
-         some unregister and some register again. The device at the end of the last page is the \
-         first that unregisters.",
-        "A phone gets no push because another one deleted its pass at that moment.";
+        "Reads 240 devices in pages of 1 and of 10. Between two pages, some devices register, some \
+         unregister and some register again. The last device on a page is the next to unregister.",
+        "A phone gets no push, because another phone deleted its pass at that moment.";
     "store/pages-of-a-type-under-change-are-complete" Must [C11] store
         pages_of_a_type_under_change_are_complete,
-        "Does the same for a type of 12 passes. Each device has one or two of them.",
-        "When the design of all passes changes, a phone gets no push because another one deleted \
-         its pass at that moment.";
+        "Reads the 240 devices of a type of 12 passes in pages of 1 and of 10. Each device has one \
+         or two passes. Between two pages, some devices register, some unregister and some \
+         register again.",
+        "When the design of all passes changes, a phone gets no push, because another phone \
+         deleted its pass at that moment.";
     "store/devices-are-counted" Must [COUNT_DEVICES] store devices_are_counted,
-        "Counts the devices of a pass after each change. The limit is 0, 1, less than their \
-         number, equal to it, and more.",
-        "The owner reads that a pass is on more or fewer phones than it really is.";
+        "Counts the devices of a pass after each change. The limit is 0, 1, less than the number \
+         of devices, equal to it, or greater.",
+        "The owner sees a wrong number of phones for a pass.";
 }
 
-/// The page sizes that the cases try for this number of devices.
+/// The page sizes to try for this number of devices.
 fn limits(devices: usize) -> [usize; 10] {
     [
         1,
@@ -141,7 +144,7 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     )
     .await?;
 
-    // A device is a device of the type until it unregisters its last pass of the type.
+    // A device belongs to the type until it unregisters its last pass of the type.
     for pass in &passes {
         store.unregister(&devices[0].id, pass).await?;
     }
@@ -184,7 +187,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
         .await?;
     let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
-    // A type that was only marked, and one that a device unregistered from.
+    // A type that was only marked, and a type whose only device unregistered.
     let (marked, unregistered) = (new_type()?, new_type()?);
     store
         .mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial)))
@@ -206,7 +209,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
             ensure(
                 Rule::C11,
                 found.is_empty(),
-                "no devices of a pass or type that is on none",
+                "no devices, because the pass or type is on no device",
                 || format!("{} devices", found.len()),
             )?;
         }
@@ -244,14 +247,14 @@ async fn hostile_cursor_reads_from_the_start(
                 Rule::C11,
                 missing == 0,
                 format!(
-                    "all devices after the cursor {:?}, which the store never issued",
+                    "all devices, because the store never issued the cursor {:?}",
                     &text[..text.len().min(40)]
                 ),
                 || format!("{missing} of 20 missing"),
             )?;
         }
-        // These may look like positions to a store. They may skip devices, but must not fail or
-        // show other devices.
+        // A store may take these texts for positions and skip devices. It must not fail, and must
+        // not return devices that are not registered.
         for text in [
             "0",
             "-1",
@@ -272,8 +275,8 @@ async fn hostile_cursor_reads_from_the_start(
                 .iter()
                 .filter(|one| devices.iter().all(|device| device.id != one.device))
                 .count();
-            ensure(Rule::C11, foreign == 0, "registered devices only", || {
-                format!("{foreign} other devices")
+            ensure(Rule::C11, foreign == 0, "only registered devices", || {
+                format!("{foreign} devices that are not registered")
             })?;
         }
     }
@@ -298,7 +301,8 @@ async fn pages_of_a_type_under_change_are_complete(
     Ok(())
 }
 
-/// Reads an audience with these passes. Devices register and unregister between two pages.
+/// Reads the devices of an audience, which are the devices of these passes. Between two pages,
+/// devices register and unregister.
 async fn under_change(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -321,7 +325,7 @@ async fn under_change(
             Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?,
         );
     }
-    // A third unregisters, a third registers again, a third does nothing.
+    // One third of the devices unregisters, one third registers again, and one third does nothing.
     let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
     for n in 0..DEVICES {
         match n % 3 {
@@ -350,10 +354,10 @@ async fn under_change(
         ensure(
             Rule::C11,
             pages < 16 * DEVICES,
-            "pages that end, although registrations change",
+            "pages that come to an end, although registrations change",
             || format!("{pages} pages"),
         )?;
-        // The device at the end of the page goes first, if it is one that unregisters.
+        // If the last device on the page is one that unregisters, it is the next.
         let last = page.items.last().map(|one| &one.device);
         let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
         if let Some(n) = at_the_end
@@ -382,7 +386,7 @@ async fn under_change(
         Rule::C11,
         missing == 0,
         format!(
-            "the {} devices that were registered throughout",
+            "the {} devices that were registered the whole time",
             throughout.len()
         ),
         || format!("{missing} of them missing, in pages of {limit}"),

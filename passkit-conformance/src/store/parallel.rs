@@ -1,4 +1,4 @@
-//! All calls at once. They are recorded, and checked afterwards.
+//! The case that makes all calls at once. The calls are recorded, and checked afterwards.
 
 use std::{
     slice,
@@ -27,12 +27,12 @@ use crate::Violation;
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] store
         parallel_history_adds_up,
-        "16 tasks mark passes and their type, publish contents, register, unregister, forget \
-         devices, change push tokens, and read and count the devices of 24 passes. Meanwhile \
-         eight devices poll and fetch. Every call is recorded with its begin and end. All calls \
-         are checked afterwards.",
-        "Under load a phone misses an update, is pushed at an old push token, or is given passes \
-         that it no longer has.";
+        "There are 24 passes. 16 tasks mark passes and their type, publish content, register, \
+         unregister, forget devices, change push tokens, and read and count devices. Meanwhile, \
+         eight devices ask for their lists and fetch passes. Every call is recorded with its begin \
+         and end. All calls are checked afterwards.",
+        "Under load, a phone misses an update, or its pushes go to an old push token, or its lists \
+         name passes that it no longer has.";
 }
 
 const DEVICES: usize = 8;
@@ -46,8 +46,8 @@ async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Result<
     recorder.history().check()
 }
 
-/// Keeps a store busy until all writers are done. Then every device asks twice more, and everything
-/// is read.
+/// Runs writers and polling devices until all writers are done. Then every device asks twice more,
+/// and everything is read.
 async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(PASSES)?;
     let passes = Arc::new(passes);
@@ -57,7 +57,7 @@ async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let writing = Arc::new(AtomicUsize::new(WRITERS));
     let mut tasks = JoinSet::new();
     for (number, device) in devices.iter().enumerate() {
-        // The first devices have passes that no other task registers or unregisters.
+        // Nobody else registers or unregisters the passes of the first devices.
         for pass in passes.iter().skip(number).step_by(6) {
             recorder
                 .register(&device.id, pass, &device.push_token)
@@ -107,7 +107,7 @@ async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A list, and the fetches that follow.
+/// Asks for a list, and fetches some of the listed passes.
 async fn poll(
     recorder: &Recorder,
     type_id: &TypeIdentifier,
@@ -130,7 +130,7 @@ async fn poll(
     Ok(())
 }
 
-/// Makes one change, or reads what others change.
+/// Makes one random call.
 async fn write(
     recorder: &Recorder,
     passes: &[PassId],
@@ -138,7 +138,7 @@ async fn write(
     random: &mut Random,
 ) -> Result<(), Violation> {
     let pass = &passes[random.below(passes.len())];
-    // Half of the devices never unregister.
+    // The first half of the devices never unregisters.
     let device = &devices[devices.len() / 2 + random.below(devices.len() / 2)];
     match random.below(24) {
         0..=5 => {
@@ -164,7 +164,8 @@ async fn write(
                 .await?,
         ),
         11..=12 => {
-            // Any device changes its push token, with a pass that it had at the start.
+            // Any device may change its push token. It registers again for a pass that it had at
+            // the start.
             let at = random.below(devices.len());
             recorder
                 .register(&devices[at].id, &passes[at], &new_push_token()?)
@@ -185,7 +186,7 @@ async fn write(
                 .map(drop)?;
         }
         17..=18 => {
-            // One of a few digests, so that callers publish the same ones.
+            // There are only a few digests, so that several callers publish the same one.
             let digest = (random.below(8) > 0).then(|| [random.below(3) as u8; 32]);
             let (tokens, serial) = (Vec::new(), pass.serial.clone());
             recorder

@@ -1,4 +1,4 @@
-//! Changes of passes and types that are pending until their pushes are sent.
+//! Cases about changes that are pending until their pushes are sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,52 +20,53 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/marked-passes-are-pending" Must [Q1 C1 MARK] queue marked_passes_are_pending,
-        "Marks passes with their pushes: one, several, one twice in a batch, and none. Asks with \
-         an earlier tag, and reads what is pending.",
-        "Phones are not pushed for an update, or are pushed for one that they can't find.";
+        "Marks passes with their pushes: one pass, several, one twice in a batch, and none. A \
+         device asks for its list with an earlier tag, and the pending changes are read.",
+        "Phones get no push for an update, or a push for an update that does not exist.";
     "queue/marked-types-are-pending" Must [Q1 C9] queue marked_types_are_pending,
-        "Marks an entire type with its pushes, and one of its passes. Asks with an earlier tag, \
-         and reads what is pending.",
-        "A new design reaches only the phones that ask for it on their own.";
+        "Marks an entire type with its pushes, and one of its passes. A device asks for its list \
+         with an earlier tag, and the pending changes are read.",
+        "A new design reaches only phones that ask without a push.";
     "queue/plain-marks-push-nothing" Must [Q1] queue plain_marks_push_nothing,
-        "Marks passes and a type without pushes, while one pass is already pending. Reads what is \
-         pending.",
-        "Phones are pushed for a change that its owner did not want to announce.";
+        "Marks passes and a type without pushes, while the change of one pass is already pending. \
+         Reads the pending changes.",
+        "Phones get a push for a change that should not have one.";
     "queue/marked-again-is-one-change" Must [Q2] queue marked_again_is_one_change,
-        "Repeatedly marks passes and their type with pushes, and reads what is pending each time.",
-        "A phone gets a push for each of many changes, or none for the last of them.";
+        "Marks passes and their type with pushes several times, and reads the pending changes each \
+         time.",
+        "A phone gets a push for each of many changes, or no push for the last one.";
     "queue/progress-is-remembered" Must [Q2] queue progress_is_remembered,
-        "Records progress to a page and then to a later one, and marks one of the passes again. \
-         Reads what is pending each time.",
-        "After a restart, a million phones are pushed again from the start, or some of them \
-         never.";
+        "Records progress to a page and then to a later page, and marks one of the passes again. \
+         Reads the pending changes each time.",
+        "After a restart, a million phones get the same push again, or some never get it.";
     "queue/finished-changes-are-gone" Must [Q3] queue finished_changes_are_gone,
-        "Records progress to the end, for some passes after a page, and for a type. Reads what is \
-         pending, and marks one of the passes again.",
-        "Phones are pushed forever for a change that they already have.";
+        "Records progress to the end for passes and a type. Some of the passes had progress to a \
+         page before. Reads the pending changes, and marks one of the passes again.",
+        "Phones get pushes forever for a change that they already have.";
     "queue/old-versions-finish-nothing" Must [Q2] queue old_versions_finish_nothing,
-        "Records progress to the end for changes that were marked again in the meantime, from the \
-         start and from a page.",
-        "A phone misses an update that came while pushes for the previous one were sent.";
+        "Marks changes again before their progress to the end is recorded. Some had progress to a \
+         page before.",
+        "A phone misses an update that was made while the pushes for the previous one were sent.";
     "queue/progress-makes-nothing-pending" Must [Q3] queue progress_makes_nothing_pending,
-        "Records progress to a page, and to the end, for passes and types that were never pending \
-         or are finished.",
-        "Pushes are sent without a change, and do not stop.";
+        "Records progress to a page, and to the end, for changes that were never pending or are \
+         finished.",
+        "Pushes are sent forever without a change.";
     "queue/backlog-sums-up" Must [Q3 Q4] queue backlog_sums_up,
-        "Makes pushes of several types pending, finishes some and defers some. Reads the backlog \
-         after each step.",
-        "A worker never looks at a type whose phones wait, or looks at one forever.";
+        "Makes changes of several types pending, finishes some, and defers pushes. Reads the \
+         backlog after each step.",
+        "A worker never looks at a type with pending pushes, or looks forever at a type without \
+         any.";
     "queue/changes-keep-types-apart" Must [Q2 Q3 NAMES] queue changes_keep_types_apart,
         "Marks passes with equal and odd serial numbers in types that start alike, and the types \
-         too. Finishes some of them.",
-        "The change of one pass is taken for that of another, and its phones are not pushed.";
+         too. Finishes some of the changes.",
+        "The changes of two passes are mixed up, and the phones of one get no push.";
     "queue/every-change-gets-its-turn" Must [Q2] queue every_change_gets_its_turn,
-        "170 changes are pending. In each round, reads ten of them, marks 20 passes again, and \
-         finishes those that it read.",
-        "A few passes that change all the time keep the phones of all others from being pushed.";
+        "170 changes are pending. Each round reads ten of them, marks 20 passes again, and \
+         finishes the ten changes.",
+        "If a few passes change all the time, the phones of all other passes get no pushes.";
 }
 
-/// Ensures that a change has the version of the last mark of the pass.
+/// Ensures that a change has the version of the pass, and no progress.
 async fn is_of_the_last_mark(
     queue: &Queue,
     change: &PendingChange,
@@ -134,7 +135,7 @@ async fn marked_passes_are_pending(queue: &Queue) -> Result<(), Violation> {
         )?;
         tag = listed.tag;
     }
-    // No device is registered for it, but it is marked too.
+    // A pass without devices is marked too.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     queue
         .mark_and_push(&type_id, Changed::Passes(slice::from_ref(&unknown.serial)))
@@ -241,7 +242,7 @@ async fn marked_again_is_one_change(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Ensures that a change has this progress.
+/// Ensures that the pending change has this progress.
 async fn has_progress(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -267,7 +268,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     let [first, second, all] = [scope(&passes[0]), scope(&passes[1]), Scope::Type];
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
-    // A cursor with unusual characters, and a very long one.
+    // One cursor has unusual characters, the other is very long.
     let [near, far] =
         ["device 1/ü\u{fffd} \n\"{}", &"x".repeat(900)].map(|next| page(version(&first), next));
     let of_all = page(version(&all), "device\u{1f3ab}");
@@ -286,8 +287,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     has_progress(queue, &type_id, &first, Some(&far)).await?;
     queue.record_progress(&type_id, &[]).await?;
 
-    // A change that is marked again keeps its progress, because the progress names the older
-    // version.
+    // A change that is marked again keeps its progress. The progress still has the older version.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
         .await?;
@@ -335,7 +335,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
     )
     .await?;
 
-    // The next mark makes a new change.
+    // The next mark makes a change pending again.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
         .await?;
@@ -405,7 +405,7 @@ async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
             || format!("{after:?}"),
         )?;
     }
-    // The newer versions finish the changes.
+    // Progress with the newest versions finishes the changes.
     let done: Vec<_> = after
         .values()
         .map(|change| (change.scope.clone(), end(change.version)))
@@ -518,7 +518,7 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     is(&second, Some(1), "after a type was marked").await?;
     is(&third, None, "while other types have a backlog").await?;
 
-    // Later marks don't move the time while the oldest change is pending.
+    // Later marks must not move the time while the oldest change is pending.
     queue
         .mark_and_push(&first, Changed::Passes(&serials(&passes[5..])))
         .await?;
@@ -653,7 +653,8 @@ async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
             .map(|n| serial(&format!("{name}-{n}")))
             .collect::<Result<Vec<_>, _>>()
     };
-    // Before and after the others in the order of serial numbers.
+    // In the order of serial numbers, half of these passes are before all others, and half after
+    // them.
     let busy = [named(LIMIT, "0")?, named(LIMIT, "z")?].concat();
     let quiet = named(150, "m")?;
     queue

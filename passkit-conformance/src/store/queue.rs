@@ -1,4 +1,4 @@
-//! Short forms of calls to a [`PushQueue`] that several modules make.
+//! Has the calls and checks of a [`PushQueue`] that several modules share.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ pub(super) fn end(version: u64) -> Progress {
     }
 }
 
-/// All pending changes of a type. Ensures that none is repeated.
+/// Returns all pending changes of a type. Ensures that no change is repeated.
 pub(super) async fn pending_of(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -77,7 +77,7 @@ pub(super) async fn expect_pending<'a>(
     Ok(pending)
 }
 
-/// The backlog of the type, if it has one.
+/// Returns the backlog of the type, if it has one.
 pub(super) async fn backlog_of(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -94,7 +94,8 @@ pub(super) async fn backlog_of(
     Ok(first)
 }
 
-/// A device with its deferred push, as [`defer`](passkit_server::push::PushQueue::defer) takes it.
+/// A device with its deferred push: an argument of
+/// [`defer`](passkit_server::push::PushQueue::defer).
 pub(super) type Deferred = (DeviceIdentifier, Option<DeferredPush>);
 
 pub(super) fn at(micros: u64) -> SystemTime {
@@ -114,7 +115,7 @@ pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
     (device.id.clone(), Some(push(device, due)))
 }
 
-/// The same devices, without a deferred push.
+/// Returns the same devices without a push, which removes their deferred pushes.
 pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
     pushes
         .iter()
@@ -122,7 +123,7 @@ pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
         .collect()
 }
 
-/// Reads pages after `after` to the end.
+/// Reads all pages after the cursor `after`.
 pub(super) async fn read_deferred(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -152,8 +153,8 @@ pub(super) async fn read_deferred(
     }
     Err(Violation::new(
         Rule::Q4,
-        "pages that end",
-        "a cursor after every page",
+        "pages that come to an end",
+        "a next cursor on every page",
     ))
 }
 
@@ -190,7 +191,7 @@ pub(super) async fn expect_deferred<'a>(
         let (Some(found), Some(wanted)) = (&found[device], wanted) else {
             continue;
         };
-        // No report shows the identifier and the token.
+        // A report must not show identifiers and push tokens.
         let shown =
             |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
         let same_token = found.push_token.as_str() == wanted.push_token.as_str();
@@ -208,4 +209,14 @@ pub(super) async fn expect_deferred<'a>(
         )?;
     }
     Ok(())
+}
+
+/// Says of all pending changes of the type that their pushes were sent.
+pub(super) async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
+    let pending = pending_of(queue, type_id).await?;
+    let done: Vec<_> = pending
+        .into_values()
+        .map(|change| (change.scope, end(change.version)))
+        .collect();
+    Ok(queue.record_progress(type_id, &done).await?)
 }

@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Cases with many callers at once.
 
 use std::{
     collections::BTreeMap,
@@ -24,23 +24,24 @@ use super::{
 
 catalogue! {
     "store/parallel-registers-create-once" Must [C10] store parallel_registers_create_once,
-        "Sends 24 equal registers at once, eight times, of known and unknown devices. Reads list \
-         and pages.",
-        "A phone that repeats its call is in the table twice. It is pushed twice, and one \
+        "Registers the same device for the same pass in 24 calls at once, eight times, with known \
+         and unknown devices. Reads list and pages.",
+        "A phone that repeats its call is registered twice. It gets each push twice, and one \
          unregister is not enough.";
     "store/parallel-register-and-unregister" Must [C10] store parallel_register_and_unregister,
-        "Registers and unregisters one registration at once, 40 times. The answers must add up to \
-         what is left, list and pages must agree, and the push token must be one of those sent.",
-        "A pass that was removed and added again at once is listed and never pushed, or pushed \
-         and never listed.";
+        "Calls register and unregister for one registration at once, 40 times. The answers must \
+         fit the result, list and pages must agree, and the push token must be one that was sent.",
+        "A phone removes a pass and adds it again at once. For this pass, it then gets lists but \
+         no pushes, or pushes but no lists.";
     "store/parallel-marks-move-the-date" Must [C14] store parallel_marks_move_the_date,
-        "16 tasks mark three passes. Each reads date and version before and after its mark.",
-        "Two versions of a pass have the same date. A phone that has the first one is answered \
-         304 and keeps it.";
+        "16 tasks mark three passes. Each task reads date and version before and after each of its \
+         marks.",
+        "Two versions of a pass have the same date. A phone that has the first version gets a 304 \
+         and keeps it.";
     "store/no-device-goes-stale" Must [C1 C2 C3 C4] store no_device_goes_stale,
-        "16 writers change and mark 200 passes in batches, while six devices poll and register \
-         for more of them. When the writers are done, each device asks twice more.",
-        "A phone is left with an old pass and will never hear of the new one.";
+        "16 writers change and mark 200 passes in batches, while six devices ask for lists and \
+         register for more of the passes. When the writers are done, each device asks twice more.",
+        "A phone keeps an old pass, and never gets the new version.";
 }
 
 async fn parallel_registers_create_once(
@@ -90,7 +91,7 @@ async fn parallel_registers_create_once(
         device
             .lists_exactly(store, &type_id, registered, Rule::C10)
             .await?;
-        // One unregister is enough, however many registers there were.
+        // One unregister must be enough after many registers.
         for pass in registered {
             store.unregister(&device.id, pass).await?;
             has_devices(store, pass, [], Rule::C10).await?;
@@ -107,8 +108,8 @@ async fn parallel_register_and_unregister(
     for round in 0..40_usize {
         let (contested, other) = (&passes[0], &passes[1]);
         let mut device = Device::new()?;
-        // The registration exists at the start, or not. The device has another registration, or
-        // not.
+        // The rounds differ in whether the registration exists at the start, and whether the device
+        // has another one.
         let there = round % 2 == 1;
         let has_other = round % 4 >= 2;
         if there {
@@ -164,10 +165,11 @@ async fn parallel_register_and_unregister(
         ensure(
             Rule::C10,
             i32::from(there) + changes == i32::from(now),
-            "answers of register and unregister that add up to what is left",
+            "answers of register and unregister that fit the result",
             || {
                 format!(
-                    "{} at the start, {changes:+} by answers, {} left",
+                    "{} registrations at the start, {changes:+} according to the answers, {} at \
+                     the end",
                     i32::from(there),
                     i32::from(now)
                 )
@@ -181,7 +183,7 @@ async fn parallel_register_and_unregister(
                 Rule::C10,
                 one_token && tokens.contains(&one.push_token),
                 "one of the push tokens that were sent",
-                || "another, or several".into(),
+                || "another one, or several".into(),
             )?;
             device.push_token = one.push_token.clone();
         }
@@ -230,7 +232,7 @@ const PASSES: usize = 200;
 const WRITERS: usize = 16;
 const BATCHES: usize = 60;
 
-/// The number of the newest content of each pass.
+/// The passes, with the version number of the newest content of each.
 struct Content {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
@@ -253,7 +255,7 @@ impl Content {
     }
 }
 
-/// A device that polls as it would after pushes: the content that it has of each pass, and its tag.
+/// A device that asks for lists as after pushes, the version that it has of each pass, and its tag.
 struct Poller {
     device: Device,
     seen: BTreeMap<SerialNumber, u64>,
@@ -261,7 +263,7 @@ struct Poller {
 }
 
 impl Poller {
-    /// Makes one list and the downloads that follow. Returns the number of listed passes.
+    /// Asks for one list, and fetches the listed passes. Returns the number of listed passes.
     async fn poll(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -288,7 +290,7 @@ impl Poller {
         Ok(listed.serials.len())
     }
 
-    /// Downloads a pass, then registers for it. A change in between must be listed (C3).
+    /// Fetches a pass, then registers for it. A change in between must be listed (C3).
     async fn add(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -325,7 +327,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
             seen: BTreeMap::new(),
             tag: None,
         };
-        // Some have all passes from the start, others add a pass with each poll.
+        // Some devices have all passes from the start, others add passes while they ask for lists.
         let registered = if number < 3 { PASSES } else { 5 };
         for pass in &content.passes[..registered] {
             poller.add(store, &content, pass).await?;
@@ -368,10 +370,10 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
         ensure(
             Rule::C1,
             stale.is_empty(),
-            "no device with old content after all writers are done",
+            "no device with old passes after all writers are done",
             || {
                 format!(
-                    "{} of {} passes old, and no list will name them",
+                    "{} of {} passes are old, and no list will name them",
                     stale.len(),
                     poller.seen.len()
                 )
@@ -388,8 +390,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
     Ok(())
 }
 
-/// Changes passes and marks them, in batches of one to nine. One writer sometimes marks the entire
-/// type.
+/// Changes and marks passes, in batches of one to nine. One writer sometimes marks the entire type.
 async fn write(
     store: &Arc<dyn RegistrationStore>,
     content: &Content,
@@ -403,7 +404,7 @@ async fn write(
             .collect();
         let whole_type = writer == 0 && batch % 20 == 7;
         let changed = if whole_type { &content.passes } else { &chosen };
-        // The content first, then the mark.
+        // The content changes first, then the pass is marked.
         for pass in changed {
             if let Some(number) = content.numbers.get(&pass.serial) {
                 number.fetch_add(1, SeqCst);

@@ -1,4 +1,4 @@
-//! Random numbers that can be repeated.
+//! Random numbers that a seed repeats.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -10,7 +10,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A seed that no other run has.
+    /// Returns a random seed.
     pub(crate) fn from_time() -> u64 {
         RandomState::new().hash_one(std::process::id())
     }

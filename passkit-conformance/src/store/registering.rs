@@ -1,4 +1,4 @@
-//! Registers and unregisters, one call at a time.
+//! Cases about registering and unregistering, one call at a time.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,36 +19,36 @@ use super::{
 
 catalogue! {
     "store/first-register-creates" Must [C10] store first_register_creates,
-        "Two devices register for passes, each of them three times. The first answer is Created, \
-         the others are Existing.",
-        "The service answers 201 or 200 by this answer. Counts of installed passes, and whatever \
-         is done once for each new pass on a phone, go wrong.";
+        "Two devices register for passes, three times for each pass. The first answer must be \
+         Created, the others Existing.",
+        "The service confuses 201 and 200. Counts of installed passes are wrong, and so is \
+         anything that happens once for each new pass on a phone.";
     "store/every-register-stores-the-push-token" Must [C10] store
         every_register_stores_the_push_token,
-        "A device registers again with another push token, first for a pass that it has, then for \
-         a new one. The pages of all its passes are read.",
-        "Pushes go to a push token that is no longer in use. The phone never hears of an update \
-         again.";
+        "A device registers again with another push token, first for a known pass, then for a new \
+         one. The devices of all its passes are read.",
+        "Pushes go to a push token that is no longer in use. The phone never gets an update again.";
     "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
-        "Registers UUIDs, tokens of FCM, and all printable characters as push tokens of up to 400 \
-         characters, each replacing another. Reads the devices of the pass and of its type.",
-        "A phone with another wallet can't register, or a bad token stops the pushes of all \
+        "Registers push tokens of up to 400 characters: UUIDs, tokens of FCM, and all printable \
+         characters. Each replaces another. Reads the devices of the pass and of its type.",
+        "A phone with another wallet can't register, or a bad push token stops the pushes to all \
          phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
-        "Two devices register with the same push token, because a phone has a device identifier \
-         for each type. One of them unregisters.",
+        "Two devices register with the same push token, because a phone has a separate device \
+         identifier for each type. One of them unregisters.",
         "A phone with passes of two types gets pushes for only one of them.";
     "store/unregister-removes-the-registration" Must [UNREGISTER] store
         unregister_removes_the_registration,
-        "One of two devices repeatedly unregisters one of its three passes and registers for it \
-         again. Lists and pages are read in between.",
-        "A pass that was deleted from a phone is pushed and listed forever. Or another pass or \
+        "Two devices have the same three passes. One device unregisters one pass and registers for \
+         it again, several times. Lists and pages are read in between.",
+        "A phone gets pushes and lists forever for a pass that was deleted. Or another pass or \
          another phone gets no more updates.";
     "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
         unregister_removes_the_device_with_its_last_registration,
-        "One device unregisters all of its passes, which are of two types. Another device \
-         unregisters all but one. Then the case forgets both devices.",
-        "Push tokens of phones without passes pile up, and are kept without a reason.";
+        "One device unregisters all its passes, which are of two types. Another device unregisters \
+         all but one. Then both devices are forgotten.",
+        "Push tokens of phones without passes are kept without a reason, and there are more and \
+         more of them.";
     "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store
         unregistering_nothing_is_no_error,
         "Unregisters passes that the device does not have, and unknown devices.",
@@ -92,7 +92,7 @@ async fn every_register_stores_the_push_token(
     let mut device = Device::registered_for(store, &passes[..2]).await?;
     let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
-    // First again for the first pass, then for a new one.
+    // First for a known pass, then for a new one.
     for pass in [0, 2] {
         device.push_token = new_push_token()?;
         store
@@ -162,7 +162,7 @@ async fn unregister_removes_the_registration(
             Rule::UNREGISTER,
             existed == expected,
             format!(
-                "{expected} when a registration {}",
+                "{expected}, because the registration {}",
                 if expected { "exists" } else { "does not exist" }
             ),
             || existed.to_string(),
@@ -198,7 +198,7 @@ async fn unregister_removes_the_device_with_its_last_registration(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
     let later = SystemTime::now() + Duration::from_secs(86_400);
-    // The last registration may be of another type.
+    // The last registration is of another type.
     let (_, mut passes) = new_passes(2)?;
     passes[1].type_id = new_type()?;
     let gone = Device::registered_for(store, &passes).await?;
@@ -213,7 +213,7 @@ async fn unregister_removes_the_device_with_its_last_registration(
             Rule::UNREGISTER,
             forgotten == expected,
             format!(
-                "{expected} from forget_device for a device with {} registration left",
+                "{expected} from forget_device, registrations left: {}",
                 if expected { "one" } else { "no" }
             ),
             || forgotten.to_string(),
@@ -243,7 +243,7 @@ async fn unregistering_nothing_is_no_error(store: &dyn RegistrationStore) -> Res
         ensure(
             Rule::UNREGISTER,
             !existed,
-            "false where no registration exists",
+            "false, because no registration exists",
             || existed.to_string(),
         )?;
     }

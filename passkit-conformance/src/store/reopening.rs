@@ -1,4 +1,4 @@
-//! What is there when the data are opened again.
+//! Cases about what is there when the data are opened again.
 
 use std::{
     slice,
@@ -25,21 +25,21 @@ catalogue! {
         acknowledged_changes_survive_reopening,
         "16 tasks register, unregister, mark and forget. The data are opened again as they are at \
          that moment. Registrations, push tokens, dates and tags must be as acknowledged. New \
-         calls continue from there.",
-        "After a crash, phones that registered are not pushed, updates are lost, or all phones \
-         fetch everything again.";
+         marks and registrations must get later dates and tags.",
+        "After a crash, registered phones get no pushes, updates are lost, or all phones fetch \
+         everything again.";
 }
 
 const TASKS: usize = 16;
 
-/// What one task did. It must be there after reopening.
+/// What one task did, and what must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
     states: Vec<PassState>,
-    /// Has the first three passes.
+    /// A device with the first three passes.
     device: Device,
-    /// A tag from before the last mark, which was a mark of the first pass.
+    /// A tag from before the last mark. The last mark was of the first pass.
     tag: UpdateTag,
     /// A tag from after that mark.
     newest: UpdateTag,
@@ -48,7 +48,7 @@ struct Done {
 
 async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
     let store = opened.registrations();
-    // A type that is never marked has the date of the store's creation.
+    // A pass of a type that is never marked has the date of the store's creation.
     let (_, never) = new_passes(1)?;
     let created = store.pass_state(&never[0]).await?;
     let mut tasks = JoinSet::new();
@@ -68,7 +68,8 @@ async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
         || format!("{now:?}"),
     )?;
     for done in &done {
-        // Whatever rule the check names, here it is a loss. An error stays an error.
+        // Any violation here is a loss of data, so the rule is C6. An error of the store keeps its
+        // rule.
         done.is_there(reopened)
             .await
             .map_err(|found| found.unless_error_under(Rule::C6))?;
@@ -161,13 +162,13 @@ impl Done {
             )?;
         }
 
-        // Earlier tags still work: the list has exactly what came after them.
+        // Earlier tags must still work. The list names exactly what came after them.
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.is_empty(Rule::C6, "for the newest earlier tag")?;
+        since.is_empty(Rule::C6, "for the newest tag from before")?;
         let since = device.list(store, type_id, Some(*tag)).await?;
         since.has(&passes[..1], Rule::C6, "for a tag from before its mark")?;
 
-        // Clocks, dates and tags continue from there.
+        // New dates and tags must be later than the earlier ones.
         let last = &passes[2];
         store
             .mark(type_id, Changed::Passes(slice::from_ref(&last.serial)))

@@ -9,11 +9,11 @@ use passkit_server::{
 
 use crate::Stop;
 
-/// Any error. A report shows it as a reason.
+/// Any error. Reports show its text.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens the stores for the cases. An async closure that returns an `Arc` of a store or a
-/// [`TestStore`] implements it.
+/// Opens a store for each case. An async closure that returns an `Arc` of a store, or a
+/// [`TestStore`], implements this trait.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -41,20 +41,21 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[async_trait]
 pub trait Stores: Send + Sync {
-    /// Where the data of a store are, such as a folder or an address. `()` if they can't be opened
-    /// again.
+    /// The place of a store's data, such as a folder or an address. Use `()` if the data can't be
+    /// opened again.
     ///
-    /// It is dropped at the end of the case, after the store. A temporary folder may remove itself
-    /// then.
+    /// The place is dropped at the end of a case, after the store. So a temporary folder may remove
+    /// itself then.
     type Place: Send + Sync + 'static;
 
-    /// A store to test, and where its data are. It may be the same store for all cases, because
-    /// they don't disturb each other. Only the cases of [`StoreMaintenance`] need an empty store.
+    /// Opens a store to test, and returns it with the place of its data. All cases may use the same
+    /// store, because they don't disturb each other. Only the cases of [`StoreMaintenance`] need an
+    /// empty store.
     async fn open(&self) -> Result<(TestStore, Self::Place), BoxError>;
 
     /// Opens the data as they are now, as if the process of the store had been killed. Changes that
-    /// the store has not acknowledged may be missing. The first store is still open, so copy its
-    /// files if it locks them. `None` skips the cases that need this.
+    /// the store has not acknowledged may be missing. The first store is still open. If it locks
+    /// its files, copy them. If this returns `None`, the cases that need it are skipped.
     async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
         let _ = place;
         None
@@ -74,7 +75,7 @@ where
     }
 }
 
-/// A store to test, with the traits that it implements. Cases of other traits are skipped.
+/// A store to test, with the traits that it implements. The cases of other traits are skipped.
 #[derive(Clone)]
 pub struct TestStore {
     registrations: Arc<dyn RegistrationStore>,
@@ -94,7 +95,7 @@ impl fmt::Debug for TestStore {
 }
 
 impl TestStore {
-    /// A store that implements [`RegistrationStore`], and none of the other traits.
+    /// Makes a test store that implements only [`RegistrationStore`].
     #[must_use]
     pub fn new<S: RegistrationStore + ?Sized + 'static>(store: Arc<S>) -> Self {
         Self {
@@ -105,7 +106,7 @@ impl TestStore {
         }
     }
 
-    /// A store that implements all traits.
+    /// Makes a test store that implements all traits.
     #[must_use]
     pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
         Self::new(store.clone())
@@ -113,7 +114,7 @@ impl TestStore {
             .with_maintenance(store)
     }
 
-    /// The store implements [`Coordination`] as well.
+    /// Adds [`Coordination`].
     #[must_use]
     pub fn with_coordination<S: Coordination + 'static>(self, store: Arc<S>) -> Self {
         Self {
@@ -122,7 +123,7 @@ impl TestStore {
         }
     }
 
-    /// The store implements [`PushQueue`] as well, which includes [`Coordination`].
+    /// Adds [`PushQueue`], and [`Coordination`], which it includes.
     #[must_use]
     pub fn with_queue<S: PushQueue + 'static>(self, store: Arc<S>) -> Self {
         Self {
@@ -132,7 +133,7 @@ impl TestStore {
         }
     }
 
-    /// The store implements [`StoreMaintenance`] as well.
+    /// Adds [`StoreMaintenance`].
     #[must_use]
     pub fn with_maintenance<S: StoreMaintenance + 'static>(self, store: Arc<S>) -> Self {
         Self {
@@ -148,7 +149,7 @@ impl<S: RegistrationStore + ?Sized + 'static> From<Arc<S>> for TestStore {
     }
 }
 
-/// [`Stores`] of any type, so that the cases are compiled only once.
+/// [`Stores`] as a trait object, so that the cases are compiled only once.
 #[async_trait]
 pub(super) trait AnyStores: Send + Sync {
     async fn open(self: Arc<Self>) -> Result<Opened, BoxError>;
@@ -170,7 +171,7 @@ impl<S: Stores + 'static> AnyStores for S {
 
 /// A store for one case.
 pub(super) struct Opened {
-    // Dropped first.
+    // The store is dropped before the place.
     store: TestStore,
     place: Arc<dyn AnyPlace>,
 }
@@ -218,7 +219,7 @@ impl Opened {
             .ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
     }
 
-    /// Opens the data as they are now. The first store stays open.
+    /// Opens the data as they are now, while the first store stays open.
     pub(super) async fn reopen(&self) -> Result<Self, Stop> {
         const LACKING: &str = "Stores::reopen returns None: implement it if the data outlive the process of the store";
         let store = self
@@ -235,7 +236,7 @@ impl Opened {
 
 fn lacks(name: &str, method: &str) -> Stop {
     Stop::Skip(format!(
-        "the store has no {name}: call TestStore::{method} if it has"
+        "the store has no {name}: if it implements the trait, call TestStore::{method}"
     ))
 }
 

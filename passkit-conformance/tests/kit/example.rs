@@ -1,4 +1,4 @@
-//! The example service in Python, run as its README says.
+//! Runs the example service in Python as its README says.
 
 use std::{
     io::{BufRead as _, BufReader},

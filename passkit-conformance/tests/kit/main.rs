@@ -1,6 +1,7 @@
-//! Correct implementations pass every case. Each of many faulty ones fails, under the right rule.
+//! Correct implementations pass every case. Each of many faulty implementations breaks the right
+//! rule in the right cases.
 
-// The exemption for tests does not cover their helpers.
+// Clippy allows these in tests, but not in their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod example;

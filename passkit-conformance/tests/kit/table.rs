@@ -1,4 +1,4 @@
-//! CASES.md: all cases and rules, generated from the catalogues.
+//! Generates CASES.md, the table of all cases and rules.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 

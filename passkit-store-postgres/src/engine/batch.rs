@@ -1,8 +1,8 @@
 //! Callers that wait at the same time share a statement.
 //!
-//! If fewer than [`Work::AT_ONCE`] statements are under way and no caller waits, a caller sends its own statement: to hand it
-//! to a task would take longer than the answer. Otherwise it waits in the queue. A task sends the next statement for all
-//! callers in the queue. A call that is dropped therefore does not affect the others.
+//! If fewer than [`Work::AT_ONCE`] statements are under way and no caller waits, a caller sends its own statement. A task
+//! would be slower. Otherwise the caller waits in the queue, and a task sends the next statement for all callers in the
+//! queue. Because of the task, the others still get their answers if a call is dropped.
 
 use std::{
     collections::VecDeque,
@@ -17,22 +17,22 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::connections::{Connections, Statement};
 use crate::error::PostgresError;
 
-/// A kind of question, and how to ask many of them with one statement.
+/// A kind of call (a question), and how to answer many of them with one statement.
 pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
     type Question: fmt::Debug + Send + Sync + 'static;
     type Answer: fmt::Debug + Send + 'static;
 
     /// The number of statements that may be under way at once.
     const AT_ONCE: usize;
-    /// The maximum weight of a statement. A heavier question is asked alone.
+    /// The maximum weight of a statement. A heavier question gets a statement of its own.
     const MAX_WEIGHT: usize;
 
     fn weight(&self, question: &Self::Question) -> usize;
 
-    /// The statement for these questions. It may be sent twice.
+    /// Returns the statement for these questions. The statement may be sent twice.
     fn statement(&self, questions: &[Self::Question]) -> Statement;
 
-    /// One answer for each question, in order, or an error for all.
+    /// Returns one answer for each question, in order, or an error for all of them.
     fn answers(
         &self,
         rows: &[PgRow],
@@ -146,7 +146,7 @@ impl<W: Work> Shared<W> {
     }
 }
 
-/// Whether a single question may have caused the error.
+/// Returns whether a single question may have caused the error.
 fn may_concern_one(error: &PostgresError) -> bool {
     matches!(error.kind, StoreErrorKind::Other | StoreErrorKind::Corrupt)
 }
@@ -164,10 +164,10 @@ impl<W: Work> Queue<W> {
     }
 }
 
-/// Counts as one of the statements under way. When it is dropped, a task takes its place if callers wait.
+/// One of the statements under way. If callers wait when this is dropped, a task takes its place.
 struct UnderWay<W: Work> {
     shared: Arc<Shared<W>>,
-    /// False if the runtime ended before the task ran.
+    /// Whether the task ran. It does not if the runtime ends first.
     started: bool,
 }
 
@@ -191,10 +191,10 @@ impl<W: Work> UnderWay<W> {
             };
             let answers = self.shared.answer(&questions).await;
             for (asker, answer) in askers.into_iter().zip(answers) {
-                // The call may have been dropped.
+                // The caller may have dropped its future.
                 let _dropped = asker.send(answer);
             }
-            // Callers that have their answer may ask the next question at once.
+            // Callers that have their answer can now ask their next question, so that it goes into the next statement.
             tokio::task::yield_now().await;
         }
     }
@@ -211,7 +211,7 @@ impl<W: Work> Drop for UnderWay<W> {
             drop(runtime.spawn(Self::new(&self.shared).run()));
             return;
         }
-        // Under the same lock as the check of the queue, or else a question could stay in it.
+        // This happens under the same lock as the check of the queue. Otherwise a question could stay in the queue.
         queue.under_way -= 1;
         if queue.under_way == 0 {
             // If callers still wait, the runtime has ended and no task can answer them. They get an error.

@@ -1,8 +1,8 @@
 //! Sends statements with a time limit, and retries them if that may help.
 //!
-//! A pool checks a connection when it takes it back, and by default also when it hands it out. These are two round trips, and
-//! a call needs only one. So the store keeps its connections at hand until they have been idle for [`LINGER`]. If a connection
-//! turns out to be broken, the statement is sent again over another one.
+//! A pool checks a connection when it gets it back, and by default also before it hands it out. These checks are two round
+//! trips, and a call needs only one. So the store keeps its connections at hand until they have been idle for [`LINGER`]. If
+//! a connection turns out to be broken, the statement is sent again over another one.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,10 +25,10 @@ use crate::{config::Config, error::PostgresError};
 /// How long the store keeps an idle connection before it returns it to the pool.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// How often a statement is sent again at most.
+/// The maximum number of times that a statement is sent again.
 const RETRIES: u32 = 3;
 
-/// The limit of a statement without a limit.
+/// The time limit of a statement that has no limit.
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A statement with its parameters.
@@ -69,7 +69,7 @@ impl Statement {
         }
     }
 
-    /// Forbids to send the statement again if it may have happened.
+    /// Forbids sending the statement again if it may have run.
     pub(crate) fn once(self) -> Self {
         Self {
             may_repeat: false,
@@ -146,7 +146,8 @@ impl Connections {
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;
         loop {
-            // An idle connection may be broken. A statement that can't be sent again must not fail because of that.
+            // An idle connection may be broken. A statement that can't be sent again must not fail because of that, so it
+            // checks the connection first.
             let try_connection = retries > 0 || !statement.may_repeat;
             let error = match self
                 .try_fetch(&statement, deadline, time, try_connection)
@@ -194,8 +195,8 @@ impl Connections {
             .clone()
             .ask_until(deadline, time, connection, statement.clone(), turn);
         if self.config.transaction_pooler {
-            // In a task, which goes on if the call is dropped. If a `begin` is dropped half way, sqlx leaves the
-            // transaction open, and the pooler has one connection less.
+            // The task goes on if the call is dropped. If a `begin` were dropped half way, sqlx would leave the transaction
+            // open, and the pooler would have one connection less.
             tokio::spawn(asking)
                 .await
                 .unwrap_or_else(|_| Err(PostgresError::stopped()))
@@ -225,7 +226,7 @@ impl Connections {
         } else {
             connection.close_on_drop();
         }
-        // Only now, so that the next caller finds the connection at hand.
+        // The turn ends only now, so that the next caller finds the connection at hand.
         drop(turn);
         answer
     }
@@ -239,14 +240,14 @@ impl Connections {
         if !self.config.transaction_pooler {
             return query.fetch_all(connection).await;
         }
-        // Preparing and running a statement reach the same server only within a transaction.
+        // The pooler may use different connections to prepare and to run a statement, unless both are in one transaction.
         let mut transaction = connection.begin().await?;
         let rows = query.persistent(false).fetch_all(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(rows)
     }
 
-    /// A connection. With `try_first` it is known to work.
+    /// Returns a connection. With `try_first`, checks that it works.
     async fn connection(&self, try_first: bool) -> Result<PoolConnection<Postgres>, PostgresError> {
         loop {
             let at_hand = self.at_hand().idle.pop();
@@ -298,7 +299,8 @@ impl Connections {
 }
 
 impl Drop for Connections {
-    /// A connection returns to its pool in a task. It panics outside a runtime, so this enters the one that was used.
+    /// A connection starts a task that returns it to its pool, and panics outside a runtime. So this enters the runtime that
+    /// was used last.
     fn drop(&mut self) {
         let mut at_hand = self.at_hand();
         let runtime = at_hand.runtime.take();

@@ -1,4 +1,4 @@
-//! Makes the tables, and checks that they are those that the statements need.
+//! Makes the tables, and checks whether the statements can use them.
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 
@@ -33,7 +33,7 @@ pub(crate) async fn migrate(
     Ok(())
 }
 
-/// Fails if the schema is not the one that the statements need.
+/// Fails if the schema does not have the version that the statements need.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresError> {
     let version = version(connection).await?;
     refuse_newer(version)?;
@@ -44,8 +44,8 @@ pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresE
     }
 }
 
-/// The version of the schema, 0 before the first migration. Does not prepare statements, because a pooler may not support
-/// that.
+/// Returns the version of the schema, or 0 before the first migration. It does not prepare statements, because a pooler may
+/// not support that.
 async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
     let exists = sqlx::raw_sql(layout::HAS_SCHEMA)
         .fetch_one(&mut *connection)

@@ -1,4 +1,4 @@
-//! Reading the rows of an answer. A value that this crate never writes is an error.
+//! Reads the rows of an answer. A value that this crate never writes is an error.
 
 use passkit_server::identifiers::InvalidIdentifier;
 use sqlx::{Decode, Postgres, Row as _, Type, postgres::PgRow};
@@ -12,7 +12,7 @@ pub(crate) fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     Ok(row.try_get(index)?)
 }
 
-/// The value of an answer that is a single value.
+/// Reads an answer that is a single value.
 pub(crate) fn only<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     rows: &'r [PgRow],
 ) -> Result<T, PostgresError> {
@@ -25,7 +25,7 @@ pub(crate) fn only<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     }
 }
 
-/// The answers to `count` questions, a row for each.
+/// Reads the answers to `count` questions. Each has one row.
 pub(crate) fn row_for_each<T>(
     rows: &[PgRow],
     count: usize,
@@ -40,12 +40,12 @@ pub(crate) fn row_for_each<T>(
     Ok(rows.iter().map(answer).collect())
 }
 
-/// A number, version or date.
+/// Reads a number, a version or a date.
 pub(crate) fn unsigned(row: &PgRow, index: usize) -> Result<u64, PostgresError> {
     u64::try_from(column::<i64>(row, index)?).map_err(PostgresError::unreadable)
 }
 
-/// A number, version or date for PostgreSQL. A number that is too large for it becomes its largest.
+/// Converts a number, a version or a date for PostgreSQL. A number that is too large becomes the largest possible.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -9,8 +9,8 @@ use passkit_store_postgres::PostgresStore;
 
 use crate::support::{device, new_store, pass, registered, token};
 
-/// Locks the row of a device while `register` waits for it, registers the device once more and removes it. Returns the last
-/// version of the device before that, and its version now.
+/// Locks the row of a device. While `register` waits for that lock, registers the device once more and removes it. Returns
+/// the last version of the device before the removal, and its version at the end.
 async fn remove_while_waiting<F>(
     store: &PostgresStore,
     register: impl FnOnce(PostgresStore) -> F,
@@ -64,7 +64,7 @@ where
     )
 }
 
-/// The registration must be newer than any tag that the device ever got, although its call began earlier.
+/// The version of the registration must be above every tag that the device ever got, although the call began earlier.
 #[tokio::test]
 async fn the_clock_of_a_device_removed_meanwhile_does_not_go_back() {
     let store = new_store().await;

@@ -8,7 +8,7 @@ use crate::support::{new_database, new_store};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Stores with pools of their own, like instances.
+/// Opens stores that each have a pool of their own, like instances.
 async fn instances(count: usize) -> Vec<PostgresStore> {
     let url = new_database().await;
     let mut stores = Vec::new();
@@ -61,7 +61,7 @@ async fn one_of_many_claims_wins_until_it_is_released() {
     }
 }
 
-/// The claim expires by the database's clock. The test sets its expiry back there instead of waiting.
+/// The claim expires by the clock of the database. Instead of waiting, the test changes the expiry in the database.
 #[tokio::test]
 async fn an_expired_claim_can_go_to_another_owner() {
     let store = new_store().await;
@@ -82,7 +82,7 @@ async fn an_expired_claim_can_go_to_another_owner() {
         .unwrap();
     assert!(store.claim("job", "two", Duration::MAX).await.unwrap());
     assert!(!store.claim("job", "one", HOUR).await.unwrap());
-    // The old owner can't release a claim that it has lost.
+    // The former owner can't release a claim that it has lost.
     store.release("job", "one").await.unwrap();
     assert!(!store.claim("job", "one", HOUR).await.unwrap());
     assert!(store.claim("another job", "one", HOUR).await.unwrap());
@@ -149,7 +149,7 @@ async fn one_of_many_replacements_of_a_note_wins() {
     }
 }
 
-/// A replacement that may have happened is not sent again, because the second answer would say that another caller has won.
+/// A replacement that may have happened is not sent again. The second answer would say that another caller has won.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replacement_whose_answer_is_lost_is_an_error() {
     let store = new_store().await;
@@ -175,7 +175,7 @@ async fn a_replacement_whose_answer_is_lost_is_an_error() {
     locked.commit().await.unwrap();
     let error = replacing.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-    // The store goes on, over connections that it checks first.
+    // The store checks its connections and goes on.
     assert_eq!(store.note("n").await.unwrap().as_deref(), Some("new"));
     assert!(
         store

@@ -24,10 +24,10 @@ const PASSES: usize = 12;
 /// The changes that a task knows to be acknowledged.
 #[derive(Default)]
 struct Acknowledged {
-    /// By pass. `None` while a call that changes it has no answer.
+    /// By pass, whether it is registered. `None` if a call that changes it got no answer.
     registered: HashMap<usize, Option<bool>>,
     states: HashMap<usize, PassState>,
-    /// By pass, the content published last, and whether that call was answered.
+    /// By pass, the content published last, and whether that call got an answer.
     contents: HashMap<usize, (Content, bool)>,
     /// The last note that was acknowledged.
     note: Option<String>,
@@ -110,7 +110,7 @@ impl Task {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_server_loses_nothing_it_acknowledged() {
     let rounds = std::env::var("PASSKIT_CRASH_ROUNDS").map_or(3, |text| text.parse().unwrap());
-    // With the default settings PostgreSQL is durable.
+    // PostgreSQL is durable with its default settings.
     let server = Server::throwaway(&[]).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
     let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10)))
@@ -169,8 +169,8 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
     println!("{rounds} rounds, {total} acknowledged calls");
 }
 
-/// Checks that the store has everything that it acknowledged to a task. Calls without an answer may or may not have happened,
-/// so it takes their results from the store.
+/// Checks that the store has everything that it acknowledged to a task. A call without an answer may or may not have
+/// happened, so this reads its result from the store.
 async fn check(
     store: &PostgresStore,
     round: &str,
@@ -201,7 +201,7 @@ async fn check(
             now.version >= seen.version && now.last_modified >= seen.last_modified,
             "{round}: {pass} went back from {seen:?} to {now:?}"
         );
-        // Nobody sends the pushes, so each marked pass is pending with the version of its last mark.
+        // No worker sends the pushes, so each marked pass is pending with the version of its last mark.
         let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
         assert_eq!(
             pending,
@@ -225,7 +225,7 @@ async fn check(
                 "{round}: {pass} is not published as acknowledged"
             );
         }
-        // Digest, token, mark and pending push are one step.
+        // The digest, the token, the mark and the pending push are written in one step.
         if let Some(digest) = now.published {
             assert_eq!(
                 published.tokens.last(),

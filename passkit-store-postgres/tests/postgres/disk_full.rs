@@ -10,7 +10,7 @@ use crate::support::{device, pass, registered, token};
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    /// `None` if this user can't mount one. Root can, or the test fails.
+    /// Returns `None` if this user is not root or the environment forbids it. If root can't mount, the test fails.
     fn new(at: &Path) -> Option<Self> {
         let id = Command::new("id").arg("-u").output().unwrap();
         if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{device, new_database, new_store, pass, serial, token, type_id};
 
-/// The SQLSTATE of the driver's error.
+/// Returns the SQLSTATE of the driver's error.
 fn sql_state(error: &StoreError) -> Option<String> {
     let mut driver = None;
     let mut next = error.source();
@@ -74,7 +74,7 @@ async fn callers_that_share_an_error_get_the_drivers_error_too() {
     {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    // In the transaction with the lock, so that the marks go on only when the table is gone.
+    // The transaction with the lock renames the table, so that the marks go on only when the table is gone.
     sqlx::raw_sql("alter table passkit.pass rename to gone")
         .execute(&mut *locked)
         .await

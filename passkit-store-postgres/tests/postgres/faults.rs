@@ -39,7 +39,7 @@ async fn recovers(store: &PostgresStore) {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_reported_at_once() {
-    // A port that was free a moment ago.
+    // This port was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -47,7 +47,7 @@ async fn a_server_that_is_down_is_reported_at_once() {
         .port();
     let url = format!("postgres://postgres@127.0.0.1:{port}/p");
     let start = Instant::now();
-    // The call does not wait for its timeout.
+    // The call fails at once, without waiting for its timeout.
     let error = PostgresStore::connect(&url, Config::new().timeout(2 * SOON))
         .await
         .unwrap_err();
@@ -147,7 +147,7 @@ async fn calls_survive_broken_connections() {
             }
         });
     }
-    /// How many rounds the tasks finish between two cuts. A call may fail if each of its retries is cut, too.
+    /// The number of rounds that the tasks finish between two cuts. With fewer, all retries of a call could be cut.
     const BETWEEN: usize = 60;
     let (mut cuts, mut next) = (0, BETWEEN);
     let mut look = tokio::time::interval(Duration::from_millis(2));
@@ -171,7 +171,7 @@ async fn calls_survive_broken_connections() {
     assert!(cuts > 0);
 }
 
-/// A call that waits too long fails, the next one succeeds, and statements of failed calls don't pile up at the server.
+/// A call that waits too long fails, and the next one succeeds. The statements of failed calls don't pile up at the server.
 #[tokio::test]
 async fn a_call_that_takes_too_long_fails() {
     let url = new_database().await;

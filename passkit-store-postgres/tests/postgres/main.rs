@@ -1,4 +1,4 @@
-//! The store on a real PostgreSQL: under load, with broken connections, killed, and set up wrongly.
+//! Tests the store on a real PostgreSQL: under load, with broken connections, killed, and set up wrongly.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

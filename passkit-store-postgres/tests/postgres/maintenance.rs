@@ -19,7 +19,7 @@ fn registration(i: usize) -> Registration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn registrations_go_in_and_out() {
     let store = new_store().await;
-    // More than fit into one statement. The first comes again at the end, with another push token.
+    // These are more registrations than fit into one statement. The first occurs again at the end, with another push token.
     let mut all: Vec<_> = (0..5_000).map(registration).collect();
     let newer = PushToken::new("beef").unwrap();
     all.push(Registration {

@@ -1,4 +1,4 @@
-//! Statements read little, with any statistics that PostgreSQL has about the tables.
+//! Tests that statements read little, whatever statistics PostgreSQL has about the tables.
 //!
 //! The tests count rows and buffers, and check estimated costs. They use no clock.
 
@@ -59,7 +59,7 @@ select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from genera
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
-/// Tables that have few rows in any store. It is fine to read all of them.
+/// These tables have few rows in every store. A statement may read all of them.
 const SMALL: [&str; 3] = ["clock", "store", "migration"];
 
 /// The cost from which PostgreSQL compiles a statement.
@@ -68,19 +68,20 @@ const JIT_ABOVE_COST: f64 = 100_000.0;
 /// The statistics that PostgreSQL has about the full tables.
 #[derive(Clone, Copy, Debug)]
 enum Statistics {
-    /// None.
+    /// The tables were never analyzed.
     Never,
+    /// The tables were analyzed after they were filled.
     Current,
-    /// Those of empty tables.
+    /// The tables were analyzed while they were empty.
     OfEmpty,
-    /// Those of [`TRIAL`].
+    /// The tables were analyzed with the rows of [`TRIAL`].
     OfTrial,
-    /// Those of [`CAMPAIGN`].
+    /// The tables were analyzed with the rows of [`CAMPAIGN`].
     OfCampaign,
 }
 
 impl Statistics {
-    /// The statements that fill empty tables and leave these statistics.
+    /// Returns the statements that fill empty tables and produce these statistics.
     fn fill(self) -> Vec<&'static str> {
         match self {
             Self::Never => vec![FILL],
@@ -107,7 +108,7 @@ fn calls() -> Vec<BoundedCall> {
         let (_, sql) = STATEMENTS.iter().find(|(name, _)| *name == wanted).unwrap();
         BoundedCall { sql, values, rows }
     };
-    // A new digest, a removal and a new pass. The tokens are known, but for one of the removal.
+    // A new digest, a removal and a new pass. The token of the removal is new, the others are known.
     let contents = format!(
         r"{t}, array['777', '778', 'x'], array['\x0{{digest}}', null, '\x02']::bytea[],
         array[decode(repeat('01', 32), 'hex'), decode(repeat('02', 32), 'hex'), '']"
@@ -123,7 +124,7 @@ fn calls() -> Vec<BoundedCall> {
         call("pass states", format!("array[{t}, 'none'], array['777', '1']"), 10),
         call("published", format!("array[{t}, {t}, 'none'], array['777', 'x', '1']"), 10),
         call("devices of pass", format!("{t}, '777', {d}, 20"), 50),
-        // The pass of a campaign has few of all devices later.
+        // Later, only few of all devices have the pass of the campaign.
         call("devices of pass", "'pass.com.example.trial', 'coupon', '', 20".into(), 50),
         call("count devices", "'pass.com.example.trial', 'coupon', 20".into(), 20),
         call("devices of type", format!("{t}, '777', {d}, 20"), 50),
@@ -169,7 +170,7 @@ fn calls() -> Vec<BoundedCall> {
     ]
 }
 
-/// Empty tables without autovacuum. One connection, so that prepared statements and their plans stay.
+/// Makes empty tables without autovacuum. Returns a single connection, so that prepared statements and their plans stay.
 async fn empty_tables() -> PgConnection {
     let store = new_store().await;
     let mut connection = store.pool().acquire().await.unwrap().detach();
@@ -206,7 +207,7 @@ fn execute(number: usize, values: &str) -> String {
     }
 }
 
-/// The plan of a call, which is run and rolled back.
+/// Runs a call, rolls it back, and returns its plan.
 async fn explain(connection: &mut PgConnection, number: usize, call: &BoundedCall) -> Value {
     let sql = format!(
         "explain (analyze, buffers, format json) {}",
@@ -220,8 +221,8 @@ async fn explain(connection: &mut PgConnection, number: usize, call: &BoundedCal
     plans[0]["Plan"].clone()
 }
 
-/// How often this session read all of each table, and how many of its rows it read in any way, also inside functions. Reads
-/// of earlier transactions may be included.
+/// Returns for each table how often this session read all of it, and how many rows it read in any way, also inside functions.
+/// The counts may include earlier transactions.
 async fn counts(connection: &mut PgConnection) -> BTreeMap<String, (i64, i64)> {
     let counts = sqlx::raw_sql(
         "select relname::text, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
@@ -293,7 +294,7 @@ async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
     }
 }
 
-/// Checks plans for the given values, and generic plans.
+/// Checks the plans for given values, and the generic plans.
 async fn assert_any_plans_are_good(statistics: Statistics) {
     let mut connection = empty_tables().await;
     for sql in statistics.fill() {
@@ -330,7 +331,7 @@ async fn with_statistics_of_a_campaign_every_call_reads_little() {
     assert_any_plans_are_good(Statistics::OfCampaign).await;
 }
 
-/// A session keeps its plans until the tables are analyzed.
+/// A session uses its old plans until the tables are analyzed.
 #[tokio::test]
 async fn plans_made_for_empty_tables_are_good_for_full_ones() {
     let mut connection = empty_tables().await;

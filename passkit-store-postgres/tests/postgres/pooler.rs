@@ -12,7 +12,7 @@ use passkit_test_servers::postgres::{PgBouncer, Server};
 
 use crate::support::{device, pass, text_of, token};
 
-/// Cases with very many round trips. They run without a pooler.
+/// Cases with very many round trips. They are tested only without a pooler.
 const LONG: [&str; 6] = [
     "store/parallel-history-adds-up",
     "store/random-sequences-follow-the-model",
@@ -26,7 +26,7 @@ const LONG: [&str; 6] = [
 async fn the_contract_holds_behind_pgbouncer() {
     let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();
     let database = server.new_database().await.unwrap();
-    // Fewer connections than the store uses, so that it must share them.
+    // The pooler has fewer connections than the store, so that the store's connections share them.
     let pooler = PgBouncer::start(&server, 3).unwrap();
     let url = pooler.url(&database);
     let store = PostgresStore::connect(&url, Config::new().transaction_pooler(true))
@@ -36,7 +36,7 @@ async fn the_contract_holds_behind_pgbouncer() {
     store.check().await.unwrap();
     let cases = cases();
     let short = cases.iter().filter(|one| !LONG.contains(&one.case.id));
-    // The cases of maintenance need a database each.
+    // The cases about maintenance are left out, because each needs its own database.
     let store = TestStore::new(Arc::new(store.clone())).with_queue(Arc::new(store));
     run(short, move || std::future::ready(store.clone()))
         .await
@@ -96,7 +96,7 @@ async fn dropped_calls_leave_no_transaction_open() {
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // On a busy machine a call needs more polls. So one call that ended before the drop is no reason to stop.
+        // A call needs more polls on a busy machine. So the loop does not end when the first call finishes before the drop.
         if done && polls > 20 {
             break;
         }

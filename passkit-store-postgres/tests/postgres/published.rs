@@ -24,7 +24,7 @@ async fn published(store: &PostgresStore, name: &str) -> Option<Published> {
     published.remove(0)
 }
 
-/// A device hears of exactly the passes that were marked.
+/// The list of a device has exactly the passes that were marked.
 #[tokio::test]
 async fn only_new_content_is_marked() {
     let store = new_store().await;
@@ -66,7 +66,7 @@ async fn only_new_content_is_marked() {
     assert_eq!(reported().await, Vec::<String>::new());
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
 
-    // One is unchanged, one has new content, one is new.
+    // The first pass is unchanged, the second has new content, the third is new.
     publish(&store, &[of("1", 1), of("2", 2), of("3", 1)]).await;
     assert_eq!(reported().await, ["2", "3"]);
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
@@ -75,7 +75,7 @@ async fn only_new_content_is_marked() {
         Some([2; 32])
     );
 
-    // Other marks leave the digest, also of a pass that has none.
+    // Other marks don't change digests, and don't give one to a pass without a digest.
     store
         .mark(
             &type_id,
@@ -105,12 +105,12 @@ async fn only_new_content_is_marked() {
     assert!(store.pass_state(&pass("1")).await.unwrap().last_modified > before.last_modified);
 }
 
-/// The database stores what [`Published::update`] computes, for any contents in any order.
+/// The database stores what [`Published::update`] computes, for any content in any order.
 #[tokio::test]
 async fn tokens_digests_and_removals_follow_the_rules() {
     let store = new_store().await;
     let mut expected: Vec<Option<Published>> = vec![None; 3];
-    // Contents, removals, and lists of tokens: known, new, repeated, empty and too long.
+    // The test publishes content and removals, with lists of tokens that are known, new, repeated, empty and too long.
     let mut random = 7_u32;
     let mut next = |below: u32| {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -251,7 +251,7 @@ async fn published_answers_in_order_for_any_passes() {
     assert_eq!(store.published(&[]).await.unwrap(), []);
 }
 
-/// Exactly the marked passes are pending, with the versions of their marks.
+/// Exactly the passes that were marked are pending, with the versions of their marks.
 #[tokio::test]
 async fn passes_marked_by_new_content_are_pending() {
     let store = new_store().await;
@@ -281,7 +281,7 @@ async fn passes_marked_by_new_content_are_pending() {
     assert_eq!(pending, [(Scope::Pass(serial("2")), version)]);
 }
 
-/// More than fit into one statement, in a call and in a transaction.
+/// Publishes and marks more passes than fit into one statement, in a call and in a transaction.
 #[tokio::test]
 async fn very_many_contents_and_passes_are_marked() {
     let store = new_store().await;
@@ -352,7 +352,7 @@ async fn very_many_contents_and_passes_are_marked() {
     assert!(published(&store, "4499").await.unwrap().removed);
 }
 
-/// Several instances publish each change of a folder while others mark. Each content is marked once.
+/// Several instances publish each change of a folder while others mark. Each change is marked once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn instances_that_publish_the_same_mark_it_once() {
     const NAMES: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -367,7 +367,7 @@ async fn instances_that_publish_the_same_mark_it_once() {
         for task in 0..6 {
             let store = stores[task % 2].clone();
             publishing.spawn(async move {
-                // Each in another order, and with a token of its own.
+                // Each instance has another order, and a token of its own.
                 let mut contents = NAMES.map(|name| content(name, Some(round), &[task as u8]));
                 contents.rotate_left(task);
                 store

@@ -83,7 +83,7 @@ async fn deferred_pushes_are_set_and_removed_in_one_call() {
     assert!(store.backlog().await.unwrap().is_empty());
 }
 
-/// More than fit into one statement, by several callers at once.
+/// Several callers at once defer more pushes than fit into one statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_callers_can_defer_at_once() {
     let store = new_store().await;
@@ -197,7 +197,7 @@ async fn progress_counts_for_the_version_that_it_names() {
         next: Some(PageCursor::new("here")),
     };
     assert_eq!(second.progress, Some(progress));
-    // The progress reached the end for the older version, so the devices are read again.
+    // A worker reached the end for the older version, so the devices are read again.
     record(first.version, None).await;
     let pending = store.pending(&type_id(), 9).await.unwrap();
     assert_eq!(

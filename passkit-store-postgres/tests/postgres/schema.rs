@@ -25,7 +25,7 @@ async fn every_statement_can_be_prepared() {
     }
 }
 
-/// The errors of all calls.
+/// Makes every call and returns the errors.
 async fn errors(store: &PostgresStore) -> Vec<StoreError> {
     let registration = passkit_server::maintenance::Registration {
         device: device("d"),

@@ -109,7 +109,7 @@ async fn an_error_reaches_only_the_callers_it_concerns() {
         .execute(&mut *connection)
         .await
         .unwrap();
-    // A row that this crate never writes.
+    // This crate never writes such a row.
     store
         .register(&device("broken"), &pass("1"), &token())
         .await

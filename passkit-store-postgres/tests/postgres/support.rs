@@ -8,12 +8,12 @@ use passkit_test_servers::postgres::Server;
 /// One server for all tests. Each test has its own database.
 pub(crate) static SERVER: LazyLock<Server> = LazyLock::new(|| Server::find().unwrap());
 
-/// The address of a new, empty database.
+/// Makes a new, empty database and returns its address.
 pub(crate) async fn new_database() -> String {
     SERVER.url(&SERVER.new_database().await.unwrap())
 }
 
-/// A store over a new database, migrated.
+/// Makes a new database, migrates it, and opens a store over it.
 pub(crate) async fn new_store() -> PostgresStore {
     let store = PostgresStore::connect(&new_database().await, Config::new())
         .await
@@ -29,7 +29,7 @@ pub(crate) fn auth_tokens(bytes: &[u8]) -> Vec<TokenDigest> {
         .collect()
 }
 
-/// A content, or a removal if there is no digest.
+/// Returns content, or a removal if there is no digest.
 pub(crate) fn content(name: impl AsRef<str>, digest: Option<u8>, tokens: &[u8]) -> Content {
     Content {
         serial: serial(name),
@@ -38,7 +38,7 @@ pub(crate) fn content(name: impl AsRef<str>, digest: Option<u8>, tokens: &[u8]) 
     }
 }
 
-/// The number of deadlocks that PostgreSQL found in the store's database.
+/// Returns the number of deadlocks that PostgreSQL found in the store's database.
 pub(crate) async fn deadlocks(store: &PostgresStore) -> i64 {
     let count = "select deadlocks from pg_stat_database where datname = current_database()";
     sqlx::query_scalar(count)
@@ -47,7 +47,7 @@ pub(crate) async fn deadlocks(store: &PostgresStore) -> i64 {
         .unwrap()
 }
 
-/// An error with its sources.
+/// Returns the text of an error and of its sources.
 pub(crate) fn text_of(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", text_of(source)),

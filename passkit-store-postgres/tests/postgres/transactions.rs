@@ -79,7 +79,7 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
             Changed::Contents(&contents),
             vec![Scope::Pass(serial("1"))],
         ),
-        // The same content again.
+        // Publishes the same content again.
         (true, Changed::Contents(&contents), vec![]),
         (false, Changed::All, vec![]),
         (true, Changed::All, vec![Scope::Type]),

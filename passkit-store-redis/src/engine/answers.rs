@@ -4,7 +4,7 @@ use redis::Value;
 
 use crate::error::Error;
 
-/// The only answer.
+/// Returns the only answer.
 pub(crate) fn one(answers: Vec<Value>) -> Value {
     answers.into_iter().next().unwrap_or(Value::Nil)
 }
@@ -21,7 +21,7 @@ pub(crate) fn length(value: &Value) -> u64 {
     }
 }
 
-/// The elements of an array.
+/// Reads the elements of an array.
 pub(crate) fn values(value: Value, what: &'static str) -> Result<Vec<Option<Vec<u8>>>, Error> {
     let Value::Array(values) = value else {
         return Err(Error::unreadable(what));
@@ -37,7 +37,7 @@ pub(crate) fn values(value: Value, what: &'static str) -> Result<Vec<Option<Vec<
 /// A field and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
-/// The fields and values of a hash.
+/// Reads the fields and values of a hash.
 pub(crate) fn pairs(value: Value, what: &'static str) -> Result<Vec<Pair>, Error> {
     let unreadable = || Error::unreadable(what);
     let bytes = |value| {

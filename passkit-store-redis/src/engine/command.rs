@@ -1,4 +1,4 @@
-//! Commands and scripts, with the node that they are for.
+//! Commands and scripts, each with the node that must run it.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -7,7 +7,7 @@ use redis::{Arg, Cmd};
 
 use super::scripts::Script;
 
-/// Which node a command is for.
+/// The node that must run a command.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
     Key(String),
@@ -21,7 +21,7 @@ pub(crate) struct Command {
     pub(super) route: Route,
     pub(super) cmd: Cmd,
     script: Option<&'static Script>,
-    /// The position of the time among the arguments, if the command has it.
+    /// The position of the current time among the arguments, if it is one of them.
     time: Option<usize>,
 }
 
@@ -41,7 +41,7 @@ impl Command {
         }
     }
 
-    /// A command of two words, followed by the key.
+    /// Makes a command of two words that the key follows.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
@@ -57,7 +57,7 @@ impl Command {
         Self::script_on(script, vec![key])
     }
 
-    /// A script that uses several keys of one slot.
+    /// Makes a call of a script with several keys of one slot.
     pub(crate) fn script_on(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
         let mut keys = keys.into();
         let mut cmd = redis::cmd("EVALSHA");
@@ -70,12 +70,13 @@ impl Command {
         }
     }
 
-    /// A script whose first argument is the time.
+    /// Makes a call of a script whose first argument is the current time.
     pub(crate) fn timed(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
         Self::timed_at(script, keys, clock::now_micros())
     }
 
-    /// The same with a given time, which several scripts can share. A repeated script gets a new time.
+    /// Makes a call of a script whose first argument is this time. Several scripts can share a time. If a script is repeated,
+    /// it gets a new time.
     pub(crate) fn timed_at(
         script: &'static Script,
         keys: impl Into<Vec<String>>,
@@ -111,7 +112,7 @@ impl Command {
         self
     }
 
-    /// Replaces the hash of a script by its text, which the server then keeps. Returns whether it did.
+    /// Replaces the hash of a script with its text, so that the server stores the script. Returns whether there was a hash.
     pub(super) fn spell_out(&mut self) -> bool {
         let Some(script) = self.script.take() else {
             return false;
@@ -121,8 +122,8 @@ impl Command {
         true
     }
 
-    /// Sets the time to now. A new master may have lost changes with an earlier time, which devices have seen. So it
-    /// must not get that time again.
+    /// Sets the time to now. A new master may have lost changes that devices have seen. New changes must not get the times of
+    /// these changes again.
     pub(super) fn renew(&mut self) {
         if let Some(at) = self.time {
             self.replace(at, clock::now_micros().to_string().as_bytes());
@@ -140,7 +141,7 @@ impl Command {
     }
 }
 
-/// A unique name for a call. A script recognises a repeated call by its name.
+/// Returns a unique name for a call. A script recognises a repeated call by its name.
 pub(crate) fn name_of_call() -> String {
     format!("{:x}", RandomState::new().hash_one(0))
 }

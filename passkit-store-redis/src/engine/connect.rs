@@ -83,7 +83,7 @@ impl Address {
     }
 }
 
-/// Connects to the servers. Opens more connections if changes wait for replicas.
+/// Connects to the servers. If changes wait for replicas, opens several connections.
 pub(crate) async fn connect(address: &Address, config: &Config) -> Result<Runner, Error> {
     tls::prepare(address.is_tls(), config)?;
     let connection = within(config, address.connection(config)).await?;
@@ -106,12 +106,12 @@ async fn within<T>(
 }
 
 impl Address {
-    /// Adds the hosts to an error, and advice if the cause may be the set-up of TLS.
+    /// Adds the hosts to an error. If the cause may be the set-up of TLS, also adds advice.
     pub(crate) fn explain(&self, error: Error) -> Error {
         tls::advise(error, self.is_tls()).within(format_args!("Redis at {}", self.hosts()))
     }
 
-    /// The hosts, without user and password.
+    /// Returns the hosts, without user and password.
     fn hosts(&self) -> String {
         let hosts = self.nodes.iter().filter_map(|node| {
             let rest = node.split_once("://")?.1;
@@ -164,7 +164,7 @@ impl Address {
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
-                    // Leaves time for a retry if the driver is stuck.
+                    // This leaves time for a retry if the driver is stuck.
                     .overall_response_timeout(Some(
                         (response * 3 / 2).min(config.call_timeout * 3 / 4),
                     ))
@@ -208,7 +208,8 @@ impl Address {
     }
 }
 
-/// Ends a connection if the other side acknowledges nothing for [`Config::call_timeout`]. A machine that lost its power sends no error.
+/// Closes a connection if the other side acknowledges nothing for [`Config::call_timeout`]. Without this, the store would
+/// wait for a machine that lost its power, because it sends no error.
 fn tcp(config: &Config) -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]

@@ -22,8 +22,9 @@ use crate::error::{self, Error};
 
 /// A connection to one node, to the master that Sentinels name, or to a Cluster.
 ///
-/// Cloning is cheap. Clones share the connection. [`RedisStore::connect`](crate::RedisStore::connect) makes one, and so does
-/// `From` a connection of the driver. Only the former is replaced if it is to a Cluster and gets stuck.
+/// Cloning is cheap. Clones share the connection. [`RedisStore::connect`](crate::RedisStore::connect) makes a connection. You
+/// can also convert a connection of the driver with `From`. If a connection to a Cluster gets stuck, the store replaces it,
+/// but only if `connect` made it.
 #[derive(Clone)]
 pub struct Connection(Kind);
 
@@ -36,8 +37,9 @@ enum Kind {
 
 /// A connection to a Cluster that can be replaced.
 ///
-/// While slots move or masters change, the driver may wait forever for a lock of a command that it no longer polls. So a
-/// connection is replaced after a command timed out on it. Commands use the old one until then.
+/// While slots move or masters change, the driver may wait forever for a lock that belongs to a command that it no longer
+/// polls. So a connection is replaced after a command timed out on it. Commands use the old connection until the new one is
+/// open.
 struct Cluster {
     /// The client, and how long connecting may take. `None` if the user made the connection.
     client: Option<(ClusterClient, Duration)>,
@@ -51,7 +53,7 @@ struct Current {
     is_replaced: bool,
 }
 
-/// The master that the Sentinels named last. They are asked again after each failure.
+/// The master that the Sentinels named last. The store asks them again after each failure.
 struct Sentinel {
     client: SentinelClient,
     config: redis::AsyncConnectionConfig,
@@ -273,7 +275,7 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
         pipeline.add_command(call.cmd.clone());
     }
     if let Some(Wait { replicas, timeout }) = wait {
-        // With 0, the server would wait forever.
+        // With a timeout of 0, the server would wait forever.
         pipeline
             .cmd("WAIT")
             .arg(replicas)
@@ -282,7 +284,8 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
     pipeline
 }
 
-/// Splits the answers to a pipeline, one for each command. All get the count of replicas at its end.
+/// Splits the answers to a pipeline, one for each command. All of them get the count of replicas from the end of the
+/// pipeline.
 fn spread(answers: RedisResult<Vec<Value>>, calls: usize, wait: Option<Wait>) -> Vec<Answer> {
     let mut answers = match answers {
         Ok(answers) => answers,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// The most entries to read with one command.
+/// The maximum number of entries to read with one command.
 const SCAN: usize = 1_000;
 
 /// Where a page of a hash starts: at a cursor of the server, or after a field if the server returns the whole hash.
@@ -34,7 +34,7 @@ impl std::fmt::Display for Place {
 }
 
 impl Runner {
-    /// Reads about `limit` entries of a hash from a place on. Returns the next place, if there is one.
+    /// Reads about `limit` entries of a hash, starting at a place. Returns the next place, if there is one.
     pub(crate) async fn page<V: redis::FromRedisValue>(
         &self,
         key: String,
@@ -52,7 +52,7 @@ impl Runner {
                 }),
             ));
         }
-        // The server returns a small hash completely, whatever the count.
+        // The server returns all of a small hash, whatever the count is.
         entries.retain(|(field, _)| *field > after);
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if entries.len() <= limit {

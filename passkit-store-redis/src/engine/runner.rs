@@ -19,12 +19,12 @@ use crate::{
     error::{self, Error},
 };
 
-/// Runs commands, and repeats them until they are answered.
+/// Runs commands, and repeats a command until it is answered.
 #[derive(Debug)]
 pub(crate) struct Runner {
     connection: Connection,
-    /// Connections for commands that wait for replicas. `WAIT` blocks everything behind it on its connection, so there are
-    /// several.
+    /// Connections for commands that wait for replicas. There are several, because `WAIT` blocks all later commands on its
+    /// connection.
     writers: Vec<Connection>,
     next: AtomicUsize,
     wait: Option<Wait>,
@@ -62,7 +62,8 @@ impl Runner {
     }
 
     /// Asks the Sentinels again after too few replicas confirmed a change. The master may be cut off from the others, and a
-    /// new one may have taken over. If replicas are just away, asking is useless, so this limits how often.
+    /// new one may have taken over. If replicas are only down, asking is useless. So this limits how often the Sentinels are
+    /// asked.
     fn rediscover_master(&self) {
         let rest = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
         let mut last = self
@@ -82,8 +83,8 @@ impl Runner {
         &self.connection
     }
 
-    /// Runs commands without waiting for replicas. They only read, or their loss does no harm, and no answer to a device
-    /// depends on them. Returns the answers in their order.
+    /// Runs commands without waiting for replicas. Use it for commands that only read or whose loss does no harm. No answer
+    /// to a device may depend on them. Returns the answers in the order of the commands.
     pub(crate) async fn read(&self, calls: Vec<Command>) -> Result<Vec<Value>, Error> {
         self.run(&self.connection, calls, None).await
     }
@@ -95,7 +96,7 @@ impl Runner {
     }
 
     /// Reads fields of a hash, or all of them. If changes wait for replicas, this waits too, because a failover must not lose
-    /// anything that a device has seen. To make the replicas confirm, it writes `field` unchanged.
+    /// anything that a device has seen. To make the replicas confirm, it writes `field` without changing it.
     pub(crate) async fn read_confirmed(
         &self,
         key: String,
@@ -121,14 +122,14 @@ impl Runner {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// A time after which every call has certainly ended, so that its name can be forgotten.
+    /// Returns a time after which every call has certainly ended, so that its name can be forgotten.
     pub(crate) fn longest_call(&self) -> Duration {
         self.timeout
             .saturating_mul(10)
             .clamp(Duration::from_secs(60), Duration::from_secs(30 * 86_400))
     }
 
-    /// Whether changes wait for replicas.
+    /// Returns whether changes wait for replicas.
     pub(crate) fn waits(&self) -> bool {
         self.wait.is_some()
     }

@@ -1,4 +1,5 @@
-//! The Lua scripts. Each uses only the keys that it gets, which are in one slot. It may run twice, and then gives the same answer.
+//! The Lua scripts. A script uses only the keys that it gets, which are in one slot. If a script runs twice, it gives the
+//! same answer again.
 
 use std::sync::LazyLock;
 

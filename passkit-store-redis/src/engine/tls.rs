@@ -1,4 +1,4 @@
-//! Sets up TLS for `rediss` URLs: root certificates, by default those of the system, and a client certificate if there is one.
+//! Sets up TLS for `rediss` URLs: root certificates (by default the system's), and a client certificate if there is one.
 #![cfg_attr(
     not(feature = "tls"),
     allow(unused_variables, reason = "without TLS there is nothing to set up")
@@ -50,7 +50,7 @@ pub(super) fn prepare(is_tls: bool, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// `None` if the defaults of the driver are enough.
+/// Returns the certificates of `config`, or `None` if the defaults of the driver are enough.
 #[cfg(feature = "tls")]
 fn certificates(config: &Config) -> Option<redis::TlsCertificates> {
     let pem = |pem: &Option<Pem>| pem.as_ref().map(|pem| pem.0.clone());
@@ -87,7 +87,7 @@ pub(super) fn for_cluster(builder: ClusterClientBuilder, config: &Config) -> Clu
     builder
 }
 
-/// Turns TLS on, because this builder, unlike the others, does not get the URL.
+/// Turns TLS on. The other builders see that from the URL, but this one does not get the URL.
 pub(super) fn for_sentinel(
     builder: SentinelClientBuilder,
     config: &Config,
@@ -122,8 +122,8 @@ pub(super) fn advise(error: Error, is_tls: bool) -> Error {
     error.advising(fix)
 }
 
-/// Whether the text of an error has one of these parts. If no node of a Cluster can be reached, the driver keeps only the
-/// text.
+/// Returns whether the text of an error has one of these parts. The text is all that the driver keeps if no node of a Cluster
+/// can be reached.
 fn says(error: &Error, parts: &[&str]) -> bool {
     let detail = error
         .driver()

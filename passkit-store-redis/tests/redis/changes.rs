@@ -1,4 +1,4 @@
-//! Published contents: several processes publish them, and each is marked once.
+//! Published content: several processes publish it, and each change is marked once.
 
 use passkit_server::{
     Changed, PassId,
@@ -12,7 +12,7 @@ use passkit_test_servers::redis::{Cluster, Single};
 use crate::support::{connection, device, mark, pass, prefix, serial, token, type_id};
 
 fn digest(number: u8) -> ContentDigest {
-    // Bytes that have a meaning in the layout.
+    // These bytes have a meaning in the layout.
     let mut digest = [0; 32];
     digest[1..6].copy_from_slice(&[number, b'\r', b'\n', 0xff, b'%']);
     digest
@@ -96,7 +96,7 @@ async fn marks_what_is_new(url: &str) {
             .tag;
     }
 
-    // Some unchanged, some new, some never published, in more than one script for each bucket.
+    // Some content is unchanged, some is new, some was never published. Each bucket needs more than one script.
     let all = |new: u8| -> Vec<Content> {
         (0..3_000_u32)
             .map(|i| content(format!("m{i}"), if i % 3 == 0 { new } else { 7 }))
@@ -195,7 +195,7 @@ async fn tokens_and_removals_are_kept_as_the_reference_keeps_them() {
     assert_eq!(store.published(&[]).await.unwrap(), []);
 }
 
-/// The dates count the marks, because each of several marks in a second gets a date one above the last.
+/// The date shows the number of marks, because each further mark in the same second adds one to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn contents_that_two_stores_publish_at_once_are_marked_once() {
     const ROUNDS: u64 = 100;
@@ -227,7 +227,7 @@ async fn contents_that_two_stores_publish_at_once_are_marked_once() {
 #[tokio::test]
 async fn an_invalid_digest_is_an_error() {
     let server = Single::start().unwrap();
-    // Few buckets, so that the test knows the right one.
+    // With one bucket, the test knows its key.
     let prefix = prefix();
     let config = Config::new().prefix(prefix.clone()).buckets(1);
     let store = RedisStore::connect(server.url(), config).await.unwrap();

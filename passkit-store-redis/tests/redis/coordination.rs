@@ -58,7 +58,7 @@ async fn cluster_keeps_names_apart() {
     names_are_apart(&servers.url()).await;
 }
 
-/// Many callers read and replace a note again and again. No call is lost, and none counts twice.
+/// Many callers read and replace a note again and again. Every call counts exactly once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_note_counts_every_call_once_while_connections_break() {
     const CALLERS: u64 = 4;
@@ -86,7 +86,7 @@ async fn a_note_counts_every_call_once_while_connections_break() {
             }
         });
     }
-    // Breaks connections before the answer comes. The server may have run their commands.
+    // This breaks connections before the answers come. The server may have run the commands.
     let mut c = connection(&server.url()).await;
     while !tasks.is_empty() {
         let kill = redis::cmd("CLIENT")
@@ -109,7 +109,7 @@ async fn a_note_counts_every_call_once_while_connections_break() {
     );
 }
 
-/// The server measures the time of a claim, not the caller.
+/// The server decides when a claim expires, not the caller.
 #[tokio::test]
 async fn a_claim_expires() {
     let server = Single::start().unwrap();

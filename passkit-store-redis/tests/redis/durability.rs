@@ -31,7 +31,7 @@ async fn too_few_replicas_are_an_error() {
                 .unwrap_err(),
             mark(&store, &[serial("1")]).await.unwrap_err(),
             store.mark(&type_id(), Changed::All).await.unwrap_err(),
-            // The first attempt took effect unconfirmed. The second must not succeed either.
+            // The first attempt took effect without confirmation. The second must not succeed either.
             store.unregister(&me, &one).await.map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable);
@@ -52,8 +52,8 @@ async fn too_few_replicas_are_an_error() {
     assert!(devices_of(&store, &one).await.is_empty());
 }
 
-/// A failover may lose changes that the replicas did not confirm. A device that saw such a change would take later ones for
-/// old.
+/// A failover may lose changes that the replicas did not confirm. If a device had seen such a change, it would miss later
+/// ones, because their versions may be lower.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unconfirmed_changes_are_not_reported() {
     let servers = SentinelSet::start().unwrap();
@@ -67,7 +67,7 @@ async fn unconfirmed_changes_are_not_reported() {
     let before = in_time!(store.changes_since(&me, &type_id(), None)).tag;
 
     servers.nodes[2].pause().unwrap();
-    // Each change alone: a clock of a bucket, and a clock of a device.
+    // The first step changes only the clock of a bucket, the second only the clock of a device.
     for step in 0..2 {
         if step == 0 {
             mark(&hasty, &[serial("1")]).await.unwrap();
@@ -121,7 +121,7 @@ async fn an_append_only_file_survives_a_kill() {
     let state = store.pass_state(&one).await.unwrap();
     for _ in 0..2 {
         server.kill().unwrap();
-        // A call made meanwhile waits for the server.
+        // A call that is made while the server is down waits for it.
         let waiting = tokio::spawn({
             let (store, one) = (store.clone(), one.clone());
             async move { store.pass_state(&one).await }

@@ -11,7 +11,7 @@ use passkit_test_servers::redis::{Cluster, Node, Single};
 
 use crate::support::{connection, device, pass, prefix, token, type_id};
 
-/// Finds the error of the driver in the place that the documentation names.
+/// Finds the error of the driver at the place that the documentation names.
 #[track_caller]
 fn driver(error: &StoreError) -> &RedisError {
     let ours: &Error = error
@@ -45,7 +45,7 @@ async fn errors_of_the_server_are_kept(url: &str) {
         url.to_owned()
     };
     let mut c = connection(&url).await;
-    // On the right node of a Cluster it becomes a text, on the others nothing.
+    // On one node of a Cluster, the key becomes a text. The other nodes refuse the command.
     let key = format!("{prefix}b{{{}:0}}", type_id());
     let set = redis::cmd("SET")
         .arg(&key)

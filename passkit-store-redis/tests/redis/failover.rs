@@ -1,4 +1,4 @@
-//! Masters are killed, slots move and clocks differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
+//! Under load, masters are killed, slots move and clocks differ. `PASSKIT_CRASH_ROUNDS` sets how often.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -23,7 +23,8 @@ pub(crate) fn config(replicas: u16) -> Config {
         .call_timeout(Duration::from_secs(2))
 }
 
-/// How long the servers may take, in steps of [`STEP`]. Sentinels that found no time for two seconds do nothing for thirty.
+/// How long the servers may take, in steps of [`STEP`]. If Sentinels get no processor time for two seconds, they do nothing
+/// for thirty seconds.
 const STEPS: usize = 4_500;
 const STEP: Duration = Duration::from_millis(20);
 
@@ -47,7 +48,7 @@ pub(crate) fn wait_for_masters<'a>(
     panic!("no new master after a long while");
 }
 
-/// On a busy machine, the Sentinels may change masters by themselves.
+/// Returns the current master. On a busy machine, the Sentinels may change masters by themselves.
 fn named_master(servers: &SentinelSet) -> &Node {
     for _ in 0..STEPS {
         if let Some(master) = servers.master() {
@@ -78,7 +79,7 @@ async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     .await;
 }
 
-/// All replicas must have a change, because Sentinels may choose the replica that has less. Their knowledge of it is some
+/// All replicas must have a change, because Sentinels may choose the replica that has less data. Their information is some
 /// seconds old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
@@ -105,7 +106,7 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let (servers, gate) = SentinelSet::start_gated().unwrap();
-    // Until all replicas have the same: see above.
+    // At first, all replicas must confirm, because Sentinels may choose the one that has less data.
     let store = RedisStore::connect(&servers.url(), config(2))
         .await
         .unwrap();
@@ -184,7 +185,7 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     );
 }
 
-/// A master that hangs, and comes back after another has taken over, must not have acknowledged changes.
+/// A master hangs, and comes back after another has taken over. It must not have acknowledged changes that are lost then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
@@ -215,7 +216,7 @@ async fn cluster_loses_nothing_while_slots_move() {
     survives(store, move || {
         thread::sleep(Duration::from_millis(200));
         let masters: Vec<&Node> = servers.masters().collect();
-        // The slots that hold anything, from the first master to the second, and some on to the third.
+        // Moves all slots with keys from the first master to the second, and then some of them to the third.
         let mut moved = Vec::new();
         for slot in 0..16_384 / 3 {
             let count = masters[0]

@@ -37,10 +37,10 @@ struct Process {
     is_done: bool,
 }
 
-/// The steps of a call if nothing is refused. Further steps come after all calls took these.
+/// The number of steps of a call if nothing is refused. A call makes its further steps after all calls have made these.
 const STEPS: usize = 3;
 
-/// One device, and the indexes.
+/// One device and its indexes on a server.
 struct World {
     c: MultiplexedConnection,
     prefix: String,
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// The first violation of the invariant, if there is one.
+    /// Fails with the first violation of the invariant.
     async fn check(&mut self) -> Result<(), String> {
         let fields = [field("1"), field("2"), field("3"), TYPE.to_owned()];
         let mut pipe = redis::pipe();
@@ -147,7 +147,7 @@ impl World {
             return Err(format!("the type counts {count} registrations: {all:?}"));
         }
         for (field, in_index) in fields.iter().zip(in_index) {
-            if all.iter().any(|(ground, _)| ground == field) && !in_index {
+            if all.iter().any(|(name, _)| name == field) && !in_index {
                 return Err(format!("{field} has no entry: {all:?}"));
             }
         }
@@ -166,7 +166,7 @@ fn process(call: Call) -> Process {
     }
 }
 
-/// A case: entries that crashed calls left, calls before, and concurrent calls.
+/// A case: index entries that crashed calls left, calls that run first, and concurrent calls.
 type Scene = (
     &'static [(&'static str, u64)],
     &'static [Call],
@@ -210,8 +210,8 @@ async fn no_order_of_steps_loses_an_index_entry() {
         ),
     ];
     for (left_behind, before, calls) in scenes {
-        // For each step: which of the possible calls was chosen, and how many were possible. The next order differs in the
-        // last step that has another choice.
+        // For each step: the number of the call that was chosen, and how many calls were possible. The next order differs in
+        // the last step with another choice.
         let mut order: Vec<(usize, usize)> = Vec::new();
         loop {
             number += 1;

@@ -1,5 +1,5 @@
-//! Load for the failover tests: writers, devices that poll and register, and a worker. It records every call with its answer,
-//! and the conformance kit checks the record.
+//! Load for the failover tests: writers, devices that poll and register, and a worker. The load records every call with its
+//! answer, and the conformance kit checks the record.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,17 +31,17 @@ const POLLERS: usize = 100;
 /// How many of the polling devices also register and unregister all the time.
 const REGISTRARS: usize = 6;
 
-/// The pause between two lists of a device. A hundred devices ask a thousand times a second.
+/// The pause between two lists of a device. Together, a hundred devices ask a thousand times a second.
 const BETWEEN_POLLS: Duration = Duration::from_millis(100);
 
 struct Load {
     store: RedisStore,
     /// The same store, recording the calls of devices and writers.
     recorder: Recorder,
-    /// Passed when all devices have registered.
+    /// Opens when all devices have registered.
     begun: Barrier,
     stop: AtomicBool,
-    /// Calls that succeeded, and calls that failed and were made again.
+    /// The number of calls that succeeded, and of calls that failed and were repeated.
     done: AtomicUsize,
     failed: AtomicUsize,
 }
@@ -84,8 +84,8 @@ macro_rules! until_done {
     }};
 }
 
-/// Runs the load until `faults` ends, which returns the servers. The answers must be those of a store that lost nothing: every
-/// acknowledged change is there, every device has the newest content, and each last mark is pending or done.
+/// Runs the load until `faults` ends, which returns the servers. The answers must show that nothing was lost: every
+/// acknowledged change is there, every device has the newest content, and the last mark of each pass is pending or done.
 pub(crate) async fn survives<T: Send + 'static>(
     store: RedisStore,
     faults: impl FnOnce() -> T + Send + 'static,
@@ -120,7 +120,7 @@ pub(crate) async fn survives<T: Send + 'static>(
     let tags = devices.join_all().await;
     all_is_pending_or_done(&load, worker.await.unwrap()).await;
 
-    // No more faults. These last calls show whether anything was lost.
+    // The faults are over. These last calls show whether anything was lost.
     for (number, tag) in tags.into_iter().enumerate() {
         let me = device(number.to_string());
         until_done!(load, load.recorder.changes_since(&me, &type_id(), tag));
@@ -164,7 +164,7 @@ pub(crate) async fn survives<T: Send + 'static>(
     );
 }
 
-/// Only these passes are marked with pushes.
+/// Returns whether this pass is marked with pushes.
 fn has_pushes(pass: usize) -> bool {
     !pass.is_multiple_of(3)
 }

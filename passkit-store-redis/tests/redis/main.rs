@@ -71,7 +71,7 @@ mod support {
         PushToken::new("c0ffee").unwrap()
     }
 
-    /// A new prefix, so that tests can share a server.
+    /// Returns a new prefix, so that tests can share a server.
     pub(crate) fn prefix() -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let time = passkit_server::store::clock::now_micros();
@@ -85,7 +85,7 @@ mod support {
         store.mark(&type_id(), Changed::Passes(serials)).await
     }
 
-    /// A content without tokens.
+    /// Returns content without tokens.
     pub(crate) fn content(text: impl AsRef<str>, digest: ContentDigest) -> Content {
         Content {
             serial: serial(text),
@@ -94,7 +94,7 @@ mod support {
         }
     }
 
-    /// The serial numbers registered on a device, sorted.
+    /// Returns the serial numbers that a device is registered for, sorted.
     pub(crate) async fn registered(
         store: &(impl RegistrationStore + ?Sized),
         device: &DeviceIdentifier,
@@ -109,7 +109,7 @@ mod support {
         serials
     }
 
-    /// The devices in all pages of a pass or a type, sorted, each once.
+    /// Returns the devices of a pass or a type from all pages, sorted, each once.
     pub(crate) async fn devices(
         store: &(impl RegistrationStore + ?Sized),
         audience: Audience<'_>,
@@ -143,7 +143,7 @@ mod support {
         devices(store, Audience::Type(&type_id())).await
     }
 
-    /// A connection beside the store's.
+    /// Makes a connection that the store does not use.
     pub(crate) async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
         // A busy machine may exceed the short timeouts of the driver.
         let minute = Some(std::time::Duration::from_secs(60));
@@ -157,7 +157,7 @@ mod support {
             .unwrap()
     }
 
-    /// An error and its causes, in one line.
+    /// Returns the text of an error and its causes, in one line.
     pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         let mut text = error.to_string();
         let mut source = error.source();

@@ -93,7 +93,7 @@ async fn cluster_moves_in_and_out() {
     moves_in_and_out(&servers.url()).await;
 }
 
-/// A process that ends in the middle of a call leaves entries. A failover may lose entries.
+/// A process that ends in the middle of a call leaves superfluous entries. A failover may lose entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repair_brings_both_indexes_in_line() {
     let server = Single::start().unwrap();
@@ -102,7 +102,7 @@ async fn repair_brings_both_indexes_in_line() {
         .await
         .unwrap();
     store.register_many(&many(500)).await.unwrap();
-    // An entry for each registration, and one for each device and its type.
+    // There is an entry for each registration, and one for each device in the index of the type.
     let nothing = store.repair().await.unwrap();
     assert_eq!(
         (nothing.checked, nothing.removed, nothing.restored),

@@ -1,4 +1,4 @@
-//! A master loses its network to the other servers, while clients still reach it. The tests use network namespaces.
+//! A master is cut off from the other servers, while clients still reach it. The tests use network namespaces.
 
 use std::{
     sync::Arc,
@@ -59,8 +59,8 @@ fn cluster_loses_nothing_acknowledged_when_a_master_is_cut_off() {
     );
 }
 
-/// All replicas must have a change, because Sentinels may choose the one that has less. So no change is acknowledged while
-/// the master is cut off. A store for which one replica is enough goes on with the new master.
+/// All replicas must have a change, because Sentinels may choose the one that has less data. So no change is acknowledged
+/// while the master is cut off. A store that waits for only one replica goes on with the new master.
 #[test]
 fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     alone(
@@ -73,7 +73,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
             let hasty = RedisStore::connect(&servers.url(), config(1).prefix("hasty:"))
                 .await
                 .unwrap();
-            // More calls than it has connections.
+            // The store makes more calls than it has connections.
             for _ in 0..20 {
                 in_time!(mark(&hasty, &[serial("1")]));
             }

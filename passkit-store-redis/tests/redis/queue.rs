@@ -24,7 +24,7 @@ async fn mark_and_push(store: &RedisStore, serials: &[SerialNumber]) -> Result<(
         .await
 }
 
-/// Records that all devices of these changes were pushed.
+/// Records that the pushes of these changes were sent to all devices.
 async fn finish(store: &RedisStore, changes: Vec<PendingChange>) {
     let done = changes.into_iter().map(|change| {
         (
@@ -47,7 +47,7 @@ async fn open(url: &str, prefix: &str) -> RedisStore {
         .unwrap()
 }
 
-/// The process ended after some buckets were marked.
+/// A process ends after it has marked some buckets. Another process marks the type again.
 #[tokio::test]
 async fn an_interrupted_mark_of_a_type_is_finished() {
     let server = Single::start().unwrap();
@@ -121,7 +121,7 @@ async fn lost_dirty_buckets_are_found_again() {
                 [],
                 "all buckets are looked into only now and then"
             );
-            // A new process finds it.
+            // A new process finds the lost buckets.
             open(server.url(), &prefix).await.backlog().await.unwrap();
         }
         assert_eq!(store.backlog().await.unwrap()[0].pending, 100);
@@ -212,7 +212,7 @@ async fn pushes_of_published_contents_are_pending_once() {
 #[tokio::test]
 async fn long_queues_are_read_in_small_steps() {
     let server = Node::start(&[]).unwrap();
-    // One bucket, so that the buckets don't split the queue.
+    // There is one bucket, so that the whole queue is in it.
     let store = RedisStore::connect(&server.url(), Config::new().buckets(1))
         .await
         .unwrap();
@@ -236,7 +236,7 @@ async fn long_queues_are_read_in_small_steps() {
         rounds += 1;
     }
     assert_eq!(store.backlog().await.unwrap(), []);
-    // Marks in steps of at most 1,000, everything else in steps of at most 250.
+    // Passes are marked in steps of at most 1,000. Everything else is done in steps of at most 250.
     let steps = 60_000 / 250;
     let stats = server.ask(&["INFO", "commandstats"]).unwrap();
     for (command, least) in [
@@ -285,7 +285,7 @@ async fn queues_wait_for_replicas() {
                 .mark_and_push(&type_id, Changed::All)
                 .await
                 .unwrap_err(),
-            // The first attempt took effect unconfirmed. The second must not succeed either.
+            // The first attempt took effect without confirmation. The second must not succeed either.
             store
                 .mark_and_push(&type_id, Changed::Contents(&contents))
                 .await
@@ -328,7 +328,7 @@ async fn queues_wait_for_replicas() {
     servers.nodes[2].resume().unwrap();
 }
 
-/// The items of one call are applied in their order, also if there are many.
+/// The items of one call are applied in their order, even if there are many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_is_recorded_in_its_order() {
     let servers = Cluster::start().unwrap();

@@ -1,4 +1,4 @@
-//! The indexes of passes and types against the registrations of devices.
+//! Compares the indexes of passes and types with the registrations of devices.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ async fn an_existing_registration_is_found_from_its_pass() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                // In some rounds, all tasks do the same.
+                // In some rounds, all tasks make the same call.
                 if round % 8 == 0 || (round % 8 != 1 && (caller + round / 7) % 2 == 0) {
                     store.register(&me, &one, &token()).await.map(drop)
                 } else {
@@ -85,7 +85,7 @@ async fn a_device_is_in_the_index_of_its_type_until_its_last_pass_is_removed() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                // In some rounds, all tasks do the same to all passes.
+                // In some rounds, all tasks make the same call for all passes.
                 let choice = match round % 8 {
                     0 => 0,
                     1 => 6,
@@ -123,7 +123,7 @@ async fn a_device_is_in_the_index_of_its_type_until_its_last_pass_is_removed() {
     }
     assert!((50..=350).contains(&standing), "{standing} of 400 stood");
 
-    // With no registration left, no index has an entry.
+    // When no registration is left, no index has an entry.
     for number in 0..5 {
         for serial in ["0", "1", "2"] {
             stores[1]
@@ -135,7 +135,7 @@ async fn a_device_is_in_the_index_of_its_type_until_its_last_pass_is_removed() {
     assert_eq!(entries(server.url(), &prefix).await, 0);
 }
 
-/// How many entries all indexes have.
+/// Returns the number of entries in all indexes.
 async fn entries(url: &str, prefix: &str) -> u64 {
     let mut c = connection(url).await;
     let mut count = 0;
@@ -156,7 +156,7 @@ async fn entries(url: &str, prefix: &str) -> u64 {
     count
 }
 
-/// A process that ends in the middle of a call leaves at worst an entry, which the next call removes.
+/// If a process ends in the middle of a call, it leaves at worst a superfluous entry. The next call removes it.
 #[tokio::test]
 async fn the_next_call_removes_entries_that_an_interrupted_call_left() {
     let server = Single::start().unwrap();
@@ -167,7 +167,7 @@ async fn the_next_call_removes_entries_that_an_interrupted_call_left() {
     let (me, one) = (device("d"), pass("1"));
     store.register(&me, &one, &token()).await.unwrap();
     assert_eq!(entries(server.url(), &prefix).await, 2);
-    // As if an unregister had stopped after its first step.
+    // This leaves the state of an unregister that stopped after its first step.
     let mut c = connection(server.url()).await;
     let key = format!("{prefix}d{{d}}");
     for field in [
@@ -300,7 +300,7 @@ async fn pages_miss_no_device_that_stays() {
     for task in 0..3_usize {
         let (store, stop, one) = (store.clone(), Arc::clone(&stop), one.clone());
         tasks.spawn(async move {
-            // Enough devices to change the encoding of some parts.
+            // These are enough devices to change the encoding of some parts.
             for i in 0.. {
                 if stop.load(SeqCst) {
                     break;

@@ -1,4 +1,4 @@
-//! Runs each script twice, as happens after a lost connection. Also checks what they refuse.
+//! Runs each script twice, as happens after a lost connection. Also checks what the scripts refuse.
 
 use passkit_server::{
     Changed,
@@ -159,7 +159,8 @@ async fn scripts_of_devices_run_twice() {
         );
     }
 
-    // The last registration removes the device, except for the tombstone, which a register under way may need.
+    // When the last registration is removed, the device is removed too. Only the tombstone stays, because a register under
+    // way may need it.
     for _ in 0..2 {
         let removed = run::<Removed>(
             &mut c,
@@ -279,7 +280,7 @@ async fn scripts_of_indexes_run_twice() {
         run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "d"]).await,
         [101, 102]
     );
-    // The new numbers are above the old ones even if the clock is behind.
+    // The new numbers are above the old ones, even if the clock is behind.
     assert_eq!(run::<Vec<u64>>(&mut c, &add, key, &["7", "d"]).await, [103]);
     let remove = script!("index_remove");
     for _ in 0..2 {
@@ -295,7 +296,7 @@ async fn scripts_of_buckets_run_twice() {
     let p = prefix();
     let key = p.as_str();
     let keys = &[key, &format!("{p}t")];
-    // Microseconds of today, which would lose digits in other formats.
+    // The current time in microseconds. Some number formats would lose digits of it.
     let now = "1790000000123456";
     let mark = script!("mark");
     run_on::<u64>(&mut c, &mark, keys, &[now, "1000", "0", "1", "2"]).await;
@@ -461,7 +462,7 @@ async fn scripts_of_pending_changes_run_twice() {
     let record_progress = script!("record_progress");
     let version = "1790000000123457";
     for _ in 0..2 {
-        // Progress to a page, the same for a missing change, and progress to the end.
+        // Progress to a page for two changes and to the end for two others. Of each two, one change does not exist.
         let to = [
             "1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end",
         ];
@@ -475,7 +476,7 @@ async fn scripts_of_pending_changes_run_twice() {
             [("1".into(), 1_790_000_000_123_456)]
         );
     }
-    // The older version of a change is finished. The change stays with its newer version.
+    // A worker finishes the older version of a change. The change stays with its newer version.
     run_on::<u64>(
         &mut c,
         &mark,
@@ -503,7 +504,7 @@ async fn scripts_of_pending_changes_run_twice() {
         );
     }
 
-    // A change of a whole type replaces the entry that shows that it is under way.
+    // When a change of a whole type becomes pending, the entry that shows that it is under way is removed.
     let _: () = redis::cmd("ZADD")
         .arg(&by_age)
         .arg(5)
@@ -554,7 +555,7 @@ async fn scripts_of_queues_run_twice() {
     }
     let marked = get(&mut c, key, "3").await.unwrap();
     for _ in 0..2 {
-        // One is too new, one has another time, one does not exist.
+        // Of these buckets, one is too new, one has another time, and one does not exist.
         run::<u64>(&mut c, &clear_dirty, key, &["60000000", "3", &marked]).await;
         run::<u64>(&mut c, &clear_dirty, key, &["0", "3", "5", "4", &marked]).await;
         assert_eq!(hash(&mut c, key).await.len(), 2);
@@ -660,7 +661,7 @@ async fn scripts_of_claims_and_notes_run_twice() {
             0
         );
     }
-    // Old calls are forgotten. If no call comes, all of them are.
+    // Old calls are forgotten. If no new call comes, all calls are forgotten.
     let _: () = redis::cmd("ZADD")
         .arg(&calls)
         .arg(5)
@@ -715,7 +716,7 @@ async fn scripts_are_sent_again_when_the_server_lost_them() {
             .query_async(&mut c)
             .await
             .unwrap();
-        // One bucket each, because every command of a call is sent again.
+        // The passes are in several buckets. Every command of the call must be sent again.
         let serials: Vec<_> = (0..20).map(|i| serial(i.to_string())).collect();
         mark(&store, &serials).await.unwrap();
         store.mark(&type_id(), Changed::All).await.unwrap();

@@ -67,7 +67,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
             "NoPerm",
         );
     }
-    // The rights that the documentation lists, and no more.
+    // These are the rights that the documentation lists, and no more.
     let _: () = redis::cmd("ACL")
         .arg(&[
             "SETUSER",
@@ -125,7 +125,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
         .assert_passed();
 }
 
-/// Calls all methods that the cases don't call.
+/// Calls the methods that the conformance cases don't call.
 async fn every_call(store: &RedisStore) -> Result<(), StoreError> {
     let (type_id, device) = (type_id(), device("d"));
     let contents = [

@@ -1,4 +1,4 @@
-//! The files: opening and syncing them.
+//! Opens and syncs the files.
 
 use std::{
     collections::HashMap,
@@ -22,18 +22,18 @@ use crate::{
     layout::{self, StoreRow, TypeRow},
 };
 
-/// The engine writes pages larger than a quarter of a segment to files of their own, which it never syncs. With this size no
-/// page is that large: an index page has about 256 keys of at most 772 bytes.
+/// If a page is larger than a quarter of a segment, the engine writes it to a file of its own, which it never syncs. With
+/// this segment size no page is that large: an index page has about 256 keys of at most 772 bytes.
 const SEGMENT_BYTES: usize = 1 << 20;
 
-/// The engine does not start with less.
+/// The engine does not start with a smaller cache.
 const LEAST_CACHE: u64 = 64 << 10;
 
-/// How long to wait for the engine's own lock. Because of [`FolderLock`], only a database that this process is closing can
-/// have it, until its last write in the background is done.
+/// How long to wait for the engine's own lock. Because of [`FolderLock`], no other process can have it. A database that this
+/// process is closing has it until its last write in the background is done.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// Locks the folder against others, also while the database in it is opened again.
+/// Keeps other processes out of the folder, also while the database in it is opened again.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     file: File,
@@ -67,7 +67,7 @@ impl FolderLock {
         }
     }
 
-    /// Whether a store was created here. Nothing is acknowledged before that.
+    /// Returns whether a store was created here. Nothing is acknowledged before that.
     pub(crate) fn has_store(&self) -> Result<bool, SledError> {
         self.file
             .metadata()
@@ -75,7 +75,8 @@ impl FolderLock {
             .map_err(|e| self.failure(e))
     }
 
-    /// Records that the store in this folder is durable. If it is empty later, it has lost everything.
+    /// Records that the store in this folder is durable. If the store is empty when it is opened later, it has lost
+    /// everything.
     pub(crate) fn record_store(&mut self) -> Result<(), SledError> {
         self.file
             .write_all(b"passkit-store-sled\n")
@@ -94,11 +95,11 @@ pub(crate) struct Database {
     path: PathBuf,
     /// `None` only during the drop.
     engine: Option<sled::Db>,
-    /// A second handle on the engine's data file, which the engine itself never syncs.
+    /// A second handle on the engine's data file. The store syncs the file with it, because the engine never does.
     data_file: File,
 }
 
-/// What is read when the database is opened.
+/// The values that are read when the database is opened.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) created: u64,
@@ -106,7 +107,8 @@ pub(crate) struct Contents {
 }
 
 impl Database {
-    /// Opens the database in a folder that the caller has locked, and makes everything in it durable. Creates it if `create`.
+    /// Opens the database in a folder that the caller has locked, and makes everything in it durable. With `create`, creates
+    /// the database.
     pub(crate) fn open(config: &Config, create: bool) -> Result<(Self, Contents), SledError> {
         let path = &config.path;
         catch_unwind(AssertUnwindSafe(|| Self::open_inner(config, create)))
@@ -125,8 +127,8 @@ impl Database {
             .truncate(false)
             .open(&data_path)
             .map_err(at_data)?;
-        // The engine takes everything that it reads now for durable. So the file must be synced, and read from the disk: after
-        // a failed sync the system's page cache may differ from it.
+        // The engine treats everything that it reads now as durable. So the file is synced first, and its pages are read from
+        // the disk, because the system's page cache may differ from the disk after a failed sync.
         data_file.sync_all().map_err(at_data)?;
         forget_cached_pages(&data_file);
         wait_for_closing(&data_file, &path)?;
@@ -215,7 +217,7 @@ impl Database {
         self.engine()?.get(key).map_err(|e| self.failure(e))
     }
 
-    /// The rows whose keys start with `prefix`, in order, starting after the key `after`.
+    /// Returns the rows whose keys start with `prefix`, in order, starting after the key `after`.
     pub(crate) fn scan(
         &self,
         prefix: &[u8],
@@ -233,7 +235,7 @@ impl Database {
             }))
     }
 
-    /// Applies a batch. It is atomic, and durable only after [`sync`](Self::sync).
+    /// Applies a batch. The batch is atomic, but durable only after [`sync`](Self::sync).
     pub(crate) fn apply(&self, batch: sled::Batch) -> Result<(), SledError> {
         self.engine()?
             .apply_batch(batch)
@@ -242,8 +244,8 @@ impl Database {
 
     /// Makes everything that was applied durable.
     pub(crate) fn sync(&self) -> Result<(), SledError> {
-        // The engine's flush hands the log to the file system (`pwrite`, `sync_file_range`). It syncs neither the cache of
-        // the disk nor the new length of the file.
+        // The engine's flush gives the log to the file system (`pwrite`, `sync_file_range`). It does not sync the cache of
+        // the disk or the new length of the file.
         self.engine()?.flush().map_err(|e| self.failure(e))?;
         self.data_file
             .sync_data()
@@ -257,7 +259,7 @@ impl Database {
         let names = [folder.join("conf"), folder.join("blobs")];
         for path in names.iter().map(PathBuf::as_path).chain(folder.ancestors()) {
             match File::open(path).and_then(|file| file.sync_all()) {
-                // Folders above that of the store may be closed to this user.
+                // This user may lack the right to open the folders above the store's folder.
                 Err(e)
                     if e.kind() == io::ErrorKind::PermissionDenied
                         && !path.starts_with(&folder) =>
@@ -275,7 +277,7 @@ impl Database {
         Ok(())
     }
 
-    /// The size of all files in the folder.
+    /// Returns the size of all files in the folder.
     pub(crate) fn bytes_on_disk(&self) -> Result<u64, SledError> {
         fn bytes(folder: &Path) -> io::Result<u64> {
             let mut sum = 0;
@@ -295,27 +297,27 @@ impl Database {
             .map_err(|e| SledError::io(format!("read the folder {}", self.path.display()), e))
     }
 
-    /// Whether a write failed. The engine then refuses every call until it is opened again.
+    /// Returns whether a write failed. The engine then refuses every call until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.engine
             .as_ref()
             .is_none_or(|engine| engine.context.global_error().is_err())
     }
 
-    /// Ends a flush that waits for a failed write. One of the engine's two ways to write does not wake it, but every new flush
-    /// does.
+    /// Ends a flush that waits for a failed write. If one of the engine's two ways to write fails, it does not wake the
+    /// flush. Another flush does.
     pub(crate) fn wake_after_failure(&self) {
         if self.has_failed()
             && let Some(engine) = &self.engine
         {
-            // It returns at once, with the error that is known.
+            // The flush returns at once, with the known error.
             let _known = engine.flush();
         }
     }
 }
 
 impl Drop for Database {
-    /// The engine panics in its drop if it can't sync.
+    /// Catches panics, because the engine panics in its own drop if it can't sync.
     fn drop(&mut self) {
         let engine = self.engine.take();
         if catch_unwind(AssertUnwindSafe(|| drop(engine))).is_err() {
@@ -324,8 +326,8 @@ impl Drop for Database {
     }
 }
 
-/// Removes snapshots that a crash or a full disk left half written. The engine would take one for the newest and fail. It is
-/// not needed, because the log has everything.
+/// Removes snapshots that a crash or a full disk left half written. The engine would try to read such a snapshot and fail.
+/// Snapshots are not needed, because the log has everything.
 fn remove_unfinished_snapshots(path: &Path) -> Result<(), SledError> {
     let read = || -> io::Result<()> {
         for entry in fs::read_dir(path)? {
@@ -341,7 +343,7 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), SledError> {
     read().map_err(|e| SledError::io(format!("read the folder {}", path.display()), e))
 }
 
-/// Makes the system read the file from the disk again.
+/// Makes the operating system read the file from the disk again.
 fn forget_cached_pages(file: &File) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
@@ -355,7 +357,7 @@ fn forget_cached_pages(file: &File) {
 fn wait_for_closing(data_file: &File, path: &Path) -> Result<(), SledError> {
     let at_lock = |e| SledError::io(format!("lock the store in {}", path.display()), e);
     let give_up = Instant::now() + CLOSING;
-    // The engine locks the same file, and fails at once if it can't.
+    // The engine locks the same file, and fails at once if another database has the lock.
     loop {
         match data_file.try_lock() {
             Ok(()) => return data_file.unlock().map_err(at_lock),
@@ -373,7 +375,7 @@ fn open_engine(config: &Config) -> Result<sled::Db, SledError> {
         .path(path)
         .cache_capacity(config.cache_bytes.max(LEAST_CACHE))
         .segment_size(SEGMENT_BYTES)
-        // The writer flushes before it answers.
+        // The engine need not flush by itself, because the writer flushes before it answers.
         .flush_every_ms(None)
         .open()
         .map_err(|e| SledError::engine(path, e))

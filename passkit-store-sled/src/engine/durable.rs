@@ -1,17 +1,17 @@
-//! Readers see only what is durable.
+//! Shows readers only what is durable.
 //!
-//! The engine shows a batch to readers when it is applied, before it is durable. If a reader used that, a crash could take back
-//! a tag or a date that a device has seen. So before the writer applies a batch, it publishes the previous value of each row
-//! ([`State::previous`]). A reader that finds a row there uses that value instead of the one it read. When the batch is
-//! durable, the previous values are removed and the new clocks set in one step.
+//! The engine shows a batch to readers when it is applied, before it is durable. If a reader used that, a crash could take
+//! back a tag or a date that a device has seen. So before the writer applies a batch, it stores the previous value of each
+//! row in [`State::previous`]. If a reader finds a row there, it uses the previous value instead of the one that it read.
+//! When the batch is durable, one step removes the previous values and sets the new clocks.
 //!
 //! **Every row that [`View::get`] or [`View::scan`] returns was durable at some moment of that call.** A reader reads the
-//! database first and the previous values afterwards. If it read a value that is not durable, the previous value was published
-//! before. That is still there, or the new value has become durable. Previous values of a later batch are correct too,
-//! because they were durable before that batch started.
+//! database first and the previous values afterwards. If it read a value that was not durable, the previous value had been
+//! stored before. Either that is still there, or the new value has become durable. Previous values of a later batch are
+//! correct too, because they were durable before that batch started.
 //!
-//! [`Memory`] keeps rows that were read or written lately, which readers get without waiting for the disk. **A row in memory is
-//! the newest durable one.** A row is added only if no batch started or finished since it was read or became durable
+//! [`Memory`] keeps rows that were recently read or written. Readers get them without waiting for the disk. **A row in memory
+//! is the newest durable one.** A row is added only if no batch started or finished since it was read or became durable
 //! ([`State::turn`]). When a batch becomes durable, its rows are removed from memory in the same step.
 
 use std::{
@@ -38,20 +38,20 @@ pub(super) struct RowChange {
     pub(super) after: Option<Vec<u8>>,
 }
 
-/// By key.
+/// The changes of a batch, by key.
 pub(super) type RowChanges = BTreeMap<Vec<u8>, RowChange>;
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` after a failed write, until it is opened again.
+    /// `None` after a failed write, until the database is opened again.
     database: Option<Arc<Database>>,
     /// The date of every pass that was never marked.
     created: u64,
-    /// The durable clocks.
+    /// The durable clocks of the types.
     types: HashMap<TypeIdentifier, TypeRow>,
     /// The changes of the batch that is being written.
     previous: Arc<RowChanges>,
-    /// Changes each time a batch starts or becomes durable, or the database is closed or opened.
+    /// A number that increases when a batch starts or becomes durable, and when the database is closed or opened.
     turn: u64,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct DurableRows {
 }
 
 impl DurableRows {
-    /// Keeps at most this number of bytes of rows in memory.
+    /// `memory_bytes` limits the size of the rows in memory.
     pub(crate) fn new(database: Database, contents: Contents, memory_bytes: u64) -> Self {
         let rows = Self {
             state: RwLock::default(),
@@ -82,7 +82,7 @@ impl DurableRows {
         rows
     }
 
-    /// No change is left half done by a panic, so a poisoned lock can be used.
+    /// A poisoned lock can be used, because a panic leaves no change half done.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +95,7 @@ impl DurableRows {
         self.state().type_row(type_id)
     }
 
-    /// A batch is about to be applied.
+    /// Call this before a batch is applied.
     pub(super) fn begin(&self, changes: Arc<RowChanges>) {
         let mut state = self.state_mut();
         state.turn += 1;
@@ -104,7 +104,7 @@ impl DurableRows {
         drop(last);
     }
 
-    /// The batch is durable, and these are the clocks that it moved.
+    /// Call this when the batch is durable. `types` are the clocks that it advanced.
     pub(super) fn durable(&self, types: HashMap<TypeIdentifier, TypeRow>) {
         let mut state = self.state_mut();
         state.types.extend(types);
@@ -115,8 +115,8 @@ impl DurableRows {
         }
         let turn = state.turn;
         drop(state);
-        // Under a read lock, so that readers go on: there may be many rows. Phones read these rows next, because a device that
-        // registers asks for its list, and one that gets a push fetches the pass.
+        // Adds the rows that phones read next: a device that registers asks for its list, and a device that gets a push
+        // fetches the pass. There may be many rows, so a read lock is used, and readers go on.
         let state = self.state();
         for (key, change) in changes
             .iter()
@@ -126,7 +126,7 @@ impl DurableRows {
         }
     }
 
-    /// A write failed, so the database in memory may differ from the file.
+    /// Call this when a write failed. The database in memory may then differ from the file.
     pub(super) fn closed(&self) {
         let mut state = self.state_mut();
         state.turn += 1;
@@ -136,7 +136,7 @@ impl DurableRows {
         drop(database);
     }
 
-    /// The database was opened, and everything in it is durable.
+    /// Call this when the database was opened again, and everything in it is durable.
     pub(super) fn reopened(&self, database: Database, contents: Contents) {
         let mut state = self.state_mut();
         let turn = state.turn + 1;
@@ -154,7 +154,8 @@ impl DurableRows {
         self.state().database.clone()
     }
 
-    /// Adds a row to memory if no batch started or finished since `turn`, when it was read or became durable.
+    /// Adds a row to memory. `turn` is from the moment when the row was read or became durable. If a batch started or
+    /// finished since then, the row is not added.
     fn keep(&self, state: &State, turn: u64, key: &[u8], row: &Option<IVec>) {
         if state.turn == turn {
             self.memory.keep(key, row.clone());
@@ -169,8 +170,8 @@ impl DurableRows {
         })
     }
 
-    /// A view that never waits for the disk. It may see rows from before and after the database was opened again. That is
-    /// correct, because opening loses nothing durable.
+    /// Returns a view that never waits for the disk. If the database is opened again, the view may see rows from before and
+    /// after that. This is correct, because opening loses nothing durable.
     pub(super) fn view_in_memory(&self) -> View<'_> {
         View {
             rows: self,
@@ -179,18 +180,18 @@ impl DurableRows {
     }
 }
 
-/// The durable rows, as one reader sees them.
+/// The durable rows for one reader.
 #[derive(Debug)]
 pub(crate) struct View<'r> {
     rows: &'r DurableRows,
-    /// `None` if the view is only of memory.
+    /// `None` if the view shows only rows in memory.
     database: Option<Arc<Database>>,
 }
 
 /// Why a question to a [`View`] has no answer.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// The view is only of memory, and the answer needs a row that is not there.
+    /// The view shows only rows in memory, and the answer needs another row.
     OnDisk,
     Failed(SledError),
 }
@@ -210,7 +211,7 @@ pub(crate) struct Rows {
 }
 
 impl View<'_> {
-    /// The state. Fails if the database is closed, or is no longer the one of this view.
+    /// Returns the state. Fails if the database is closed, or was opened again after this view was made.
     fn state(&self) -> Result<RwLockReadGuard<'_, State>, SledError> {
         let state = self.rows.state();
         match (&state.database, &self.database) {
@@ -244,12 +245,12 @@ impl View<'_> {
         Ok(row)
     }
 
-    /// The size of all files of the store.
+    /// Returns the size of all files of the store.
     pub(crate) fn bytes_on_disk(&self) -> Result<u64, Unanswered> {
         Ok(self.database()?.bytes_on_disk()?)
     }
 
-    /// About `limit` rows whose keys start with `prefix`, starting after the key `after`.
+    /// Returns about `limit` rows whose keys start with `prefix`, starting after the key `after`.
     pub(crate) fn scan(
         &self,
         prefix: &[u8],
@@ -268,7 +269,7 @@ impl View<'_> {
     }
 }
 
-/// Replaces rows by their previous values, up to the last row that was read.
+/// Replaces rows with their previous values, up to the last row that was read.
 fn put_previous_back(found: &mut Rows, prefix: &[u8], after: Option<&[u8]>, changes: &RowChanges) {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     if changes.is_empty() {
@@ -307,7 +308,7 @@ mod tests {
         IVec::from(text)
     }
 
-    /// Writes a row like the writer.
+    /// Writes a row in the way of the writer.
     fn write(rows: &DurableRows, before: Option<&str>, after: &str) {
         let change = RowChange {
             before: before.map(ivec),
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!(read(), Some(Some(ivec("one"))));
         assert_eq!(in_memory(), Some(Some(ivec("one"))));
 
-        // A reader has read the row before it changed, and tries to keep it afterwards.
+        // A reader has read the row before it changed, and now tries to keep it in memory.
         let turn = rows.state().turn;
         write(&rows, Some("one"), "two");
         rows.keep(&rows.state(), turn, b"key", &Some(ivec("one")));

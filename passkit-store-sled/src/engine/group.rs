@@ -1,4 +1,4 @@
-//! Operations that become durable together, with one sync.
+//! Makes several operations durable together, with one sync.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -27,10 +27,10 @@ pub(crate) const ROWS: usize = 1024;
 
 /// Work for the writing thread.
 pub(super) trait Operation: Send {
-    /// Does the work, or as much as the group has room for. Returns whether a part is left.
+    /// Does the work, or the part that the group has room for. Returns whether a part is left.
     fn change(&mut self, group: &mut Group<'_>) -> bool;
 
-    /// Answers the caller after the changes became durable, or failed to.
+    /// Answers the caller. The changes have become durable, or that has failed.
     fn answer(self: Box<Self>, durable: Result<(), SledError>);
 }
 
@@ -41,8 +41,8 @@ struct FunctionOperation<T, F> {
     answer: oneshot::Sender<Result<T, SledError>>,
 }
 
-/// Makes an operation of a function. The receiver gets the result when it is durable. The function is called again as long
-/// as it returns `None`. If it fails, the changes of its last call are undone.
+/// Makes an operation of a function. The receiver gets the result when it is durable. The function is called again while it
+/// returns `None`. If it fails, the changes of its last call are undone.
 pub(super) fn operation<T: Send + 'static>(
     function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send + 'static,
 ) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, SledError>>) {
@@ -71,7 +71,7 @@ impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send> O
 
     fn answer(self: Box<Self>, durable: Result<(), SledError>) {
         let Self { done, answer, .. } = *self;
-        // The call may have been dropped.
+        // The caller may have dropped its future.
         let _dropped =
             answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(SledError::no_answer()))));
     }
@@ -85,7 +85,7 @@ enum Undo {
     Type(TypeIdentifier, Option<TypeRow>),
 }
 
-/// The changes of several operations. Each operation sees the changes of those before it.
+/// The changes of several operations. Each operation sees the changes of the operations before it.
 pub(crate) struct Group<'w> {
     rows: &'w DurableRows,
     database: &'w Database,
@@ -112,7 +112,7 @@ impl<'w> Group<'w> {
         self.done.len() >= OPERATIONS || self.changes.len() >= ROWS
     }
 
-    /// Does the operation, or as much as there is room for. Returns it if a part is left.
+    /// Does the operation, or the part that there is room for. If a part is left, returns the operation.
     pub(super) fn add(&mut self, mut operation: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
         if operation.change(self) {
             return Some(operation);
@@ -121,12 +121,12 @@ impl<'w> Group<'w> {
         None
     }
 
-    /// How many more rows may change before the group is full.
+    /// Returns how many more rows may change before the group is full.
     pub(crate) fn room(&self) -> usize {
         ROWS.saturating_sub(self.changes.len())
     }
 
-    /// The value of a row after the operations so far.
+    /// Returns the value that a row has after the operations so far.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, SledError> {
         match self.changes.get(key) {
             Some(change) => Ok(change.after.as_deref().map(IVec::from)),
@@ -134,7 +134,7 @@ impl<'w> Group<'w> {
         }
     }
 
-    /// All rows under `prefix` after the operations so far.
+    /// Returns all rows under `prefix` as they are after the operations so far.
     pub(crate) fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, SledError> {
         use std::ops::Bound::{Included, Unbounded};
         let mut rows = BTreeMap::new();
@@ -176,7 +176,8 @@ impl<'w> Group<'w> {
     }
 
     pub(crate) fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
-        // This row is read only when the database is opened, so its previous value does not matter.
+        // Readers never read this row, because it is read only when the database is opened. So its previous value does not
+        // matter.
         self.put(layout::type_row(type_id), None, Some(row.encode()));
         let last = self.types.insert(type_id.clone(), row);
         self.undo.push(Undo::Type(type_id.clone(), last));
@@ -198,9 +199,9 @@ impl<'w> Group<'w> {
         }
     }
 
-    /// Makes the changes durable. Only then readers see them and callers get their answers.
+    /// Makes the changes durable. Only then do readers see them and callers get their answers.
     pub(super) fn commit(mut self) -> Result<(), SledError> {
-        // One operation may have reversed another.
+        // If one operation reversed another, the row has not changed.
         self.changes
             .retain(|_, change| change.before.as_deref() != change.after.as_deref());
         let result = if self.changes.is_empty() {

@@ -1,8 +1,8 @@
-//! Rows that were read or written lately.
+//! Keeps rows that were recently read or written.
 
 use sled::IVec;
 
-/// Rows by key. `None` for a row that does not exist.
+/// Rows by key. The value is `None` if the row is known not to exist.
 #[derive(Debug)]
 pub(super) struct Memory(quick_cache::sync::Cache<Box<[u8]>, Option<IVec>, Size>);
 
@@ -18,13 +18,13 @@ impl quick_cache::Weighter<Box<[u8]>, Option<IVec>> for Size {
 }
 
 impl Memory {
-    /// Makes room for this number of bytes.
+    /// Makes an empty memory with room for this number of bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let about = usize::try_from(bytes / 300).unwrap_or(usize::MAX);
         Self(quick_cache::sync::Cache::with_weighter(about, bytes, Size))
     }
 
-    /// The row if it is in memory.
+    /// Returns the row if it is in memory.
     #[expect(clippy::option_option, reason = "a row may be known not to exist")]
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<IVec>> {
         self.0.get(key)

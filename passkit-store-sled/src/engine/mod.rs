@@ -1,5 +1,5 @@
 //! What is specific to sled: a thread that commits changes in groups, readers that see only what is durable, and rows in
-//! memory. It handles rows and the clocks of types, and does not know registrations or pushes.
+//! memory. This module handles rows and the clocks of types. It knows nothing about registrations or pushes.
 
 // Each file uses only those before it: database, memory, durable, group, reader, writer.
 

@@ -15,7 +15,7 @@ use crate::error::SledError;
 
 type Job = Box<dyn FnOnce(&DurableRows) + Send>;
 
-/// How many questions a thread takes at once. More would leave none for the other threads.
+/// The maximum number of questions that a thread takes at once. With more, none might be left for the other threads.
 const AT_ONCE: usize = 16;
 
 /// The threads that read, and the questions that wait for them.
@@ -64,7 +64,8 @@ impl Readers {
         Ok(readers)
     }
 
-    /// Answers from memory if possible. Otherwise a thread answers from the disk, unless the call has been dropped by then.
+    /// Answers the question from memory if possible. Otherwise a thread answers it from the disk, unless the call has been
+    /// dropped by then.
     pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, SledError>
     where
         T: Send + 'static,
@@ -123,7 +124,7 @@ impl Queue {
                     .wait(waiting)
                     .unwrap_or_else(PoisonError::into_inner);
                 waiting.sleeping -= 1;
-                // Under load, callers are about to ask more, and it costs less to answer them together. Without load, this
+                // Under load, this lets callers ask more questions, which are cheaper to answer together. Without load, this
                 // thread goes on at once.
                 drop(waiting);
                 thread::yield_now();
@@ -133,7 +134,7 @@ impl Queue {
             taken.extend(waiting.jobs.drain(..share));
             drop(waiting);
             for job in taken.drain(..) {
-                // The caller notices a panic because its answer is dropped.
+                // After a panic, the caller gets an error, because the sender of its answer is dropped.
                 if catch_unwind(AssertUnwindSafe(|| job(rows))).is_err() {
                     tracing::error!("the storage engine panicked while reading");
                 }
@@ -147,7 +148,7 @@ impl Drop for Readers {
         self.queue.lock().closed = true;
         self.queue.something_new.notify_all();
         for thread in self.threads.drain(..) {
-            // The thread catches panics. There is nobody to report another one to.
+            // The thread catches panics. There is no caller to report another panic to.
             let _ended = thread.join();
         }
     }

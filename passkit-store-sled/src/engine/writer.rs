@@ -19,13 +19,13 @@ use super::{
 };
 use crate::{config::Config, error::SledError};
 
-/// How many operations may wait. Further callers wait for room.
+/// The maximum number of operations in the queue. Further callers wait for room in it.
 const WAITING: usize = 1024;
 
-/// The pause after a failed write, or a failed attempt to open the database, before it is opened again.
+/// After a failed write, or a failed attempt to open the database, the store waits this long before it opens the database.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// How often to look for a failed write that a thread still waits for.
+/// The pause between two checks for a failed write that a thread still waits for.
 const WATCH: Duration = Duration::from_millis(500);
 
 /// The thread that writes, and the thread that wakes it after a failed write.
@@ -67,8 +67,8 @@ impl Writer {
         })
     }
 
-    /// Makes the writing thread call `change` until it returns `Some`, and waits until the changes are durable. If the future is
-    /// dropped before it has handed `change` over, nothing happens. If it is dropped later, the change happens.
+    /// Makes the writing thread call `change` until it returns `Some`, and waits until the changes are durable. If the future
+    /// is dropped before `change` is in the queue, nothing happens. If it is dropped later, the change happens.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         change: impl FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send + 'static,
@@ -87,7 +87,7 @@ impl Writer {
     /// Makes the writing thread open the database if it is closed.
     pub(crate) fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            // An operation without changes is enough. If the queue is full, others have the same effect.
+            // An operation without changes is enough. If the queue is full, its operations have the same effect.
             let (nothing, _) = operation(|_| Ok(Some(())));
             let _full = queue.try_send(nothing);
         }
@@ -95,11 +95,11 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Finishes all operations that were handed over.
+    /// Finishes all operations in the queue.
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // The thread catches panics. There is nobody to report another one to.
+            // The thread catches panics. There is no caller to report another panic to.
             let _ended = thread.join();
         }
         if let Some((end, watch)) = self.watch.take() {
@@ -133,7 +133,7 @@ impl Work {
                     self.waiting.push_back(operation);
                 }
             }
-            // After a panic, callers get an error because their answers are dropped.
+            // After a panic, the callers get an error, because the senders of their answers are dropped.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.group())) {
                 self.close(SledError::panic(
                     &self.config.path,
@@ -143,7 +143,7 @@ impl Work {
         }
     }
 
-    /// Does some of the waiting operations, and makes them durable.
+    /// Does some of the waiting operations and makes their changes durable.
     fn group(&mut self) {
         let database = match self.database() {
             Ok(database) => database,
@@ -173,7 +173,7 @@ impl Work {
                     error = failure.in_full(),
                     "a write failed; the store closes and will open again"
                 );
-                // Its first part is lost, so all of it has failed.
+                // The first part of this operation is lost, so the whole operation has failed.
                 if let Some(operation) = rest {
                     operation.answer(Err(failure.clone()));
                 }
@@ -188,7 +188,7 @@ impl Work {
         self.closed = Some((Instant::now(), failure));
     }
 
-    /// The open database; after a failure, opened again.
+    /// Returns the open database. After a failure, opens it again.
     fn database(&mut self) -> Result<Arc<Database>, SledError> {
         if let Some(database) = self.rows.database() {
             if !database.has_failed() {

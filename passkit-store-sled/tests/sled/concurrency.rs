@@ -18,15 +18,15 @@ use crate::support::{device, devices, mark, pass, registered, serial, token, typ
 const PASSES: usize = 200;
 const MARKS: usize = 150;
 
-/// Sixteen writers mark two hundred passes while devices keep asking. In the end every device has the newest version of every
-/// pass, and its list is empty.
+/// Sixteen writers mark two hundred passes while devices ask for changes all the time. In the end every device has the newest
+/// version of every pass, and its list is empty.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_device_ends_with_an_old_pass() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
     let mut phones = JoinSet::new();
     let done = Arc::new(AtomicBool::new(false));
-    // The first two have a few passes, the others all of them.
+    // The first two devices have a few passes, the others have all of them.
     for (name, step) in [("a", 40), ("b", 25), ("c", 1), ("d", 1)] {
         let device = device(name);
         for i in (0..PASSES).step_by(step) {
@@ -68,7 +68,7 @@ async fn no_device_ends_with_an_old_pass() {
                     assert!(quiet.serials.is_empty(), "{} again", quiet.serials.len());
                     return (name, step, has, fetched);
                 }
-                // Answers from memory don't yield, and four devices would leave the writers no thread.
+                // Answers from memory don't yield. Without this, the four devices would leave the writers no thread.
                 tokio::task::yield_now().await;
             }
         });

@@ -36,7 +36,8 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|ended| ended.status.success())
 }
 
-/// Mounts a small file system. `None` if this user can't. Root can, or the test fails.
+/// Mounts a small file system. Returns `None` if this user is not root or the environment forbids it. If root can't mount,
+/// the test fails.
 fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     let id = Command::new("id").arg("-u").output().unwrap();
     if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
@@ -74,7 +75,7 @@ fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     Some(Mounted(at))
 }
 
-/// Fills the rest of the file system, and returns how many bytes that took.
+/// Fills the rest of the file system. Returns how many bytes that took.
 fn fill(path: &Path) -> usize {
     let mut file = File::create(path).unwrap();
     let mut written = 0;
@@ -110,7 +111,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     assert!(waited.await.is_ok(), "no {what}");
 }
 
-/// Whether a full disk is among the sources of the error.
+/// Returns whether one of the error's sources says that the disk is full.
 fn says_full(error: &StoreError) -> bool {
     let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
     let mut next = error.source();
@@ -151,7 +152,7 @@ async fn recovers(kind: &str) {
         writers.spawn(async move {
             let mut number = 0;
             while !stop.load(SeqCst) {
-                // Few devices, so that the store fits on its disk.
+                // There are few devices, so that the store fits on its disk.
                 number += 1;
                 let device = device(format!("{writer}-{}", number / 30));
                 let name = format!("{}", number % 30);
@@ -166,7 +167,7 @@ async fn recovers(kind: &str) {
                             .or_default()
                             .push(format!("{} {name}", device.as_str()));
                         successes[writer].fetch_add(1, SeqCst);
-                        // So that the disk is not full at once.
+                        // The pause keeps the store from filling the disk at once.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     Err(error) => {
@@ -204,7 +205,7 @@ async fn recovers(kind: &str) {
         if let Err(error) = asked.expect("a read hangs") {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
-        // So many failures that the store has tried to open again.
+        // After so many failures, the store has tried to open the database again.
         let failed = counts(&failures)
             .iter()
             .map(|n| n + 150)

@@ -29,7 +29,7 @@ fn the_child() {
     });
 }
 
-/// Runs a child under strace. Returns its writes and syncs of the data file.
+/// Runs a child under strace. Returns how it wrote and synced the data file.
 fn trace(test: &str, store: &Path, options: &[&str]) -> Trace {
     Trace::record(test, store, &store.join("db"), options)
 }
@@ -120,12 +120,12 @@ fn the_child_with_slow_syncs() {
     });
 }
 
-/// A crash must not take back what a reader saw.
+/// A crash must not take back what a reader has seen.
 #[test]
 fn readers_see_only_what_is_durable() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
-    // Slow syncs give a reader time to see what is not durable yet.
+    // Slow syncs would give a reader the time to see what is not durable yet.
     let options = ["-e", "inject=fdatasync:delay_enter=1000000"];
     let trace = trace("durability::the_child_with_slow_syncs", &store, &options);
     assert!(trace.count("DELAYED") >= 9, "{trace:?}");

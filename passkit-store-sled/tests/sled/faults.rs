@@ -13,7 +13,7 @@ use crate::support::{device, pass, registered, token};
 const REGISTRATIONS: usize = 30;
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Registers passes one after the other, each as often as it takes.
+/// Registers passes one after the other. Repeats each call until it succeeds.
 #[test]
 fn the_child() {
     let Some(folder) = child::path() else { return };
@@ -45,7 +45,7 @@ fn the_child() {
                         report(&format!("failed {i} {error:?}"));
                         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
                         assert!(begun.elapsed() < TIME_LIMIT, "no recovery: {error:?}");
-                        // The store waits a second before it opens again.
+                        // The store waits a second before it opens the database again.
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
@@ -97,13 +97,13 @@ fn run(fault: &str, when: usize) -> usize {
     failed
 }
 
-/// In each run another system call fails. A caller gets an error, nothing acknowledged is lost, nothing hangs, and the
-/// store recovers.
+/// In each run, another system call fails. A caller gets an error, nothing acknowledged is lost, no call hangs, and the store
+/// recovers.
 #[test]
 fn failed_system_calls_are_reported_and_recovered_from() {
     for fault in [
         "pwrite64:error=ENOSPC",
-        // Fails late, so that a thread already waits for the write.
+        // The write fails late, so that a thread already waits for it.
         "pwrite64:error=ENOSPC:delay_enter=100000",
         "sync_file_range:error=EIO",
         "fdatasync:error=EIO",

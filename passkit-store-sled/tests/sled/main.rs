@@ -1,4 +1,4 @@
-//! The store on a real disk: under load, killed, out of space, and opened wrongly.
+//! Tests the store on a real disk: under load, killed, out of space, and opened wrongly.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

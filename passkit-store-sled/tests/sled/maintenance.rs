@@ -12,7 +12,7 @@ use passkit_store_sled::SledStore;
 use crate::support::{device, pass, registered, token, type_id};
 
 fn registration(n: usize) -> Registration {
-    // Three passes on each device.
+    // Each device has three passes.
     Registration {
         device: device(format!(
             "{:032x}",
@@ -23,7 +23,7 @@ fn registration(n: usize) -> Registration {
     }
 }
 
-/// `PASSKIT_IMPORT` sets the number of registrations. The test prints how long they took.
+/// `PASSKIT_IMPORT` sets the number of registrations. The test prints how long the import took.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_can_be_exported_and_counted() {
     let many =
@@ -74,7 +74,7 @@ async fn an_import_can_be_exported_and_counted() {
 async fn a_device_with_many_passes_is_exported_completely() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    // More than fit into the device's row, and more than fit into one step.
+    // These are more passes than fit into the device's row, and more than fit into one step.
     let push_token = PushToken::new("c1").unwrap();
     let all = (0..1_500).map(|n| Registration {
         device: device("many"),

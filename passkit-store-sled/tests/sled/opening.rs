@@ -259,7 +259,7 @@ async fn an_unfinished_snapshot_is_ignored() {
     assert_eq!(registered(&store, &device("d")).await, ["1"]);
 }
 
-/// With any damage to the data file, opening returns an error, and never a new, empty store.
+/// If the data file is damaged, opening returns an error. It never makes a new, empty store.
 #[test]
 fn damaged_files_are_errors() {
     type Damage = fn(&mut Vec<u8>);

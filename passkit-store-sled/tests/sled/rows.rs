@@ -12,7 +12,7 @@ use crate::support::{
     content, device, devices, mark, pass, publish, registered, serial, token, type_id,
 };
 
-/// Many registrations of a device move to rows of their own. Callers must not see a difference.
+/// If a device has many registrations, they move to rows of their own. Callers must not see a difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn few_and_many_registrations_behave_alike() {
     let folder = tempfile::tempdir().unwrap();
@@ -95,7 +95,7 @@ async fn few_and_many_registrations_behave_alike() {
     }
     drop(store);
 
-    // Only rows of the store and its clocks are left.
+    // Only the row of the store and the clocks are left.
     let engine = sled::Config::new()
         .path(folder.path())
         .segment_size(1 << 20)
@@ -110,7 +110,7 @@ async fn few_and_many_registrations_behave_alike() {
     assert_eq!(left, 0, "rows of a device that is gone");
 }
 
-/// The engine writes pages larger than a quarter of a segment to other files, which it never syncs.
+/// If a page is larger than a quarter of a segment, the engine writes it to another file, which it never syncs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_longest_identifiers_fit_into_the_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ async fn the_longest_identifiers_fit_into_the_log() {
         );
         tasks.spawn(async move {
             for i in 0..60_usize {
-                // Half of the serial numbers differ only in the last characters, the others in the first.
+                // Half of the serial numbers differ only in their last characters, the others only in their first.
                 let device = DeviceIdentifier::new(&format!("{:0>128}", task * 60 + i)).unwrap();
                 let number = (task * 60 + i) % 977;
                 let text = if i % 2 == 0 {
@@ -262,7 +262,7 @@ async fn a_long_publication_marks_exactly_the_new_contents() {
     }
 }
 
-/// A content that occurs twice in a call has the same effect as two calls.
+/// If a call has content for the same pass twice, the effect is the same as with two calls.
 #[tokio::test]
 async fn a_content_that_occurs_twice_keeps_all_tokens() {
     let folder = tempfile::tempdir().unwrap();
@@ -296,7 +296,7 @@ async fn the_devices_of_a_type_are_those_of_its_passes() {
     let store = SledStore::open(folder.path()).unwrap();
     let mut expected = Vec::new();
     for i in 0..60 {
-        // Some devices have three passes, and some passes three devices.
+        // Some devices have three passes, and some passes have three devices.
         let (device, pass) = (
             device(format!("{}", i % 20)),
             pass(format!("{} ä/", i % 30)),

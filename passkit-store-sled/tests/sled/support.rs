@@ -5,7 +5,7 @@ use passkit_server::{
 };
 pub(crate) use passkit_test_servers::fixtures::{device, pass, registered, serial, token, type_id};
 
-/// The devices registered for a pass, on one page.
+/// Returns the devices that are registered for a pass, on one page.
 pub(crate) async fn devices(store: &dyn RegistrationStore, pass: &PassId) -> Vec<RegisteredDevice> {
     let page = store
         .devices(Audience::Pass(pass), None, 1_000)
@@ -15,7 +15,7 @@ pub(crate) async fn devices(store: &dyn RegistrationStore, pass: &PassId) -> Vec
     page.items
 }
 
-/// A content whose digest and token repeat this byte, or a removal.
+/// Returns content whose digest and token repeat this byte, or a removal.
 pub(crate) fn content(name: &str, digest: Option<u8>) -> Content {
     let digest = digest.map(|byte| [byte; 32]);
     Content {

@@ -12,22 +12,23 @@ use rusqlite::Connection;
 
 use crate::error::SqliteError;
 
-/// After how many commits the writer checks the log.
+/// The writer checks the log after this number of commits.
 const COMMITS_PER_LOOK: u32 = 16;
 
-/// How many pages of the log that are not in the database yet make a checkpoint worthwhile.
+/// If this number of pages is in the log but not in the database yet, a checkpoint is worthwhile.
 const WORTH: i64 = 2_048;
 
 /// The size of the log, in pages, at which it must start over.
 const LARGE: i64 = 16_384;
 
-/// How long starting over waits for readers. No one can write meanwhile.
+/// How long a checkpoint waits for readers so that the log can start over. No one can write during that time.
 const READERS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Keeps SQLite's log small. It copies the pages of the log into the database, so that the log can start over.
+/// Keeps SQLite's log small by copying its pages into the database, so that the log can start over.
 ///
 /// A thread copies them while the writer goes on, because a checkpoint takes seconds on a slow disk. The log can start over
-/// when all pages are copied and no reader uses it. If load prevents that, the writer waits for it.
+/// when all pages are copied and no reader uses it. If this does not happen under load, the writer pauses until the log can
+/// start over.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     path: Arc<Path>,
@@ -44,7 +45,7 @@ pub(super) struct Checkpoints {
 #[derive(Clone, Copy, Debug)]
 struct Log {
     pages: i64,
-    /// How many of them are already in the database.
+    /// How many of the pages are already in the database.
     moved: i64,
 }
 
@@ -86,9 +87,9 @@ impl Checkpoints {
             return;
         };
         if log.pages >= self.large {
-            // Waits for the thread, because only one checkpoint can run at a time.
+            // This waits for the thread, because only one checkpoint can run at a time.
             let restarted = report(&self.path, checkpoint(&lock(&self.connection), "restart"));
-            // A backup may read for a long time. The next attempt comes when the log has grown by the same size again.
+            // A backup may read for a long time. The next attempt comes when the log has grown by `LARGE` again.
             self.large = if restarted.is_some() {
                 LARGE
             } else {
@@ -115,7 +116,8 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a checkpoint of one of SQLite's kinds. Returns the state of the log. `None` if other connections prevented it.
+/// Runs a checkpoint of one of SQLite's kinds. Returns the state of the log, or `None` if other connections prevented the
+/// checkpoint.
 fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Log>> {
     connection
         .prepare_cached(&format!("pragma wal_checkpoint({kind})"))?
@@ -129,7 +131,7 @@ fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Lo
         })
 }
 
-/// Logs a failed checkpoint. Nothing is lost, because the next one does the work.
+/// Logs a failed checkpoint. Nothing is lost, because the next checkpoint does the work.
 fn report(path: &Path, checkpoint: rusqlite::Result<Option<Log>>) -> Option<Log> {
     checkpoint.unwrap_or_else(|error| {
         tracing::warn!(%error, "can't copy the log of {} into the database", path.display());

@@ -23,7 +23,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(crate) struct Engine {
-    // They are dropped in this order. The connection that closes last removes the log, so it must be the writer's.
+    // The fields are dropped in this order. The connection that closes last removes the log, so it must be the writer's.
     readers: Readers,
     scanners: Readers,
     writer: Writer,
@@ -96,9 +96,9 @@ pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection,
     connect_with(OpenFlags::SQLITE_OPEN_READ_WRITE, path, lock_timeout)
 }
 
-/// Makes a new database that only this user can read, because it will contain secrets. Connects to it.
+/// Makes a new database and connects to it. Only this user can read it, because it will contain secrets.
 ///
-/// SQLite makes the file. If this code opened and closed it, this process would lose its locks on it.
+/// SQLite makes the file. If this code opened and closed the file, the process would lose SQLite's locks on it.
 pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connect_with(flags, path, lock_timeout)?;
@@ -116,7 +116,7 @@ fn connect_with(
     let failed = |error| SqliteError::sqlite(path, error);
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(failed)?;
-    // Without the right to write, SQLite silently opens the file for reading.
+    // If this user may not write the file, SQLite opens it for reading without an error.
     if connection.is_readonly("main").map_err(failed)? {
         let text = "can't be written to; give this user the right to write it and its folder";
         return Err(SqliteError::configuration(format!(
@@ -131,13 +131,13 @@ fn connect_with(
 fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // Makes a commit durable when it returns, also on macOS.
+    // With these settings, a commit is durable when it returns, also on macOS.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-    // Shrinks a log that grew during a backup when it starts over.
+    // A log that grew during a backup shrinks to this size when it starts over.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // Stops a manipulated file from running functions, and finds damage early.
+    // These settings stop a manipulated file from running functions, and find damage early.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)
 }

@@ -13,7 +13,7 @@ use crate::error::SqliteError;
 
 type Question = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Threads that read, each over its own connection.
+/// Threads that read. Each has its own connection.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: Arc<Path>,
@@ -47,7 +47,7 @@ impl Waiting {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for reads and takes a fair share of them. Returns `false` when there will be no more.
+    /// Waits for reads and takes this thread's share of them. Returns `false` when no more reads will come.
     fn take(&self, group: &mut Vec<Question>, threads: usize, at_most: usize) -> bool {
         let queue = self.queue();
         let is_idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.is_closed;
@@ -62,7 +62,7 @@ impl Waiting {
 }
 
 impl Readers {
-    /// A thread runs up to `group` reads over one snapshot.
+    /// Starts a thread for each connection. A thread runs up to `group` reads over one snapshot.
     pub(super) fn start(
         path: &Path,
         connections: Vec<Connection>,
@@ -118,7 +118,8 @@ impl Drop for Readers {
     }
 }
 
-/// Several reads share one transaction, which takes its locks once. Its snapshot starts after all of them were requested.
+/// Runs several reads in one transaction, so that SQLite takes its locks once. The snapshot starts after all of them were
+/// requested.
 fn answer(connection: &Connection, questions: &mut Vec<Question>) {
     let run = |sql| {
         connection

@@ -15,14 +15,14 @@ use tokio::sync::oneshot;
 use super::checkpoints::Checkpoints;
 use crate::error::{SqliteError, is_busy};
 
-/// The most changes in one commit.
+/// The maximum number of changes in one commit.
 const GROUP: usize = 512;
 
 /// The pause before trying again to get a lock that another program has. It is short, because a busy program leaves the lock
 /// free only for moments.
 const POLL: Duration = Duration::from_millis(1);
 
-/// The thread that writes. All waiting changes share one transaction, and therefore one sync of the disk.
+/// The thread that writes. All waiting changes share one transaction, and therefore one sync.
 #[derive(Debug)]
 pub(super) struct Writer {
     changes: Option<Sender<Box<dyn Change>>>,
@@ -31,9 +31,9 @@ pub(super) struct Writer {
 
 /// A waiting change.
 trait Change: Send {
-    /// When the call began.
+    /// Returns when the call began.
     fn asked(&self) -> Instant;
-    /// Whether the caller has dropped its future.
+    /// Returns whether the caller has dropped its future.
     fn is_dropped(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     /// Sends the result of the last run, or the error, to the caller.
@@ -227,7 +227,8 @@ impl AtWork {
     }
 }
 
-/// Identifies a file, to notice that it was replaced. SQLite would go on writing to the old, invisible file.
+/// Returns the identity of a file. It shows whether the file was replaced, because then SQLite would go on writing to the
+/// old, invisible file.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {

@@ -31,7 +31,7 @@ async fn a_copy_made_under_load_is_whole() {
         );
         writers.spawn(async move {
             for i in 0_u64.. {
-                // A mark of two passes, of which no copy may have one.
+                // One mark of two passes. A copy must have it for both or for neither.
                 let pair = [serial(format!("{writer}-a")), serial(format!("{writer}-b"))];
                 store
                     .mark(&type_id(), Changed::Passes(&pair))

@@ -31,7 +31,8 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|ended| ended.status.success())
 }
 
-/// Mounts a file system of 24 MiB. `None` if this user can't mount. If root can't, the test fails.
+/// Mounts a file system of 24 MiB. Returns `None` if this user is not root or the environment
+/// forbids it. If root can't mount, the test fails.
 fn mount(folder: &Path) -> Option<Mounted> {
     let id = Command::new("id").arg("-u").output().unwrap();
     if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {

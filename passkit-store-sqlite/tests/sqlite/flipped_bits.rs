@@ -12,7 +12,7 @@ use crate::support::{device, pass, serial, token, type_id};
 const DEVICES: usize = 60;
 const FLIPS: u64 = 150;
 
-/// Everything that can be read, as a text.
+/// Returns everything that can be read, as text.
 async fn contents(store: &SqliteStore) -> Result<String, StoreError> {
     let registrations = store.registrations(None, 9_999).await?.items;
     let mut text = registrations
@@ -40,8 +40,8 @@ async fn open(path: &Path) -> Result<String, StoreError> {
     contents(&SqliteStore::open(path)?).await
 }
 
-/// A flipped bit causes no panic, no hang and no misleading error. The test also counts undetected bits, because SQLite has
-/// no checksums.
+/// A flipped bit causes no panic, no hang and no misleading error. The test also counts the flips that are not noticed,
+/// because SQLite has no checksums.
 #[tokio::test]
 async fn a_flipped_bit_is_an_error_or_changes_one_value() {
     let folder = tempfile::tempdir().unwrap();

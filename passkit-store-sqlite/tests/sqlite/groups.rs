@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::support::{device, pass, serial, token, type_id};
 
-/// Counts the commits in the log. Another process reads it, because closing the file here would release SQLite's locks on it.
+/// Counts the commits in the log. Another process reads the log, because closing the file here would release SQLite's locks
+/// on it.
 fn commits(path: &std::path::Path) -> usize {
     let read = Command::new("cat")
         .arg(format!("{}-wal", path.display()))
@@ -64,7 +65,7 @@ async fn calls_that_wait_share_a_commit() {
     assert_eq!(store.count_devices(&pass("1"), 999).await.unwrap(), 100);
 }
 
-/// Foreign triggers make one change fail, with and without rolling back the transaction.
+/// Triggers make one change fail. One of them rolls back the whole transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_fails_takes_no_other_with_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,7 +98,7 @@ async fn a_change_that_fails_takes_no_other_with_it() {
             });
         }
     }
-    // The lock makes them form a group. The result must be the same if they don't.
+    // Because of the lock, the calls form a group. The result must be the same if they don't.
     tokio::time::sleep(Duration::from_millis(200)).await;
     stranger.execute_batch("rollback").unwrap();
     for result in failing.join_all().await {

@@ -17,8 +17,8 @@ use crate::support::{device, pass, serial, token, type_id};
 
 const PASSES: usize = 20_000;
 
-/// Each mark writes a large part of the database again, while readers are active all the time. Without starting over, the
-/// log would grow to about 400 MiB.
+/// Each mark writes a large part of the database again, while readers are active all the time. If the log never started over,
+/// it would grow to about 400 MiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_stays_small_under_load() {
     let folder = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ async fn the_log_stays_small_under_load() {
     }
     let mut largest = 0;
     for i in 0..160 {
-        // Every fortieth pass, so that every page has one.
+        // Marks every fortieth pass, so that every page of the database changes.
         let some: Vec<_> = serials.iter().skip(i % 40).step_by(40).cloned().collect();
         store
             .mark(&type_id(), Changed::Passes(&some))

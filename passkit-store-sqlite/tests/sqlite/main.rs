@@ -1,4 +1,4 @@
-//! The store on a real file: shared by processes, killed, locked, out of space, and opened wrongly.
+//! Tests the store on a real file: shared by processes, killed, locked, out of space, and opened wrongly.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ mod support {
         device, pass, registered, serial, token, type_id,
     };
 
-    /// The code of the driver's error in the chain.
+    /// Returns the code of the driver's error.
     pub(crate) fn sqlite_code(error: &StoreError) -> rusqlite::ErrorCode {
         let of_store = error.source().unwrap();
         let of_driver = of_store.source().unwrap().downcast_ref::<rusqlite::Error>();
@@ -35,7 +35,7 @@ mod support {
             .unwrap()
     }
 
-    /// What the store says of it, in one line.
+    /// Returns the text of the store's own error, which must be one line.
     pub(crate) fn text(error: &StoreError) -> String {
         let source = error.source().unwrap().to_string();
         assert!(!source.contains('\n'), "{source}");

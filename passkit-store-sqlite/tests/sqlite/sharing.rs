@@ -1,4 +1,4 @@
-//! Several processes, and strangers, at one file.
+//! Several processes use one file, and other programs lock it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -25,7 +25,7 @@ const TASKS: usize = 8;
 const ROUNDS: usize = 25;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Registers, marks one pass that all share, and counts in a note that all share.
+/// Registers devices, marks a pass that all processes share, and counts in a note that all processes share.
 #[test]
 fn the_child() {
     let Some(path) = child::path() else { return };
@@ -95,7 +95,7 @@ fn processes_share_a_file_and_lose_nothing() {
         })
         .collect();
 
-    // A phone asks all the while. It must end with the last mark.
+    // A phone asks for changes all the time. In the end it must have the last mark.
     let mut tag: Option<UpdateTag> = None;
     let mut fetched = 0;
     let mut ask = || {
@@ -148,7 +148,7 @@ fn processes_share_a_file_and_lose_nothing() {
     });
 }
 
-/// Claims, says so, and stays until it is killed.
+/// Takes two claims, reports that, and runs until it is killed.
 #[test]
 fn the_child_that_claims() {
     let Some(path) = child::path() else { return };
@@ -275,7 +275,7 @@ async fn a_lock_that_ends_in_time_is_waited_out() {
                     .await
             }
         });
-        // Asked before the lock is given up or after it, the call succeeds.
+        // The call succeeds whether it starts before or after the lock is released.
         tokio::time::sleep(Duration::from_millis(i)).await;
         stranger.execute_batch("commit").unwrap();
         call.await.unwrap().unwrap();

@@ -32,7 +32,7 @@ fn rows(connection: &Connection, sql: &str) -> Vec<Vec<String>> {
         .unwrap()
 }
 
-/// The names and columns are promised in the README.
+/// The README promises these names and columns.
 #[tokio::test]
 async fn an_operator_can_look_inside() {
     let folder = tempfile::tempdir().unwrap();

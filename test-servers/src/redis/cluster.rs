@@ -18,10 +18,11 @@ pub struct Cluster {
 const SLOTS: u16 = 16_384;
 
 impl Cluster {
-    /// The Cluster at `PASSKIT_TEST_REDIS_CLUSTER_URLS` (`host:port,...`), or else a new one.
+    /// Returns the Cluster at `PASSKIT_TEST_REDIS_CLUSTER_URLS` (`host:port,...`). If the variable is not set, starts a new
+    /// one.
     ///
     /// # Errors
-    /// If there is neither.
+    /// Fails if there is neither.
     pub fn start() -> io::Result<Self> {
         match env::var("PASSKIT_TEST_REDIS_CLUSTER_URLS") {
             Ok(addresses) => Ok(Self {
@@ -33,10 +34,10 @@ impl Cluster {
         }
     }
 
-    /// Starts a new Cluster with these options on each node. It takes a master for dead after a second.
+    /// Starts a new Cluster with these options on each node. The Cluster treats a master as dead after a second.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start_own(options: &[&str]) -> io::Result<Self> {
         Self::make(None, options)
     }
@@ -44,7 +45,7 @@ impl Cluster {
     /// Starts a new Cluster with each node on a host of its own.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start_in(network: &Network) -> io::Result<Self> {
         Self::make(Some(network), &[])
     }
@@ -93,13 +94,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The address, `redis+cluster://host:port,...`, or `rediss+cluster://` with TLS.
+    /// Returns the address, `redis+cluster://host:port,...`, or `rediss+cluster://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}+cluster://{}", self.scheme, self.addresses)
     }
 
-    /// The nodes that are masters now.
+    /// Returns the nodes that are masters now.
     pub fn masters(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_master())
     }
@@ -107,7 +108,7 @@ impl Cluster {
     /// Waits until all slots are served, and each of the three masters has a replica.
     ///
     /// # Errors
-    /// If that takes too long.
+    /// Fails if that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
         for_condition(
             "the Cluster has three masters with a replica each",
@@ -133,7 +134,7 @@ impl Cluster {
     /// Moves a slot to another master, key by key.
     ///
     /// # Errors
-    /// If a node does not answer, or refuses.
+    /// Fails if a node does not answer, or refuses.
     pub fn move_slot(&self, slot: u16, from: &Node, to: &Node) -> io::Result<()> {
         let slot = slot.to_string();
         let (from_id, to_id) = (

@@ -51,7 +51,7 @@ impl Gate {
 }
 
 impl Drop for Gate {
-    /// Its threads would otherwise wait forever.
+    /// Without this, the threads of the gate would wait forever.
     fn drop(&mut self) {
         self.open();
     }

@@ -9,15 +9,15 @@ use std::{
 use crate::process;
 
 /// Hosts whose connections to each other can be cut. Each host is a network namespace with a wire to the namespace of this
-/// process, which routes between them and is where the clients run.
+/// process. The clients run in that namespace, which also routes between the hosts.
 ///
-/// A network comes from [`alone`](Self::alone). It ends with the process, and so does everything that runs in it.
+/// [`alone`](Self::alone) makes a network. The network and everything that runs in it end with the process.
 #[derive(Debug)]
 pub struct Network {
     hosts: AtomicU8,
 }
 
-/// Where a node runs: in a namespace with this name, or in that of this process.
+/// Where a node runs: in a namespace with this name, or in the namespace of this process.
 #[derive(Debug)]
 pub(super) struct Host {
     namespace: Option<String>,
@@ -31,17 +31,17 @@ impl Network {
     /// Runs a test once more, in a child process with its own namespaces for network and mounts. The test calls this with
     /// its own name.
     ///
-    /// In the child process it returns the network. In this process it returns `None` after the child has succeeded. It also
-    /// returns `None`, and prints a line, if the user is not root or `PASSKIT_NO_NAMESPACES` is set.
+    /// In the child process, the function returns the network. In this process, it returns `None` after the child has
+    /// succeeded. If the user is not root or `PASSKIT_NO_NAMESPACES` is set, it prints a line and returns `None`.
     ///
     /// # Panics
-    /// If the child failed.
+    /// Panics if the child failed.
     ///
     /// # Errors
-    /// If root can't make namespaces.
+    /// Fails if root can't make namespaces.
     pub fn alone(test: &str) -> io::Result<Option<Self>> {
         if env::var_os(INSIDE).is_some() {
-            // `ip netns` keeps files in /run. With a mount of its own they end with the process.
+            // `ip netns` keeps files in /run. With a separate mount, they are gone when the process ends.
             run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
             ip("link set lo up")?;
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -65,7 +65,7 @@ impl Network {
             ))
         })?;
         let mut inside = Command::new("timeout");
-        // The servers in it end with it.
+        // The servers in the child process end with it.
         inside
             .args(["-s", "KILL", "900", "unshare", "-n", "-m"])
             .arg(env::current_exe()?);
@@ -116,7 +116,7 @@ impl Network {
     /// Ends what [`cut_off`](Self::cut_off) did.
     ///
     /// # Errors
-    /// If no host is cut off.
+    /// Fails if no host is cut off.
     pub fn heal(&self) -> io::Result<()> {
         for pref in ["100", "101", "101"] {
             ip(&format!("rule del pref {pref}"))?;
@@ -136,7 +136,7 @@ impl Host {
         ip(&format!("rule add pref 101 iif wire{number} blackhole"))
     }
 
-    /// The loopback interface of this process.
+    /// Returns the loopback interface of this process.
     pub(super) fn local() -> Self {
         Self {
             namespace: None,
@@ -144,7 +144,7 @@ impl Host {
         }
     }
 
-    /// The program and the arguments that run a program on this host.
+    /// Returns the program and the arguments that run a program on this host.
     pub(super) fn run(&self, program: PathBuf, args: &[String]) -> (PathBuf, Vec<String>) {
         let Some(namespace) = &self.namespace else {
             return (program, args.to_vec());

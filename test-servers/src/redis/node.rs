@@ -30,7 +30,7 @@ pub struct Node {
     process: Mutex<Option<Process>>,
 }
 
-/// The program that `PASSKIT_TEST_REDIS_SERVER` names, or else the first on the `PATH`.
+/// Returns the program that `PASSKIT_TEST_REDIS_SERVER` names, or else the first one on the `PATH`.
 fn program() -> io::Result<PathBuf> {
     if let Some(named) = env::var_os("PASSKIT_TEST_REDIS_SERVER") {
         return Ok(named.into());
@@ -50,12 +50,12 @@ impl Node {
     /// Starts a server with these options of the command line of `redis-server`, and waits until it answers.
     ///
     /// # Errors
-    /// If there is no such program, or it does not start.
+    /// Fails if there is no such program, or it does not start.
     pub fn start(options: &[&str]) -> io::Result<Self> {
         Self::start_in(None, options)
     }
 
-    /// Like [`start`](Self::start), on a host of its own if there is a network.
+    /// Starts a server like [`start`](Self::start). If there is a network, the server gets its own host.
     pub(super) fn start_in(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         // Another process may have taken the port.
         for _ in 0..4 {
@@ -69,10 +69,10 @@ impl Node {
         Ok(node)
     }
 
-    /// Like [`start`](Self::start), with the data in this folder. `SAVE` writes new data there.
+    /// Starts a server like [`start`](Self::start), with the data in this folder. `SAVE` writes new data there.
     ///
     /// # Errors
-    /// The same errors as [`start`](Self::start).
+    /// Same errors as [`start`](Self::start).
     pub fn kept(folder: &Path, options: &[&str]) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
@@ -88,7 +88,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Prepares a server that [`restart`](Self::restart) starts. With options for TLS it has another port for that.
+    /// Prepares a server that [`restart`](Self::restart) starts. With options for TLS, the server has another port for TLS.
     pub(super) fn prepare(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         let host = network.map_or_else(|| Ok(Host::local()), Network::join)?;
         let port = free_port()?;
@@ -124,7 +124,7 @@ impl Node {
     /// Starts the server again, with the files that it left.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// Fails if the server does not answer.
     pub fn restart(&self) -> io::Result<()> {
         self.restart_within(TIME_LIMIT)
     }
@@ -136,7 +136,7 @@ impl Node {
             self.ask(&["PING"])
                 .is_ok_and(|answer| !answer.starts_with("-LOADING"))
         };
-        // It ends at once if its port is taken.
+        // The server ends at once if its port is taken.
         let is_decided = || is_up() || process.has_ended();
         for_condition(
             &format!("redis-server on port {} answers", self.port),
@@ -157,7 +157,7 @@ impl Node {
     /// Kills the server.
     ///
     /// # Errors
-    /// If there is no `kill`.
+    /// Fails if there is no `kill`.
     pub fn kill(&self) -> io::Result<()> {
         if let Some(process) = lock(&self.process).take() {
             process.signal("KILL")?;
@@ -168,7 +168,7 @@ impl Node {
     /// Suspends the server until [`resume`](Self::resume). Its connections stay open.
     ///
     /// # Errors
-    /// If there is no `kill`.
+    /// Fails if there is no `kill`.
     pub fn pause(&self) -> io::Result<()> {
         self.signal("STOP")
     }
@@ -176,7 +176,7 @@ impl Node {
     /// Lets a suspended server go on.
     ///
     /// # Errors
-    /// If there is no `kill`.
+    /// Fails if there is no `kill`.
     pub fn resume(&self) -> io::Result<()> {
         self.signal("CONT")
     }
@@ -187,13 +187,13 @@ impl Node {
             .map_or(Ok(()), |process| process.signal(name))
     }
 
-    /// The port: that for TLS if there is one.
+    /// Returns the port for TLS if there is one, else the port without TLS.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.tls_port.unwrap_or(self.port)
     }
 
-    /// The address, `redis://host:port/`, or `rediss://` with TLS.
+    /// Returns the address, `redis://host:port/`, or `rediss://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}://{}/", self.scheme(), self.address())
@@ -215,7 +215,7 @@ impl Node {
     /// element.
     ///
     /// # Errors
-    /// If the server does not answer.
+    /// Fails if the server does not answer.
     pub fn ask(&self, words: &[&str]) -> io::Result<String> {
         let address = SocketAddr::from((self.host.address, self.port));
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -228,7 +228,7 @@ impl Node {
         answer(&mut BufReader::new(&stream))
     }
 
-    /// The value of a line `name:value` in the answer to a command.
+    /// Returns the value of a line `name:value` in the answer to a command.
     pub(super) fn info(&self, words: &[&str], name: &str) -> Option<String> {
         let answer = self.ask(words).ok()?;
         let value = answer
@@ -237,7 +237,7 @@ impl Node {
         Some(value.to_owned())
     }
 
-    /// Whether the server is a master.
+    /// Returns whether the server is a master.
     #[must_use]
     pub fn is_master(&self) -> bool {
         self.info(&["INFO", "replication"], "role").as_deref() == Some("master")
@@ -250,7 +250,7 @@ impl Node {
     }
 }
 
-/// The addresses of several nodes, as a list with commas.
+/// Returns the addresses of several nodes, as a list with commas.
 pub(super) fn addresses(nodes: &[Node]) -> String {
     nodes
         .iter()
@@ -263,7 +263,7 @@ impl Network {
     /// Drops everything that a node and other hosts send to each other. The clients, in this process, still reach it.
     ///
     /// # Errors
-    /// If there is no such node.
+    /// Fails if there is no such node.
     pub fn cut_off(&self, node: &Node) -> io::Result<()> {
         node.host.cut_off()
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::wait::{TIME_LIMIT, for_condition};
 
-/// A Sentinel that gets no processor time for two seconds does nothing for thirty (`TILT`).
+/// If a Sentinel gets no processor time for two seconds, it does nothing for thirty seconds (`TILT`).
 const SENTINEL_TIME_LIMIT: Duration = Duration::from_secs(90);
 
 /// A master with two replicas, and three Sentinels that know it as `main`.
@@ -20,10 +20,10 @@ pub struct SentinelSet {
 }
 
 impl SentinelSet {
-    /// Starts a set that takes a master for dead after a second.
+    /// Starts a set that treats a master as dead after a second.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start() -> io::Result<Self> {
         Self::start_own(&[])
     }
@@ -31,7 +31,7 @@ impl SentinelSet {
     /// Starts a set with these options on each node and Sentinel.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start_own(options: &[&str]) -> io::Result<Self> {
         let master = Node::start(options)?;
         let port = master.port();
@@ -41,7 +41,7 @@ impl SentinelSet {
     /// Starts a set with each node and Sentinel on a host of its own.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start_in(network: &Network) -> io::Result<Self> {
         let master = Node::start_in(Some(network), &[])?;
         let port = master.port();
@@ -51,14 +51,14 @@ impl SentinelSet {
     /// Starts a set whose replicas and Sentinels reach the master through a gate.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or it does not start.
+    /// Fails if there is no `redis-server`, or it does not start.
     pub fn start_gated() -> io::Result<(Self, Gate)> {
         let master = Node::start(&[])?;
         let gate = Gate::to(master.port)?;
         Ok((Self::follow(None, &[], master, gate.port)?, gate))
     }
 
-    /// Adds replicas and Sentinels, which find the master on this port.
+    /// Adds replicas and Sentinels. They find the master on this port.
     fn follow(
         network: Option<&Network>,
         options: &[&str],
@@ -103,7 +103,7 @@ impl SentinelSet {
         Ok(Self { nodes, sentinels })
     }
 
-    /// The address, `redis+sentinel://host:port,.../main`, or `rediss+sentinel://` with TLS.
+    /// Returns the address, `redis+sentinel://host:port,.../main`, or `rediss+sentinel://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!(
@@ -113,7 +113,7 @@ impl SentinelSet {
         )
     }
 
-    /// The node that the Sentinels name as the master.
+    /// Returns the node that the Sentinels name as the master.
     #[must_use]
     pub fn master(&self) -> Option<&Node> {
         self.sentinels.iter().find_map(|sentinel| {
@@ -130,7 +130,7 @@ impl SentinelSet {
     /// Waits until there is a master and the two other nodes follow it.
     ///
     /// # Errors
-    /// If that takes too long.
+    /// Fails if that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
         for_condition(
             "there is a master with two replicas",

@@ -25,7 +25,7 @@ impl Tls {
     /// Makes the certificates.
     ///
     /// # Errors
-    /// If `openssl` is not installed.
+    /// Fails if `openssl` is not installed.
     pub fn make() -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = folder.path().display();
@@ -64,13 +64,15 @@ impl Tls {
         )))
     }
 
-    /// The path of `ca.crt`, `client.crt` or `client.key`, or of `client.pem`, which is the last two in one file.
+    /// Returns the path of `ca.crt`, `client.crt`, `client.key` or `client.pem`. The last file has the client's certificate
+    /// and key together.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Options that make nodes use TLS with clients and with each other, and ask clients for a certificate or not.
+    /// Returns options with which nodes use TLS with clients and with each other. The parameter says whether they ask clients
+    /// for a certificate.
     #[must_use]
     pub fn options(&self, asks_clients: bool) -> Vec<&str> {
         let all = self.options.split_whitespace();

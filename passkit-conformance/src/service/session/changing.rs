@@ -1,4 +1,4 @@
-//! Changes passes at a pace that dates of full seconds can express.
+//! Changes passes. Waits between changes, because dates have only full seconds.
 
 use std::{
     sync::atomic::Ordering,
@@ -11,14 +11,14 @@ use crate::{
     service::target::{Act, Subject},
 };
 
-/// How long a change may take.
+/// The longest time for a change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
-/// A failure after this time counts as a hang. It is not tried again.
+/// After a failure that took at least this long, no later case tries to change or save a pass.
 const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// The passes of one type whose last change is longest ago. Serial numbers that clients encode
-    /// in different ways are avoided if there are others, because other cases test them.
+    /// Returns the passes of one type whose last changes are the oldest. Avoids serial numbers that
+    /// clients encode in different ways if there are enough others, because other cases test these.
     pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let is_plain = |one: &&Subject| {
             one.pass
@@ -44,11 +44,11 @@ impl Session {
         Ok(chosen)
     }
 
-    /// Waits until every second to which a change of the pass may be dated is over.
+    /// Waits until a new change of the pass gets a later date than all earlier changes.
     ///
-    /// Dates have full seconds. If a pass changes twice within a second, a careful service dates
-    /// the second change a second later. Others give both the same date; separate cases find the
-    /// consequences.
+    /// Dates have only full seconds. If a pass changes twice within a second, a careful service
+    /// dates the second change one second later. Other services give both changes the same date.
+    /// Only the cases about close changes should notice that.
     pub(crate) async fn rest(&self, subject: &Subject) {
         let until = self.target.rests().get(&subject.pass).copied();
         if let Some(until) = until {
@@ -56,8 +56,8 @@ impl Session {
         }
     }
 
-    /// Waits for the first half of a second of the clock, so that what follows fits into that
-    /// second.
+    /// Waits until the clock is in the first half of a second, so that the next steps are within
+    /// the same second.
     pub(crate) async fn early_in_a_second(&self) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -68,7 +68,7 @@ impl Session {
         }
     }
 
-    /// Changes a pass, at least a second after its last change. Returns when the change is
+    /// Changes a pass, at least one second after its last change. Returns when the change is
     /// published.
     pub(crate) async fn change(&self, subject: &Subject) -> CaseResult {
         self.can_change()?;
@@ -76,7 +76,7 @@ impl Session {
         self.change_at_once(subject).await
     }
 
-    /// Changes a pass without waiting for a second to pass. Returns when the change is published.
+    /// Changes a pass without waiting. Returns when the change is published.
     pub(crate) async fn change_at_once(&self, subject: &Subject) -> CaseResult {
         match &self.target.change {
             Some(change) => self.act(subject, change, "changed").await,
@@ -84,8 +84,8 @@ impl Session {
         }
     }
 
-    /// Saves a pass unchanged, at least a second after its last change. Returns when the service
-    /// has looked at it.
+    /// Saves a pass unchanged, at least one second after its last change. Returns when the service
+    /// has looked at the saved pass.
     pub(crate) async fn save(&self, subject: &Subject) -> CaseResult {
         self.rest(subject).await;
         match &self.target.save {
@@ -103,7 +103,9 @@ impl Session {
             ))
         };
         if hangs.load(Ordering::Relaxed) {
-            return Err(failed("it hung earlier, and is not tried again".into()));
+            return Err(failed(
+                "an earlier attempt hung, so it is not tried again".into(),
+            ));
         }
         let started = Instant::now();
         let acted = tokio::time::timeout(CHANGE_TIMEOUT, act(subject.pass.clone())).await;

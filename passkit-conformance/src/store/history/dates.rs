@@ -1,4 +1,4 @@
-//! Checks whether versions and dates followed the marks.
+//! Checks that marks, and only marks, change versions and dates.
 
 use std::collections::HashMap;
 

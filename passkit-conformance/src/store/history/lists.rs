@@ -1,4 +1,4 @@
-//! Checks whether lists had what they must have.
+//! Checks the content of lists.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ struct Answered<'h> {
     begin: u64,
     end: u64,
     tag: UpdateTag,
-    /// When a list last named each pass, in the answers that led to this one.
+    /// For each pass, when a list last named it. Only the lists that led to this tag count.
     last: Rc<HashMap<&'h SerialNumber, u64>>,
 }
 
@@ -40,7 +40,8 @@ pub(super) fn check(
     marks: &Marks<'_>,
 ) -> Result<(), Violation> {
     let mut answered: HashMap<_, Vec<Answered<'_>>> = HashMap::new();
-    // In the order in which they began, because an answer comes before the call with its tag.
+    // The lists are checked in the order in which they began. So an answer is checked before a call
+    // with its tag.
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
     for call in lists {
@@ -70,7 +71,8 @@ pub(super) fn check(
 }
 
 impl<'h> Asked<'h> {
-    /// Checks the answer against what happened `before`, and returns what the device knows from it.
+    /// Checks the answer against the answers in `before`. Returns what later checks need to know
+    /// about this answer.
     fn check(
         &self,
         answer: &'h Changes,
@@ -85,7 +87,7 @@ impl<'h> Asked<'h> {
             "each serial number once",
             || {
                 format!(
-                    "{} serial numbers of which {} differ",
+                    "{} serial numbers, of which {} are different",
                     answer.serials.len(),
                     serials.len()
                 )
@@ -95,7 +97,7 @@ impl<'h> Asked<'h> {
             self.forward(answer.tag, before)?;
         }
 
-        // The answers with this tag. The device had one of them.
+        // The earlier answers with this tag. The device got one of them.
         let given = |answered: &&Answered<'_>| {
             Some(answered.tag) == self.since && answered.end < self.begin
         };
@@ -120,7 +122,7 @@ impl<'h> Asked<'h> {
                 .any(|span| span.touches(known, self.end))
         {
             let expected =
-                "nothing listed when nothing was marked or registered since the tag was issued";
+                "nothing listed, because nothing was marked or registered since the tag was issued";
             return Err(Violation::new(
                 Rule::C2,
                 expected,
@@ -142,10 +144,10 @@ impl<'h> Asked<'h> {
                 Rule::CHANGES_SINCE,
                 here,
                 "only passes that are registered on the device",
-                || format!("{serial:?}, which was not registered at any time during the call"),
+                || format!("{serial:?}, which was never registered during the call"),
             )?;
         }
-        // If the device was never given this tag, any answer is right.
+        // If the device never got this tag, any answer is right.
         if self.since.is_some() && known.is_none() {
             return Ok(self.answered(answer, last));
         }
@@ -165,7 +167,7 @@ impl<'h> Asked<'h> {
             return Err(match missed {
                 Some((_, rule, what)) if self.since.is_some() => Violation::new(
                     rule,
-                    format!("{serial:?} listed: it was {what} before this list began"),
+                    format!("{serial:?} listed, because it was {what} before this list began"),
                     format!(
                         "no later list names it, up to the one with tag {:?}",
                         self.since
@@ -180,8 +182,8 @@ impl<'h> Asked<'h> {
         Ok(self.answered(answer, last))
     }
 
-    /// What the device knows from an answer with serial numbers. An answer without any adds
-    /// nothing.
+    /// Returns what later checks need to know about an answer with serial numbers. For an answer
+    /// without serial numbers, returns `None`.
     fn answered(
         &self,
         answer: &Changes,
@@ -201,7 +203,7 @@ impl<'h> Asked<'h> {
         ensure(
             Rule::C4,
             Some(tag) != self.since,
-            "another tag than the one asked with, beside serial numbers",
+            "a tag that differs from the one in the request, because passes are listed",
             || format!("the same tag {tag}"),
         )?;
         for answered in before.iter().filter(|answered| answered.end < self.begin) {

@@ -1,4 +1,4 @@
-//! When passes were marked, or may have been.
+//! Finds out when passes were marked, or may have been marked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,9 +21,9 @@ pub(super) struct Marks<'h> {
 pub(super) struct MarksOfType<'h> {
     /// Marks of the entire type.
     whole: Vec<Span>,
-    /// Marks of single passes that were made for certain.
+    /// Marks of single passes that were certainly made.
     certain: HashMap<&'h SerialNumber, Vec<Span>>,
-    /// Marks that may have been made. The content may have been published before.
+    /// Publications, which may have marked their pass or not.
     possible: HashMap<&'h SerialNumber, Vec<Span>>,
     newest: HashMap<&'h SerialNumber, Newest>,
     pub(super) newest_whole: Newest,
@@ -64,8 +64,8 @@ impl<'h> Marks<'h> {
                 }
             }
         }
-        // Once the first call with a digest has ended, one of the calls with it has marked the
-        // pass.
+        // Several calls may publish the same digest. When the first of them has ended, one of them
+        // has marked the pass.
         for ((type_id, serial, _), calls) in contents {
             let first = Span {
                 begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),
@@ -96,7 +96,7 @@ impl<'h> Marks<'h> {
         self.types.get(type_id).unwrap_or(&self.none)
     }
 
-    /// The marks of a pass that were made, including those of its type.
+    /// The certain marks of a pass, including the marks of its type.
     pub(super) fn certain(&self, pass: &PassId) -> impl Iterator<Item = Span> {
         let of_type = self.of_type(&pass.type_id);
         of_type
@@ -106,7 +106,7 @@ impl<'h> Marks<'h> {
             .copied()
     }
 
-    /// The marks of a pass that were made or may have been.
+    /// The certain and the possible marks of a pass.
     pub(super) fn possible(&self, pass: &PassId) -> impl Iterator<Item = Span> {
         let possible = self.of_type(&pass.type_id).possible.get(&pass.serial);
         self.certain(pass)
@@ -115,18 +115,19 @@ impl<'h> Marks<'h> {
 }
 
 impl<'h> MarksOfType<'h> {
-    /// All marks that were made or may have been.
+    /// All certain and possible marks of the type.
     pub(super) fn all(&self) -> impl Iterator<Item = Span> {
         let single = self.certain.values().chain(self.possible.values());
         single.flatten().chain(&self.whole).copied()
     }
 
-    /// When the last mark of a single pass before `time` began.
+    /// Returns the latest begin among the certain marks of this single pass that were over before
+    /// `time`.
     pub(super) fn newest_of(&self, serial: &SerialNumber, time: u64) -> Option<u64> {
         self.newest.get(serial)?.before(time)
     }
 
-    /// The marks of a single pass that were made.
+    /// The certain marks of this single pass.
     fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
         self.certain.get(serial).map_or(&[], Vec::as_slice)
     }

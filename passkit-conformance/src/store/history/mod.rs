@@ -1,10 +1,9 @@
-//! Records the calls to a store and its answers, with the begin and end of each call. Checks
-//! whether a store that keeps the contract could have given these answers.
+//! Records the calls to a store and its answers, with the begin and end of each call. Afterwards,
+//! checks whether a store that keeps the contract could have given these answers.
 //!
-//! A [`Recorder`] wraps a store and records its calls. [`History::check`] checks them afterwards. A
-//! test of a crash or a failover wraps its store in a recorder and breaks the store while tasks use
-//! it. It continues with [`Recorder::over`] on the store that comes up again, and checks all
-//! answers:
+//! A [`Recorder`] wraps a store and records the calls. [`History::check`] checks them. To test a
+//! crash or a failover, wrap a store in a recorder, and break the store while tasks use it.
+//! Continue with [`Recorder::over`] on the store that was started again. Then check all answers:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -16,7 +15,7 @@
 //! # let (before, after) = (MemoryStore::new(), MemoryStore::new());
 //! let recorder = Recorder::new(Arc::new(before));
 //! recorder.register(&device, &pass, &token).await?;
-//! let recorder = recorder.over(Arc::new(after)); // It has lost everything.
+//! let recorder = recorder.over(Arc::new(after)); // This store has lost everything.
 //! recorder.changes_since(&device, &pass.type_id, None).await?;
 //! let violation = recorder.history().check().unwrap_err();
 //! assert_eq!(violation.rule().id(), "changes_since");
@@ -37,25 +36,25 @@ pub use self::{
 use crate::Violation;
 
 impl History {
-    /// Whether a store that keeps the contract could have given these answers.
+    /// Checks whether a store that keeps the contract could have given these answers:
     ///
-    /// * The answers of `register` and `unregister` add up, for each registration, in some order
-    ///   that the times allow (C10).
-    /// * A device that asks with its tags is told every mark and every registration, and nothing if
-    ///   nothing happened (C1, C2, C3, C9). Its tags never go back (C4).
-    /// * Lists, pages and counts have what must be registered, and nothing that can't be. The push
-    ///   token is one that may be the last.
-    /// * A registered device is forgotten if the time is far in the future, and is kept if the time
-    ///   is long past (C13). Times closer than a day are not checked.
-    /// * Versions and dates go forward together with each mark, and never otherwise (C14). A
-    ///   content marks its pass if it is the first with this digest. A later content may mark it or
-    ///   not (P1, P2).
+    /// * For each registration, the answers of `register` and `unregister` are right in some order
+    ///   of the calls that their times allow (C10).
+    /// * The lists of a device that asks with its own tags name every marked and every registered
+    ///   pass. If nothing happened, they are empty (C1, C2, C3, C9). The tags never go back (C4).
+    /// * Lists, pages and counts contain every registration that must exist, and none that can't
+    ///   exist. A push token may be the last one that the device sent.
+    /// * A registered device is forgotten if the given time is more than a day in the future. It is
+    ///   kept if the time is more than a day in the past (C13). Times in between are not checked.
+    /// * Each mark moves both version and date forward, and nothing else moves them (C14). The
+    ///   first publication of a digest marks the pass. A later publication of the same digest may
+    ///   mark it or not (P1, P2).
     ///
-    /// Calls that overlap may have happened in any order. A history that passes may therefore still
-    /// hide a fault. A history that fails proves that the store breaks the contract.
+    /// Overlapping calls may have happened in any order. So a history that passes may still hide a
+    /// fault. A history that fails proves that the store breaks the contract.
     ///
     /// # Errors
-    /// The first violation.
+    /// Returns the first violation that it finds.
     pub fn check(&self) -> Result<(), Violation> {
         let registrations = registrations::Registrations::of(self);
         registrations.add_up()?;
@@ -139,7 +138,7 @@ mod tests {
         }
     }
 
-    /// A list with one tag, and its answer with another tag.
+    /// A list for the tag `since`, whose answer has the tag `with`.
     fn list(since: Option<u64>, listed: bool, with: u64) -> Event {
         let serials = if listed {
             vec![pass().serial]
@@ -172,7 +171,7 @@ mod tests {
         }
     }
 
-    /// The id of the rule that is broken, if one is.
+    /// Returns the id of the broken rule, if one is broken.
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
         let calls = calls
             .into_iter()
@@ -184,7 +183,7 @@ mod tests {
             .map(|violation| violation.rule().id())
     }
 
-    /// One call after the other.
+    /// Like [`broken`], for calls one after the other.
     fn in_turn<const N: usize>(events: [Event; N]) -> Option<&'static str> {
         broken(
             events
@@ -209,7 +208,8 @@ mod tests {
         assert_eq!(in_turn([register(Created), register(Created)]), Some("C10"));
         assert_eq!(in_turn([register(Existing)]), Some("C10"));
         assert_eq!(in_turn([register(Created), unregister(false)]), Some("C10"));
-        // Two calls at once may come in either order. A call without an answer explains both.
+        // Two overlapping calls may happen in either order. A call without an answer may have
+        // happened or not.
         let both = |second| {
             broken([
                 (0, Some(2), register(Created)),
@@ -227,7 +227,8 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
-        // A call that would change nothing if it came first may still change something later.
+        // A call takes effect at some moment between its begin and its end. A forget that would
+        // change nothing at its begin may still remove a later registration.
         let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
         let forget = Event::Forget {
             device: device(),
@@ -445,8 +446,8 @@ mod tests {
             in_turn([created(), forget(9, true), register(Registered::Existing)]),
             Some("C10")
         );
-        // A call that lasts all the time may come between two registers, although nothing was
-        // registered when it began.
+        // The forget lasts the whole time. It may take effect between the two registers, although
+        // the registration did not exist when it began.
         let other = Event::Register {
             device: device(),
             pass: PassId::new("pass.a", "2").unwrap(),
@@ -461,16 +462,15 @@ mod tests {
             (7, Some(8), created()),
         ];
         assert_eq!(broken(between), None);
-        // It began before the first register and took effect after it. So its answer does not show
-        // the state at its begin.
+        // Here the forget began before the first register and took effect after it.
         let late = [
             (0, Some(5), forget(9, true)),
             (1, Some(2), created()),
             (3, Some(4), created()),
         ];
         assert_eq!(broken(late), None);
-        // Two overlapping calls both changed something. The last register may find a registration
-        // or not.
+        // Two overlapping calls of forget both removed something. The last register may find a
+        // registration or not.
         let two = |last| {
             broken([
                 (0, Some(1), created()),
@@ -484,7 +484,8 @@ mod tests {
             (two(Registered::Created), two(Registered::Existing)),
             (None, None)
         );
-        // Close to now, or overlapping with a register, both answers are possible.
+        // If the time is close to now, or if the forget overlaps a register, both answers are
+        // possible.
         assert_eq!(
             in_turn([created(), forget(0, false), unregister(true)]),
             None
@@ -510,7 +511,7 @@ mod tests {
             then(&[publish(Some(1)), list(Some(1), false, 1)]),
             Some("C1")
         );
-        // A removal is no mark. A digest that was published before may be one.
+        // A removal does not mark the pass. Publishing an earlier digest again may mark it.
         assert_eq!(then(&[publish(None), list(Some(1), false, 1)]), None);
         assert_eq!(then(&[publish(None), list(Some(1), true, 2)]), Some("C2"));
         for listed in [false, true] {
@@ -531,7 +532,8 @@ mod tests {
             Some("C14")
         );
         assert_eq!(in_turn([state(0, 5), mark_all(), state(1, 6)]), None);
-        // Two at once: one of them marked the pass, between the first begin and the first end.
+        // Of two overlapping publications, one marked the pass, between the first begin and the
+        // first end.
         let both = |at, until, event| {
             broken([
                 (0, Some(1), state(0, 5)),

@@ -6,7 +6,7 @@ use passkit_server::{
     store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
-/// All calls to a store. When it begins, none of the devices in it is registered.
+/// All calls to a store. At the begin of a history, none of its devices is registered.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// The calls, in the order in which they began.
@@ -16,17 +16,17 @@ pub struct History {
 /// A call to a store.
 #[derive(Clone, Debug)]
 pub struct RecordedCall {
-    /// When it began. Only the order of times counts. A call that ends at a lower number than
-    /// another begins was over before the other began.
+    /// When the call began. Only the order of these numbers has a meaning. If the `end` of one call
+    /// is lower than the `begin` of another, the first was over before the second began.
     pub begin: u64,
-    /// When it was answered. A call that failed or was dropped has no end. It may take effect at
-    /// any later time, or never.
+    /// When the call was answered. A call that failed or was dropped has no end. Such a call may
+    /// take effect at any later time, or never.
     pub end: Option<u64>,
-    /// The call, with its answer if there was one.
+    /// The arguments of the call, and its answer if there was one.
     pub event: Event,
 }
 
-/// What a call asked for. Without an `answer` it failed or was dropped.
+/// The arguments and the answer of a call. A call without an `answer` failed or was dropped.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names are those of the trait's arguments")]
 pub enum Event {
@@ -66,13 +66,13 @@ pub enum Event {
         pass: PassId,
         answer: Option<PassState>,
     },
-    /// `devices` of a pass; `from_start` if it had no cursor
+    /// `devices` of a pass. `from_start` is true if there was no cursor.
     Devices {
         pass: PassId,
         from_start: bool,
         answer: Option<Page<RegisteredDevice>>,
     },
-    /// `devices` of a type; `from_start` if it had no cursor
+    /// `devices` of a type. `from_start` is true if there was no cursor.
     DevicesOfType {
         type_id: TypeIdentifier,
         from_start: bool,
@@ -86,7 +86,7 @@ pub enum Event {
     },
 }
 
-/// What a call marked: a [`Changed`] that owns its parts.
+/// What a call marked. Like [`Changed`], with owned values.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names are those of `Changed`")]
 pub enum Marked {
@@ -105,7 +105,7 @@ impl From<Changed<'_>> for Marked {
     }
 }
 
-/// When something happened. Without an end if it was never answered.
+/// The begin and end of a call. A call without an answer has no end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) begin: u64,
@@ -117,13 +117,14 @@ impl Span {
         self.end.is_some_and(|end| end < time)
     }
 
-    /// Whether it may have happened between the two times.
+    /// Returns whether the call may have taken effect between the two times.
     pub(super) fn touches(self, begin: u64, end: u64) -> bool {
         self.begin < end && !self.over_before(begin)
     }
 }
 
-/// Spans in the order of their ends. Each has the latest begin of the spans up to it.
+/// Finds the latest begin among the spans that are over. The pairs are sorted by end. Each has an
+/// end, and the latest begin of all spans up to that end.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Vec<(u64, u64)>);
 
@@ -142,7 +143,7 @@ impl Newest {
         Self(ends)
     }
 
-    /// The latest begin of the spans that were over before `time`.
+    /// Returns the latest begin of the spans that were over before `time`.
     pub(super) fn before(&self, time: u64) -> Option<u64> {
         let over = self.0.partition_point(|(end, _)| *end < time);
         self.0[..over].last().map(|(_, begin)| *begin)

@@ -15,7 +15,7 @@ use passkit_server::{
 
 use super::record::{Event, History, RecordedCall};
 
-/// A store that records the calls to another one and its answers.
+/// A store that passes all calls to another store, and records the calls and answers.
 #[derive(Clone)]
 pub struct Recorder {
     store: Arc<dyn RegistrationStore>,
@@ -29,7 +29,7 @@ struct Log {
 }
 
 impl Recorder {
-    /// Records the calls to `store`.
+    /// Makes a recorder for `store`, with an empty history.
     #[must_use]
     pub fn new(store: Arc<dyn RegistrationStore>) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Recorder {
         }
     }
 
-    /// Continues the same history with another store, which has the same data and was opened again.
+    /// Continues the history with another store, for example one that opened the same data again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Recorder {
         }
     }
 
-    /// All calls so far.
+    /// Returns all calls so far.
     #[must_use]
     pub fn history(&self) -> History {
         History {
@@ -55,11 +55,11 @@ impl Recorder {
         }
     }
 
-    /// Records a mark that another method makes, such as a mark with pushes or in the caller's
-    /// transaction.
+    /// Awaits `marking` and records it as a mark. Use this for marks by other methods, such as
+    /// `mark_and_push` or a mark in the caller's transaction.
     ///
     /// # Errors
-    /// Those of `marking`.
+    /// Fails if `marking` fails, with the same error.
     pub async fn mark_by(
         &self,
         type_id: &TypeIdentifier,
@@ -77,7 +77,7 @@ impl Recorder {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the begin of a call, before it is made.
+    /// Records the begin of a call. Must run before the call.
     fn begin(&self, event: Event) -> usize {
         let mut log = self.log();
         log.time += 1;
@@ -90,7 +90,7 @@ impl Recorder {
         log.calls.len() - 1
     }
 
-    /// Records the end of a call, if it was answered.
+    /// Records the end and the answer of a call, unless the call failed.
     fn end<T>(
         &self,
         at: usize,
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// Puts the answer into an event of the given kind.
+/// Makes a function that puts the answer into an event of the given kind.
 macro_rules! answer {
     ($kind:ident) => {
         |event, given| {

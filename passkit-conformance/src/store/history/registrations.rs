@@ -1,4 +1,4 @@
-//! Which devices were registered for which passes, as far as the answers show.
+//! Finds out when devices were registered for passes, as far as the answers show.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,7 +14,7 @@ use passkit_server::{
 use super::record::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
 
-/// What was done to each registration, and the push tokens that each device sent.
+/// All changes of each registration, and the push tokens that each device sent.
 pub(super) struct Registrations<'h> {
     changes: BTreeMap<&'h DeviceIdentifier, BTreeMap<&'h PassId, Changes>>,
     tokens: HashMap<&'h DeviceIdentifier, Vec<(Span, &'h PushToken)>>,
@@ -85,7 +85,7 @@ impl<'h> Registrations<'h> {
         all
     }
 
-    /// The passes that a device was ever registered for.
+    /// The passes that a device ever registered for.
     pub(super) fn of_device(
         &self,
         device: &DeviceIdentifier,
@@ -97,7 +97,7 @@ impl<'h> Registrations<'h> {
             .map(|(pass, changes)| (*pass, changes))
     }
 
-    /// When the device registered for anything.
+    /// All calls of `register` for a device.
     pub(super) fn registers(&self, device: &DeviceIdentifier) -> impl Iterator<Item = Span> {
         self.tokens
             .get(device)
@@ -111,7 +111,7 @@ impl<'h> Registrations<'h> {
             ensure(
                 Rule::C10,
                 changes.add_up(),
-                "answers of register and unregister that some order of the calls explains",
+                "answers of register and unregister that are right in some order of the calls",
                 || {
                     let shown = |(Span { begin, end }, change): &(Span, Change)| {
                         let end = end.map_or("?".into(), |end| end.to_string());
@@ -119,7 +119,7 @@ impl<'h> Registrations<'h> {
                     };
                     let answers: Vec<_> = changes.0.iter().map(shown).collect();
                     format!(
-                        "for one device and {pass:?}, with begin and end: {}",
+                        "for a device and {pass:?}, with begin and end of each call: {}",
                         answers.join(", ")
                     )
                 },
@@ -128,8 +128,8 @@ impl<'h> Registrations<'h> {
         Ok(())
     }
 
-    /// Checks that pages and counts have the devices that must be there, none that can't be, and no
-    /// outdated push token.
+    /// Checks that pages and counts contain every device that must be registered, none that can't
+    /// be, and no outdated push token.
     pub(super) fn pages(&self, history: &History) -> Result<(), Violation> {
         for call in &history.calls {
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
@@ -203,14 +203,14 @@ impl<'h> Registrations<'h> {
             ensure(
                 Rule::UNREGISTER,
                 may_be_there,
-                "no device in the pages of what it is not registered for",
-                || format!("one that was not registered for {what} at any time during the call"),
+                "only devices that are registered",
+                || format!("a device that was never registered for {what} during the call"),
             )?;
             ensure(
                 Rule::C10,
                 self.may_be_the_token(&one.device, &one.push_token, begin, end),
-                "the push token of the last register, or of an unfinished one",
-                || "one that was replaced before, or never sent".into(),
+                "the push token of the last register, or of an overlapping or unanswered one",
+                || "a push token that was replaced before, or never sent".into(),
             )?;
         }
         if from_start && page.next.is_none() {
@@ -220,17 +220,14 @@ impl<'h> Registrations<'h> {
                     && of_device(device).any(|changes| changes.surely_present(begin, end))
             });
             let missing = missing.count();
-            ensure(
-                Rule::C11,
-                missing == 0,
-                "every device that is registered",
-                || format!("{missing} missing from the only page of {what}"),
-            )?;
+            ensure(Rule::C11, missing == 0, "every registered device", || {
+                format!("{missing} missing from the only page of {what}")
+            })?;
         }
         Ok(())
     }
 
-    /// Checks that devices were forgotten that had to be, and none that could not be.
+    /// Checks that devices were forgotten if, and only if, the given time required it.
     pub(super) fn forgets(&self, history: &History) -> Result<(), Violation> {
         const DAY: Duration = Duration::from_secs(86_400);
         let now = SystemTime::now();
@@ -256,7 +253,7 @@ impl<'h> Registrations<'h> {
                 ensure(
                     Rule::C13,
                     may_be_there > 0 && *unregistered_at + DAY > now,
-                    "false for a device that is not registered, or that registered after the time",
+                    "false, because the device is not registered, or registered after the time",
                     || "true".into(),
                 )?;
             } else if *unregistered_at > now + DAY {
@@ -271,7 +268,7 @@ impl<'h> Registrations<'h> {
                 ensure(
                     Rule::C13,
                     present == 0,
-                    "true for a device that registered before that time",
+                    "true, because the device registered before the time",
                     || format!("false, and {present} registrations"),
                 )?;
             }
@@ -290,8 +287,7 @@ impl<'h> Registrations<'h> {
         sent.iter()
             .filter(|(span, one)| *one == token && span.begin < end)
             .any(|(span, _)| {
-                // Not this token if another register came later and was over before the page was
-                // read.
+                // The token was replaced if a later register was over before the page was read.
                 !sent
                     .iter()
                     .any(|(later, _)| later.over_before(begin) && span.over_before(later.begin))
@@ -314,8 +310,8 @@ impl Changes {
             .map(|(span, _)| *span)
     }
 
-    /// Whether the registration was there from `begin` to `end`, whatever the order of overlapping
-    /// calls.
+    /// Returns whether the registration certainly existed from `begin` to `end`, in every possible
+    /// order of overlapping calls.
     pub(super) fn surely_present(&self, begin: u64, end: u64) -> bool {
         self.registers()
             .filter(|made| made.over_before(begin))
@@ -334,7 +330,7 @@ impl Changes {
         })
     }
 
-    /// The begin of the last register that was over before `time`.
+    /// Returns the begin of the last register that was over before `time`.
     pub(super) fn last_register(&self, time: u64) -> Option<u64> {
         self.registers()
             .filter(|made| made.over_before(time))
@@ -342,11 +338,12 @@ impl Changes {
             .max()
     }
 
-    /// Whether some order of the calls that their times allow explains all answers.
+    /// Returns whether all answers are right in some order of the calls that their times allow.
     ///
-    /// Goes through the calls by their ends, and keeps all states that the registration may be in.
+    /// Goes through the begins and ends of calls in the order of time, and keeps all states in
+    /// which the registration may be.
     fn add_up(&self) -> bool {
-        /// With more states than this, the calls are not checked.
+        /// If there are more states than this, the calls are not checked.
         const MOST: usize = 20_000;
         let mut points: Vec<(u64, bool, usize)> = Vec::new();
         for (n, (span, _)) in self.0.iter().enumerate() {
@@ -368,7 +365,8 @@ impl Changes {
                     self.0[**one].1.after(state.registered) == Some(state.registered)
                 };
                 state.idle.extend(open.iter().filter(changes_nothing));
-                // Among calls with the same effect, it is enough to try the one that ends first.
+                // Of several calls with the same effect, it is enough to try the one that ends
+                // first.
                 let mut first: Vec<(Change, (u64, usize))> = Vec::new();
                 for one in open.difference(&state.done) {
                     let (span, change) = self.0[*one];
@@ -413,19 +411,20 @@ impl Changes {
     }
 }
 
-/// A possible state of a registration, with the unfinished calls that led to it.
+/// A possible state of a registration. The sets contain only calls that have begun but not ended.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct State {
     registered: bool,
-    /// These have changed it.
+    /// The calls that changed the registration.
     done: BTreeSet<usize>,
-    /// These may have happened when they changed nothing. The end of a call shows whether it did.
-    /// Until then it may still change something.
+    /// The calls that may already have taken effect without a change. Until its end, such a call
+    /// may also take effect later and change something.
     idle: BTreeSet<usize>,
 }
 
 impl Change {
-    /// Whether the registration exists after this call, if the answer fits.
+    /// Returns whether the registration exists after this call, or `None` if the answer of the call
+    /// is wrong.
     fn after(self, registered: bool) -> Option<bool> {
         match self {
             Self::Register(Some(Registered::Created)) if registered => None,

@@ -1,6 +1,7 @@
-//! Random sequences of calls, compared with a small model of the allowed answers.
+//! The case that makes random sequences of calls, and compares the answers with a small model of
+//! the contract.
 //!
-//! A failing sequence is made smaller, call by call, and reported as numbered steps.
+//! A failing sequence is shortened, and reported as numbered steps.
 
 mod operation;
 mod reference;
@@ -19,19 +20,20 @@ use crate::{Rule, Violation};
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Runs up to 200 random sequences of some 40 calls over three devices and five passes of \
-         two types, for at most three seconds. Each answer is checked against a model. \
-         PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "It depends on the steps that the report shows: an update is lost, or a pass is listed \
+        "Runs up to 200 random sequences of calls, for at most three seconds. Each has up to 85 \
+         calls for three devices and five passes of two types. Each answer is checked against a \
+         model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
+        "Depends on the steps in the report. For example, an update is lost, or a pass is listed \
          forever.";
 }
 
 const SEQUENCES: u64 = 200;
 const BUDGET: Duration = Duration::from_secs(3);
-/// The time limit for making a failing sequence smaller.
+/// The time limit for shortening a failing sequence.
 const SHRINKING: Duration = Duration::from_secs(5);
 
-/// The seed of a run. Set it to the number in a report to run the same sequences again.
+/// The environment variable with the seed of a run. Set it to the number in a report to run the
+/// same sequences again.
 const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
 async fn random_sequences_follow_the_model(
@@ -46,7 +48,7 @@ async fn random_sequences_follow_the_model(
                 format!("{text:?} in the environment"),
             )
         })?,
-        // Short, because people copy it.
+        // The seed is short, because people copy it.
         Err(_) => Random::from_time() % 1_000_000_000,
     };
     for seed in first..first.saturating_add(SEQUENCES) {
@@ -62,7 +64,7 @@ async fn random_sequences_follow_the_model(
     Ok(())
 }
 
-/// Runs a sequence with new identifiers. Returns a violation with the number of steps that led to
+/// Runs a sequence with new identifiers. The error is the violation and the number of steps up to
 /// it.
 async fn run(
     store: &Arc<dyn RegistrationStore>,
@@ -78,7 +80,8 @@ async fn run(
     Ok(())
 }
 
-/// Removes pieces of a failing sequence, large ones first, as long as it breaks the same rule.
+/// Shortens a failing sequence. Removes large pieces first, then smaller ones, as long as the
+/// sequence breaks the same rule.
 async fn shrink(
     store: &Arc<dyn RegistrationStore>,
     failing: &[Operation],
@@ -110,7 +113,7 @@ async fn shrink(
     }
 }
 
-/// The violation, with the steps that lead to it.
+/// Adds the steps and the seed to a violation.
 fn with_steps(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
     let mut actual = format!("{}; the steps are", violation.actual());
     for (n, step) in steps.iter().enumerate() {

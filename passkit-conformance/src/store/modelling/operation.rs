@@ -1,17 +1,17 @@
-//! The calls of a sequence, with numbers for devices and passes.
+//! The calls of a sequence. Devices, passes and types are numbers.
 
 use std::fmt;
 
 use crate::store::random::Random;
 
 pub(super) const DEVICES: usize = 3;
-/// The passes, by type and serial number. Both types have a pass `1`.
+/// The type and serial number of each pass. Both types have a pass `1`.
 pub(super) const PASSES: [(usize, &str); 5] = [(0, "1"), (0, "2"), (0, "A/3"), (1, "1"), (1, "4")];
 pub(super) const TYPES: usize = 2;
 
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
-    /// With the device's push token or a new one.
+    /// Registers with the device's push token or a new one.
     Register {
         device: usize,
         pass: usize,
@@ -21,7 +21,7 @@ pub(super) enum Operation {
         device: usize,
         pass: usize,
     },
-    /// Passes of one type. A pass may occur twice.
+    /// Marks passes of one type. A pass may occur twice.
     Mark {
         type_id: usize,
         passes: Vec<usize>,
@@ -49,7 +49,7 @@ pub(super) enum Operation {
         pass: usize,
         at_most: u64,
     },
-    /// Contents of passes of one type, each once.
+    /// Publishes passes of one type. Each pass occurs once.
     Publish {
         type_id: usize,
         contents: Vec<Publication>,
@@ -63,7 +63,7 @@ pub(super) enum Operation {
     },
 }
 
-/// A content, with numbers for its pass, its digest and its tokens. Without a digest it is a
+/// What is published for a pass. The pass, the digest and the tokens are numbers. No digest means a
 /// removal.
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
@@ -76,16 +76,16 @@ pub(super) struct Publication {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Since {
     None,
-    /// The tag of its last answer with serial numbers.
+    /// The tag of the device's last answer with serial numbers.
     Last,
-    /// An earlier tag, this many answers back.
+    /// The device's tag from this many answers before the last.
     Older(usize),
     /// The last tag of another device.
     Foreign,
     Ahead,
 }
 
-/// A time before, at or after the last register of a device.
+/// A time before, at or after the last registration of a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Time {
     Before,
@@ -93,7 +93,7 @@ pub(super) enum Time {
     After,
 }
 
-/// Some 30 random calls, and then calls that read everything.
+/// Makes a sequence of 15 to 44 random calls, then calls that read everything.
 pub(super) fn sequence(random: &mut Random) -> Vec<Operation> {
     let length = 15 + random.below(30);
     let mut all: Vec<_> = (0..length).map(|_| one(random)).collect();

@@ -1,5 +1,5 @@
-//! A model of what is registered and what changed since each tag. It says which answers are
-//! allowed.
+//! A model of a store. It knows what is registered and what changed since each tag, and checks the
+//! answers of a store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,22 +25,22 @@ use crate::{
 pub(super) struct Reference {
     devices: Vec<Device>,
     passes: Vec<PassId>,
-    /// The passes of each device.
+    /// The registered passes of each device.
     registered: Vec<BTreeSet<usize>>,
-    /// The answers with serial numbers, by device and type.
+    /// The answers with serial numbers, for each device and type.
     answers: BTreeMap<(usize, usize), Vec<Answered>>,
-    /// By pass.
+    /// The last known state of each pass.
     states: Vec<Seen>,
-    /// What must be remembered, by pass.
+    /// What `published` must return for each pass.
     published: Vec<Option<Published>>,
 }
 
 /// A tag, and what happened since it was issued.
 struct Answered {
     tag: UpdateTag,
-    /// What the next answer must list, and by which rule.
+    /// The passes that the list for this tag must name, each with the rule that requires it.
     due: BTreeMap<usize, Rule>,
-    /// No pass of the type was marked, and the device did not register.
+    /// Whether nothing happened: no pass of the type was marked, and the device did not register.
     quiet: bool,
 }
 
@@ -52,7 +52,7 @@ struct Seen {
 }
 
 impl Reference {
-    /// An empty model with new identifiers.
+    /// Makes an empty model with new identifiers.
     pub(super) fn new() -> Result<Self, Violation> {
         let types = (0..TYPES)
             .map(|_| new_type())
@@ -169,7 +169,7 @@ impl Reference {
             Operation::Published { pass } => {
                 let found = store.published(slice::from_ref(&self.passes[pass])).await?;
                 let wanted = &self.published[pass];
-                // The numbers in digests and tokens.
+                // Only the numbers from which digests and tokens were made.
                 let shown = |one: &Published| {
                     let tokens: Vec<_> =
                         one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
@@ -198,7 +198,7 @@ impl Reference {
         }
     }
 
-    /// The devices that are registered for one of these passes.
+    /// Returns the devices that are registered for at least one of these passes.
     fn registered_for<'a>(&'a self, passes: &'a [usize]) -> impl Iterator<Item = &'a Device> {
         let is_registered = |device: &usize| {
             passes
@@ -353,7 +353,7 @@ impl Reference {
             let rule = match (known, since) {
                 (Some(answered), _) => answered.due.get(pass).copied(),
                 (None, Since::Ahead) => Some(Rule::C5),
-                // It is not defined what the tag of another device covers.
+                // The contract does not define the list for a tag of another device.
                 (None, Since::Foreign) if tag.is_some() => None,
                 (None, _) => Some(Rule::CHANGES_SINCE),
             };
@@ -446,7 +446,7 @@ impl Reference {
         device: usize,
         time: Time,
     ) -> Result<(), Violation> {
-        // Any type will do, because each tag contains the device's clock.
+        // Any type is right, because each tag contains the device's clock.
         let Some(pass) = self.registered[device].first() else {
             let later = UNIX_EPOCH
                 + Duration::from_micros(clock::now_micros())

@@ -1,4 +1,4 @@
-//! The phone against a scripted web service on the loopback interface.
+//! Tests the phone with a scripted web service on the loopback interface.
 
 mod service;
 
@@ -23,7 +23,7 @@ const TOKEN: &str = "0123456789abcdef-token";
 const DATE: &str = "Fri, 18 Sep 2026 08:00:41 GMT";
 const LATER: &str = "Fri, 18 Sep 2026 08:00:42 GMT";
 
-/// An unsigned pass. `text` changes its content.
+/// Makes an unsigned pass with `text` in its content.
 fn archive(serial: &str, text: &str) -> Vec<u8> {
     let description = serde_json::json!({
         "formatVersion": 1,
@@ -79,7 +79,7 @@ fn texts(outcome: &Outcome) -> Vec<&str> {
         .collect()
 }
 
-/// Answers from a list, one after another, then 500.
+/// Gives these answers one after the other, then 500.
 fn in_turn(answers: Vec<Answer>) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     let answers = Mutex::new(answers.into_iter());
     move |asked| {
@@ -106,10 +106,10 @@ async fn adding_registers_lists_and_fetches() {
         status(201),
         status(204),
         pass("B", "one", DATE),
-        // A push.
+        // Then a push arrives.
         json(r#"{"serialNumbers":["A/1"],"lastUpdated":"t2"}"#),
         pass("A/1", "two", LATER),
-        // A push without a change, then a pull to refresh.
+        // A push arrives without a change, then the user pulls to refresh.
         status(204),
         status(304),
     ]))
@@ -200,7 +200,7 @@ async fn a_fetch_that_fails_is_pending() {
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         status(503),
-        // The next sync. Nothing is new, and the pending fetch succeeds.
+        // In the next sync, nothing is new, and the pending fetch succeeds.
         status(204),
         pass("A", "two", DATE),
         status(204),
@@ -350,7 +350,7 @@ async fn only_documented_statuses_are_accepted() {
         assert_eq!(
             service.asked().len(),
             at + 2,
-            "{text}: no more calls than that, and the log"
+            "{text}: no other calls but the log"
         );
         assert_eq!(phone.list()[0].is_registered(), at > 0);
     }
@@ -409,7 +409,7 @@ async fn dates_are_required_and_echoed() {
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         without(),
-        // Not a date, but echoed anyway.
+        // This is not a date, but the phone sends it back anyway.
         pass("A", "one", "1790000000"),
         pass("A", "one", "1790000000"),
         pass("A", "two", "1790000000").with("content-type", "application/octet-stream"),
@@ -534,7 +534,7 @@ async fn removing_unregisters_and_forgets() {
             Err(Error::NotHeld(_))
         ));
         phone.sync().await.unwrap();
-        assert!(service.asked().is_empty(), "nothing to ask without a pass");
+        assert!(service.asked().is_empty(), "no request without a pass");
     }
 }
 
@@ -565,7 +565,7 @@ async fn endless_answers_are_cut_off() {
         );
         assert!(
             !outcome.complaints[0].is_logged,
-            "connections are not logged"
+            "connection problems are not logged"
         );
         server.abort();
     }
@@ -595,7 +595,7 @@ async fn the_log_is_best_effort_but_its_status_counts() {
         .unwrap();
     assert_eq!(texts(&outcome).len(), 2);
     assert!(texts(&outcome)[1].starts_with("the log answers 201"));
-    assert_eq!(seen.load(SeqCst), 2, "a log that fails is not logged");
+    assert_eq!(seen.load(SeqCst), 2, "a failure of the log is not logged");
 }
 
 #[tokio::test]

@@ -18,10 +18,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A request as it was received.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// Method, path and query.
+    /// The method, path and query.
     pub(crate) line: String,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
@@ -109,13 +109,13 @@ impl Service {
         format!("http://{}", self.address)
     }
 
-    /// The requests since the last call of this function.
+    /// Returns the requests since the last call of this function.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
 
-/// A server that sends a head and then endless bytes, one chunk every `pause`.
+/// Starts a server that sends a head and then endless chunks, one after each `pause`.
 pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -123,7 +123,7 @@ pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                // Read the request first, because an early answer would be another fault.
+                // The request is read first, because an early answer would be another fault.
                 let _ = stream.read(&mut [0; 4_096]).await;
                 let _ = stream
                     .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -1,4 +1,4 @@
-//! Faulty services: the sound service with altered answers or requests.
+//! Makes faulty services: the sound service with altered answers or requests.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sound::{Answered, Asked, Sound, Wrong};
 
-/// Alters the answers of the sound service.
+/// Makes a service that alters the answers of the sound service.
 pub(super) fn altered(
     sound: Sound,
     alter: impl Fn(&Asked, &mut Answered) + Send + Sync + 'static,
@@ -24,7 +24,7 @@ pub(super) fn altered(
     })
 }
 
-/// Alters the requests to the sound service.
+/// Makes a service that alters the requests to the sound service.
 pub(super) fn asked_otherwise(
     sound: Sound,
     alter: impl Fn(&mut Asked) + Send + Sync + 'static,
@@ -52,12 +52,12 @@ pub(super) fn is_order(asked: &Asked) -> bool {
     asked.uri().path().contains("/order.")
 }
 
-/// The text after the `=` of the query.
+/// Returns the text after the `=` of the query.
 pub(super) fn tag(asked: &Asked) -> Option<&str> {
     asked.uri().query()?.split_once('=').map(|(_, tag)| tag)
 }
 
-/// Replaces path and query.
+/// Replaces the path and query.
 pub(super) fn redirect(asked: &mut Asked, path: &str) {
     *asked.uri_mut() = format!("http://in-process{path}").parse().unwrap();
 }
@@ -71,7 +71,7 @@ pub(super) fn set(answer: &mut Answered, name: HeaderName, value: &str) {
     answer.headers_mut().insert(name, value.parse().unwrap());
 }
 
-/// Replaces the answer by a bare status.
+/// Replaces the answer by a status without headers and body.
 pub(super) fn become_empty(answer: &mut Answered, status: u16) {
     *answer = Answered::default();
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();

@@ -1,4 +1,4 @@
-//! Services that serve the wrong content.
+//! Services that serve wrong content.
 
 use std::{
     collections::HashMap,
@@ -82,7 +82,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the content stays as it was the first time",
+        name: "all answers have the first content",
         rule: Rule::CON_1,
         caught_by: &["get/changed-pass-has-new-content"],
         wrong: |sound| {
@@ -109,7 +109,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The pass or order in an answer.
+/// The pass or order that an answer serves.
 fn served(asked: &Asked, answer: &Answered) -> Option<PassId> {
     let path = asked.uri().path().strip_prefix("/v1/")?;
     let (_, path) = path.split_once('/').filter(|_| is_fetch(asked))?;
@@ -130,8 +130,7 @@ fn unsigned(serial: &str, text: &str) -> Bytes {
         .into()
 }
 
-/// A service may serve anything in its tests. Nothing is reported about an archive that can't be
-/// read.
+/// A service under test may serve placeholders, so an archive that can't be read is not a fault.
 #[tokio::test]
 async fn an_unreadable_archive_is_not_reported() {
     use passkit_conformance::{

@@ -52,7 +52,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "without Authorization everything is open",
+        name: "without Authorization, everything is open",
         rule: Rule::AUTH_3,
         caught_by: &[
             "auth/no-token-is-401",
@@ -124,7 +124,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the token is compared without case",
+        name: "the case of the token is ignored",
         rule: Rule::AUTH_2,
         caught_by: &["auth/almost-the-token-is-401"],
         wrong: |sound| {
@@ -205,7 +205,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a client that was accepted once is accepted next time",
+        name: "a client that was accepted once is always accepted",
         rule: Rule::AUTH_3,
         caught_by: &["auth/each-request-is-checked-alone"],
         wrong: |sound| {
@@ -242,7 +242,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the scheme is compared with case",
+        name: "the case of the scheme must match",
         rule: Rule::AUTH_1,
         caught_by: &["auth/scheme-in-any-case"],
         wrong: |sound| {

@@ -18,7 +18,7 @@ use super::{
 const MODIFIED: http::HeaderName = header::LAST_MODIFIED;
 const SINCE: http::HeaderName = header::IF_MODIFIED_SINCE;
 
-/// The date of an answer as a time.
+/// The `Last-Modified` of an answer as a time.
 fn modified(answer: &Answered) -> SystemTime {
     httpdate::parse_http_date(answer.headers()[MODIFIED].to_str().unwrap()).unwrap()
 }
@@ -44,7 +44,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "passes are plain files",
+        name: "passes have the media type of plain files",
         rule: Rule::HTTP_7,
         caught_by: &["get/is-a-pkpass"],
         wrong: |sound| {
@@ -126,7 +126,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "any If-Modified-Since is taken for the newest",
+        name: "any If-Modified-Since counts as the newest date",
         rule: Rule::GET_2,
         caught_by: &[
             "get/changed-pass-is-200",
@@ -155,14 +155,14 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "versions of one second share a date",
+        name: "two versions within a second have the same date",
         rule: Rule::GET_2,
         caught_by: &["get/two-changes-in-a-second-have-two-dates"],
         wrong: |sound| {
             Arc::new(move |asked| {
                 let sound = sound.clone();
                 Box::pin(async move {
-                    // The date of the mark, rounded down to a second.
+                    // The time of the mark, rounded down to a second.
                     let parts: Vec<_> = asked.uri().path().splitn(5, '/').collect();
                     let [_, _, "passes", type_id, serial] = parts[..] else {
                         return sound.answer(asked).await;
@@ -196,7 +196,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a number is taken for a date",
+        name: "a number counts as a date",
         rule: Rule::GET_3,
         caught_by: &["get/unreadable-date-is-no-date"],
         wrong: |sound| {
@@ -214,7 +214,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| altered(sound, only_the_same_text_is_304),
     },
     Fault {
-        name: "dates are compared for being equal",
+        name: "only an equal date gets a 304",
         rule: Rule::GET_4,
         caught_by: &["get/newer-date-is-304"],
         wrong: |sound| altered(sound, only_the_same_text_is_304),
@@ -232,7 +232,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "304 is decided before the token is looked at",
+        name: "a 304 is sent before the token is checked",
         rule: Rule::GET_4,
         caught_by: &["get/wrong-token-with-date-is-401"],
         wrong: |sound| {
@@ -304,7 +304,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "passes are for every cache",
+        name: "every cache may keep passes",
         rule: Rule::GET_11,
         caught_by: &["get/is-not-for-shared-caches"],
         wrong: |sound| {
@@ -327,7 +327,8 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Turns a 304 into a 200 unless the date is exactly the text that the service sent.
+/// Turns a 304 into a 200, unless the date in the request is exactly the text that the service
+/// sent.
 fn only_the_same_text_is_304(asked: &Asked, answer: &mut Answered) {
     if answer.status() == 304 && since(asked) != answer.headers()[MODIFIED].to_str().ok() {
         become_empty(answer, 200);

@@ -1,4 +1,4 @@
-//! Services that list wrongly.
+//! Services whose lists are wrong.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,7 +41,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "one pass is listed at a time",
+        name: "only one pass is listed at a time",
         rule: Rule::LIST_1,
         caught_by: &["list/no-tag-lists-all", "orders/no-tag-lists-all"],
         wrong: |sound| {
@@ -51,7 +51,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an empty tag is the newest",
+        name: "an empty tag counts as the newest",
         rule: Rule::LIST_1,
         caught_by: &["list/empty-tag-lists-all"],
         wrong: |sound| {
@@ -118,7 +118,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "lists of a type name the passes of all types",
+        name: "the list of one type names the passes of all types",
         rule: Rule::LIST_3,
         caught_by: &["list/keeps-types-apart", "trace/same-serial-in-two-types"],
         wrong: |sound| {
@@ -148,7 +148,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| asked_otherwise(sound, without_query),
     },
     Fault {
-        name: "the answer is an empty list when nothing is new",
+        name: "if nothing is new, the answer is an empty list",
         rule: Rule::LIST_7,
         caught_by: &[
             "list/nothing-new-is-204",
@@ -166,7 +166,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the answer is an error when nothing is new",
+        name: "if nothing is new, the answer is an error",
         rule: Rule::LIST_7,
         caught_by: &["list/nothing-new-is-204", "trace/nothing-to-report"],
         wrong: |sound| {
@@ -335,7 +335,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "lists check credentials that they do not need",
+        name: "lists check credentials if there are any",
         rule: Rule::LIST_12,
         caught_by: &["list/ignores-authorization"],
         wrong: |sound| {
@@ -381,7 +381,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Adds an ending to tags that looks like a time of day with a zone.
+/// Adds an ending to each tag that looks like a time of day with a zone.
 fn with_plus_in_tags(listing: super::sound::Wrong) -> super::sound::Wrong {
     Arc::new(move |asked| {
         let answering = listing(asked);

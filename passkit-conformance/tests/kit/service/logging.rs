@@ -36,7 +36,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| logs(asked).then_some(401)),
     },
     Fault {
-        name: "credentials of the log are checked if there are any",
+        name: "the log checks credentials if there are any",
         rule: Rule::LOG_4,
         caught_by: &["log/credentials-do-not-matter"],
         wrong: |sound| {
@@ -46,7 +46,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the log takes a few kilobytes",
+        name: "the log accepts only a few kilobytes",
         rule: Rule::LOG_1,
         caught_by: &["log/sixty-messages-are-200"],
         wrong: |sound| {
@@ -66,7 +66,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a log with anything but texts fails",
+        name: "a log message that is not a text fails",
         rule: Rule::LOG_2,
         caught_by: &["log/malformed-is-200"],
         wrong: |sound| {

@@ -1,5 +1,5 @@
-//! The cases of a web service. The sound service passes them all, and each of many faulty ones
-//! fails the right cases.
+//! Tests the cases of a web service. The sound service passes all of them, and each of many faulty
+//! services fails the right ones.
 
 mod altered;
 mod archives;
@@ -37,7 +37,7 @@ async fn the_sound_service_passes_all() {
     assert_eq!(
         skipped(&report),
         [transport::ON_THE_WIRE],
-        "nothing is lacking\n{report}"
+        "no case is skipped\n{report}"
     );
 }
 
@@ -54,7 +54,7 @@ async fn the_sound_service_passes_all_over_the_network() {
     let report = run(&cases(), &Sound::new().target_on_loopback().await).await;
     println!("{report}");
     report.assert_passed();
-    assert_eq!(skipped(&report), [""; 0], "nothing is lacking\n{report}");
+    assert_eq!(skipped(&report), [""; 0], "no case is skipped\n{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn a_service_with_one_token_for_all_passes_is_not_accused() {
 
 /// A service with one fault.
 pub(crate) struct Fault {
-    /// The fault.
+    /// A description of the fault.
     pub(crate) name: &'static str,
     /// The rule that the cases must name.
     pub(crate) rule: Rule,
@@ -106,7 +106,8 @@ fn faults() -> Vec<&'static Fault> {
     .collect()
 }
 
-/// A faulty service, made again for each run: its name, the rule, and the cases that must find it.
+/// A fault, the rule that the cases must name, and the cases that must find it. Each run makes the
+/// service anew.
 struct Try {
     name: String,
     rule: Rule,
@@ -149,8 +150,8 @@ async fn every_fault_is_found_and_named() {
     }
     let mut still = Vec::new();
     for (mut found, one) in all.join_all().await {
-        // Some faults show only at certain moments, which a busy machine misses. Those run again,
-        // alone.
+        // Some faults show only at certain moments, and a busy machine may miss these. So a missed
+        // fault is tried again, alone.
         for _ in 0..5 {
             if found.is_empty() {
                 break;
@@ -162,7 +163,7 @@ async fn every_fault_is_found_and_named() {
     assert!(still.is_empty(), "{}", still.join("\n"));
 }
 
-/// What the cases should have found of a fault, but did not.
+/// Returns what the cases should have found but did not.
 async fn missed(one: &Try, target: Target) -> Vec<String> {
     let Try {
         name,
@@ -194,7 +195,7 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
     missed
 }
 
-/// Every case has a service that it catches.
+/// For every case, there is a faulty service that fails it.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = faults()

@@ -14,7 +14,7 @@ use super::{
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "lists of orders are in the words of passes",
+        name: "lists of orders have the keys of passes",
         rule: Rule::ORD_2,
         caught_by: &["orders/list-has-its-own-words", "orders/lists-go-by-type"],
         wrong: |sound| {
@@ -30,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "without the query of orders, a list is one of passes",
+        name: "without a query, a list of orders is empty",
         rule: Rule::LIST_3,
         caught_by: &["orders/lists-go-by-type"],
         wrong: |sound| {
@@ -42,7 +42,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "orders are asked for with the query of passes",
+        name: "lists of orders expect the parameter of passes",
         rule: Rule::ORD_2,
         caught_by: &["orders/tag-has-its-own-word"],
         wrong: |sound| {
@@ -58,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "orders open with the scheme of passes",
+        name: "the scheme of passes opens orders",
         rule: Rule::ORD_2,
         caught_by: &["orders/scheme-is-appleorder"],
         wrong: |sound| {
@@ -77,7 +77,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an order is not there before it is registered",
+        name: "an order can't be fetched before it is registered",
         rule: Rule::ORD_3,
         caught_by: &[
             "orders/fetched-before-registered",
@@ -92,7 +92,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "orders are sent as passes",
+        name: "orders have the media type of passes",
         rule: Rule::ORD_4,
         caught_by: &["orders/has-media-type", "orders/has-apples-media-type"],
         wrong: |sound| {
@@ -104,7 +104,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "orders have the media type that others use",
+        name: "orders have the undocumented media type",
         rule: Rule::ORD_4,
         caught_by: &["orders/has-apples-media-type"],
         wrong: |sound| {

@@ -1,4 +1,4 @@
-//! Services that fail when much happens at once.
+//! Services that fail if several things happen at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,11 +16,11 @@ use super::{
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "new content is there a while after it is listed",
+        name: "new content is available only some time after it is listed",
         rule: Rule::CON_1,
         caught_by: &["list/no-lost-update-under-writers"],
         wrong: |sound| {
-            // The first request for a version gets the version before.
+            // The first request for a version gets the previous version.
             let seen: Arc<Mutex<HashSet<[u8; 32]>>> = Arc::default();
             let before = Arc::new(Mutex::new(HashMap::new()));
             altered(sound, move |asked, answer| {
@@ -41,7 +41,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a registration that is made twice at once fails",
+        name: "two equal registrations at once fail",
         rule: Rule::REG_3,
         caught_by: &["list/registered-in-parallel-is-listed-once"],
         wrong: |sound| {

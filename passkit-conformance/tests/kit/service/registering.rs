@@ -1,4 +1,4 @@
-//! Services that register wrongly.
+//! Services that handle registrations wrongly.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use super::{
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "register answers 200 at once",
+        name: "register answers 200 to a new registration",
         rule: Rule::REG_1,
         caught_by: &[
             "register/new-pass-is-201",
@@ -316,7 +316,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The push token in the body, if it is a text.
+/// The push token in the body, if it is a string.
 fn text_of(asked: &Asked) -> Option<String> {
     let body = serde_json::from_slice::<Value>(asked.body()).ok()?;
     registers(asked)

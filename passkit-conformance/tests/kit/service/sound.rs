@@ -29,12 +29,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tower_service::Service;
 
-/// Type, serial number and token of everything that the service offers.
+/// The type, serial number and authentication token of each pass and order of the service.
 pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("pass.com.example.a", "A-1", "token-of-a-1-0123456789"),
     ("pass.com.example.a", "A-2", "token-of-a-2-0123456789"),
     ("pass.com.example.a", "A-3", "token-of-a-3-0123456789"),
-    // A serial number like those of airlines, and one that a pass of the other type has too.
+    // Airlines use serial numbers like this one. The serial number A-1 occurs in two types.
     (
         "pass.com.example.a",
         "H8JP44-ORD07/09/25-MARTINEZ/LANI",
@@ -56,7 +56,7 @@ pub(crate) type Asked = Request<Bytes>;
 pub(crate) type Answered = Response<Bytes>;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// The sound service. Faulty ones are made from it.
+/// The sound service. Faulty services are made from it.
 #[derive(Clone)]
 pub(crate) struct Sound {
     pub(crate) store: Arc<dyn RegistrationStore>,
@@ -68,7 +68,7 @@ impl Sound {
         Self::over(Arc::new(MemoryStore::new()))
     }
 
-    /// The same over a store that may be faulty.
+    /// Makes the sound service over a store that may be faulty.
     pub(crate) fn over(store: Arc<dyn RegistrationStore>) -> Self {
         Self {
             store,
@@ -76,7 +76,7 @@ impl Sound {
         }
     }
 
-    /// The answer of the service.
+    /// Answers a request.
     pub(crate) async fn answer(&self, asked: Asked) -> Answered {
         let mut service = WalletService::new(self.store.clone(), self.passes.clone());
         let Ok(answer) = service.call(asked.map(Full::new)).await;
@@ -111,7 +111,7 @@ impl Sound {
             .map_err(|error| error.to_string())
     }
 
-    /// The target, with all passes and a way to change them.
+    /// Makes a target of the sound service, with all passes and a way to change them.
     pub(crate) fn target(&self) -> Target {
         let sound = self.clone();
         self.target_with(Arc::new(move |asked| {
@@ -120,12 +120,13 @@ impl Sound {
         }))
     }
 
-    /// The target that answers as `wrong` does.
+    /// Makes a target in which `wrong` answers.
     pub(crate) fn target_with(&self, wrong: Wrong) -> Target {
         self.known(Target::in_process(Wrapped(wrong), Limits::default()))
     }
 
-    /// The target behind a real HTTP server on loopback, which ends with the runtime.
+    /// Makes a target behind a real HTTP server on the loopback interface. The server ends with the
+    /// runtime.
     pub(crate) async fn target_on_loopback(&self) -> Target {
         self.known(
             Target::at(
@@ -136,7 +137,7 @@ impl Sound {
         )
     }
 
-    /// The address of that server.
+    /// Starts an HTTP server, and returns its address.
     pub(crate) async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -217,7 +218,7 @@ impl PassSource for OneToken {
     }
 }
 
-/// The function that answers for a faulty service.
+/// A function that answers for a faulty service.
 pub(crate) type Wrong = Arc<dyn Fn(Asked) -> Answering + Send + Sync>;
 
 #[derive(Clone)]
@@ -242,17 +243,17 @@ impl Service<Request<Full<Bytes>>> for Wrapped {
     }
 }
 
-/// Signed archives, built on demand.
+/// The source of signed archives, which are built on demand.
 #[derive(Default)]
 pub(crate) struct Passes {
     versions: Mutex<HashMap<PassId, u32>>,
-    /// How often a pass was saved unchanged.
+    /// The number of saves without a change.
     pub(crate) saves: AtomicU32,
     /// Whether a saved pass counts as changed.
     pub(crate) marks_saves: AtomicBool,
 }
 
-/// One for each type, because making a key pair takes a while.
+/// One signer for each type, made only once, because making a key pair takes a while.
 static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
     SUBJECTS
         .iter()
@@ -274,7 +275,7 @@ impl Passes {
             .map(|(_, _, token)| *token)
     }
 
-    /// How often the pass changed.
+    /// Returns how often the pass changed.
     pub(crate) fn version(&self, pass: &PassId) -> u32 {
         self.versions
             .lock()
@@ -284,7 +285,7 @@ impl Passes {
             .unwrap_or_default()
     }
 
-    /// The current signed archive.
+    /// Builds the current signed archive.
     pub(crate) fn build(&self, pass: &PassId, token: &str) -> Vec<u8> {
         let version = self.version(pass);
         let description = match pass.type_id.kind() {

@@ -1,4 +1,4 @@
-//! Services that fail in the course of a sequence of calls.
+//! Services that fail during a sequence of calls.
 
 use std::{
     collections::HashSet,
@@ -166,7 +166,7 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::CON_1,
         caught_by: &["trace/change-between-list-and-fetch"],
         wrong: |sound| {
-            // A fetched pass counts as known, whatever the tag.
+            // The service treats a fetched pass as known, and ignores the tag.
             let state = Arc::new(Mutex::new((0, false)));
             altered(sound, move |asked, answer| {
                 let (lists, is_fetched) = &mut *state.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Services that don't follow HTTP.
+//! Services that break rules of HTTP.
 
 use http::{Method, header};
 use passkit_conformance::{
@@ -103,11 +103,11 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The case that needs real bytes on the wire, which services in this process don't have.
+/// The case that needs a real connection. It skips services in this process.
 pub(super) const ON_THE_WIRE: &str = "http/header-names-in-any-case";
 
-/// A server in front of the sound one that knows only one spelling of a header. It serves one
-/// request per connection.
+/// Makes a server in front of the sound service. It knows only one spelling of a header, and serves
+/// one request on each connection.
 async fn only_spelt(name: &'static str) -> Target {
     let sound = Sound::new();
     let behind = sound.listen().await;
@@ -125,7 +125,7 @@ async fn only_spelt(name: &'static str) -> Target {
                     .unwrap();
                 let (mut from_client, mut to_client) = tokio::io::split(client);
                 let (mut from_behind, mut to_behind) = behind.split();
-                // The end of one direction ends both.
+                // If one direction ends, both end.
                 tokio::select! {
                     _ = copy(&mut from_client, &mut to_behind) => {}
                     _ = copy(&mut from_behind, &mut to_client) => {}
@@ -136,7 +136,7 @@ async fn only_spelt(name: &'static str) -> Target {
     sound.known(Target::at(&url, Limits::default()).unwrap())
 }
 
-/// The head of a request, without the headers in another spelling.
+/// Reads the head of a request. Removes the header if it has another spelling.
 async fn head(client: &mut BufReader<TcpStream>, name: &str) -> String {
     let mut head = String::new();
     loop {

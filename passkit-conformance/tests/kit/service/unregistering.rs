@@ -1,4 +1,4 @@
-//! Services that unregister wrongly.
+//! Services that handle unregistering wrongly.
 
 use std::{
     collections::HashSet,
@@ -33,7 +33,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "unregister says yes and does nothing",
+        name: "unregister answers 200 and does nothing",
         rule: Rule::UNR_1,
         caught_by: &[
             "unregister/known-pass-is-200",
@@ -149,7 +149,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// A service that answers this status if there is nothing to unregister.
+/// Makes a service that answers this status if there is nothing to unregister.
 fn nothing_to_unregister(sound: Sound, status: u16) -> Wrong {
     let held = Arc::new(Mutex::new(HashSet::new()));
     answering(sound, move |sound, asked| {

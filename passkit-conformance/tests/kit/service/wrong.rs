@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::sound::{Answered, Asked, SUBJECTS, Sound, Wrong};
 
-/// A service that answers as the function does.
+/// Makes a service in which `answer` answers.
 pub(crate) fn answering<F, R>(sound: Sound, answer: F) -> Wrong
 where
     F: Fn(Sound, Asked) -> R + Send + Sync + 'static,
@@ -17,7 +17,7 @@ where
     Arc::new(move |asked| Box::pin(answer(sound.clone(), asked)))
 }
 
-/// The sound service with changed requests.
+/// Makes a service that changes the requests to the sound service.
 pub(crate) fn asked_otherwise(sound: Sound, change: fn(&mut Asked)) -> Wrong {
     answering(sound, move |sound, mut asked| async move {
         change(&mut asked);
@@ -25,7 +25,7 @@ pub(crate) fn asked_otherwise(sound: Sound, change: fn(&mut Asked)) -> Wrong {
     })
 }
 
-/// The sound service with changed answers.
+/// Makes a service that changes the answers of the sound service.
 pub(crate) fn answered_otherwise(sound: Sound, change: fn(&Asked, &mut Answered)) -> Wrong {
     answering(sound, move |sound, asked| async move {
         let mut answer = sound.answer(asked.clone()).await;
@@ -34,7 +34,7 @@ pub(crate) fn answered_otherwise(sound: Sound, change: fn(&Asked, &mut Answered)
     })
 }
 
-/// The sound service, except that some requests are answered with a bare status.
+/// Makes a service that answers some requests only with a status, and is otherwise sound.
 pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong {
     answering(sound, move |sound, asked| async move {
         match status(&asked) {
@@ -44,8 +44,8 @@ pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong
     })
 }
 
-/// The sound service, except that a request fails while an equal one is in progress. This is like a
-/// unique key without handling of conflicts.
+/// Makes a service in which a request fails while an equal request is in progress. A database does
+/// that if nobody handles conflicts of a unique key.
 pub(crate) fn failing_side_by_side(sound: Sound, method: Method) -> Wrong {
     let busy = Arc::new(Mutex::new(HashSet::new()));
     answering(sound, move |sound, asked| {
@@ -81,7 +81,7 @@ pub(crate) fn logs(asked: &Asked) -> bool {
     asked.uri().path().contains("v1/log")
 }
 
-/// The device identifier in a path, still encoded.
+/// Returns the device identifier in a path, still encoded.
 pub(crate) fn device(asked: &Asked) -> &str {
     asked
         .uri()
@@ -92,7 +92,7 @@ pub(crate) fn device(asked: &Asked) -> &str {
         .unwrap_or_default()
 }
 
-/// Type, serial number and token of the pass in a path.
+/// Returns the type, serial number and token of the pass in a path.
 pub(crate) fn named(asked: &Asked) -> Option<(&'static str, &'static str, &'static str)> {
     let path = percent_decode_str(asked.uri().path()).decode_utf8_lossy();
     SUBJECTS
@@ -101,7 +101,7 @@ pub(crate) fn named(asked: &Asked) -> Option<(&'static str, &'static str, &'stat
         .find(|(type_id, serial, _)| path.ends_with(&format!("/{type_id}/{serial}")))
 }
 
-/// The scheme that fits the path, and the value of Authorization split in two.
+/// Returns the scheme and the token in the Authorization header.
 pub(crate) fn credentials(asked: &Asked) -> (&str, &str) {
     let value = asked
         .headers()
@@ -110,7 +110,7 @@ pub(crate) fn credentials(asked: &Asked) -> (&str, &str) {
     value.split_once(' ').unwrap_or((value, ""))
 }
 
-/// Inserts the token of the pass in the path.
+/// Inserts the right credentials for the pass in the path.
 pub(crate) fn let_in(asked: &mut Asked) {
     if let Some((type_id, _, token)) = named(asked) {
         let scheme = if type_id.starts_with("pass.") {
@@ -123,7 +123,7 @@ pub(crate) fn let_in(asked: &mut Asked) {
     }
 }
 
-/// Replaces path and query.
+/// Replaces the path and query.
 pub(crate) fn redirect(asked: &mut Asked, path_and_query: &str) {
     *asked.uri_mut() = path_and_query.parse().unwrap();
 }

@@ -1,4 +1,4 @@
-//! The faults of the faulty stores, and the cases that find them.
+//! Lists the faults of stores, and the cases that find them.
 
 use passkit_conformance::Rule;
 

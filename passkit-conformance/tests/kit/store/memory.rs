@@ -1,4 +1,4 @@
-//! Memory stores for the cases.
+//! The reference store for the cases.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::store::MemoryStore;
 
-/// A new store for each case. Reopening returns the same store, as if nothing were lost.
+/// Opens a new store for each case. Reopening returns the same store, because nothing is lost.
 pub(crate) struct Memory;
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! The cases of a store. The reference store passes them all. Each of many faulty stores fails the
-//! right ones.
+//! Tests the cases of a store. The reference store passes all of them, and each of many faulty
+//! stores fails the right ones.
 
 mod faults;
 pub(crate) mod faulty;
@@ -27,7 +27,7 @@ async fn the_reference_store_passes_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_cases_may_share_one_store() {
     let store = Arc::new(MemoryStore::new());
-    // Without the cases of StoreMaintenance, because they need an empty store.
+    // The cases of StoreMaintenance are left out, because they need an empty store.
     let store = TestStore::new(store.clone()).with_queue(store);
     run_all(move || std::future::ready(store.clone()))
         .await
@@ -38,7 +38,7 @@ async fn all_cases_may_share_one_store() {
 async fn every_fault_is_found_and_named() {
     let all = cases();
     let mut missed = Vec::new();
-    // A dropped call has half a minute to finish, so these cases run at the same time.
+    // A dropped call has half a minute to finish. So these cases run at the same time.
     let mut dropped = JoinSet::new();
     for (fault, rule, ids) in FAULTS {
         let checks: Vec<_> = all
@@ -58,7 +58,8 @@ async fn every_fault_is_found_and_named() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// Races and random sequences may miss a fault in one run on a busy machine.
+/// Tries a case up to five times, because races and random sequences may miss a fault on a busy
+/// machine.
 async fn try_often(one: StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
     let mut found = Err(String::new());
     for _ in 0..5 {
@@ -73,7 +74,7 @@ async fn try_often(one: StoreCase, fault: Fault, rule: Rule) -> Result<(), Strin
 async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
     let id = one.case.id;
     match one.run(&Arc::new(FaultyStores(fault))).await.outcome {
-        // A random sequence names the first rule that it finds broken.
+        // The case with random sequences may find another broken rule first.
         Outcome::Fail(violation)
             if violation.rule() == rule || id == "store/random-sequences-follow-the-model" =>
         {
@@ -85,7 +86,7 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
     }
 }
 
-/// The wrapper itself adds no fault.
+/// The wrapper around the store adds no fault of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrapper_without_a_fault_passes() {
     let all = cases();
@@ -95,7 +96,7 @@ async fn the_wrapper_without_a_fault_passes() {
     run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
-/// Every case has a store that it catches.
+/// For every case, there is a faulty store that fails it.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = FAULTS.iter().flat_map(|(_, _, ids)| *ids).collect();
@@ -107,7 +108,7 @@ fn every_case_has_caught_something() {
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }
 
-/// Every rule of a store has a store that breaks it.
+/// For every rule of a store, there is a faulty store that breaks it.
 #[test]
 fn every_rule_was_seen_broken() {
     let of_stores = Rule::ALL

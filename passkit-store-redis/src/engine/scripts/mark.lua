@@ -1,7 +1,7 @@
--- KEYS: bucket, published passes, and with pushes also: pending changes, the same by age.
--- ARGV: now, the time of the store's creation, how many tokens to keep. If that is 0, the serial numbers to mark follow.
--- Otherwise three values follow for each pass: its serial number, the digest of its content, or "" if the pass is removed,
--- and its tokens in one text. Such a pass is marked if its digest is not the one published last.
+-- KEYS: bucket, published passes. With pushes also: pending changes, the index of these changes by age.
+-- ARGV: now, the time of the store's creation, how many tokens to keep. If the last one is 0, the serial numbers to mark
+-- follow. Otherwise three values follow for each pass: its serial number; the digest of its content, or "" if the pass is
+-- removed; its tokens in one text. Such a pass is marked if its digest differs from the one published last.
 -- Returns how many passes it marked.
 local now, kept = tonumber(ARGV[1]), tonumber(ARGV[3])
 local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')
@@ -50,7 +50,7 @@ end
 if marked > 0 then
     redis.call('HSET', KEYS[1], '\tc', version, '\tl', string.format('%.0f', latest))
 elseif published then
-    -- An earlier run may have published this unconfirmed. A write makes the replicas confirm.
+    -- An earlier run may have published this without confirmation. A write makes the replicas confirm that.
     redis.call('HSET', KEYS[2], ARGV[#ARGV - 2], published)
 end
 return marked

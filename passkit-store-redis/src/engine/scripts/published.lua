@@ -1,5 +1,6 @@
--- KEYS: bucket, published passes. ARGV: 1 if the replicas must confirm the result, or 0; serial numbers.
--- Returns the digests, and the tokens with the mark of a removal. A mark changes both in one step, so both are read in one.
+-- KEYS: bucket, published passes. ARGV: 1 if the replicas must confirm the result, else 0; serial numbers.
+-- Returns two lists: the digests, and the values of the published passes. A mark changes both in one step, so this script
+-- reads both in one step.
 local clock = redis.call('HGET', KEYS[1], '\tc')
 if clock and ARGV[1] == '1' then redis.call('HSET', KEYS[1], '\tc', clock) end
 local digests, values = {}, {}

@@ -1,6 +1,7 @@
--- KEYS: bucket, pending changes, the same by age. ARGV for each change: its field, the version whose devices were read, and
--- "end", or "@" and a cursor.
--- Records the progress. At the end, the change is removed. If it has a newer version, it stays, without progress.
+-- KEYS: bucket, pending changes, the index of these changes by age. ARGV for each change: its field, the version whose
+-- devices were read, and "end", or "@" and a cursor.
+-- Records the progress. "end" means that all devices were read. Then the change is removed, unless it has a newer version.
+-- In that case it stays, without progress.
 for i = 1, #ARGV, 3 do
     local field, version, to = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local newest = string.match(redis.call('HGET', KEYS[2], field) or '', '^%d+')
@@ -14,7 +15,7 @@ for i = 1, #ARGV, 3 do
         redis.call('ZADD', KEYS[3], newest, field)
     end
 end
--- An earlier run may have removed them unconfirmed. A write makes the replicas confirm.
+-- An earlier run may have removed them without confirmation. A write makes the replicas confirm that.
 local clock = redis.call('HGET', KEYS[1], '\tc')
 if clock then redis.call('HSET', KEYS[1], '\tc', clock) end
 return 1

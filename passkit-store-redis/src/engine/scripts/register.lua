@@ -1,13 +1,13 @@
 -- KEYS[1] device. ARGV: now, push token, the number of types; for each type its name and the number of its index entry; for
 -- each pass its field and the number of its index entry.
--- Registers the device for the passes. Returns for each pass 1 if the registration is new and 0 if it existed. A greater
--- number is the tombstone, which refuses the registration: its index entries are older and may have been removed. Add them
--- again, with numbers above the tombstone.
+-- Registers the device for the passes. Returns for each pass 1 if the registration is new and 0 if it existed. A result above
+-- 1 is the device's tombstone. The registration was refused, because its index entries may have been removed. Add them again,
+-- with numbers above the tombstone, and run the script again.
 --
--- The value of a registration is its version (the reading of the device's clock) and the number of its index entry: "v" if
--- both are equal, or "v:n". If the pass was registered again later, it is "v+" or "v+n". A script that runs twice finds its
--- own number and gives the same answer. The value of a type is the number of its index entry, followed by ":" and the count of
--- its registrations if that is not 1.
+-- The value of a registration has its version v (the reading of the device's clock) and the number n of its index entry. It
+-- is "v" if both are equal, else "v:n". If the pass was registered again later, it is "v+" or "v+n". If the script runs
+-- twice, the second run finds the number of the first and gives the same answer. The value of a type is the number of its
+-- index entry. If the type has several registrations, ":" and their count follow.
 local now = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[1], 't', 'c', 'x')
 local clock, tombstone = tonumber(head[2] or 0), tonumber(head[3] or 0)
@@ -55,7 +55,7 @@ for name, of_type in pairs(types) do
 end
 if any then
     redis.call('HSET', KEYS[1], 't', ARGV[2], 'c', string.format('%.0f', clock))
-    -- The tombstone of a removed device was about to expire.
+    -- If the device was removed before, its key was about to expire.
     if not head[1] and (head[2] or head[3]) then redis.call('PERSIST', KEYS[1]) end
 end
 return answers

@@ -1,10 +1,11 @@
--- KEYS[1] device. ARGV: field, type, seconds, name of the call.
--- Removes a registration. Returns the number of its index entry, and the number of the type's index entry if it was the last
--- registration of the type, or else "". Returns nothing if there was no registration.
--- "u" remembers the call that removed something last, with the numbers, so that a script that runs twice gives the same answer.
+-- KEYS[1] device. ARGV: field, type, how many seconds to keep the tombstone, name of the call.
+-- Removes a registration. Returns two values: the number of its index entry; and if it was the last registration of the type,
+-- the number of the type's index entry, else "". Returns nothing if there was no registration.
+-- The field "u" has the name of the call that removed something last, and the two numbers. With it, a second run of the
+-- script gives the same answer.
 local previous = redis.call('HGET', KEYS[1], ARGV[1])
 if not previous then
-    -- An earlier run may have removed it unconfirmed. A write makes the replicas confirm.
+    -- An earlier run may have removed it without confirmation. A write makes the replicas confirm that.
     local tombstone = redis.call('HGET', KEYS[1], 'x')
     if tombstone then redis.call('HSET', KEYS[1], 'x', tombstone) end
     local call, number, of_type = string.match(redis.call('HGET', KEYS[1], 'u') or '', '^(.*):(%d+):(%d*)$')
@@ -24,8 +25,8 @@ end
 number = string.format('%.0f', number)
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], 'x', string.format('%.0f', tombstone), 'u', ARGV[4] .. ':' .. number .. ':' .. of_type)
--- Only push token, clock, tombstone and call are left, so the device has no registration. The tombstone stays for a while,
--- because a register that is under way must find it.
+-- With four fields, the device has only its push token, clock, tombstone and last call, so it has no registration. The
+-- tombstone stays for a while, because a register that is under way must find it.
 if redis.call('HLEN', KEYS[1]) == 4 then
     redis.call('HDEL', KEYS[1], 't')
     redis.call('EXPIRE', KEYS[1], ARGV[3])

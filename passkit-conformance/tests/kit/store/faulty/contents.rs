@@ -9,7 +9,8 @@ use tokio::task::yield_now;
 use super::{Fault, Faulty};
 
 impl Faulty {
-    /// Whether contents are kept outside the inner store, which then has only marks.
+    /// Returns whether published content is kept outside the inner store. The inner store then has
+    /// only marks.
     pub(super) fn keeps_contents(&self) -> bool {
         matches!(
             self.fault,
@@ -122,7 +123,7 @@ impl Faulty {
         }
     }
 
-    /// A push that is recorded after the mark must mark again.
+    /// Makes pushes pending after the passes were marked. This marks the passes again.
     async fn push_again(
         &self,
         type_id: &TypeIdentifier,
@@ -141,7 +142,8 @@ impl Faulty {
         }
     }
 
-    /// What the store remembers after a content, and whether the content marks the pass.
+    /// Returns what the store remembers after a publication, and whether the publication marks the
+    /// pass.
     fn update(
         &self,
         before: Option<&Published>,

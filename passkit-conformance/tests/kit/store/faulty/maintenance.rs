@@ -182,7 +182,7 @@ impl Stores for FaultyStores {
                 });
                 TestStore::with_all(store.clone())
             }
-            // The same store, because nothing is lost.
+            // This returns the same store, because nothing is lost.
             _ => TestStore::with_all(store.clone()),
         }))
     }

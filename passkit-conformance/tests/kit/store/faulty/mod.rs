@@ -269,8 +269,8 @@ impl Faulty {
         all.serials.contains(&pass.serial)
     }
 
-    /// The answer of a store that uses `changed(version, tag)` to decide whether a pass changed.
-    /// Its registrations are right.
+    /// Answers like a store that uses `changed(version, tag)` to decide whether a pass changed. New
+    /// registrations are listed correctly.
     async fn list_by(
         &self,
         device: &DeviceIdentifier,

@@ -17,7 +17,7 @@ use super::{Fault, Faulty};
 /// What some faults need to remember.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// The first version of each change, and progress that should be forgotten.
+    /// The first version of each change.
     seen: HashMap<(TypeIdentifier, Scope), u64>,
     begun: HashMap<(TypeIdentifier, Scope), Progress>,
     marked_again: Vec<(TypeIdentifier, Scope)>,
@@ -217,7 +217,7 @@ impl PushQueue for Faulty {
                 let mut removed = false;
                 pushes.retain(|(_, push)| push.is_some() || !std::mem::replace(&mut removed, true));
             }
-            // In two statements, as a store with two lists would do it.
+            // A store might remove with one statement and defer with another.
             Fault::DeferredRemovedFirst => pushes.sort_by_key(|(_, push)| push.is_some()),
             _ => {}
         }
@@ -239,7 +239,8 @@ impl PushQueue for Faulty {
 }
 
 impl Faulty {
-    /// Where pending pushes are kept. A store that does not mark keeps them elsewhere.
+    /// The store that keeps pending pushes. If the fault is that passes are not marked, it is
+    /// another store.
     fn queue(&self) -> &MemoryStore {
         if self.is(Fault::PushesWithoutMarking) {
             &self.beside
@@ -257,7 +258,7 @@ impl Faulty {
         }
     }
 
-    /// The queue after it was opened again.
+    /// Makes the fault of reopening in the queue.
     pub(super) async fn reopen_queue(&self) {
         for Backlog { type_id, .. } in self.inner.backlog().await.unwrap() {
             match self.fault {

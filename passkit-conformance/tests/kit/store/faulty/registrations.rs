@@ -209,7 +209,8 @@ impl RegistrationStore for Faulty {
                     type_version,
                     ..right.tag
                 };
-                // No tag counts as ahead of "now", so the inner store must not see it as ahead.
+                // With this fault, no tag counts as ahead. So the inner store must not get a tag
+                // that is ahead.
                 let latest = self.inner.changes_since(device, type_id, None).await?.tag;
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(latest.type_version),
@@ -449,7 +450,7 @@ impl RegistrationStore for Faulty {
                     .forget_device(device, SystemTime::now() + Duration::from_secs(3_600))
                     .await
             }
-            // Time as nanoseconds in 64 bits.
+            // The time in nanoseconds does not fit into 64 bits.
             Fault::ForgetTimeOverflows
                 if clock::micros(unregistered_at) > 9_223_372_036_854_775 =>
             {
@@ -471,7 +472,7 @@ impl RegistrationStore for Faulty {
                     .await
             }
             Fault::ForgetLeavesRegistrations => {
-                // The device is found and the time fits, but its rows are kept.
+                // The answer is right, but the registrations are kept.
                 let types = self.memory(|memory| memory.types.clone());
                 let mut version = 0;
                 for type_id in types {
@@ -667,7 +668,7 @@ impl Faulty {
                 after,
                 limit,
             )),
-            // The order is by pass and device, but the cursor has only the device.
+            // The devices are sorted by pass and device, but the cursor has only the device.
             Fault::TypeCursorForgetsThePass => {
                 let mut items = right(None, usize::MAX).await?.items;
                 items.retain(|one| after.is_none_or(|after| one.device.as_str() > after.as_str()));
@@ -725,7 +726,7 @@ impl Faulty {
         }
     }
 
-    /// The push token as a faulty store alters it.
+    /// Returns the push token as a faulty store alters it.
     pub(super) fn token_kept(&self, token: &PushToken) -> PushToken {
         let text = token.as_str();
         match self.fault {
@@ -736,7 +737,7 @@ impl Faulty {
     }
 }
 
-/// A page of a list that is read again for each page.
+/// Returns a page by offset. The whole list is read again for each page.
 fn by_offset<T>(all: Vec<T>, after: Option<&PageCursor>, limit: usize) -> Page<T> {
     let start = after
         .and_then(|cursor| cursor.as_str().parse().ok())
