@@ -33,7 +33,7 @@ fn main() {
         .stores()
         .into_iter()
         .filter(|store| *store != "cluster");
-    for store in stores.chain(["sqlite"]) {
+    for store in stores {
         let mut opened = None;
         bench.compare(store, "all pages of 10,000 devices", others, || {
             let open = |others| {

@@ -1,5 +1,6 @@
 //! Compares the service with a bare axum handler that gives the same answer. Both are called in this process, and over the
-//! loopback interface with 64 connections, each side in its own process. An archive of 1 MB is compared with a static file.
+//! loopback interface with 64 connections, each side in its own process. The stores are memory, sled and SQLite. An archive of
+//! 1 MB is compared with a static file.
 //!
 //! A service over a PostgreSQL without statistics is compared with one over the same data, analyzed. For each durable store,
 //! a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.
@@ -60,7 +61,7 @@ fn main() {
         bench.compare("in process", case.name(), 1, || in_process(case));
     }
     let folder = tempfile::tempdir().expect("a folder");
-    for store in ["memory", "sled"] {
+    for store in ["memory", "sled", "sqlite"] {
         for case in Case::ALL {
             // An archive takes much longer than the call of the store, so one store is enough.
             if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {

@@ -28,6 +28,7 @@ use passkit_server::{
     store::MemoryStore,
 };
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const SINGLE: usize = 300;
@@ -39,9 +40,14 @@ fn main() {
     let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
-        let sled = SledStore::open(folder.path()).expect("a store");
+        let sled = SledStore::open(folder.path().join("sled")).expect("a store");
+        let sqlite = SqliteStore::create(folder.path().join("passkit.db")).expect("a store");
         let memory: Arc<dyn PushQueue> = Arc::new(MemoryStore::new());
-        for (store, queue) in [("memory", memory), ("sled", Arc::new(sled))] {
+        for (store, queue) in [
+            ("memory", memory),
+            ("sled", Arc::new(sled)),
+            ("sqlite", Arc::new(sqlite)),
+        ] {
             bench.note(
                 format!("{store}, a single change, ms from its commit, median"),
                 single(queue).await,

@@ -18,7 +18,7 @@ use passkit_store_redis::redis::{
     self, Value, aio::ConnectionManager, cluster_async::ClusterConnection, from_redis_value,
 };
 
-use crate::data::TYPE;
+use crate::{data::TYPE, sqlite::Threads};
 
 /// The bare driver of a store.
 pub enum Floor {
@@ -26,6 +26,8 @@ pub enum Floor {
     Memory(Mutex<Maps>),
     /// A separate database, with a row for each registration. The second handle on its data file is for syncing.
     Sled(sled::Db, Arc<File>),
+    /// Threads with connections to the store's database.
+    Sqlite(Threads),
     /// Connections to the store's database.
     Postgres(Connections),
     /// A connection to the store's server, and the prefix of the store's keys.
@@ -168,7 +170,7 @@ impl Floor {
                     let by_pass = format!("{}\0{}", key_of(pass.serial.as_str()), device.as_str());
                     batch.insert(by_pass.into_bytes(), &[]);
                 }
-                Self::Postgres(_) | Self::Redis(..) => return,
+                Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(..) => return,
             }
         }
         if let Self::Sled(engine, _) = self {
@@ -194,7 +196,7 @@ impl Floor {
                 }
                 engine.apply_batch(batch).expect("written");
             }
-            Self::Postgres(_) | Self::Redis(..) => {}
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(..) => {}
         }
     }
 
@@ -235,6 +237,7 @@ impl Floor {
                 }
                 changed
             }
+            Self::Sqlite(threads) => threads.changes_since(number, device, since).await,
             Self::Postgres(connections) => {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()

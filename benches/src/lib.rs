@@ -10,13 +10,15 @@
 // Only the benches use it.
 #![allow(missing_debug_implementations)]
 
-// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, floor, writes, stores.
+// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, sqlite,
+// floor, writes, stores.
 pub mod data;
 pub mod floor;
 pub mod http;
 pub mod memory;
 mod plot;
 mod results;
+pub mod sqlite;
 pub mod statistics;
 pub mod stores;
 pub mod turns;

@@ -32,7 +32,7 @@ use serde_json::json;
 use crate::{
     data::{self, EACH},
     floor::{Connections, Driver, Floor},
-    statistics,
+    sqlite, statistics,
 };
 
 /// The data of sled, opened with almost no cache. This shows the cost of rows that were not read recently.
@@ -110,7 +110,7 @@ impl Servers {
         }
     }
 
-    /// Returns the stores that are available and have a floor.
+    /// Returns the stores that are available.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {
@@ -119,7 +119,7 @@ impl Servers {
             "cluster" => self.cluster.is_some(),
             _ => true,
         };
-        ["memory", "sled", "postgres", "redis", "cluster"]
+        ["memory", "sled", "sqlite", "postgres", "redis", "cluster"]
             .into_iter()
             .filter(has)
             .collect()
@@ -146,7 +146,7 @@ impl Servers {
         ))
     }
 
-    /// Opens a store without its floor. SQLite has no floor here, because its crate compares it with the bare statements.
+    /// Opens a store without its floor.
     ///
     /// # Errors
     /// Fails if the server returns an error or can't be reached.
@@ -163,9 +163,10 @@ impl Servers {
                 let config = passkit_store_sled::Config::new(&path).cache_bytes(sled_cache(store));
                 Arc::new(SledStore::open_with(&config)?)
             }
-            "sqlite" => Arc::new(SqliteStore::create(
-                self.folder().join(format!("sqlite-{name}.db")),
-            )?),
+            "sqlite" => {
+                fs::create_dir_all(self.folder())?;
+                Arc::new(SqliteStore::create(self.sqlite_path(name))?)
+            }
             "postgres" => {
                 let url = self.postgres_url(name).await?;
                 let store = PostgresStore::connect(&url, Default::default()).await?;
@@ -191,9 +192,14 @@ impl Servers {
                     .open()?;
                 Floor::Sled(floor, Arc::new(fs::File::open(path.join("db"))?))
             }
+            "sqlite" => Floor::Sqlite(sqlite::Threads::start(&self.sqlite_path(name))?),
             "postgres" => Floor::Postgres(Connections::new(&self.postgres_url(name).await?).await?),
             _ => Floor::Redis(self.redis_driver(store).await?.1, redis_prefix(name)),
         })
+    }
+
+    fn sqlite_path(&self, name: &str) -> PathBuf {
+        self.folder().join(format!("sqlite-{name}.db"))
     }
 
     fn folder(&self) -> &Path {

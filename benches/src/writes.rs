@@ -80,6 +80,7 @@ impl Floor {
                 engine.apply_batch(batch).expect("written");
                 self.sync().await;
             }
+            Self::Sqlite(threads) => threads.register(device, pass).await,
             Self::Postgres(connections) => {
                 sqlx::query("select passkit.register($1, $2, $3, $4)")
                     .bind(device.as_str())
@@ -123,6 +124,7 @@ impl Floor {
                 self.mark(serials, now);
                 self.sync().await;
             }
+            Self::Sqlite(threads) => threads.mark(serials).await,
             Self::Postgres(connections) => {
                 let serials: Vec<_> = serials
                     .iter()
@@ -230,6 +232,13 @@ impl Pages {
                     last
                 };
                 (tokens, (last, 0, 0))
+            }
+            Floor::Sqlite(threads) => {
+                let page = threads.devices(&self.pass, after, limit).await;
+                let last = page.last().filter(|_| page.len() == limit);
+                let last = last.map(|(device, _)| device.clone()).unwrap_or_default();
+                let tokens = page.into_iter().map(|(_, token)| token);
+                (tokens.collect(), (last, 0, 0))
             }
             Floor::Postgres(connections) => {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS

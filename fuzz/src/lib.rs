@@ -5,9 +5,14 @@
 
 use std::io::Write as _;
 
+// The program is no library.
+#[allow(dead_code, clippy::duplicate_mod)]
+#[path = "../../passkit-cli/src/commands/csv.rs"]
+mod csv;
+
 use http_body_util::{BodyExt as _, Empty};
 use passkit_archive::{Archive, ArchiveBuilder, Bundle, Level, Report, Rules, placeholder_icon};
-use passkit_conformance::service::TargetFile;
+use passkit_conformance::{load::ListAnswer, service::TargetFile};
 use passkit_identity::{Identity, pem};
 use passkit_server::{
     ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
@@ -132,4 +137,37 @@ pub fn target_file(input: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(input).expect("a file");
     let _ = TargetFile::load(file.path());
+}
+
+/// Any bytes as a file for `passkit import`.
+pub fn csv(input: &[u8]) {
+    let mut lines = csv::Lines::new(std::io::Cursor::new(input.to_vec()), None);
+    while let Some((_, record)) = lines.next().expect("memory can be read") {
+        assert!(lines.raw().len() <= 16 * 1024);
+        let Ok(registration) = record.and_then(|record| {
+            csv::to_registration(&record).map_err(|error| error.to_string())
+        }) else {
+            continue;
+        };
+        let written = format!("{}{}", csv::NAMES_LINE, csv::line(&registration));
+        let mut again = csv::Lines::new(std::io::Cursor::new(written), None);
+        let read = again.next().expect("memory can be read").expect("a line").1;
+        let read = csv::to_registration(&read.expect("a good line")).expect("a registration");
+        assert_eq!(read, registration, "a registration is read as it is written");
+    }
+}
+
+/// Any bytes as the answer of a service to the question what changed.
+pub fn list(input: &[u8]) {
+    for kind in Kind::ALL {
+        let Some(answer) = ListAnswer::read(kind, input) else {
+            continue;
+        };
+        let mut serials = answer.serials.clone();
+        serials.sort();
+        serials.dedup();
+        assert_eq!(serials.len(), answer.serials.len(), "each is named once");
+        // Ten faults, how many more there are, and that the list is empty.
+        assert!(answer.remarks.len() <= 12, "remarks are bounded");
+    }
 }

@@ -84,3 +84,13 @@ fn requests_are_replayed() {
 fn target_files_are_replayed() {
     replay(passkit_fuzz::target_file, "corpus/target_file");
 }
+
+#[test]
+fn imported_files_are_replayed() {
+    replay(passkit_fuzz::csv, "corpus/csv");
+}
+
+#[test]
+fn lists_are_replayed() {
+    replay(passkit_fuzz::list, "corpus/list");
+}

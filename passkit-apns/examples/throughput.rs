@@ -1,6 +1,6 @@
-//! Measures how many pushes per second the sender makes, and how many the bare HTTP/2 client makes over
-//! as many connections. Both take turns against a local push service:
-//! `cargo run --release -p passkit-apns --example throughput`.
+//! Measures how many pushes per second the sender makes, and how many the bare HTTP/2 client makes
+//! over the same number of connections. The two take turns against a local push service: `cargo run
+//! --release -p passkit-apns --example throughput`.
 
 use std::{
     error::Error,
@@ -105,7 +105,7 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// How many pushes are made per second by `parallel` tasks.
+/// Returns how many pushes per second `parallel` tasks make.
 async fn measure<F, P>(parallel: usize, push: F) -> Result<f64, BoxError>
 where
     F: Fn(usize) -> P,

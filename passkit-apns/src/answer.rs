@@ -7,10 +7,10 @@ use hyper::body::Incoming;
 use passkit_server::push::PushOutcome;
 use serde::Deserialize;
 
-/// APNs sends no longer body.
+/// The largest body in bytes. APNs sends no longer ones.
 const MAX_BODY: usize = 4096;
 
-/// An answer of APNs. What can't be read is left out.
+/// An answer of APNs. Parts that can't be read are left out.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -68,14 +68,14 @@ impl Answer {
         self.status.as_u16() == status && self.reason.as_deref() == Some(reason)
     }
 
-    /// What the answer means. An unknown reason counts by its status.
+    /// Returns the meaning of the answer. If the reason is unknown, the status decides.
     pub(crate) fn outcome(self) -> PushOutcome {
         let status = self.status.as_u16();
         let reason = self.reason.unwrap_or_else(|| format!("status {status}"));
         match (status, reason.as_str()) {
             (200, _) => PushOutcome::Sent,
-            // Without a time, the device may have registered since. As a bad token, it is forgotten
-            // only if the token is still bad a day later.
+            // Without a time, the device may have registered since. So the token counts as bad: the
+            // device is removed only if the token is still bad a day later.
             (410, _) => match self.timestamp.and_then(time) {
                 Some(since) => PushOutcome::Gone(since),
                 None => PushOutcome::BadToken(reason),
@@ -131,7 +131,7 @@ mod tests {
             outcome(410, r#"{"timestamp":1700000000123}"#),
             PushOutcome::Gone(since)
         );
-        // Some machines can't represent this time. It must not panic.
+        // Some machines can't represent this time. The conversion must not panic.
         let _ = outcome(410, r#"{"timestamp":18446744073709551615}"#);
     }
 

@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Delays new connections after failures. The delay grows until an answer comes.
 #[derive(Default)]
 pub(crate) struct Backoff {
-    /// Whether there are failures. If there are none, the lock is not taken.
+    /// Whether there are failures. If there are none, the lock is not needed.
     any: AtomicBool,
     failures: Mutex<Failures>,
 }
@@ -27,7 +27,7 @@ struct Failures {
 }
 
 impl Backoff {
-    /// How long to wait still, and the last failure. `None` if there is no need to wait.
+    /// Returns how long to wait, and the last failure. `None` if there is no need to wait.
     pub(crate) fn wait(&self) -> Option<(Duration, String)> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -40,10 +40,10 @@ impl Backoff {
         Some((left, failures.last.clone()))
     }
 
-    /// Reports that no connection could be made, or that one ended before its first answer.
+    /// Records that no connection could be made, or that one ended before its first answer.
     ///
-    /// The first connection that ends so may be replaced at once, because APNs closes connections
-    /// at any time.
+    /// The first connection that ends like this may be replaced at once, because APNs closes
+    /// connections at any time.
     pub(crate) fn failed(&self, what: &str, was_connected: bool) {
         let mut failures = lock(&self.failures);
         let delay = delay(failures.in_a_row, was_connected);
@@ -60,7 +60,7 @@ impl Backoff {
     }
 }
 
-/// The delay after a failure that follows `in_a_row` others.
+/// Returns the delay after a failure that follows `in_a_row` others.
 fn delay(in_a_row: u32, was_connected: bool) -> Duration {
     if was_connected && in_a_row == 0 {
         Duration::ZERO

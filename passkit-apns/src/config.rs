@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::{Identity, TokenKey};
 
-/// The type and priority of a push. Apple does not say which it wants for passes. Both profiles are
-/// in use.
+/// The type and priority of a push. Apple does not document which ones are right for passes. Both
+/// profiles are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Profile {
@@ -49,7 +49,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Apple's server and the default settings, without a certificate.
+    /// Makes a configuration with Apple's server and the default settings, without a certificate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -62,7 +62,7 @@ impl Config {
         self
     }
 
-    /// Sets the key for provider tokens. It serves all types that have no certificate.
+    /// Sets the key for provider tokens. It is used for all types that have no certificate.
     #[must_use]
     pub fn token_key(mut self, key: TokenKey) -> Self {
         self.token_key = Some(key);
@@ -77,7 +77,7 @@ impl Config {
     }
 
     /// Sets how long APNs keeps a push for a phone that is off. The default is 7 days. 0 is an
-    /// error, because such a phone would never hear of the change.
+    /// error, because such a phone would never learn of the change.
     #[must_use]
     pub fn expiration(mut self, expiration: Duration) -> Self {
         self.expiration = expiration;

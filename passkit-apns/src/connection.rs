@@ -22,10 +22,10 @@ use crate::{answer::Answer, endpoint::Endpoint};
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An HTTP/2 connection. Once it is dropped, it ends after its last push is answered.
+/// An HTTP/2 connection. After it is dropped, it ends when its last push is answered.
 pub(crate) struct Connection {
     requests: SendRequest<Full<Bytes>>,
-    /// The generation of the certificate that it was opened with.
+    /// The generation of the certificate that this connection was opened with.
     pub(crate) generation: u64,
     answers: AtomicUsize,
     failed: AtomicBool,
@@ -48,7 +48,8 @@ impl Connection {
             let tcp = TcpStream::connect((host.as_str(), *port))
                 .await
                 .map_err(|error| chain(&error))?;
-            // A push is one small packet. If the system refuses this option, the push is only sent a little later.
+            // A push is one small packet. If the system refuses this option, the push is only sent
+            // slightly later.
             let _ = tcp.set_nodelay(true);
             Self::start(tcp, endpoint.name.clone(), tls, generation).await
         })
@@ -72,7 +73,8 @@ impl Connection {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            // Until the server sends its limit. With a provider token, the limit is 1 at first.
+            // This limit holds until the server sends its own. With a provider token, the server's
+            // limit is 1 at first.
             .initial_max_send_streams(1)
             .handshake(TokioIo::new(tls))
             .await
@@ -95,13 +97,14 @@ impl Connection {
         })
     }
 
-    /// Whether it accepts no more pushes, because it ended or the server sent GOAWAY.
+    /// Returns whether the connection accepts no more pushes, because it ended or the server sent
+    /// GOAWAY.
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
 
-    /// Sends a push and reads its answer. Waits if the server allows no more streams. The error is
-    /// the reason why there is no answer.
+    /// Sends a push and reads its answer. Waits if the server allows no more streams. The error
+    /// says why there is no answer.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         match self.requests.clone().send_request(request).await {
             Ok(response) => {
@@ -114,18 +117,18 @@ impl Connection {
         }
     }
 
-    /// How many answers it has received.
+    /// Returns how many answers the connection has received.
     pub(crate) fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Marks the connection as failed. Returns whether it was not marked before.
+    /// Marks the connection as failed. Returns whether this is the first time.
     pub(crate) fn mark_failed(&self) -> bool {
         !self.failed.swap(true, Ordering::Relaxed)
     }
 }
 
-/// An error and its causes in one line.
+/// Shows an error and its causes in one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -7,7 +7,7 @@ use passkit_identity::pem;
 
 use crate::{ApnsError, Config, Identity};
 
-/// The server, its timeouts, and the root certificates that verify it.
+/// The server, its timeouts, and the root certificates to verify it with.
 pub(crate) struct Endpoint {
     pub(crate) host: String,
     pub(crate) port: u16,

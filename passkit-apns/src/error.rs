@@ -2,7 +2,7 @@ use std::path::Path;
 
 use passkit_identity::{IdentityError, pem};
 
-/// A problem with a certificate, a key or a setting. Its text is one line that names the type and
+/// A problem with a certificate, a key or a setting. The text is one line. It names the type and
 /// the file, if there are any.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -19,7 +19,7 @@ impl ApnsError {
         Self(text.into())
     }
 
-    /// Names what has the problem, and its file if there is one.
+    /// Makes an error that names what has the problem, and the file if there is one.
     pub(crate) fn about(what: &str, file: Option<&Path>, problem: impl std::fmt::Display) -> Self {
         Self(match file {
             Some(file) => format!("{what}: {}: {problem}", pem::shown(file)),

@@ -1,8 +1,9 @@
 //! Sends the pushes of an Apple Wallet web service through APNs (Apple Push Notification service).
 //!
-//! [`ApnsSender`] is a [`PushSender`](passkit_server::push::PushSender) over HTTP/2. It authenticates
-//! with the certificate of each type, or with a token. A push has the payload `{}`, which only says
-//! that something changed. The phone then asks the web service what changed.
+//! [`ApnsSender`] is a [`PushSender`](passkit_server::push::PushSender) over HTTP/2. It
+//! authenticates with the certificate of each type, or with a provider token. A push has the
+//! payload `{}`, which only says that something changed. The phone then asks the web service what
+//! changed.
 //!
 //! ```no_run
 //! use passkit_apns::{ApnsSender, Config, Identity};
@@ -16,7 +17,7 @@
 //! let sender = ApnsSender::new(Config::new().identity(identity))?;
 //!
 //! match sender.push(&ticket, &PushToken::new("c0ffee")?).await {
-//!     PushOutcome::Sent => println!("APNs accepted the push, but may not have delivered it yet"),
+//!     PushOutcome::Sent => println!("APNs accepted the push, but the phone may not have it yet"),
 //!     PushOutcome::Gone(since) => println!("the token is out of use since {since:?}"),
 //!     other => println!("{other:?}"),
 //! }
@@ -26,17 +27,18 @@
 //!
 //! # Certificates and tokens
 //!
-//! The certificate that signs the passes of a type also sends their pushes. [`Identity`] reads it
-//! with its key from PEM. To read `.p12` files, enable the feature `pkcs12` of `passkit-identity`.
+//! The certificate that signs the passes of a type also sends their pushes. [`Identity`] reads the
+//! certificate and its key from PEM. To read `.p12` files, enable the feature `pkcs12` of
+//! `passkit-identity`.
 //!
 //! The files of a certificate are checked when a connection is opened, and once a minute. New pushes
 //! use a renewed certificate over new connections. If the new files are broken, a warning is logged
 //! and the old certificate stays in use. In the last 30 days of a certificate, a warning is logged
 //! once a day.
 //!
-//! A [`TokenKey`] (`.p8`) serves the types that have no certificate. Apple documents it for apps
-//! only. A token is replaced after 40 minutes, or when APNs calls it expired, but never earlier than
-//! 20 minutes after it was made.
+//! A [`TokenKey`] (`.p8`) is used for the types that have no certificate. Apple documents such keys
+//! for apps only. The key signs a provider token. The token is replaced after 40 minutes, or when
+//! APNs answers that it has expired, but never earlier than 20 minutes after it was made.
 //!
 //! # Outcomes
 //!
@@ -52,10 +54,11 @@
 //! | none: no connection, or no answer in time | `Unreachable` |
 //! | none: the push token is not an APNs token | `Unsupported` |
 //!
-//! The reason in the answer is passed on. An unknown reason counts by its status.
+//! The outcome contains the reason in the answer. If the reason is unknown, the status decides.
 //!
 //! A push that lost its connection is sent once more, over another connection. That happens, for
-//! example, to pushes that a GOAWAY left unanswered. A push that timed out is not sent again.
+//! example, to pushes that were not answered before a GOAWAY. A push that timed out is not sent
+//! again.
 //!
 //! # Features
 //!

@@ -37,12 +37,12 @@ struct Slot {
     connecting: tokio::sync::Mutex<()>,
 }
 
-/// Why a push got no answer.
+/// The reason why a push got no answer.
 pub(crate) enum NoAnswer {
     /// Trying again now would not help.
     Final(PushOutcome),
     /// The connection or its stream ended. The push may succeed on another connection. It may have
-    /// arrived already, but a second push does no harm.
+    /// been accepted already, but a second push does no harm.
     Lost(PushOutcome),
 }
 
@@ -82,7 +82,7 @@ impl Pool {
         }
     }
 
-    /// The name of the credentials in use, without secrets.
+    /// Returns the name of the credentials in use, without secrets.
     pub(crate) fn credentials(&self) -> String {
         match &self.credentials {
             Credentials::Certificate(certificate) => certificate.fingerprint(),
@@ -90,7 +90,7 @@ impl Pool {
         }
     }
 
-    /// The header `authorization`. Only a token key needs one.
+    /// Returns the header `authorization`. Only pushes with a token key have it.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ApnsError> {
         match &self.credentials {
             Credentials::Certificate(_) => Ok(None),
@@ -98,8 +98,8 @@ impl Pool {
         }
     }
 
-    /// Reports that APNs called the token in `authorization` expired. Returns whether to try again
-    /// with another token.
+    /// Call this when APNs answers that the token in `authorization` has expired. Returns whether
+    /// to try again with another token.
     pub(crate) fn token_expired(&self, authorization: Option<&HeaderValue>) -> bool {
         match (&self.credentials, authorization) {
             (Credentials::Token(key, _), Some(used)) => key.expired(used),
@@ -122,7 +122,7 @@ impl Pool {
         match tokio::time::timeout(timeout, connection.send(request)).await {
             Ok(Ok(answer)) => {
                 self.backoff.answered();
-                // APNs answers so before it closes a connection.
+                // APNs gives these answers before it closes a connection.
                 if answer.is(503, "Shutdown") || answer.is(400, "IdleTimeout") {
                     slot.retire(&connection);
                 }
@@ -146,7 +146,7 @@ impl Pool {
         }
     }
 
-    /// The connection of a slot, if it accepts pushes and uses the newest certificate.
+    /// Returns the connection of a slot, if it accepts pushes and uses the newest certificate.
     fn usable(&self, slot: &Slot) -> Option<Arc<Connection>> {
         slot.get().filter(|connection| {
             !connection.is_closed() && connection.generation == self.generation()
@@ -162,7 +162,7 @@ impl Pool {
 
     async fn connect(&self, slot: &Slot) -> Result<Arc<Connection>, NoAnswer> {
         let _turn = slot.connecting.lock().await;
-        // Another push may have opened it while this one waited.
+        // Another push may have opened the connection while this one waited.
         if let Some(connection) = self.usable(slot) {
             return Ok(connection);
         }
@@ -198,8 +198,8 @@ impl Pool {
     }
 }
 
-/// The outcome of a push without an answer. A server that refuses the certificate sends a TLS
-/// alert. Of that alert, hyper passes on only the text.
+/// Returns the outcome of a push without an answer. A server that refuses the certificate sends a
+/// TLS alert, and hyper keeps only the text of the alert.
 fn outcome(why: String) -> PushOutcome {
     let refused = why
         .split_once("received fatal alert")

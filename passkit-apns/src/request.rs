@@ -11,7 +11,7 @@ use passkit_server::identifiers::{PushToken, TypeIdentifier};
 
 use crate::Profile;
 
-/// A push says only that something changed.
+/// The payload of every push, which only says that something changed.
 const PAYLOAD: &[u8] = b"{}";
 
 /// Makes requests for pushes.
@@ -63,7 +63,7 @@ impl Requests {
             HeaderName::from_static("apns-expiration"),
             expiration.as_secs().into(),
         );
-        // Without an id, APNs makes one.
+        // If a push has no id, APNs makes one.
         if let Some(id) = uuid() {
             let mut id = HeaderValue::from_str(&id)?;
             // No id occurs twice, so it should not take space in the header table.
@@ -77,7 +77,7 @@ impl Requests {
     }
 }
 
-/// A random UUID (version 4) in lower case.
+/// Returns a random UUID (version 4) in lower case.
 pub(crate) fn uuid() -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;

@@ -16,10 +16,10 @@ use crate::{
 
 /// Sends pushes through APNs.
 ///
-/// Sends nothing to a push token that is not an [APNs token](PushToken::is_apns). The outcome is then
-/// [`Unsupported`](PushOutcome::Unsupported).
+/// It sends nothing to a push token that is not an [APNs token](PushToken::is_apns). The outcome is
+/// then [`Unsupported`](PushOutcome::Unsupported).
 ///
-/// It must be used within a Tokio runtime with time and I/O. Dropping it closes its connections.
+/// Use the sender within a Tokio runtime with time and I/O. Dropping it closes its connections.
 pub struct ApnsSender {
     requests: Requests,
     certificates: HashMap<TypeIdentifier, Pool>,
@@ -37,12 +37,12 @@ impl fmt::Debug for ApnsSender {
 }
 
 impl ApnsSender {
-    /// Makes a sender. It reads the root certificates of the system from disk, and opens
-    /// connections later, with the first pushes.
+    /// Makes a sender. It reads the root certificates of the system from disk. The connections are
+    /// opened later, with the first pushes.
     ///
     /// # Errors
-    /// If a setting can't work, there is neither a certificate nor a token key, or there is no root
-    /// certificate.
+    /// Fails if a setting can't work, if there is neither a certificate nor a token key, or if
+    /// there is no root certificate.
     pub fn new(config: Config) -> Result<Self, ApnsError> {
         if config.identities.is_empty() && config.token_key.is_none() {
             return Err(ApnsError::new(
@@ -51,7 +51,7 @@ impl ApnsSender {
         }
         if config.expiration.as_secs() == 0 {
             return Err(ApnsError::new(
-                "the expiration must not be 0: phones that are off would never hear of a change",
+                "the expiration must not be 0: phones that are off would never learn of a change",
             ));
         }
         if config.connections == 0 {
@@ -91,8 +91,8 @@ impl PushSender for ApnsSender {
     fn credentials(&self, topic: &TypeIdentifier) -> String {
         let pool = self.certificates.get(topic).or(self.token.as_ref());
         let name = pool.map_or_else(|| "none".to_owned(), Pool::credentials);
-        // Tokens are for one environment of APNs, so the server belongs to it. Only a digest is
-        // kept, because the name of a host may be long.
+        // A push token is valid for one environment of APNs, so the server is part of the name. The
+        // name has only a digest of the server, because the name of a host may be long.
         let server = ring::digest::digest(
             &ring::digest::SHA256,
             self.requests.authority.as_str().as_bytes(),

@@ -16,10 +16,11 @@ use serde_json::json;
 
 use crate::{ApnsError, lock::lock};
 
-/// A key from Apple (`AuthKey_….p8`) that signs provider tokens. One key replaces the certificates of
-/// many types.
+/// A key from Apple (`AuthKey_….p8`) that signs provider tokens. One key replaces the certificates
+/// of many types.
 ///
-/// Apple does not document it for passes. It is reported to work for the types of the key's own team.
+/// Apple does not document such keys for passes. They are reported to work for the types of the
+/// key's own team.
 pub struct TokenKey {
     key: EcdsaKeyPair,
     key_id: String,
@@ -50,11 +51,11 @@ fn check_ids(key_id: &str, team_id: &str) -> Result<(), ApnsError> {
 }
 
 impl TokenKey {
-    /// Reads PEM, as Apple provides it. The ids of the key and of the team have 10 letters and
-    /// digits each.
+    /// Reads a key in PEM, as Apple provides it. The ids of the key and of the team have 10 letters
+    /// and digits each.
     ///
     /// # Errors
-    /// If there is no key on the curve P-256, or an id is empty or has other characters.
+    /// Fails if there is no key on the curve P-256, or if an id is empty or has other characters.
     pub fn from_pem(key: &[u8], key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
         Self::load(key, None, key_id, team_id)
     }
@@ -62,7 +63,7 @@ impl TokenKey {
     /// Reads a file.
     ///
     /// # Errors
-    /// Same errors as [`from_pem`](Self::from_pem), and if the file can't be read.
+    /// Fails like [`from_pem`](Self::from_pem), or if the file can't be read.
     pub fn from_file(
         file: impl AsRef<Path>,
         key_id: &str,
@@ -100,16 +101,16 @@ impl TokenKey {
         })
     }
 
-    /// The ids of the key and of the team.
+    /// Returns the ids of the key and of the team.
     pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.key_id, self.team_id)
     }
 
-    /// Sets the age at which a token is replaced, and the age below which it is kept even if APNs
-    /// calls it expired. The defaults are 40 and 20 minutes.
+    /// Sets the age at which a provider token is replaced, and the age below which it is kept even
+    /// if APNs answers that it has expired. The defaults are 40 and 20 minutes.
     ///
-    /// Apple refuses tokens older than an hour, and senders that make more than one token in 20
-    /// minutes.
+    /// Apple refuses tokens that are older than an hour. It also refuses senders that make more
+    /// than one token in 20 minutes.
     #[must_use]
     pub fn token_ages(mut self, refresh: Duration, keep: Duration) -> Self {
         self.refresh = refresh;
@@ -117,7 +118,7 @@ impl TokenKey {
         self
     }
 
-    /// The header `authorization`, with a new token if the last one is too old.
+    /// Returns the header `authorization`, with a new token if the last one is too old.
     pub(crate) fn header(&self) -> Result<HeaderValue, ApnsError> {
         let mut made = lock(&self.made);
         if let Some((at, header)) = &*made
@@ -130,8 +131,8 @@ impl TokenKey {
         Ok(header)
     }
 
-    /// Reports that APNs called the token in `used` expired. Returns whether the next header has
-    /// another token.
+    /// Call this when APNs answers that the token in `used` has expired. Returns whether the next
+    /// header has another token.
     pub(crate) fn expired(&self, used: &HeaderValue) -> bool {
         let mut made = lock(&self.made);
         match &*made {
@@ -165,7 +166,7 @@ impl TokenKey {
         let mut header =
             HeaderValue::try_from(format!("bearer {signed}.{}", BASE64.encode(signature)))
                 .map_err(|_| failed())?;
-        // Keeps it out of logs and out of the header table.
+        // This keeps the token out of logs and out of the header table.
         header.set_sensitive(true);
         Ok((now, header))
     }
@@ -175,8 +176,8 @@ fn name(key_id: &str) -> String {
     format!("token key {key_id}")
 }
 
-/// The age by the wall clock, which Apple uses too, and which does not stop while the machine sleeps.
-/// `None` if the clock was set back.
+/// Returns the age by the wall clock, which Apple uses too. This clock does not stop while the
+/// machine sleeps. Returns `None` if the clock was set back.
 fn age(of: SystemTime) -> Option<Duration> {
     of.elapsed().ok()
 }

@@ -14,13 +14,13 @@ use crate::{ApnsError, endpoint::Endpoint};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// When to start warning, once a day, that a certificate expires.
+/// In this time before a certificate expires, a warning is logged once a day.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A certificate that is read again when its files change.
 pub(crate) struct Watched {
     current: RwLock<Current>,
-    /// The generation of `current`, readable without the lock.
+    /// The generation of `current`. It can be read without the lock.
     generation: AtomicU64,
     interval: Duration,
     started: Instant,
@@ -33,12 +33,12 @@ pub(crate) struct Watched {
 struct Current {
     identity: Identity,
     tls: Arc<ClientConfig>,
-    /// Counts the certificates that were used.
+    /// The number of the certificate. It grows with each renewal.
     generation: u64,
     fingerprint: String,
 }
 
-/// The start of the SHA-256 digest of a certificate.
+/// Returns the start of the SHA-256 digest of a certificate.
 fn fingerprint(identity: &Identity) -> String {
     let certificate = identity.chain().first().map_or(&[][..], |first| first);
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
@@ -85,7 +85,7 @@ impl Watched {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The start of the SHA-256 digest of the certificate.
+    /// Returns the start of the SHA-256 digest of the certificate.
     pub(crate) fn fingerprint(&self) -> String {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.fingerprint.clone()
@@ -98,8 +98,8 @@ impl Watched {
             .clone()
     }
 
-    /// The TLS configuration for a new connection, and the generation of its certificate. Fails if
-    /// the certificate is expired.
+    /// Returns the TLS configuration for a new connection, and the generation of its certificate.
+    /// Fails if the certificate is expired.
     pub(crate) async fn tls(
         &self,
         endpoint: &Endpoint,
@@ -121,7 +121,7 @@ impl Watched {
         Ok((tls, generation))
     }
 
-    /// Checks the files if that is due. Other pushes go on with the old certificate meanwhile.
+    /// Checks the files if a check is due. Other pushes use the old certificate meanwhile.
     pub(crate) async fn check_files_if_due(&self, endpoint: &Endpoint) {
         let now = millis(self.started.elapsed());
         let due = self.due.load(Ordering::Relaxed);

@@ -38,8 +38,8 @@ impl Digest {
     }
 }
 
-/// Returns the algorithm for this key. If the signature algorithm is the key's own identifier, the
-/// digest algorithm gives the digest.
+/// Returns the algorithm for this key. Some signers write the identifier of the key as the
+/// signature algorithm. Then the digest algorithm decides.
 pub(crate) fn verification_algorithm(
     key: &PublicKeyInfo<'_>,
     signature_algorithm: AlgorithmIdentifier<'_>,

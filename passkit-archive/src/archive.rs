@@ -15,7 +15,7 @@ use crate::{
     signature::{self, Purpose},
 };
 
-/// What may be missing in an archive. By default, nothing.
+/// The parts that may be missing in an archive. By default, none may be missing.
 ///
 /// ```
 /// use passkit_archive::Rules;
@@ -32,7 +32,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules of a phone.
+    /// Returns the rules of a phone.
     #[must_use]
     pub const fn strict() -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Rules {
         }
     }
 
-    /// Rules for development: no signature is required.
+    /// Returns rules for development, which require no signature.
     #[must_use]
     pub const fn development() -> Self {
         Self {
@@ -53,10 +53,10 @@ impl Rules {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// `None` if the archive can't be read. Then there is a finding of the level
+    /// The archive. `None` if it can't be read. Then there is a finding of the level
     /// [`Refused`](Level::Refused).
     pub archive: Option<Archive>,
-    /// The worst come first.
+    /// The findings, the worst first.
     pub findings: Findings,
 }
 
@@ -64,7 +64,7 @@ impl Report {
     /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
     /// checked](crate#what-is-checked).
     ///
-    /// Finds all that can be found. In an archive that can't be unpacked, for example, nothing else
+    /// Finds as much as possible. If an archive can't be unpacked, for example, nothing else in it
     /// is checked.
     #[must_use]
     pub fn of(bytes: &[u8], rules: Rules) -> Self {
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-/// What an archive says of itself.
+/// The description of an archive, as written in it.
 ///
 /// `Debug` does not show the authentication token.
 #[derive(Clone)]
@@ -85,33 +85,35 @@ impl Report {
 pub struct Archive {
     /// Type identifier and serial number, or order identifier.
     pub id: PassId,
-    /// The team that signs: `teamIdentifier`. It is optional in orders and in unsigned archives.
+    /// The team that signed: `teamIdentifier`. It is optional in orders and in unsigned archives.
     pub team_identifier: Option<String>,
     /// `organizationName` of a pass, `merchant.displayName` of an order.
     pub organization_name: Option<String>,
-    /// The secret that the pass shares with its web service. `None` if phones never update it.
+    /// The authentication token, which the pass shares with its web service. `None` if phones never
+    /// update the pass.
     pub auth_token: Option<AuthToken>,
-    /// Where phones ask for updates: `webServiceURL`, unchanged. `None` if they never do.
+    /// The address where phones ask for updates: `webServiceURL`, unchanged. `None` if they never
+    /// ask.
     pub web_service_url: Option<String>,
     /// Whether the pass is marked as no longer valid. Always `false` for orders.
     pub voided: bool,
     /// Whether the archive has a signature.
     pub signed: bool,
     /// The SHA-256 over the names and contents of all files except `manifest.json` and `signature`.
-    /// Files that macOS added do not count.
+    /// Files that macOS added are left out.
     ///
-    /// It does not change if the same files are signed or zipped again. The input has, for each
-    /// file in the order of the names: the length of the name in eight bytes (big-endian), the
-    /// name, and the SHA-256 of the content.
+    /// The digest does not change if the same files are signed or zipped again. Its input has three
+    /// parts for each file, in the order of the names: the length of the name in eight bytes
+    /// (big-endian), the name, and the SHA-256 of the content.
     pub content_digest: [u8; 32],
 }
 
 impl Archive {
-    /// Reads the bytes of a `.pkpass` or `.order` if phones take them. [`Report::of`] shows
-    /// everything that was found.
+    /// Reads the bytes of a `.pkpass` or `.order`, if phones accept them. [`Report::of`] returns
+    /// all findings.
     ///
     /// # Errors
-    /// Returns the findings of the level [`Refused`](Level::Refused), if there are any.
+    /// If there are findings of the level [`Refused`](Level::Refused), returns them.
     pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Findings> {
         let Report { archive, findings } = Report::of(bytes, rules);
         let refused = findings.at_least(Level::Refused);
@@ -141,7 +143,7 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// Returns the archive if it can be read. Otherwise there is a finding.
+/// Returns the archive if it can be read. If not, a finding says why.
 fn check(bytes: &[u8], rules: Rules, findings: &mut Vec<Finding>) -> Option<Archive> {
     let mut contents = contents::read(bytes, findings)?;
     let needs_team = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
@@ -225,7 +227,7 @@ fn check_seal(
             signature::check(signature, manifest, &purpose, findings);
             true
         }
-        // There is a finding already.
+        // The problem is among the findings already.
         Part::Unusable => true,
         Part::Missing => {
             if is_sealed {

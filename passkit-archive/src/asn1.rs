@@ -1,8 +1,9 @@
-//! The parts of CMS (RFC 5652) and of X.509 (RFC 5280) that the signature of an archive needs, for
-//! reading and writing.
+//! The parts of CMS (RFC 5652) and of X.509 (RFC 5280) that the signature of an archive needs. They
+//! can be read and written.
 //!
-//! Parts that are not needed are not parsed. Sets are lists, because the signature depends on their
-//! order, and because real archives contain a certificate twice, which a strict set would refuse.
+//! Parts that are not needed are not parsed. Sets are read as lists for two reasons: the signature
+//! depends on their order, and real archives contain a certificate twice, which a strict set would
+//! refuse.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use der::{
     asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UtcTime},
 };
 
-/// The object identifiers, under the names of their RFCs.
+/// The object identifiers, named as in their RFCs.
 pub(crate) mod oid {
     use der::asn1::ObjectIdentifier;
 
@@ -55,7 +56,8 @@ pub(crate) mod oid {
         BASIC_CONSTRAINTS = "2.5.29.19";
         AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
 
-        // Apple's own, in the certificates of passes and orders: the type, and the right to use NFC.
+        // Apple's own identifiers, in the certificates of passes and orders: the type, and the
+        // right to use NFC.
         APPLE_TYPE = "1.2.840.113635.100.6.1.16";
         APPLE_NFC = "1.2.840.113635.100.6.1.26";
     }
@@ -167,7 +169,8 @@ pub(crate) struct ToBeSigned<'a> {
 }
 
 impl AlgorithmIdentifier<'_> {
-    /// Checks that the parameters are of a type that algorithms have. OpenSSL refuses some others.
+    /// Checks that the parameters have a type that is usual for algorithms. OpenSSL refuses some
+    /// other types.
     pub(crate) fn check(self) -> der::Result<()> {
         match self
             .parameters
@@ -205,7 +208,7 @@ pub(crate) struct NameAttribute<'a> {
     pub(crate) value: AnyRef<'a>,
 }
 
-/// Reads a `UTCTime` or `GeneralizedTime`, as the time since 1970.
+/// Reads a `UTCTime` or `GeneralizedTime`. Returns the time since 1970.
 pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
     match Tagged::tag(&time) {
         Tag::UtcTime => Ok(time.decode_as::<UtcTime>()?.to_unix_duration()),
@@ -213,7 +216,7 @@ pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
     }
 }
 
-/// The elements of a set or a sequence, whichever `tag` says.
+/// Reads the elements of a set or of a sequence, as `tag` says.
 pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
     Tagged::tag(&of).assert_eq(tag)?;
     let mut reader = SliceReader::new(of.value())?;

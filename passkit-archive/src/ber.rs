@@ -1,5 +1,5 @@
 //! Converts BER to DER. Apple's own signing tool, and every signer that streams, writes indefinite
-//! lengths and splits octet strings. DER readers accept neither.
+//! lengths and splits octet strings. DER readers accept neither of them.
 
 /// Deeper nesting is an error. A signature with its certificates has a depth of 12.
 const MAX_DEPTH: usize = 32;
@@ -26,9 +26,9 @@ pub(crate) enum BerError {
 }
 
 /// Rewrites `ber`, a single BER element. Every length becomes definite and minimal, and every octet
-/// string one piece.
+/// string becomes one piece.
 ///
-/// DER input comes out unchanged. Work and memory are at most [`MAX_DEPTH`] times the input.
+/// DER input stays unchanged. Work and memory are at most [`MAX_DEPTH`] times the input.
 pub(crate) fn to_der(ber: &[u8]) -> Result<Vec<u8>, BerError> {
     let mut input = ber;
     let mut der = Vec::with_capacity(ber.len() + 16);
@@ -78,7 +78,7 @@ fn element(input: &mut &[u8], depth: usize, der: &mut Vec<u8>) -> Result<(), Ber
     Ok(())
 }
 
-/// Reads a part of an octet string, which may itself have parts.
+/// Reads a part of an octet string. The part may itself have parts.
 fn octet_string_part(
     input: &mut &[u8],
     depth: usize,
@@ -100,8 +100,8 @@ fn octet_string_part(
     Ok(())
 }
 
-/// Calls `part` for each element of the contents, one level deeper, and removes the contents from
-/// `input`.
+/// Calls `part` for each element in the contents of an element, one level deeper. Removes the
+/// contents from `input`.
 fn each_part(
     input: &mut &[u8],
     length: Length,
@@ -143,7 +143,7 @@ fn take_tag<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], BerError> {
     if first & 0x1f != 0x1f {
         return take(input, 1);
     }
-    // The number follows with seven bits in each byte. Nobody uses more than four bytes.
+    // The number follows, with seven bits in each byte. No real tag needs more than four bytes.
     match input
         .iter()
         .skip(1)
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(to_der(&[0x24, 0x80].repeat(50_000)), Err(BerError::Depth));
     }
 
-    /// Makes a random element, in DER and in a random BER form.
+    /// Makes a random element. Returns it in DER and in a random BER form.
     fn random_element(random: &mut Random, depth: usize) -> (Vec<u8>, Vec<u8>) {
         let with_header = |random: &mut Random, tag: u8, der: Vec<u8>, ber: Vec<u8>| {
             let mut der_element = vec![tag & !if tag == 0x24 { CONSTRUCTED } else { 0 }];

@@ -14,7 +14,7 @@ use crate::{
     layout::{Layout, MANIFEST, SIGNATURE},
 };
 
-/// An error of making an archive.
+/// An error while an archive was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -27,7 +27,8 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// The errors of ring have no details, and implement `Error` only with its feature `std`.
+    /// The errors of ring have no details, and implement `Error` only with the feature `std` of
+    /// ring.
     pub(crate) fn ring(error: impl fmt::Display) -> Self {
         Self::Sign(error.to_string())
     }
@@ -43,9 +44,9 @@ impl From<der::Error> for BuildError {
     }
 }
 
-/// Makes an archive from files, and writes the manifest and the signature.
+/// Makes an archive from files. Writes the manifest and the signature.
 ///
-/// It checks nothing, so that tests can also make broken archives.
+/// The builder checks nothing, so that tests can also make broken archives.
 /// [`Archive::check`](crate::Archive::check) checks the result.
 ///
 /// The same files give the same zip archive, because names are sorted and times are fixed. Only the
@@ -87,7 +88,7 @@ pub struct ArchiveBuilder {
 }
 
 impl ArchiveBuilder {
-    /// Starts with the bytes of `pass.json` or `order.json`.
+    /// Makes a builder with the content of `pass.json` or `order.json`.
     pub fn new(kind: Kind, description: impl Into<Vec<u8>>) -> Self {
         let layout = Layout::of(kind);
         Self {
@@ -116,7 +117,7 @@ impl ArchiveBuilder {
     /// Makes the archive with manifest, but without signature.
     ///
     /// # Errors
-    /// If a file does not fit into a zip archive.
+    /// Fails if a file does not fit into a zip archive.
     pub fn build_unsigned(&self) -> Result<Vec<u8>, BuildError> {
         self.zip([(MANIFEST, &self.manifest())])
     }
@@ -155,7 +156,7 @@ impl ArchiveBuilder {
 }
 
 impl fmt::Debug for ArchiveBuilder {
-    /// Shows only the names of the files, because their contents have a secret.
+    /// Shows only the names of the files, because the contents include a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.files.keys()).finish()
     }
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn manifests_list_the_digest_of_their_kind() {
-        // The SHA-1 and the SHA-256 of "abc", from the standards that define them.
+        // The SHA-1 and the SHA-256 of "abc", as the standards give them.
         let manifest =
             |kind| String::from_utf8(ArchiveBuilder::new(kind, "abc").manifest()).unwrap();
         assert_eq!(

@@ -5,7 +5,7 @@ use crate::{
     layout::is_pass,
 };
 
-/// The largest bundle that is read: 150 MiB, as Safari does.
+/// The size of the largest bundle that is read. Safari has the same limit of 150 MiB.
 pub const MAX_BUNDLE_BYTES: usize = 150 << 20;
 
 /// A bundle of passes: a `.pkpasses` file, which is a zip archive of `.pkpass` files.
@@ -33,10 +33,11 @@ impl<'a> Bundle<'a> {
         (is_bundle && !is_archive).then_some(Self { zip })
     }
 
-    /// Unpacks the passes, one after the other. The items are a name and the bytes of the pass.
+    /// Unpacks the passes one by one. The items are the name and the bytes of a pass.
     ///
-    /// Of a pass that is too large, it unpacks only enough to show that. A damaged pass is shorter
-    /// than it should be. So [`Report::of`](crate::Report::of) explains both.
+    /// If a pass is too large, just enough of it is unpacked to show that. If a pass is damaged,
+    /// the bytes before the damage are returned. So [`Report::of`](crate::Report::of) explains
+    /// both.
     pub fn passes(&mut self) -> impl Iterator<Item = (String, Vec<u8>)> {
         (0..self.zip.len()).filter_map(|index| {
             let entry = self.zip.by_index(index).ok()?;
@@ -46,7 +47,7 @@ impl<'a> Bundle<'a> {
             }
             let mut bytes = Vec::new();
             let mut limited = entry.take(MAX_ARCHIVE_BYTES as u64 + 1);
-            // What was read before an error is enough for a report.
+            // The bytes before an error are enough for a report.
             let _ = limited.read_to_end(&mut bytes);
             Some((name, bytes))
         })

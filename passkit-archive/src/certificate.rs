@@ -1,4 +1,4 @@
-//! The certificates in a signature: what they say, and whether one issued the other.
+//! The certificates in a signature: their content, and which of them issued which.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::{
     },
 };
 
-/// A certificate, read so strictly that OpenSSL reads it too.
+/// A certificate. It is read as strictly as OpenSSL does.
 pub(crate) struct Certificate<'a> {
     parts: SignedCertificate<'a>,
     /// What the issuer signed.
     signed: Vec<u8>,
     pub(crate) subject: Name,
     pub(crate) issuer: Name,
-    /// Since 1970, as all times here.
+    /// Since 1970, like all times in this file.
     pub(crate) not_before: Duration,
     pub(crate) not_after: Duration,
 }
@@ -31,14 +31,14 @@ pub(crate) struct Certificate<'a> {
 /// The parts of a name that Apple's certificates use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Name {
-    /// The UID, which has the type identifier in Apple's certificates.
+    /// The UID. In Apple's certificates it is the type identifier.
     pub(crate) user_id: Option<String>,
     pub(crate) common_name: Option<String>,
-    /// The OUs, which have the team identifier in Apple's certificates.
+    /// The OUs. In Apple's certificates they are the team identifier.
     pub(crate) units: Vec<String>,
 }
 
-/// What a certificate is to another one.
+/// How a certificate is related to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relation {
     /// It issued the other one.
@@ -91,7 +91,7 @@ impl<'a> Certificate<'a> {
         &self.parts.to_be_signed.public_key
     }
 
-    /// Returns whether `signer`, from a signature, means this certificate.
+    /// Returns whether the signer identifier of a CMS signature names this certificate.
     pub(crate) fn is_named_by(&self, signer: AnyRef<'_>) -> bool {
         let own = IssuerAndSerial {
             issuer: self.parts.to_be_signed.issuer,
@@ -108,7 +108,7 @@ impl<'a> Certificate<'a> {
         self.signed == other.signed
     }
 
-    /// Returns what this certificate is to `other`.
+    /// Returns how this certificate is related to `other`.
     pub(crate) fn relation_to(&self, other: &Self) -> Relation {
         if self.parts.to_be_signed.subject != other.parts.to_be_signed.issuer {
             return Relation::Stranger;
@@ -125,16 +125,17 @@ impl<'a> Certificate<'a> {
                 .is_ok()
         });
         match (verifies, named) {
-            // An algorithm that is not known here is no fault.
+            // A signature algorithm that is not known here counts as right.
             (Some(true) | None, _) => Relation::Issuer,
             (Some(false), Some(_)) => Relation::Forged,
-            // Without identifiers, an authority of the same name with another key looks the same.
+            // Without key identifiers, a wrong signature and an authority of the same name with
+            // another key look the same.
             (Some(false), None) => Relation::Namesake,
         }
     }
 
-    /// Returns whether this intermediate says that Apple's root issued it. The root itself is not in
-    /// a signature, and is not needed to find a certificate for tests.
+    /// Returns whether this intermediate names Apple's root as its issuer. The root itself is not
+    /// in a signature, and this check is enough to recognise certificates for tests.
     pub(crate) fn leads_to_apple(&self) -> bool {
         let name = self.issuer.common_name.as_deref();
         name.is_some_and(|name| name.starts_with("Apple Root CA"))

@@ -52,8 +52,8 @@ impl Contents {
             || self.unusable.contains(name)
     }
 
-    /// Returns a digest of all files that the manifest must list, with their names. Files that macOS
-    /// added are not content.
+    /// Returns a digest of all files that the manifest must list, with their names. Files that
+    /// macOS added are left out.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut listing = Vec::new();
         for file in self.files.iter().filter(|file| file.litter.is_none()) {
@@ -78,12 +78,12 @@ impl Contents {
     }
 }
 
-/// One of the two files that belong to the archive itself.
+/// The manifest or the signature, which belong to the archive itself.
 #[derive(Debug, Default)]
 pub(crate) enum Part {
     #[default]
     Missing,
-    /// The file is present. A problem explains why it could not be read.
+    /// The file is present but can't be read. A finding says why.
     Unusable,
     Present(Vec<u8>),
 }
@@ -95,14 +95,14 @@ pub(crate) struct File {
     pub(crate) sha256: [u8; 32],
     /// The digest that the manifest must list.
     pub(crate) listed_digest: String,
-    /// `None` for a file that belongs to the pass.
+    /// Set for a file that macOS added. `None` for a file that belongs to the pass.
     pub(crate) litter: Option<Litter>,
 }
 
-/// A file that macOS adds, and that nobody needs.
+/// A file that macOS adds and that no reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Litter {
-    /// `._name`, with what the file system knows of another file. Phones don't find it.
+    /// `._name`: metadata of another file. Phones ignore it.
     AppleDouble,
     /// `.DS_Store`, or anything else in `__MACOSX`.
     Other,
@@ -121,7 +121,7 @@ impl Litter {
     }
 }
 
-/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case there is a finding.
+/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case a finding says why.
 pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents> {
     if bytes.len() > MAX_ARCHIVE_BYTES {
         findings.push(Finding::of_archive(
@@ -142,7 +142,8 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
     }
     let twice = directory::colliding_names(&directory.names);
     if !twice.is_empty() {
-        // Readers differ in which of the two they take, so nothing more can be trusted.
+        // Some readers use the first of two files with one name, and others the second. So nothing
+        // more can be trusted.
         findings.extend(twice.into_iter().map(|name| {
             Finding::in_file(
                 &rules::NAME_TWICE,
@@ -211,7 +212,7 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
     Some(contents)
 }
 
-/// Opens a zip archive in which all readers find the same files.
+/// Opens a zip archive. Fails if readers could find different files in it.
 pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
     let damaged = |reason: String| Finding::of_archive(&rules::ZIP_STRUCTURE, reason);
     let directory = directory::read(bytes).map_err(|fault| match fault {
@@ -230,7 +231,7 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
     Ok((zip, directory))
 }
 
-/// What is kept of an unpacked file.
+/// The parts of an unpacked file that are kept.
 pub(crate) struct Unpacked {
     length: usize,
     digests: Digests,
@@ -256,7 +257,7 @@ impl Unpacked {
 }
 
 impl Contents {
-    /// Adds a file, with its content if that is needed later.
+    /// Adds a file. Keeps its content if that is needed later.
     fn add(&mut self, layout: &Layout, name: String, unpacked: Unpacked) {
         let content = unpacked.content.unwrap_or_default();
         match name.as_str() {
@@ -289,7 +290,8 @@ impl Contents {
 
 pub(crate) type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// The kind depends on the description file that is present, never on the name of the archive.
+/// Returns the kind of the archive. The description file in it decides, never the name of the
+/// archive.
 fn kind(names: &[&[u8]]) -> Result<Kind, Finding> {
     let has = |kind| names.contains(&Layout::of(kind).description_file.as_bytes());
     let wrong = |message: String| Finding::of_archive(&rules::NO_DESCRIPTION, message);
@@ -392,7 +394,7 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<(&'static Rule, &'static s
     }
 }
 
-/// Unpacks an entry piece by piece. It fails after `limit` bytes, and never reads much beyond them.
+/// Unpacks an entry piece by piece. Fails after `limit` bytes, and never reads much beyond them.
 fn unpack(
     zip: &mut Zip<'_>,
     index: usize,

@@ -1,7 +1,9 @@
-/// Returns whether a text is a date that phones read: `YYYY-MM-DDThh:mm`, optional seconds with
-/// optional fractions, and `Z` or an offset as `+hh:mm`. It does not check the lengths of months.
+/// Returns whether a text is a date that phones can read: `YYYY-MM-DDThh:mm`, then optional seconds
+/// with optional fractions, then `Z` or an offset such as `+hh:mm`. The lengths of months are not
+/// checked.
 pub(crate) fn is_date(text: &str) -> bool {
-    /// Removes a number with this many digits, in this range, from the text.
+    /// Removes a number from the start of the text. Returns whether it has this many digits and is
+    /// in this range.
     fn number(text: &mut &str, digits: usize, range: std::ops::RangeInclusive<u32>) -> bool {
         let Some((number, rest)) = text.split_at_checked(digits) else {
             return false;

@@ -22,7 +22,7 @@ const URL: &str = "webServiceURL";
 const TOKEN: &str = "authenticationToken";
 const TEAM: &str = "teamIdentifier";
 
-/// The parts of the description. A part is `None` if it can't be used or is missing.
+/// The parts of the description. A part is `None` if it is missing or can't be used.
 #[derive(Default)]
 pub(crate) struct Description {
     pub(crate) type_id: Option<TypeIdentifier>,
@@ -48,8 +48,8 @@ impl Description {
     }
 }
 
-/// Reads `text`, the content of the description file. Only a signature needs the team, so the team
-/// is optional without one.
+/// Reads `text`, the content of the description file. The team is needed only to check a signature,
+/// so it is optional in an unsigned archive.
 pub(crate) fn read(
     kind: Kind,
     text: &[u8],
@@ -111,7 +111,7 @@ fn text_of(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key)?.as_str().map(str::to_owned)
 }
 
-/// Reads an identifier. The walk reports it if it is missing or no text.
+/// Reads an identifier. If it is missing or not a text, the walk along the tables reports it.
 fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
     json: &'a Map<String, Value>,
     key: &'a str,
@@ -128,7 +128,7 @@ fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
     }
 }
 
-/// Checks that a pass has one style, and the fields of each.
+/// Checks that a pass has exactly one style, and checks the fields of each style.
 fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     let known: Vec<&str> = schema::STYLES
         .iter()
@@ -145,7 +145,7 @@ fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             Some(style) => walk.within(Step::Key(style), |walk| {
                 walk.report(
                     &rules::STYLE_UNKNOWN,
-                    "is a style that this program does not know; give older phones another one beside it",
+                    "is a style that this program does not know; add another one for older phones",
                 );
             }),
             None => {
@@ -194,7 +194,7 @@ fn unknown_style(json: &Map<String, Value>) -> Option<&str> {
         .map(|(key, _)| key.as_str())
 }
 
-/// Checks what the table of a field can't say.
+/// Checks the rules for fields that the tables can't express.
 fn fields<'a>(groups: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     let mut keys = BTreeSet::new();
     let groups = groups
@@ -223,7 +223,7 @@ fn fields<'a>(groups: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Checks that a field that is shown as a date has one.
+/// Checks that the value is a date if the field is shown as one.
 fn dated<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     let has_style = ["dateStyle", "timeStyle"]
         .into_iter()
@@ -243,7 +243,7 @@ fn dated<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// The two keys by which phones fetch updates.
+/// Checks the two keys that phones need to fetch updates, and returns their values.
 fn updates<'a>(
     json: &'a Map<String, Value>,
     walk: &mut Walk<'a, '_>,
@@ -258,14 +258,14 @@ fn updates<'a>(
         (true, false) => walk.within(Step::Key(URL), |walk| {
             walk.report(
                 &rules::TOKEN,
-                format_args!("has no {TOKEN} beside it; add one of 16 characters or more"),
+                format_args!("needs {TOKEN} too; add one of 16 characters or more"),
             );
         }),
         (false, true) => walk.within(Step::Key(TOKEN), |walk| {
             walk.report(
                 &rules::NO_URL,
                 format_args!(
-                    "has no {URL} beside it; add one, because phones need both to update this"
+                    "needs {URL} too; add it, because phones need both to update this"
                 ),
             );
         }),
@@ -280,7 +280,7 @@ fn updates<'a>(
     let token = json.get(TOKEN).and_then(Value::as_str).and_then(|token| {
         let parsed = AuthToken::new(token);
         if let Err(error) = &parsed {
-            // Phones count characters, and send any of them.
+            // Phones count characters, and send tokens with any characters.
             let rule = match token.chars().count() {
                 0..16 => &rules::TOKEN,
                 _ => &rules::TOKEN_MINOR,

@@ -1,11 +1,11 @@
 //! Checks that all readers find the same files in a zip archive.
 //!
-//! Some readers go through the files from the start, others through the directory at the end. An
-//! archive where the two differ holds one thing for this program and another for a phone.
+//! Some readers go through the files from the start, others through the directory at the end. If
+//! the two differ, this program and a phone would find different content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most entries of an archive, with directories.
+/// How many entries an archive may have, including directories.
 pub const MAX_ENTRIES: usize = 1_000;
 
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     Overlap,
 }
 
-/// Reads the directory. Looks at headers only, not at contents.
+/// Reads the directory. Looks only at headers, not at the contents of files.
 pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, Fault> {
     let end = find_end(bytes)?;
     let comment = usize::from(u16_at(bytes, end + 20).ok_or(Fault::NoEnd)?);
@@ -84,7 +84,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, Fault> {
         _ => return Err(Fault::Offset),
     }
 
-    // Counted before anything is kept, because an entry takes far more memory than its 46 bytes.
+    // Entries are counted before any is kept, because an entry needs far more memory than its 46
+    // bytes.
     let after = |&at: &usize| Entry::read(bytes, at).map(|entry| entry.end);
     let steps = || std::iter::successors(Some(start), after).take_while(|&at| at < end);
     let listed = steps().count();
@@ -121,7 +122,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, Fault> {
     Ok(Directory { zip, names })
 }
 
-/// Names that occur twice, or that only upper and lower case tells apart.
+/// Returns the names that occur twice, and names that differ only in upper and lower case.
 pub(crate) fn colliding_names<'a>(names: &[&'a [u8]]) -> BTreeSet<&'a [u8]> {
     let mut seen = BTreeSet::new();
     names
@@ -156,9 +157,9 @@ struct Entry<'a> {
     name: &'a [u8],
     method: u16,
     compressed: usize,
-    /// Where its local header is.
+    /// The position of the local header.
     place: usize,
-    /// Where the next entry of the directory is.
+    /// The position of the next entry of the directory.
     end: usize,
 }
 
@@ -211,7 +212,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// `usize::MAX` stands for a number that is in a zip64 record.
+/// Reads a number of four bytes. `usize::MAX` means that the number is in a zip64 record.
 fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
     match u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) {
         u32::MAX => Some(usize::MAX),

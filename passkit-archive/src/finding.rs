@@ -6,8 +6,8 @@ use crate::rules::{self, Level, Rule};
 
 /// Something that was found in an archive: where it is, what is wrong, and how to fix it.
 ///
-/// `Display` is one line without control characters, such as `pass.json:12:5: expirationDate is …`.
-/// It may repeat text of the archive, but never its authentication token.
+/// `Display` writes one line without control characters, such as `pass.json:12:5: expirationDate is
+/// …`. The line may contain text of the archive, but never its authentication token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Finding {
     rule: &'static Rule,
@@ -82,7 +82,7 @@ impl Finding {
         self.rule
     }
 
-    /// Returns how much it matters.
+    /// Returns how much the finding matters.
     #[must_use]
     pub fn level(&self) -> Level {
         self.rule.level
@@ -106,7 +106,8 @@ impl Finding {
         &self.message
     }
 
-    /// Returns whether both are the same mistake in the same place. Positions and values may differ.
+    /// Returns whether both findings are the same mistake in the same place. Their positions and
+    /// values may differ.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         self.rule == other.rule && self.file == other.file && self.key == other.key
@@ -127,18 +128,18 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found in an archive, the worst first.
+/// The findings about an archive, the worst first.
 ///
-/// `Display` writes one line for each.
+/// `Display` writes one line for each finding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// The most findings that are listed. If there are more, a last one gives their number.
+    /// How many findings are listed at most. If there are more, the last one gives their number.
     const MAX: usize = 100;
 
     pub(crate) fn new(mut findings: Vec<Finding>) -> Self {
-        // Stable, so that those of a level stay in the order of reading.
+        // The sort is stable, so that findings of one level stay in the order of reading.
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.level()));
         if findings.len() > Self::MAX {
             let more = findings.len() - Self::MAX;
@@ -162,7 +163,8 @@ impl Findings {
         self
     }
 
-    /// Returns whether these findings have one of this level or a worse one that `before` lacks.
+    /// Returns whether a finding of this level or a worse one is in these findings, but not in
+    /// `before`.
     #[must_use]
     pub fn has_new(&self, level: Level, before: &Self) -> bool {
         self.0

@@ -1,9 +1,9 @@
-//! Says what a file is that is no zip archive.
+//! Describes a file that is not a zip archive.
 
-/// How many bytes are looked at.
+/// How many bytes at the start are examined.
 const LOOK_AT: usize = 1_024;
 
-/// Describes bytes in which no zip archive ends. The text fits after "the archive: ".
+/// Describes bytes that have no end of a zip archive. The text fits after "the archive: ".
 pub(crate) fn what(bytes: &[u8]) -> &'static str {
     let start = bytes.get(..LOOK_AT).unwrap_or(bytes);
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);

@@ -1,4 +1,4 @@
-/// Makes a PNG of a white square with `size` by `size` pixels, as an `icon.png` for demos and
+/// Makes a PNG of a white square of `size` by `size` pixels. Use it as `icon.png` in demos and
 /// tests.
 ///
 /// ```
@@ -7,7 +7,7 @@
 /// ```
 #[must_use]
 pub fn placeholder_icon(size: u16) -> Vec<u8> {
-    // A row has the number of its filter, 0 for none, and then one bit for each pixel.
+    // A row has the number of its filter (0 for none), and then one bit for each pixel.
     let row_bytes = usize::from(size).div_ceil(8);
     let row = [vec![0], vec![0xff; row_bytes]].concat();
     let rows = row.repeat(size.into());
@@ -32,11 +32,11 @@ fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
     png.extend(crc32(&checked).to_be_bytes());
 }
 
-/// Makes a zlib stream whose blocks are stored, not compressed.
+/// Makes a zlib stream. Its blocks are stored, not compressed.
 fn zlib_stored(content: &[u8]) -> Vec<u8> {
     let mut stream = vec![0x78, 0x01];
     for block in content.chunks(usize::from(u16::MAX)) {
-        // No chunk is longer than this.
+        // No block is longer than this.
         let length = block.len() as u16;
         stream.push(0);
         stream.extend(length.to_le_bytes());
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn large_icons_have_several_blocks() {
-        // A signature, and three chunks with 12 bytes around their contents. The second chunk has
-        // three blocks and the empty last one.
+        // The 8-byte PNG signature, then three chunks with 12 bytes of framing each. The second
+        // chunk has three deflate blocks with content and an empty last one.
         let content = 13 + (2 + 3 * 5 + 1024 * 129 + 5 + 4);
         assert_eq!(placeholder_icon(1024).len(), 8 + 3 * 12 + content);
     }

@@ -1,4 +1,4 @@
-//! Reads the JSON files of an archive, and finds the positions of findings.
+//! Reads the JSON files of an archive, and looks up the positions of findings.
 //!
 //! Phones accept a byte order mark and a comma after the last member, so these are only warnings.
 
@@ -12,14 +12,14 @@ use crate::{
     rules::{self, Rule},
 };
 
-/// The most values of a JSON file. A parsed value takes up to 80 times the bytes of its text, so a
-/// limit on bytes is not enough.
+/// How many values a JSON file may have. A parsed value takes up to 80 times the bytes of its text,
+/// so a limit on bytes is not enough.
 pub const MAX_JSON_VALUES: usize = 20_000;
 
-/// The deepest nesting of a JSON file.
+/// How deep the values of a JSON file may be nested.
 pub const MAX_JSON_DEPTH: usize = 64;
 
-/// Parses `bytes`, the content of `file`, which must be an object. `None` if it can't be read.
+/// Parses `bytes`, the content of `file`, as an object. Returns `None` if that fails.
 pub(crate) fn parse_object(
     file: &str,
     bytes: &[u8],
@@ -92,8 +92,8 @@ fn parse(
     }
 }
 
-/// Counts values and depth before anything is parsed. Returns where a comma follows the last member
-/// of an object or an array.
+/// Counts values and depth before anything is parsed. Returns the positions of commas that follow
+/// the last member of an object or an array.
 fn scan(text: &[u8]) -> Result<Vec<usize>, String> {
     let (mut values, mut depth) = (0, 0_usize);
     let mut commas = Vec::new();
@@ -143,7 +143,8 @@ pub(crate) enum Step<'a> {
     Index(usize),
 }
 
-/// Returns the position of a value in a JSON text, or of its key. `None` if it is not found.
+/// Returns the position of a value in a JSON text, or of its key. Returns `None` if the value is
+/// not found.
 pub(crate) fn position_of(text: &[u8], path: &[Step<'_>]) -> Option<Position> {
     let mut at = skip_space(text, text.iter().position(|&byte| byte == b'{')?);
     for (depth, step) in path.iter().enumerate() {
@@ -186,7 +187,7 @@ fn skip_space(text: &[u8], at: usize) -> usize {
         .count()
 }
 
-/// Returns where the value ends that starts here. Always advances.
+/// Returns the end of the value that starts here. The end is always after the start.
 fn skip_value(text: &[u8], start: usize) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = start;
@@ -204,7 +205,7 @@ fn skip_value(text: &[u8], start: usize) -> Option<usize> {
             _ => {}
         }
         at += 1;
-        // A number or a word ends before the next mark.
+        // A number or a literal ends before the next delimiter.
         let ends = matches!(text.get(at), None | Some(b',' | b':' | b'}' | b']'))
             || matches!(text.get(at - 1), Some(b'"' | b'}' | b']'))
             || text.get(at).is_some_and(u8::is_ascii_whitespace);
@@ -283,7 +284,7 @@ mod wide {
     }
 }
 
-/// The text without its byte order mark.
+/// Returns the text without its byte order mark.
 fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Finding> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {

@@ -1,21 +1,21 @@
-//! The differences between archives of passes and orders. All other code of this crate is the same
-//! for both.
+//! The differences between archives of passes and of orders. All other code of this crate is the
+//! same for both.
 
 use passkit_server::identifiers::Kind;
 use ring::digest;
 use sha1::{Digest as _, Sha1};
 
-/// The file that lists the digests of the others.
+/// The file that lists the digests of the other files.
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// The file that holds the signature over the manifest.
 pub(crate) const SIGNATURE: &str = "signature";
 
-/// The names and digests in archives of one [`Kind`].
+/// The names and digests that are used in archives of one [`Kind`].
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// The file that describes the pass or order. Its presence decides the kind.
     pub(crate) description_file: &'static str,
-    /// The digest of the manifest.
+    /// The kind of digest that the manifest lists.
     pub(crate) digest: FileDigest,
     /// The key of the type identifier.
     pub(crate) type_key: &'static str,
@@ -50,7 +50,7 @@ impl Layout {
     }
 }
 
-/// The digest with which a manifest lists its files, in lower-case hexadecimal digits.
+/// A kind of digest that a manifest lists, in lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileDigest {
     Sha1,
@@ -73,7 +73,7 @@ impl FileDigest {
         }
     }
 
-    /// Returns the digest of `content` as the manifest lists it.
+    /// Returns the digest of `content`, written as in the manifest.
     pub(crate) fn listed(self, content: &[u8]) -> String {
         let mut digests = self.start();
         digests.update(content);
@@ -95,7 +95,7 @@ impl Digests {
         }
     }
 
-    /// Returns the SHA-256, and the digest as the manifest lists it.
+    /// Returns the SHA-256, and the digest as written in the manifest.
     pub(crate) fn finish(self) -> ([u8; 32], String) {
         let sha256 = to_array(&self.sha256.finish());
         let listed = match self.sha1 {
@@ -106,7 +106,7 @@ impl Digests {
     }
 }
 
-/// Returns the SHA-256 of a content. It uses ring, which is fast on processors without SHA
+/// Returns the SHA-256 of `content`. It uses ring, which is fast even on processors without SHA
 /// instructions.
 pub(crate) fn sha256(content: &[u8]) -> [u8; 32] {
     to_array(&digest::digest(&digest::SHA256, content))
@@ -126,7 +126,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Returns whether a file in an archive is a pass itself, and no litter of macOS.
+/// Returns whether a file in an archive is itself a pass. Files that macOS added don't count.
 pub(crate) fn is_pass(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or_default();
     !file.starts_with('.')

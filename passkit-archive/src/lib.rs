@@ -1,11 +1,11 @@
 //! Reads, checks and makes the signed archives of Apple Wallet: `.pkpass` (passes) and `.order`
 //! (orders).
 //!
-//! [`Report::of`] reads an archive and says everything that was found in it. Each [`Finding`] has a
-//! [`Level`]: phones refuse the archive, something in it cannot work, or it is only a warning or a
-//! note. [`Archive::check`] is the short form: it returns the archive if phones take it.
-//! [`ArchiveBuilder`] makes an archive, and a [`Signer`] signs it with a throw-away certificate. All
-//! work for passes and orders alike. The crate has no optional features.
+//! [`Report::of`] reads an archive and returns everything that was found in it. Each [`Finding`]
+//! has a [`Level`]: phones refuse the archive, something in it cannot work, or it is only a warning
+//! or a note. [`Archive::check`] is the short form: it returns the archive if phones accept it.
+//! [`ArchiveBuilder`] makes an archive, and a [`Signer`] signs it with a throw-away certificate.
+//! Everything works for passes and orders alike. The crate has no optional features.
 //!
 //! ```
 //! # use passkit_archive::{ArchiveBuilder, placeholder_icon, Signer};
@@ -26,22 +26,23 @@
 //!
 //! [`RULES`] is the table of everything that can be found, with its level.
 //!
-//! * **Zip**: All readers find the same files in the archive, and it is undamaged. It has at most
+//! * **Zip**: The archive is undamaged, and all readers find the same files in it. It has at most
 //!   15 MiB, 1,000 entries, and 64 MiB unpacked. It has no encryption, no links, no unusable or
 //!   duplicate names, and no enclosing folder. Declared sizes are never trusted.
 //! * **`pass.json` or `order.json`**: The file is UTF-8 and JSON, of at most 1 MiB, 20,000 values and
 //!   64 levels. The keys have the types and values that phones expect. The presence of one of the two
 //!   files decides the kind of the archive.
-//! * **`manifest.json`**: It lists every file with its right digest and nothing else. Passes use
-//!   SHA-1, orders SHA-256.
+//! * **`manifest.json`**: It lists every file with its right digest, and nothing else. Passes use
+//!   SHA-1, and orders use SHA-256.
 //! * **`signature`**: It is a detached CMS signature (PKCS #7) over the manifest, in DER or BER,
-//!   with RSA or with ECDSA on P-256 or P-384. It has the time, and the certificate that issued its
-//!   own. Its certificate was valid at that time, and is for this type identifier and this team.
+//!   with RSA or with ECDSA on P-256 or P-384. It has the signing time, its own certificate, and
+//!   the certificate of the issuer. Its own certificate was valid at the signing time, and is for
+//!   this type identifier and this team.
 //!
 //! [`Rules::development`] accepts archives without manifest and signature, and then without a team.
 //! Parts that are present must still be right.
 //!
-//! Whether the certificates really lead to Apple's root, and revocation, are left to phones.
+//! The crate checks neither the chain up to Apple's root nor revocation. Phones do.
 
 mod algorithms;
 mod archive;

@@ -11,14 +11,14 @@ use crate::{
     rules::{self, Rule},
 };
 
-/// Compares the `manifest` with the files it must list.
+/// Compares the `manifest` with the files that it must list.
 pub(crate) fn check(
     manifest: &[u8],
     contents: &Contents,
     digest: FileDigest,
     findings: &mut Vec<Finding>,
 ) {
-    // A digest that occurs twice could be that of another file.
+    // If a digest is listed twice, one of the two may be the digest of another file.
     let Some(manifest) = json::parse_object(MANIFEST, manifest, &rules::MANIFEST_VALUE, findings)
     else {
         return;
@@ -61,7 +61,7 @@ pub(crate) fn check(
     }
 }
 
-/// What is said of a file that macOS added, and that phones leave alone.
+/// Returns the finding about a file that macOS added. Phones ignore such files.
 pub(crate) fn macos() -> (&'static Rule, String) {
     let message = "was added by macOS; leave it out (zip -X, without .DS_Store)";
     (&rules::MACOS, message.to_owned())

@@ -1,7 +1,8 @@
 //! The table of everything that can be found in an archive.
 //!
-//! A rule has a code that never changes, a level, and what it means on a phone. The code that finds
-//! something names the rule and says what is wrong where. So the level is decided here, once.
+//! A rule has a code that never changes, a level, and its meaning for a phone. The check that finds
+//! a problem names the rule, and says what is wrong and where. So the levels are all decided in
+//! this table.
 
 use std::fmt;
 
@@ -11,9 +12,9 @@ use std::fmt;
 pub enum Level {
     /// Good to know. Nothing is wrong.
     Note,
-    /// Probably not what its maker wants. Phones take the archive.
+    /// Probably not what the maker wants. Phones accept the archive.
     Warning,
-    /// Phones take the archive, but something in it cannot work.
+    /// Phones accept the archive, but something in it cannot work.
     Error,
     /// Phones refuse the archive, or the update to it.
     Refused,
@@ -44,9 +45,9 @@ impl fmt::Display for Level {
 pub struct Rule {
     /// A name that never changes, such as `icon-missing`.
     pub code: &'static str,
-    /// How much it matters.
+    /// How much a finding of this rule matters.
     pub level: Level,
-    /// What it means, in a sentence.
+    /// The meaning of the rule, in a sentence.
     pub meaning: &'static str,
 }
 

@@ -1,7 +1,8 @@
-//! The tables of keys in `pass.json` and `order.json`, and the walk along them.
+//! The tables of keys in `pass.json` and `order.json`, and the walk through a description along
+//! them.
 //!
 //! A table says which JSON type a key has, whether it is required, and which rule a wrong value
-//! breaks. What takes more than one value, such as two fields with one key, is in
+//! breaks. Checks that need more than one value, such as two fields with one key, are in
 //! [`description`](crate::description).
 
 use std::fmt::Display;
@@ -23,7 +24,7 @@ pub(crate) enum Shape {
     Bool,
     /// The number 1.
     One,
-    /// A text or a number, as the value of a field.
+    /// A text or a number, like the value of a field.
     Value,
     Date,
     Color,
@@ -48,7 +49,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// A key that may be missing. Phones refuse another type and another value.
+    /// A key that may be missing. If it has another type or value, phones refuse the archive.
     pub(crate) const fn new(name: &'static str, shape: Shape) -> Self {
         let wrong_value = match shape {
             Shape::Date => &rules::DATE,
@@ -64,7 +65,7 @@ impl Key {
         }
     }
 
-    /// A key that may be missing. Phones ignore another type and another value.
+    /// A key that may be missing. If it has another type or value, phones ignore it.
     const fn minor(name: &'static str, shape: Shape) -> Self {
         let wrong_value = match shape {
             Shape::Date => &rules::DATE_MINOR,
@@ -104,12 +105,12 @@ const fn minor_date(name: &'static str) -> Key {
 const TEXTS: Shape = Shape::List(&Shape::Text);
 const NUMBERS: Shape = Shape::List(&Shape::Number);
 
-/// The keys of a pass that are no styles.
+/// The keys of a pass, without the styles.
 pub(crate) static PASS: &[Key] = &[
     Key::new("formatVersion", Shape::One).required(),
     text("passTypeIdentifier").required(),
     text("serialNumber").required(),
-    // Required too, but only with a signature.
+    // This key is required too, but only with a signature.
     text("teamIdentifier"),
     text("organizationName").required(),
     text("description").required(),
@@ -177,7 +178,7 @@ pub(crate) static PASS: &[Key] = &[
     text("transitProviderPhoneNumber"),
 ];
 
-/// The styles of a pass. A pass has one of them.
+/// The styles of a pass. A pass has exactly one of them.
 pub(crate) static STYLES: &[Key] = &[
     Key::new("boardingPass", Shape::Object(BOARDING_PASS)),
     Key::new("coupon", Shape::Object(STYLE)),
@@ -187,7 +188,7 @@ pub(crate) static STYLES: &[Key] = &[
     Key::new(POSTER_GENERIC, Shape::Object(STYLE)),
 ];
 
-/// The style of iOS 27. It may stand beside another one, for older phones.
+/// The style of iOS 27. It may be present together with another style, for older phones.
 pub(crate) const POSTER_GENERIC: &str = "posterGeneric";
 
 const FIELDS: Shape = Shape::List(&Shape::Object(FIELD));
@@ -279,7 +280,7 @@ static NFC: &[Key] = &[
 ];
 
 static SEMANTICS: &[Key] = &[
-    // Phones were seen to refuse passes where this is a text.
+    // Phones were seen to refuse passes in which this key is a text.
     Key::new("eventStartDateInfo", Shape::Object(EVENT_DATE)),
     minor_date("currentArrivalDate"),
     minor_date("currentBoardingDate"),
@@ -348,7 +349,7 @@ static MERCHANT: &[Key] = &[
     text("logo"),
 ];
 
-/// A walk along the tables through one JSON text.
+/// A walk through one JSON text along the tables.
 pub(crate) struct Walk<'a, 'f> {
     file: &'static str,
     text: &'a [u8],
@@ -357,7 +358,7 @@ pub(crate) struct Walk<'a, 'f> {
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
-    /// The most findings with a position. Finding one goes through the whole text.
+    /// How many findings get a position at most. Each position needs a pass over the whole text.
     const MAX_POSITIONS: usize = 100;
 
     pub(crate) fn new(file: &'static str, text: &'a [u8], findings: &'f mut Vec<Finding>) -> Self {
@@ -392,20 +393,20 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.push(rule, position, message, Some(key));
     }
 
-    /// Reports the current value. The message fits after its name.
+    /// Reports the current value. The message follows the name of the value.
     pub(crate) fn report(&mut self, rule: &'static Rule, message: impl Display) {
         let message = format!("{} {message}", self.place());
         let position = self.position();
         self.push(rule, position, message, None);
     }
 
-    /// Reports the outermost object. The message fits after the name of the file.
+    /// Adds a finding about the whole file. The message follows the file name.
     pub(crate) fn report_whole(&mut self, rule: &'static Rule, message: impl Into<String>) {
         self.findings
             .push(Finding::in_file(rule, self.file, message));
     }
 
-    /// Goes one step further for the time of `look`.
+    /// Calls `look` with the path one step deeper.
     pub(crate) fn within<T>(&mut self, step: Step<'a>, look: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(step);
         let result = look(self);
@@ -420,7 +421,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             | (Shape::Number, Value::Number(_))
             | (Shape::Bool, Value::Bool(_))
             | (Shape::Value, Value::String(_) | Value::Number(_)) => {}
-            // Phones refuse this one, and ignore the other types.
+            // Phones refuse null, and ignore the other types.
             (Shape::Value, Value::Null) => self.report(
                 &rules::TYPE,
                 format_args!("is null; it must be {}", shape.expected()),
@@ -475,7 +476,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
-    /// The current path with its indices, such as `generic.primaryFields[0].value`.
+    /// Returns the current path with its indices, such as `generic.primaryFields[0].value`.
     fn place(&self) -> String {
         let mut place = String::new();
         for step in &self.path {
@@ -541,7 +542,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Quotes a value for a message, and cuts it if it is long.
+/// Quotes a value for a message. Shortens it if it is long.
 pub(crate) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("\"{}…\"", text.get(..end).unwrap_or_default()),

@@ -1,5 +1,5 @@
-//! Verifies that the signature is over the manifest, by the certificate in it, and that phones accept
-//! that certificate.
+//! Verifies the signature over the manifest with the certificate in it, and checks that phones
+//! accept that certificate.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl SignatureError {
     }
 }
 
-/// What the certificate must be for.
+/// The purpose that the certificate must allow.
 pub(crate) struct Purpose<'a> {
     pub(crate) kind: Kind,
     pub(crate) description: &'a Description,
@@ -91,7 +91,7 @@ pub(crate) struct Purpose<'a> {
     pub(crate) now: Duration,
 }
 
-/// Checks a signature over `manifest` and the certificates in it.
+/// Checks a signature over `manifest`, and the certificates in the signature.
 pub(crate) fn check(
     signature: &[u8],
     manifest: Option<&[u8]>,
@@ -170,7 +170,7 @@ impl<'a> Signature<'a> {
             .position(|certificate| certificate.is_named_by(signer.signer))
             .ok_or(SignatureError::NoCertificate)?;
         let certificate = others.swap_remove(own);
-        // Real archives contain it twice.
+        // Real archives contain their certificate twice.
         others.retain(|other| !other.is(&certificate));
         Ok(Self {
             content_type: signed_data.content.content_type,
@@ -231,13 +231,13 @@ impl<'a> Signature<'a> {
         }
     }
 
-    /// Returns when the signature was made, since 1970.
+    /// Returns the time of signing, since 1970.
     fn signing_time(&self) -> Option<Duration> {
         let attributes = self.signer.signed_attributes.as_ref()?;
         time(attribute(attributes, oid::SIGNING_TIME).ok()?).ok()
     }
 
-    /// Checks what phones check of the certificates.
+    /// Makes the checks of certificates that phones make.
     fn check_certificates(&self, purpose: &Purpose<'_>, findings: &mut Vec<Finding>) {
         let mut found = |rule: &'static Rule, message: String| {
             findings.push(Finding::in_file(rule, SIGNATURE, message));
@@ -393,7 +393,7 @@ impl<'a> Signature<'a> {
     }
 }
 
-/// The two texts that OpenSSL signs if it is not told that the manifest is binary.
+/// Returns the two texts that OpenSSL signs if it was not run with `-binary`.
 fn as_texts(manifest: &[u8]) -> [Vec<u8>; 2] {
     let mut text = Vec::with_capacity(manifest.len());
     for &byte in manifest {
@@ -425,7 +425,7 @@ fn attribute<'a>(
     }
 }
 
-/// Writes a time since 1970 as a day.
+/// Writes the day of a time since 1970.
 fn date(time: Duration) -> String {
     match der::DateTime::from_unix_duration(time) {
         Ok(time) => format!("{}-{:02}-{:02}", time.year(), time.month(), time.day()),
@@ -433,8 +433,9 @@ fn date(time: Duration) -> String {
     }
 }
 
-/// The signature is over the DER of the attributes as a set, which is sorted. Some signers do not
-/// sort before they sign, and common verifiers accept that. So does this.
+/// Verifies the signature over the attributes. The signature is over their DER as a set, which is
+/// sorted. Some signers don't sort before they sign. Common verifiers accept that, and so does this
+/// one.
 fn verifies_attributes(
     attributes: &[AnyRef<'_>],
     verifies: impl Fn(&[u8]) -> bool,

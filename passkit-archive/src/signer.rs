@@ -36,9 +36,9 @@ const ECDSA_WITH_SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier {
 
 /// Signs archives with a throw-away certificate, for tests, demos and development.
 ///
-/// The certificate has the type identifier and the team like Apple's certificates, but it was issued
-/// by a throw-away authority. [`Archive::check`](crate::Archive::check) accepts the archives, and no
-/// phone does.
+/// The certificate has the type identifier and the team, like Apple's certificates. But a
+/// throw-away authority issued it. [`Archive::check`](crate::Archive::check) accepts the archives.
+/// No phone does.
 #[derive(Debug)]
 pub struct Signer {
     key: EcdsaKeyPair,
@@ -48,8 +48,8 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Makes a key (ECDSA, P-256) and a certificate for archives of this type and team, and the
-    /// authority that issues it. Both are valid for a year.
+    /// Makes a key (ECDSA, P-256), a certificate for archives of this type and team, and the
+    /// authority that issues it. Both certificates are valid for a year.
     ///
     /// # Errors
     /// Fails if the system has no random numbers, or if its clock is not between 1970 and 2048.
@@ -57,11 +57,11 @@ impl Signer {
         Self::new(type_id, team_identifier, &[])
     }
 
-    /// The same as [`throwaway`](Self::throwaway), with a certificate that allows NFC and rewards
+    /// Makes a signer like [`throwaway`](Self::throwaway). Its certificate allows NFC and rewards
     /// enrolment.
     ///
     /// # Errors
-    /// The same errors as [`throwaway`](Self::throwaway).
+    /// Fails like [`throwaway`](Self::throwaway).
     pub fn throwaway_with_nfc(
         type_id: &TypeIdentifier,
         team_identifier: &str,
@@ -108,11 +108,11 @@ impl Signer {
         &self.certificate
     }
 
-    /// Signs the bytes of a `manifest.json`. Returns a detached CMS signature in DER, which
-    /// contains both certificates and the time.
+    /// Signs the bytes of a `manifest.json`. Returns a detached CMS signature in DER. It contains
+    /// both certificates and the time.
     ///
     /// # Errors
-    /// The same errors as [`throwaway`](Self::throwaway).
+    /// Fails like [`throwaway`](Self::throwaway).
     pub fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
         let mut attributes = [
             attribute(oid::CONTENT_TYPE, &oid::DATA)?,
@@ -286,7 +286,7 @@ impl Issuer<'_> {
     }
 }
 
-/// Any 20 bytes do that differ from key to key.
+/// Returns 20 bytes that differ from key to key.
 fn key_identifier(key: &EcdsaKeyPair) -> Vec<u8> {
     let mut identifier = sha256(key.public_key().as_ref()).to_vec();
     identifier.truncate(20);

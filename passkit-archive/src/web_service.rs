@@ -2,18 +2,20 @@
 
 use crate::rules::{self, Rule};
 
-/// Files that a web server sends as they are. Nothing can be appended to their address.
+/// The endings of files that a web server sends as they are. Nothing can be appended to such an
+/// address.
 const FILES: [&str; 14] = [
     "css", "gif", "htm", "html", "jpeg", "jpg", "js", "json", "order", "pkpass", "pkpasses", "png",
     "txt", "zip",
 ];
 
-/// Programs that a web server runs. Some servers accept a path behind their name.
+/// The endings of programs that a web server runs. Some servers accept a path after such a name.
 const SCRIPTS: [&str; 9] = [
     "asp", "ashx", "aspx", "cfm", "cgi", "jsp", "php", "pl", "py",
 ];
 
-/// Checks that a phone can use `url` as a `webServiceURL`. Each message fits after that word.
+/// Checks that a phone can use `url` as a `webServiceURL`. Each message follows the word
+/// `webServiceURL`.
 pub(crate) fn check(url: &str) -> Vec<(&'static Rule, &'static str)> {
     match parts(url) {
         Err(reason) => vec![(&rules::URL, reason)],
@@ -28,7 +30,7 @@ struct Parts<'a> {
     has_query: bool,
 }
 
-/// Takes a URL apart. Fails if no phone can call it.
+/// Splits a URL into its parts. Fails if no phone can call it.
 fn parts(url: &str) -> Result<Parts<'_>, &'static str> {
     let scheme_is = |scheme: &str| {
         url.split_at_checked(scheme.len())

@@ -1,4 +1,4 @@
-//! Tests with complete archives: good ones of each form, and broken ones with one mistake each.
+//! Tests with complete archives: a good one of each form, and broken ones with one mistake each.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,7 +79,7 @@ fn signed_pass() -> Vec<u8> {
 
 /// Makes a zip archive of any files.
 fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    // Fast compression, because the tests do it a few thousand times.
+    // Fast compression, because the tests compress a few thousand times.
     let options = SimpleFileOptions::default().compression_level(Some(1));
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in files {
@@ -116,7 +116,7 @@ fn unzip(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// What was found, without the remark that no archive of these tests leads to Apple.
+/// Returns the findings, without the warning that the certificates don't lead to Apple.
 fn findings(archive: &[u8], rules: Rules) -> Findings {
     let findings = Report::of(archive, rules).findings;
     assert_eq!(findings.to_string().lines().count(), findings.len());
@@ -127,13 +127,13 @@ fn is_usual(code: &str) -> bool {
     matches!(code, "root" | "certificate-plain")
 }
 
-/// The errors of an archive, each as "level code: message".
+/// Returns the errors of an archive, each as "level code: message".
 fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
     let findings = findings(archive, rules).at_least(Level::Error);
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Asserts that one thing was found, with this code. Returns its message.
+/// Asserts that there is exactly one finding, with this code. Returns its message.
 #[track_caller]
 fn the_finding(archive: &[u8], level: Level, code: &str) -> String {
     let findings = findings(archive, Rules::strict());
@@ -486,8 +486,8 @@ mod zip_archive {
             ("en.lproj\\a", r"en.lproj\a: has a backslash", "/"),
             ("a\nb", r"a\nb: has a control character", "rename"),
         ] {
-            // No zip writer accepts some of these names, so another name of the same length is
-            // replaced afterwards.
+            // No zip writer accepts some of these names. So the test writes another name of the
+            // same length, and replaces it afterwards.
             let stand_in = "#".repeat(name.len());
             let mut archive = zip_with(|files| files.push((stand_in.clone(), Vec::new())));
             while let Some(at) = archive
@@ -1513,7 +1513,7 @@ mod levels {
 mod readers {
     use super::*;
 
-    /// Where a mark is in an archive.
+    /// Returns the positions of a mark in an archive.
     fn places(archive: &[u8], mark: &[u8]) -> Vec<usize> {
         let windows = archive.windows(mark.len()).enumerate();
         windows
@@ -1563,7 +1563,7 @@ mod readers {
         let good = signed_pass();
         let mut junk = [b"junk", &good[..]].concat();
         assert_structure(&junk, "has 4 bytes of something else before it");
-        // The same with offsets that count from the start of the file.
+        // The offsets now count from the start of the file.
         let at = end(&junk) + 16;
         let start = number(&junk, at) + 4;
         set_number(&mut junk, at, start);
@@ -1611,7 +1611,7 @@ mod readers {
     fn take_another_end() {
         let mut archive = signed_pass();
         let at = end(&archive);
-        // The comment is an end of its own.
+        // The comment is itself a valid end record.
         let record = archive[at..].to_vec();
         archive[at + 20] = u8::try_from(record.len()).unwrap();
         archive.extend(record);
@@ -1659,7 +1659,8 @@ mod readers {
             let organization = places(signature, b"Throw-away certificate")[0];
             signature[organization] = b't';
         });
-        // The name of its issuer is in there too, so either may be the first.
+        // The name of the issuer contains the text too, so either of the two certificates may be
+        // changed.
         let findings = findings(&archive, Rules::strict()).at_least(Level::Refused);
         assert!(!findings.is_empty(), "{findings}");
     }
@@ -1667,7 +1668,7 @@ mod readers {
     /// How many changed signatures are compared.
     const ROUNDS: usize = 400;
 
-    /// OpenSSL verifies every signature that is called good here.
+    /// OpenSSL verifies every signature that this crate calls good.
     #[test]
     fn such_as_openssl_agree_about_signatures() {
         use std::process::Command;

@@ -1,4 +1,5 @@
-//! Archives as they are in the field: what phones take, what they refuse, and what each is called.
+//! Archives as seen in the field: which ones phones accept and refuse, and what each finding is
+//! called.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +16,7 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// What was found, as (level, code), without what is found in each of them.
+/// Returns the findings as (level, code), without those that all of these archives have.
 fn found(bytes: &[u8]) -> Vec<(Level, &'static str)> {
     let findings = Report::of(bytes, Rules::strict()).findings;
     let usual = [

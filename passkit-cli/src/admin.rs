@@ -1,4 +1,4 @@
-//! The endpoint with which another program publishes changes of passes.
+//! The endpoint through which another program publishes changes of passes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,14 +34,14 @@ const BODY_LIMIT: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with a wrong token waits for its answer.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
-/// The most passes of a request.
+/// How many passes a request may have.
 const PASSES_LIMIT: usize = 10_000;
 
-/// The token that `Authorization: Bearer` must have. `Debug` does not show it.
+/// The admin token, which `Authorization: Bearer` must have. `Debug` does not show it.
 #[derive(Clone)]
 pub(crate) struct AdminToken(Arc<str>);
 
-/// Never fails, because the error would show the token.
+/// Parsing never fails, because the error would show the token.
 impl FromStr for AdminToken {
     type Err = Infallible;
 
@@ -77,7 +77,7 @@ pub(crate) struct Admin {
     pub(crate) wrong_tokens: Arc<WrongTokens>,
 }
 
-/// Counts requests with a wrong token, and logs them once a minute at most.
+/// Counts requests with a wrong admin token. Logs the count at most once a minute.
 #[derive(Debug, Default)]
 pub(crate) struct WrongTokens(Mutex<(u64, Option<Instant>)>);
 
@@ -98,13 +98,13 @@ impl WrongTokens {
 struct Done {
     /// How many changes have pending pushes now.
     pending: usize,
-    /// Whether pushes wait for an instance with a certificate.
+    /// Whether the pushes wait for an instance with a certificate.
     waits: bool,
-    /// Whether no instance sends the pushes of some passes.
+    /// Whether no instance will send the pushes of some passes.
     unpushed: bool,
 }
 
-/// The body of a request: which passes changed.
+/// The body of a request. It says which passes changed.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Body {
@@ -153,7 +153,7 @@ impl Admin {
     async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
         if !self.is_authorized(&request) {
             self.wrong_tokens.record();
-            // Whoever tries tokens is slow at it.
+            // A pause slows down anyone who tries out tokens.
             tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             return Err(Refusal::Unauthorized);
         }

@@ -23,8 +23,8 @@ use crate::{failure::Failure, store::OpenStore};
 /// The certificates for pushes, and how pushes are sent.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ApnsOptions {
-    /// The certificate that signs the passes, with its key: the .p12 file that Keychain Access exports, or PEM. With it,
-    /// phones get a push when a pass changes.
+    /// The certificate that signs the passes, with its key: the .p12 file that Keychain Access
+    /// exports, or PEM. With it, phones get a push when a pass changes.
     #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
@@ -37,7 +37,8 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files. Files in --apns-config may have one of their own. Better set in the environment.
+    /// The password of .p12 files. Files in --apns-config may have their own. Better set in the environment, or
+    /// in the file that PASSKIT_APNS_PASSWORD_FILE names.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",
@@ -68,7 +69,7 @@ pub(crate) struct ApnsOptions {
     pub(crate) push_spacing: Duration,
 }
 
-/// Shows in no debug output.
+/// A password. `Debug` does not show it.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(String);
@@ -131,14 +132,14 @@ struct Token {
     team_id: String,
 }
 
-/// Certificates and keys that were checked.
+/// Certificates and keys that were read and checked.
 pub(crate) struct Apns {
     sender: ApnsSender,
     spacing: Duration,
 }
 
 impl ApnsOptions {
-    /// Reads and checks the files; `None` if none is named.
+    /// Reads and checks the files. Returns `None` if no option names one.
     pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
@@ -173,8 +174,8 @@ impl ApnsOptions {
     }
 }
 
-/// What publishes the changes in a store: it sends pushes if there are certificates. Without any, it leaves them to other
-/// processes if these may use the store.
+/// Makes the publisher of a store. If there are certificates, it sends pushes. Without any, it
+/// leaves the pushes to other processes, if these may use the store.
 pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
     let OpenStore { store, shared } = store.clone();
     Arc::new(match apns {
@@ -206,7 +207,7 @@ fn read(
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         wrong(&format!("line {line}: {}", without_values(error.message())))
     })?;
-    // Paths are relative to this file.
+    // The paths in this file are relative to its folder.
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
     let identities = topic
         .iter()
@@ -253,7 +254,7 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// The certificate in a file, for a type, or for the type that it names itself.
+/// Reads the certificate in a file. It must be for `type_id`. Without one, it may be for any type.
 fn identity(
     type_id: Option<&TypeIdentifier>,
     certificate: &Path,
@@ -274,7 +275,8 @@ fn identity(
         ),
         (false, key, password) => {
             let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
-            // Its fault comes first, because an encrypted key is why somebody names a password.
+            // An error of the file is reported first. For example, a password may be set because
+            // the key is encrypted.
             if read.is_ok() && password.is_some() {
                 return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
             }
@@ -284,7 +286,7 @@ fn identity(
     identity.map_err(|error| error.to_string())
 }
 
-/// Looks at the first bytes.
+/// Returns whether the file begins like PKCS #12.
 fn is_pkcs12(file: &Path) -> bool {
     let mut start = Vec::new();
     fs::File::open(file)

@@ -1,10 +1,11 @@
 use std::{error::Error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use passkit_server::store::StoreError;
 pub(crate) use passkit_server::text::Chain;
-use passkit_server::text::OneLine;
 
-/// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
+/// The reason why the program could not do its work: one line that says what, where, and how to fix
+/// it. The exit code is 2.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -13,26 +14,32 @@ impl Failure {
         Self(line.into().replace('\n', " "))
     }
 
-    /// `what: error: its source: …`
+    /// Makes the text `what: error: its source: …`.
     pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
         Self::new(format!("{what}: {}", Chain(error)))
     }
+
+    /// A command stopped in the middle. Running it again helps if the error is transient.
+    pub(crate) fn incomplete(what: &str, error: &StoreError) -> Self {
+        let advice = if error.is_transient() {
+            "; run this again"
+        } else {
+            ""
+        };
+        Self::from_error(format_args!("{what}{advice}"), error)
+    }
 }
 
-/// Prints help and version, and ends the program. An error is shown without the usage.
+/// Prints help or the version and ends the program. Any other error is shown without the usage.
 impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
         if !error.use_stderr()
             || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         {
             error.exit();
         }
-        let mut text = error.to_string();
-        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
-            if let Some(ContextValue::String(value)) = error.get(kind) {
-                text = text.replace(value, &without_secrets(value));
-            }
-        }
+        hide_secrets(&mut error);
+        let text = error.to_string();
         let usage = text
             .find("\n\nUsage:")
             .or_else(|| text.find("\n\nFor more"))
@@ -46,16 +53,30 @@ impl From<clap::Error> for Failure {
     }
 }
 
-/// A value from the command line or the environment, which may be the mistyped URL of a store, or a key in place of the
-/// name of a file.
-fn without_secrets(value: &str) -> String {
-    if passkit_identity::pem::is_text(value) {
-        "(PEM)".into()
-    } else if value.contains("://") || value.contains('@') {
-        OneLine::url(value).to_string()
-    } else {
-        value.into()
-    }
+/// Removes what may be the URL of a store, or a part of one that has blanks.
+fn hide_secrets(error: &mut clap::Error) {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let is_option = |text: &str| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c == '-';
+        text.starts_with('-') && text.chars().all(is_plain)
+    };
+    let is_url = text(ContextKind::InvalidArg).ends_with("<URL>")
+        || text(ContextKind::InvalidValue).contains(['@', '/'])
+        || passkit_identity::pem::is_text(text(ContextKind::InvalidValue));
+    let hidden = match error.kind() {
+        ErrorKind::UnknownArgument if !is_option(text(ContextKind::InvalidArg)) => {
+            ContextKind::InvalidArg
+        }
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ if is_url => ContextKind::InvalidValue,
+        _ => return,
+    };
+    error.insert(hidden, ContextValue::String("…".into()));
+    // They may repeat the text.
+    error.remove(ContextKind::Suggested);
 }
 
 impl fmt::Display for Failure {

@@ -1,21 +1,19 @@
 //! A push service on this machine in place of APNs.
 
-use std::{
-    fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use passkit_apns::local::{LocalApns, Options};
 use tokio::sync::mpsc;
 
-use crate::{apns::ApnsOptions, failure::Failure};
+use crate::{apns::ApnsOptions, failure::Failure, output::Output};
 
-/// Runs until it is dropped.
+/// A running push service. It stops when it is dropped.
 pub(crate) struct LocalPushes {
     _apns: LocalApns,
     pushes: mpsc::UnboundedReceiver<Push>,
-    /// The options with which a service pushes through it, for any type.
+    /// The options with which a service sends its pushes through this one, for any type.
     pub(crate) options: ApnsOptions,
-    /// The same as text for a command line.
+    /// The same options as text for a command line.
     pub(crate) arguments: String,
 }
 
@@ -25,8 +23,8 @@ pub(crate) struct Push {
 }
 
 impl LocalPushes {
-    /// Puts into `folder` what a service needs to push through it: a new key, and the root certificate of the push
-    /// service.
+    /// Starts a push service. Writes the files that a web service needs for it into `folder`: a new
+    /// key, and the root certificate of the push service.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::from_error("can't start the push service", &error);
         let (sender, pushes) = mpsc::unbounded_channel();
@@ -35,7 +33,7 @@ impl LocalPushes {
                 .provider_tokens()
                 .without_record()
                 .on_push(move |topic, token| {
-                    // Fails at the end, when nobody receives any more.
+                    // Sending fails at the end, when the receiver is gone.
                     let _ = sender.send(Push { topic, token });
                     std::future::ready(())
                 });
@@ -51,19 +49,10 @@ impl LocalPushes {
             (&key_file, &key.key),
             (&root, apns.root_pem()),
         ] {
-            let mut options = OpenOptions::new();
-            // One of them is a key.
-            let opened = options
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(file);
-            opened
-                .and_then(|mut file| file.write_all(content.as_bytes()))
-                .map_err(|error| {
-                    Failure::new(format!("can't write {}: {error}", file.display()))
-                })?;
+            // One of the files is a key.
+            let mut output = Output::create(file, &[])?;
+            output.write(content.as_bytes())?;
+            output.finish()?;
         }
         let arguments = format!(
             "--apns-config {} --apns-endpoint {}:{} --apns-root {}",
@@ -87,11 +76,11 @@ impl LocalPushes {
         })
     }
 
-    /// The next push.
+    /// Waits for the next push.
     pub(crate) async fn next(&mut self) -> Push {
         match self.pushes.recv().await {
             Some(push) => push,
-            // The service never ends by itself.
+            // The push service never ends by itself.
             None => std::future::pending().await,
         }
     }

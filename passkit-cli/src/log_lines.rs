@@ -1,4 +1,4 @@
-//! The lines of the log. Whatever an event repeats, it stays one line.
+//! The lines of the log. Each event is one line, even if it repeats text from outside.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -18,7 +18,7 @@ impl MakeWriter<'_> for LogLines {
 }
 
 impl Write for LogLines {
-    /// The formatter passes one event at a time.
+    /// The formatter writes one event per call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = escaped(&text, io::stderr().is_terminal());
@@ -31,7 +31,8 @@ impl Write for LogLines {
     }
 }
 
-/// Keeps the line feed at the end, and the colours of the formatter on a terminal.
+/// Escapes an event. Keeps the line feed at the end, and on a terminal the colours of the
+/// formatter.
 fn escaped(event: &str, colours: bool) -> String {
     let text = event.trim_end_matches('\n');
     let mut line = String::with_capacity(event.len());

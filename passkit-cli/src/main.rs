@@ -1,7 +1,6 @@
-//! The `passkit` program: an Apple Wallet update service and its tools, for people who write no
-//! Rust.
+//! The `passkit` program: an Apple Wallet web service and its tools, for people who write no Rust.
 
-/// Like `println!`, but without an error if the reader is gone, as in `passkit device list | head
+/// Prints like `println!`. It is no error if the reader is gone, as in `passkit device list | head
 /// -1`.
 macro_rules! say {
     ($($text:tt)*) => {{
@@ -18,12 +17,14 @@ mod local_pushes;
 mod log_lines;
 mod metrics;
 mod output;
+mod secret_files;
 mod server;
 mod store;
+mod store_url;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
 
 /// Gives memory back after a burst. The usual allocator of Linux keeps gigabytes.
@@ -59,9 +60,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = Arguments::try_parse()
-        .map_err(Failure::from)
-        .and_then(|arguments| run(arguments.command));
+    let outcome = read_arguments().and_then(|arguments| run(arguments.command));
     match outcome {
         Ok(code) => code,
         Err(failure) => {
@@ -71,11 +70,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn read_arguments() -> Result<Arguments, Failure> {
+    let command = secret_files::add(Arguments::command(), std::env::args_os().nth(1))?;
+    let matches = command.try_get_matches()?;
+    Ok(Arguments::from_arg_matches(&matches)?)
+}
+
 fn run(command: Command) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
+    prepare(&command);
     let code = match command {
         Command::Check(check) => check.run(),
         Command::Push(push) => runtime.block_on(push.run()),
@@ -93,7 +99,31 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
     };
-    // Blocking work that is left, such as the first search of the folders, ends with the process.
+    // Blocking work that is still running, such as the first search of the folders, ends with the
+    // process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
+}
+
+fn prepare(command: &Command) {
+    // Whatever a command makes is for its owner alone, also what libraries make. `conformance` runs the user's own commands,
+    // which would inherit this.
+    #[cfg(unix)]
+    if !matches!(command, Command::Conformance(_)) {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    }
+    // The others start the log themselves, or have no store.
+    if matches!(
+        command,
+        Command::Migrate(_)
+            | Command::Stats(_)
+            | Command::Import(_)
+            | Command::Export(_)
+            | Command::Copy(_)
+            | Command::Backup(_)
+            | Command::Restored(_)
+            | Command::Repair(_)
+    ) {
+        commands::serve::start_warning_of_readers();
+    }
 }

@@ -1,4 +1,4 @@
-//! The metrics for Prometheus, on a listener of their own.
+//! The metrics for Prometheus, on their own listener.
 
 use std::{
     convert::Infallible,
@@ -24,17 +24,17 @@ use crate::{
     store::Store,
 };
 
-/// In seconds: from a call of a store in memory to the time after which clients give up.
+/// In seconds, from a call of a store in memory to the time after which clients give up.
 const BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
-/// In seconds: from a phone that comes at once to one that was off for a week.
+/// In seconds, from a phone that comes at once to one that was off for a week.
 const FETCHED_BUCKETS: [f64; 9] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0,
 ];
 /// How often measurements are summed up, and pending pushes are counted.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How often everything in the store is counted, which may take long.
+/// How often everything in the store is counted. Counting may take long.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// Few clients scrape.
 const LIMITS: Limits = Limits {
@@ -53,7 +53,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Starts counting.
+    /// Binds the address and starts to count.
     pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let (listener, address) = server::bind(address, "--metrics").await?;
         let handle = PrometheusBuilder::new()
@@ -115,7 +115,8 @@ fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<Re
     answer
 }
 
-/// Runs even if no client scrapes, because measurements take memory until they are summed up.
+/// Runs even if no client reads the metrics, because measurements take memory until they are summed
+/// up.
 async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
     loop {
         handle.run_upkeep();
@@ -127,7 +128,7 @@ async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
                 gauge!(PENDING).set(pending as f64);
                 gauge!(OLDEST_PENDING).set(age.unwrap_or_default().as_secs_f64());
             }
-            // The publisher reports an unavailable store.
+            // The publisher logs that the store is unavailable.
             Err(error) => tracing::debug!("can't count the pending pushes: {}", Chain(&error)),
         }
         tokio::time::sleep(REFRESH).await;

@@ -1,4 +1,4 @@
-//! Files that the program writes. Each gets its name when it is complete.
+//! Files that the program writes. A file gets its name when it is complete.
 
 use std::{
     fs,
@@ -6,19 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
-/// A file that only its owner can read. It is written beside its place, and removed if it is never
-/// finished.
+/// A file that only its owner can read. It is written under a temporary name in the same folder,
+/// and removed if it is never finished.
 pub(crate) struct Output {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
 }
 
 impl Output {
-    /// Begins a file. Refuses a path that leads to one of `inputs` or into it.
+    /// Begins a file. Refuses a path that is one of `inputs` or leads into one.
     pub(crate) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if let Some(input) = inputs.iter().find(|input| leads_into(path, input)) {
             return Err(Failure::new(format!(
@@ -51,7 +52,7 @@ impl Output {
         written.map_err(|error| cannot_write(&self.path, &error))
     }
 
-    /// Gives the file its name, in place of an older one.
+    /// Gives the file its name. An older file of that name is replaced.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         let Self { path, file } = self;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error);
@@ -62,6 +63,17 @@ impl Output {
         .map(drop)
         .map_err(|error| cannot_write(&path, &error))
     }
+}
+
+/// Reads a path from the command line. Refuses a URL, which may be that of a store and contain a password.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path.to_string_lossy().contains("://") {
+            Err("this is a URL, and not the path of a file")
+        } else {
+            Ok(path)
+        }
+    })
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
@@ -75,13 +87,13 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Whether a file at `path` would be the file or folder `input`, or lie in that folder. Links are
-/// followed.
+/// Returns whether a file at `path` would be the file or folder `input`, or would be in that
+/// folder. Links are followed.
 fn leads_into(path: &Path, input: &Path) -> bool {
     is_same(path, input) || place(path).starts_with(place(input))
 }
 
-/// The path without links. The file need not exist, but its folder must.
+/// Returns the path without links. The file need not exist, but its folder must.
 fn place(path: &Path) -> PathBuf {
     let in_folder = || {
         let folder = folder(path).canonicalize()?;
@@ -92,7 +104,7 @@ fn place(path: &Path) -> PathBuf {
         .unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether two paths have the same inode, as hard links do.
+/// Returns whether two paths have the same inode, as hard links do.
 #[cfg(unix)]
 fn is_same(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -164,7 +176,7 @@ mod tests {
         for allowed in ["other.csv", "new.csv"] {
             assert!(Output::create(&at(allowed), &inputs).is_ok(), "{allowed}");
         }
-        // The link is replaced, and not followed.
+        // The link itself is replaced. It is not followed.
         Output::create(&at("dangling"), &inputs)
             .unwrap()
             .finish()

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a socket, with limits. A proxy in front does TLS.
+//! HTTP/1.1 on a socket, with limits. A proxy in front handles TLS.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -30,20 +30,21 @@ use tokio_io_timeout::TimeoutStream;
 
 use crate::failure::Failure;
 
-/// How long a request's head may take to arrive, and how long an idle connection is kept.
+/// How long the head of a request may take to arrive, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may accept nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// How much is read of a client after it was refused, and for how long.
+/// How many bytes are read from a client after it was refused, and for how long.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
-/// The most bytes of a request's head, and the most headers.
+/// How many bytes and how many headers the head of a request may have.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
 
-/// A listener, and the address that it got. `option` is the option with the address.
+/// Listens on an address, and returns the address that it got. `option` names the option for
+/// errors.
 pub(crate) async fn bind(
     address: SocketAddr,
     option: &str,
@@ -62,12 +63,12 @@ pub(crate) async fn bind(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
-    /// How many of them one client address may have. `None` means a quarter, and no limit for
+    /// How many of these one client address may have. `None` means a quarter, and no limit for
     /// addresses that a proxy may have.
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready; then lets requests in flight finish.
+/// Serves connections within the limits until `stop` is ready. Then lets requests in flight finish.
 pub(crate) async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -92,7 +93,7 @@ pub(crate) async fn serve<S>(
     let places = Arc::new(Semaphore::new(limits.connections));
     let shares = Arc::new(Shares::new(limits));
     let (stopping, stopped) = watch::channel(());
-    // Each connection has a clone, so that the channel closes after the last one.
+    // Each connection has a clone, so that the channel closes after the last connection.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -131,7 +132,7 @@ pub(crate) async fn serve<S>(
         });
     }
     drop((listener, open));
-    // Without connections, nobody receives this.
+    // This fails if no connection is open, because then there is no receiver.
     let _ = stopping.send(());
     if tokio::time::timeout(STOP_TIMEOUT, all_closed.recv())
         .await
@@ -199,8 +200,8 @@ where
     ended
 }
 
-/// Reads what a refused client still sends. If the connection were closed meanwhile, the client
-/// would get a reset, and often lose the answer.
+/// Reads what a refused client still sends. If the connection were closed before that, the client
+/// would get a reset, and would often lose the answer.
 async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
     let reading = async {
         let mut buffer = [0; 4096];
@@ -216,14 +217,14 @@ async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
     let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }
 
-/// The open connections of each client address, so that one client can't take all places.
+/// Counts the open connections of each client address, so that one client can't take all places.
 struct Shares {
     limits: Limits,
     open: Mutex<HashMap<IpAddr, usize>>,
     warned: Mutex<Option<Instant>>,
 }
 
-/// A connection that counts for its client address until it is dropped.
+/// A connection that counts for its client address until this value is dropped.
 struct Share {
     shares: Arc<Shares>,
     address: IpAddr,
@@ -238,7 +239,7 @@ impl Shares {
         }
     }
 
-    /// The most connections of an address, if there is a limit.
+    /// Returns how many connections an address may have, if there is a limit.
     fn limit(&self, address: IpAddr) -> Option<usize> {
         match self.limits.per_address {
             Some(limit) => Some(limit),
@@ -247,7 +248,7 @@ impl Shares {
         }
     }
 
-    /// Counts a connection. `None` if the address has its share already.
+    /// Counts a connection. Returns `None` if the address already has its share.
     fn take(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
         let client = client.to_canonical();
         let limit = self.limit(client).unwrap_or(usize::MAX);
@@ -269,7 +270,7 @@ impl Shares {
         })
     }
 
-    /// Once a minute, because one client can cause any number of these.
+    /// Logs once a minute at most, because one client can cause any number of these.
     fn warn(&self, client: IpAddr, limit: usize) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|warned| warned.elapsed() >= Duration::from_secs(60)) {
@@ -298,7 +299,8 @@ impl Drop for Share {
     }
 }
 
-/// An IPv6 client usually has a /64 network of its own.
+/// Returns the address that connections are counted for. An IPv6 client usually has a whole /64
+/// network.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -306,7 +308,8 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether a proxy in front may have this address: this machine, a private or a shared network.
+/// Returns whether a proxy in front may have this address: one of this machine, of a private or of
+/// a shared network.
 fn may_be_proxy(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -322,7 +325,7 @@ fn may_be_proxy(address: IpAddr) -> bool {
     }
 }
 
-/// Ready at the first SIGINT or SIGTERM after the call.
+/// Returns a future that is ready at the first SIGINT or SIGTERM after the call.
 pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
     let signals = {
@@ -347,7 +350,7 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     }
 }
 
-/// Raises the limit of open files as far as the process may, because each connection is one.
+/// Raises the limit of open files as far as the process may, because each connection needs one.
 pub(crate) fn raise_open_file_limit() {
     #[cfg(unix)]
     {

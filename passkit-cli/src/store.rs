@@ -1,9 +1,7 @@
 //! The stores that `--store` can name.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
 };
 
@@ -13,29 +11,16 @@ use passkit_server::{
     metrics::Measured,
     push::PushQueue,
     store::{StoreError, StoreErrorKind},
-    text::OneLine,
 };
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
 use passkit_store_sqlite::SqliteStore;
 
-use crate::failure::Failure;
+use crate::failure::{Chain, Failure};
+pub(crate) use crate::store_url::StoreUrl;
 
-/// A store, as written on the command line. Neither `Display` nor `Debug` shows a password.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum StoreUrl {
-    /// `sqlite:FILE`
-    Sqlite(PathBuf),
-    /// `sled:FOLDER`
-    Sled(PathBuf),
-    /// `postgres://…`
-    Postgres(String),
-    /// `redis://…` and its relatives.
-    Redis(String),
-}
-
-/// What the program needs of a store.
+/// Everything that the program needs from a store.
 pub(crate) trait Store: PushQueue + StoreMaintenance {}
 
 impl<T: PushQueue + StoreMaintenance> Store for T {}
@@ -49,7 +34,7 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Every call of the program is counted for `--metrics`.
+    /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
             store: Arc::new(Measured::new(store)),
@@ -58,45 +43,10 @@ impl OpenStore {
     }
 }
 
-/// The store of every command, unless another one is named.
+/// The store of every command, unless the user names another one.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
-const FORMS: &str = "sqlite:FILE, as in sqlite:./passkit.db, sled:FOLDER, postgres://USER:PASSWORD@HOST/DATABASE, \
-                     redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT/MASTER";
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once(':').unwrap_or_default();
-        match scheme {
-            "sqlite" if rest.is_empty() => {
-                Err("sqlite: needs a file, as in sqlite:./passkit.db".into())
-            }
-            "sqlite" => Ok(Self::Sqlite(rest.into())),
-            "sled" if rest.is_empty() => {
-                Err("sled: needs a folder, as in sled:./passkit-data".into())
-            }
-            "sled" => Ok(Self::Sled(rest.into())),
-            "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
-            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
-            | "rediss+sentinel" => Ok(Self::Redis(text.into())),
-            _ => Err(format!("this program knows no such store; write {FORMS}")),
-        }
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Sled(path) => write!(f, "sled:{}", path.display()),
-            Self::Postgres(url) | Self::Redis(url) => OneLine::url(url).fmt(f),
-        }
-    }
-}
-
-/// A setting of a store in the environment. Few need these, so they are not options of every command.
+/// Reads a setting of a store from the environment. Few users need these, so they are not options.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -106,7 +56,7 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The content of a file that the environment names.
+/// Reads the file that the environment names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
@@ -117,12 +67,6 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
         .map_err(|error| Failure::from_error(format!("{name}={shown}"), &error))
 }
 
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl StoreUrl {
     /// Opens a store that exists.
     pub(crate) async fn open(&self) -> Result<OpenStore, Failure> {
@@ -130,7 +74,7 @@ impl StoreUrl {
         self.open_with(false).await
     }
 
-    /// Fails if the store should be a file or a folder and is not there.
+    /// Fails if the store should be a file or a folder and does not exist.
     fn check_there(&self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(path) | Self::Sled(path) if !path.exists() => Err(Failure::new(format!(
@@ -141,7 +85,7 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store. Makes it first if it is a file or a folder that does not exist.
+    /// Opens the store. If it is a file or a folder that does not exist, makes it first.
     pub(crate) async fn open_or_create(&self) -> Result<OpenStore, Failure> {
         self.open_with(true).await
     }
@@ -150,8 +94,8 @@ impl StoreUrl {
         match self {
             Self::Sqlite(path) => Ok(OpenStore::new(open_sqlite(path, create).await?, true)),
             Self::Sled(path) => {
-                let path = path.clone();
-                let store = blocking(move || SledStore::open(path)).await?;
+                let config = passkit_store_sled::Config::new(path).create(create);
+                let store = blocking(move || SledStore::open_with(&config)).await?;
                 Ok(OpenStore::new(store, false))
             }
             Self::Postgres(url) => {
@@ -159,7 +103,7 @@ impl StoreUrl {
                 store
                     .check()
                     .await
-                    .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
+                    .map_err(|error| self.cannot("use", &error))?;
                 Ok(OpenStore::new(store, true))
             }
             Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
@@ -172,15 +116,13 @@ impl StoreUrl {
             Self::Sqlite(_) | Self::Sled(_) | Self::Redis(_) => Ok(false),
             Self::Postgres(url) => {
                 let migrated = self.connect(url).await?.migrate().await;
-                migrated.map_err(|error| {
-                    Failure::from_error(format!("can't migrate {self}"), &error)
-                })?;
+                migrated.map_err(|error| self.cannot("migrate", &error))?;
                 Ok(true)
             }
         }
     }
 
-    /// Repairs the index of the store. `None` if the store has no index to repair.
+    /// Repairs the index of the store. Returns `None` if the store has no such index.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sqlite(_) | Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -188,9 +130,14 @@ impl StoreUrl {
                 let repaired = self.connect_redis(url).await?.repair().await;
                 repaired
                     .map(Some)
-                    .map_err(|error| Failure::from_error(format!("can't repair {self}"), &error))
+                    .map_err(|error| self.cannot("repair", &error))
             }
         }
+    }
+
+    fn cannot(&self, what: &str, error: &StoreError) -> Failure {
+        let why = self.hide_login(&Chain(error).to_string());
+        Failure::new(format!("can't {what} {self}: {why}"))
     }
 
     async fn connect_redis(&self, url: &str) -> Result<RedisStore, Failure> {
@@ -214,7 +161,7 @@ impl StoreUrl {
         }
         RedisStore::connect(url, config)
             .await
-            .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))
+            .map_err(|error| self.cannot("use", &error))
     }
 
     async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
@@ -222,11 +169,11 @@ impl StoreUrl {
             .is_some_and(|value| value != "0" && value != "false");
         PostgresStore::connect(url, Config::new().transaction_pooler(pooler))
             .await
-            .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
+            .map_err(|error| self.cannot("connect to", &error))
     }
 
-    /// The files and folders that the store consists of or that opening it reads, as far as they
-    /// are on this machine. No command may overwrite them.
+    /// Returns the files and folders on this machine that the store consists of, and those that
+    /// opening it reads. No command may overwrite them.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         match self {
             Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
@@ -248,8 +195,8 @@ impl StoreUrl {
         }
     }
 
-    /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
-    /// under the same lock.
+    /// Returns the folder for the copies of `serve` if the store is a folder. It is on the same
+    /// disk and under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
@@ -257,7 +204,7 @@ impl StoreUrl {
         }
     }
 
-    /// Whether both name one place. Two URLs of one database may differ.
+    /// Returns whether both name the same place. Two URLs of one database may differ.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
@@ -289,10 +236,10 @@ impl StoreUrl {
     }
 }
 
-/// The note that names the state of a store. `passkit restored` changes it.
+/// The note with the edition, which names the state of a store. `passkit restored` changes it.
 const EDITION: &str = "passkit-edition";
 
-/// The name of the store's state, which is new in every new store.
+/// Returns the edition of the store. Every new store has a new one.
 pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     loop {
         if let Some(edition) = store.note(EDITION).await? {
@@ -304,7 +251,7 @@ pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     }
 }
 
-/// Gives the store's state a new name.
+/// Gives the store a new edition.
 pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     loop {
         let before = store.note(EDITION).await?;
@@ -318,8 +265,70 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// A text that nobody else has.
-pub(crate) fn random_text() -> Result<String, StoreError> {
+/// The note that a store has until `passkit copy` or `passkit restored` has completed: the name of the command, and a
+/// random text.
+const UNFINISHED: &str = "passkit-unfinished";
+
+/// A change to a store that must not be served before it is complete.
+pub(crate) struct Unfinished {
+    note: String,
+    before: Option<String>,
+}
+
+impl Unfinished {
+    /// Writes the note. It replaces a note of an interrupted command.
+    pub(crate) async fn begin(store: &dyn Store, command: &str) -> Result<Self, StoreError> {
+        let note = format!("{command} {}", random_text()?);
+        loop {
+            let before = store.note(UNFINISHED).await?;
+            if store
+                .replace_note(UNFINISHED, before.as_deref(), Some(&note))
+                .await?
+            {
+                return Ok(Self { note, before });
+            }
+        }
+    }
+
+    /// Returns whether this store has the note. Then both are the same store.
+    pub(crate) async fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        Ok(store.note(UNFINISHED).await?.as_ref() == Some(&self.note))
+    }
+
+    /// Puts the earlier note back, because nothing was changed.
+    pub(crate) async fn undo(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let before = self.before.as_deref();
+        store
+            .replace_note(UNFINISHED, Some(&self.note), before)
+            .await
+            .map(drop)
+    }
+
+    /// Removes the note, unless another command has begun meanwhile.
+    pub(crate) async fn finish(&self, store: &dyn Store) -> Result<(), StoreError> {
+        store
+            .replace_note(UNFINISHED, Some(&self.note), None)
+            .await
+            .map(drop)
+    }
+}
+
+/// Fails if a command that fills or marks the store was interrupted.
+pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<(), Failure> {
+    let note = store
+        .note(UNFINISHED)
+        .await
+        .map_err(|error| Failure::from_error(format!("can't use {url}"), &error))?;
+    let Some(note) = note else { return Ok(()) };
+    let command = note.split(' ').next().unwrap_or_default();
+    Err(Failure::new(format!(
+        "{url} is not complete, because `passkit {command}` was interrupted or still runs; run it again (or, to serve what \
+         is there, `passkit restored`)"
+    )))
+}
+
+/// Returns a random text that occurs nowhere else.
+fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -341,7 +350,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| cannot(&error))
 }
 
-/// What tells a file or folder apart from all others, whatever its path.
+/// Returns an identity that no other file or folder has. It is the same for every path of the file.
 fn identity(path: &Path) -> Option<impl PartialEq> {
     let metadata = std::fs::metadata(path).ok()?;
     #[cfg(unix)]
@@ -353,47 +362,5 @@ fn identity(path: &Path) -> Option<impl PartialEq> {
     {
         drop(metadata);
         path.canonicalize().ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let url = "postgres://u:se/c?r#et@h:5432/d?password=secret";
-        let store: StoreUrl = url.parse().unwrap();
-        assert_eq!(
-            format!("{store} {store:?}"),
-            "postgres://h:5432/d postgres://h:5432/d"
-        );
-    }
-
-    #[test]
-    fn store_urls_are_read_or_explained() {
-        assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
-        assert_eq!(DEFAULT.parse(), Ok(StoreUrl::Sqlite("./passkit.db".into())));
-        for url in [
-            "postgresql://h/d",
-            "redis://h",
-            "redis+cluster://h:1,h:2",
-            "rediss+sentinel://h:1/m",
-        ] {
-            assert!(
-                url.parse::<StoreUrl>()
-                    .is_ok_and(|store| store.to_string() == url),
-                "{url}"
-            );
-        }
-        for wrong in ["sqlite:", "", "mysql://localhost", "./passkit-data"] {
-            assert!(
-                wrong
-                    .parse::<StoreUrl>()
-                    .unwrap_err()
-                    .contains("sqlite:./passkit.db"),
-                "{wrong}"
-            );
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! The database beside the store that remembers what is served: a copy of each archive, and what is
-//! known about it.
+//! The database with the copies of the archives. It remembers what is served: a copy of each
+//! archive, and what is known about the pass.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,13 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, identifiers::TokenDigest, service::Prefix};
+use passkit_server::{PassId, identifiers::TokenDigest, private_files, service::Prefix};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::{FolderError, files::Stamp, listed::Listed, readers::Readers};
 
-/// `stamp` is six numbers of 8 bytes, `tokens` are 32 bytes each, and `digest` is that of the archive as it was written.
+/// `stamp` is six numbers of 8 bytes, `tokens` are 32 bytes each, and `digest` is the SHA-256 of
+/// the archive as it was written.
 const SCHEMA: &str = "
 create table if not exists pass (
     type text not null,
@@ -46,10 +47,10 @@ create table if not exists setting (
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
 const EDITION: &str = "edition";
 
-/// Kilobytes of pages in memory, for writing and for each thread that reads.
+/// The size of the page caches in KiB: for writing, and for each connection that reads.
 const WRITER_CACHE: i64 = 4 * 1024;
 const READER_CACHE: i64 = 512;
-/// The most connections that are kept open for reading.
+/// How many connections are kept open for reading at most.
 const READERS: usize = 8;
 
 const DATABASE: &str = "catalog.db";
@@ -61,7 +62,7 @@ const DAMAGED: &str = "damaged";
 pub(crate) enum CatalogError {
     #[error("another process uses it")]
     InUse,
-    /// A copy is not what was written.
+    /// A copy differs from what was written.
     #[error("the copy of the archive is damaged")]
     Damaged,
     #[error(transparent)]
@@ -103,19 +104,19 @@ pub(crate) struct Row {
     pub(crate) stamp: Stamp,
 }
 
-/// What happens to the archive of a pass whose row is written.
+/// What to do with the archive of a pass when its row is written.
 pub(crate) enum Copy {
     Put(Bytes),
     Keep,
     Remove,
 }
 
-/// The most processes that keep catalogs in folders beside each other.
+/// How many processes can keep their catalogs in numbered folders next to each other.
 const NEIGHBOURS: u32 = 64;
 
 impl Catalog {
-    /// Opens the catalog in `folder`, or makes it. If another process uses it and `next_free` is set, takes the next
-    /// folder with a number at its end. Returns the folder that was taken too.
+    /// Opens the catalog in `folder`, or makes it. If another process uses it and `next_free` is
+    /// set, tries the same name with a number at its end. Also returns the folder that it opened.
     pub(crate) fn open_free(
         folder: &Path,
         next_free: bool,
@@ -141,11 +142,11 @@ impl Catalog {
         }
     }
 
-    /// Opens the catalog in `folder`, or makes it. A damaged one is put aside, because everything in it can be made anew
-    /// from the files.
+    /// Opens the catalog in `folder`, or makes it. A damaged database is renamed, because
+    /// everything in it can be made anew from the files.
     fn open(folder: &Path) -> Result<Self, CatalogError> {
-        create_folder(folder)?;
-        let lock = private().open(folder.join("lock"))?;
+        private_files::create_folder(folder)?;
+        let lock = private_files::open(&folder.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(CatalogError::InUse),
@@ -194,14 +195,14 @@ impl Catalog {
         })
     }
 
-    /// Whether unsigned archives were allowed when the catalog was filled.
+    /// Returns whether unsigned archives were allowed when the catalog was filled.
     pub(crate) fn allowed_unsigned(&self) -> Result<bool, CatalogError> {
         Ok(self
             .setting(ALLOW_UNSIGNED)?
             .is_some_and(|value| value == "1"))
     }
 
-    /// The edition of the store that has everything in the catalog.
+    /// Returns the edition of the store that everything in the catalog was published to.
     pub(crate) fn edition(&self) -> Result<Option<String>, CatalogError> {
         self.setting(EDITION)
     }
@@ -214,7 +215,7 @@ impl Catalog {
         })
     }
 
-    /// Writes rows and archives in one commit, on disk when this returns.
+    /// Writes rows and archives in one commit. It is on disk when this returns.
     pub(crate) fn put<'a>(
         &self,
         rows: impl IntoIterator<Item = (&'a Row, Copy)>,
@@ -249,11 +250,12 @@ impl Catalog {
         written
     }
 
-    /// Remembers that the store has the last change of `passes`. It is on disk with the next
-    /// commit. After a crash before that, the passes are marked again.
+    /// Remembers that the store has the last change of `passes`. The commit is not synced. It
+    /// becomes durable with the next synced commit. After a crash before that, the passes are
+    /// published again.
     pub(crate) fn set_marked(&self, passes: &[PassId]) -> Result<(), CatalogError> {
         self.write(false, |transaction| {
-            // As `Listed::set_marked` does.
+            // Does the same as `Listed::set_marked`.
             let mut statement = transaction.prepare_cached(
                 "update pass set unmarked = 0, misdated = misdated and withdrawn where type = ?1 and serial = ?2",
             )?;
@@ -264,7 +266,8 @@ impl Catalog {
         })
     }
 
-    /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
+    /// Remembers that phones may have a copy of `pass` under the date of other content. This is on
+    /// disk when the call returns.
     pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), CatalogError> {
         self.write(true, |transaction| {
             transaction.execute(
@@ -275,13 +278,14 @@ impl Catalog {
         })
     }
 
-    /// Remembers by which rules everything in the catalog was checked.
+    /// Remembers with which rules everything in the catalog was checked.
     pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), CatalogError> {
         let value = if allow_unsigned { "1" } else { "0" };
         self.write(true, |transaction| set(transaction, ALLOW_UNSIGNED, value))
     }
 
-    /// Remembers that everything in the catalog has to be published to this edition of the store.
+    /// Remembers the edition of the store, and that everything in the catalog has to be published
+    /// to it.
     pub(crate) fn begin_edition(&self, edition: &str) -> Result<(), CatalogError> {
         self.write(true, |transaction| {
             transaction.execute("update pass set unmarked = 1", [])?;
@@ -289,9 +293,9 @@ impl Catalog {
         })
     }
 
-    /// The archive of a pass, read from disk.
+    /// Reads the archive of a pass from disk.
     ///
-    /// [`CatalogError::Damaged`] if it is not what was written.
+    /// Fails with [`CatalogError::Damaged`] if the archive differs from what was written.
     pub(crate) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, CatalogError> {
         let read = self.read(|connection| {
             let mut statement = connection.prepare_cached(
@@ -316,7 +320,7 @@ impl Catalog {
         }
     }
 
-    /// The archive of a pass, shared with all who read it now.
+    /// Returns the archive of a pass. All who read it now share one copy.
     pub(crate) async fn shared_archive(
         self: &Arc<Self>,
         pass: &PassId,
@@ -328,7 +332,7 @@ impl Catalog {
         self.being_sent.get(pass, read).await
     }
 
-    /// The number of bytes of the archive of a pass.
+    /// Returns the size in bytes of the archive of a pass.
     pub(crate) fn archive_length(&self, pass: &PassId) -> Result<Option<u64>, CatalogError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
@@ -376,8 +380,9 @@ impl Catalog {
                 Ok(transaction.commit()?)
             });
         if written.as_ref().is_err_and(CatalogError::is_damage) {
-            // Without this file, the next start finds the damage at the same place.
-            private().open(self.folder.join(DAMAGED))?;
+            // If this file exists, the next start makes the copies anew. Without it, the start
+            // would open the damaged database again.
+            private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(
                 "{}: the copies are damaged; start the service again, which makes them anew",
                 self.folder.display()
@@ -387,36 +392,18 @@ impl Catalog {
     }
 }
 
-/// No change is half made when a thread panics: its transaction is rolled back.
+/// A poisoned lock can be used: if a thread panics, SQLite rolls back its transaction.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a folder that nobody but its owner can open.
-fn create_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-/// Makes files that nobody but their owner can read.
-fn private() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 fn open_database(folder: &Path) -> Result<Connection, CatalogError> {
-    // SQLite gives its other files the permissions of this one.
-    private().open(folder.join(DATABASE))?;
+    // SQLite gives its other files the same permissions as this one.
+    private_files::open(&folder.join(DATABASE))?;
     let connection = connect(folder, WRITER_CACHE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.execute_batch(SCHEMA)?;
-    // Reads all rows, to find damage before it is in the way.
+    // Reads all rows, so that damage is found at the start.
     connection.query_row("select count(*) from pass", [], |_| Ok(()))?;
     Ok(connection)
 }
@@ -425,7 +412,7 @@ fn connect(folder: &Path, cache: i64) -> Result<Connection, CatalogError> {
     let flags =
         rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(folder.join(DATABASE), flags)?;
-    // A connection that closes may have the database locked for a moment.
+    // A connection that closes may lock the database for a moment.
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -cache)?;
     Ok(connection)
@@ -492,7 +479,7 @@ fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError>
     Ok(())
 }
 
-/// `None` if it is no pass by today's rules. Such a row is ignored.
+/// Returns `None` if the row names no pass that is valid by today's rules. Such a row is ignored.
 fn to_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
     let Ok(pass) = PassId::new(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?) else {
         return Ok(None);

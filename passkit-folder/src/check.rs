@@ -10,7 +10,7 @@ use passkit_archive::{Archive, Findings, Level, MAX_ARCHIVE_BYTES, Report, Rules
 
 use crate::files::Stamp;
 
-/// The most threads that check at once. Each may need 20 MB for a hostile archive.
+/// How many threads check at once at most. Each may need 20 MB for a hostile archive.
 const THREADS: usize = 3;
 
 /// The result of checking a file.
@@ -19,16 +19,16 @@ pub(crate) enum Checked {
     Read {
         archive: Box<Archive>,
         bytes: Bytes,
-        /// Errors and worse.
+        /// The findings of level error or worse.
         findings: Findings,
     },
-    /// Why it can't be served.
+    /// The reason why the file can't be served.
     Refused(String),
     /// The file is no longer there.
     Gone,
 }
 
-/// Reads and checks a group of files on several processors. The results are in the order of the files.
+/// Reads and checks a group of files on several threads. The results are in the order of the files.
 pub(crate) fn check_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Checked> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = group.len().div_ceil(threads.min(THREADS)).max(1);
@@ -77,7 +77,7 @@ fn check(path: &Path, rules: Rules) -> Checked {
     }
 }
 
-/// The worst findings in one line.
+/// Returns the worst findings in one line.
 pub(crate) fn summary(findings: &Findings) -> String {
     const SHOWN: usize = 5;
 

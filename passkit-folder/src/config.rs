@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use passkit_server::{identifiers::Kind, service::Prefix};
 
-/// Which folders a [`Folder`](crate::Folder) serves, and by which rules.
+/// Says which folders a [`Folder`](crate::Folder) serves, and with which rules.
 ///
 /// ```
 /// use passkit_folder::Config;
@@ -12,18 +12,22 @@ use passkit_server::{identifiers::Kind, service::Prefix};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The folders, each with the kind of archives that it is searched for. Everything below a folder is searched too.
+    /// The folders, each with the kind of archives to look for. The folders below them are searched
+    /// too.
     pub roots: Vec<(Kind, PathBuf)>,
-    /// The folder for the copies of the archives. It is created if it does not exist. It needs as much room as the
-    /// archives, and must lie on a disk of this machine.
+    /// The folder for the copies of the archives. It is created if it does not exist. It needs as
+    /// much disk space as the archives, and must be on a disk of this machine.
     pub copies: PathBuf,
-    /// What happens if another process uses the folder for the copies: an error, or, if this is `true`, the name of the
-    /// folder gets `-2` at its end, then `-3`, and so on up to `-64`.
+    /// What to do if another process uses the folder for the copies. `false`: opening fails.
+    /// `true`: the name of the folder gets `-2` at its end, then `-3`, and so on up to `-64`, until
+    /// a folder is free.
     pub next_free: bool,
-    /// The name of the state of the store. If it is not the name that it had at the last start, everything is published
-    /// again: the store was restored from a backup, or is another one. Content that the store knows marks nothing.
+    /// A name for the state of the store. Change it when the store was restored from a backup, or
+    /// is another one. If the name differs from that of the last start, everything is published
+    /// again. Content that the store knows is not marked again.
     pub edition: Option<String>,
-    /// Whether development archives are served: without a signature, and with a `webServiceURL` of `http://`.
+    /// Whether development archives are served: those without a signature, and those with a
+    /// `webServiceURL` of `http://`.
     pub allow_unsigned: bool,
     /// The path below which the service answers, beside the root. If it is set, a warning names each other path that a
     /// `webServiceURL` has.
@@ -31,7 +35,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Keeps copies in this folder. Add at least one folder to serve.
+    /// Makes a configuration that keeps copies in this folder. Add at least one folder to serve.
     #[must_use]
     pub fn new(copies: impl Into<PathBuf>) -> Self {
         Self {
@@ -58,21 +62,21 @@ impl Config {
         self
     }
 
-    /// Takes the next free folder if another process uses the one for the copies.
+    /// Sets [`next_free`](Self::next_free).
     #[must_use]
     pub fn next_free(mut self, next_free: bool) -> Self {
         self.next_free = next_free;
         self
     }
 
-    /// Publishes everything again if the store had another name at the last start.
+    /// Sets [`edition`](Self::edition).
     #[must_use]
     pub fn edition(mut self, edition: impl Into<String>) -> Self {
         self.edition = Some(edition.into());
         self
     }
 
-    /// Serves development archives too.
+    /// Sets whether development archives are served too.
     #[must_use]
     pub fn allow_unsigned(mut self, allow: bool) -> Self {
         self.allow_unsigned = allow;

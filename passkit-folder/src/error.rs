@@ -2,7 +2,8 @@ use std::{error::Error, io, path::PathBuf};
 
 use passkit_server::text::OneLine;
 
-/// Why a [`Folder`](crate::Folder) could not be opened. The cause, if there is one, is the `source()`.
+/// The reason why a [`Folder`](crate::Folder) could not be opened. The cause, if there is one, is
+/// the `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
@@ -12,7 +13,7 @@ pub enum FolderError {
     /// A folder does not exist, or can't be listed.
     #[error("can't read the folder {}", OneLine::path(path))]
     Unreadable {
-        /// The folder, as the configuration names it.
+        /// The folder, as written in the configuration.
         path: PathBuf,
         /// What the operating system reports.
         source: io::Error,
@@ -25,7 +26,7 @@ pub enum FolderError {
         /// What the database of the copies reports.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The first search of the folders did not end. The runtime may have been shut down.
+    /// The first search of the folders did not finish. The runtime may have been shut down.
     #[error("the first search of the folders did not end")]
     Interrupted(#[source] Box<dyn Error + Send + Sync>),
 }

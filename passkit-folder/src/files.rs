@@ -1,4 +1,4 @@
-//! Finds the files in a folder, and tells cheaply whether a file has changed.
+//! Finds the files in a folder. Detects without reading a file whether it has changed.
 
 use std::{
     fs, io,
@@ -8,16 +8,16 @@ use std::{
 use passkit_archive::MAX_ARCHIVE_BYTES;
 use passkit_server::identifiers::Kind;
 
-/// Size, times and inode of a file. The content is the same as long as these are.
+/// Size, times and inode of a file. As long as they stay the same, the content is the same.
 ///
-/// The change time of the inode is included, because no program can set it back. So a file
-/// rewritten with its old size and modification time is noticed, except on systems that have no
-/// such time.
+/// One of the times is the change time of the inode, because no program can set it back. So a file
+/// that was rewritten with its old size and modification time is noticed. Some systems have no such
+/// time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) [u64; 6]);
 
 impl Stamp {
-    /// `None` if there is no such file.
+    /// Returns `None` if there is no such file.
     pub(crate) fn of(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => Ok(Some(Self::of_metadata(&metadata))),
@@ -64,7 +64,7 @@ impl Stamp {
         ])
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     pub(crate) fn size(self) -> u64 {
         self.0[0]
     }
@@ -94,14 +94,15 @@ pub(crate) fn groups(files: &[(PathBuf, Stamp)]) -> impl Iterator<Item = &[(Path
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) files: Vec<(PathBuf, Stamp)>,
-    /// Folders and files that could not be read. Nothing is known about their content.
+    /// Folders and files that could not be read. Their content is unknown.
     pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
 }
 
-/// The folder that a path leads to. It changes when a link changes or the folder is replaced.
+/// The identity of the folder that a path leads to. It changes when a link changes or the folder is
+/// replaced.
 pub(crate) type Identity = (u64, u64);
 
-/// `None` if there is no such folder, or the system can't tell.
+/// Returns `None` if there is no such folder, or if the system has no such identity.
 pub(crate) fn identity(path: &Path) -> Option<Identity> {
     #[cfg(unix)]
     {
@@ -117,7 +118,7 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
     }
 }
 
-/// The absolute path of a folder that can be listed.
+/// Returns the absolute path of a folder that can be listed.
 pub(crate) fn open_root(path: &Path) -> io::Result<PathBuf> {
     // A link stays a link, because its target may change.
     let path = std::path::absolute(path)?;
@@ -125,7 +126,8 @@ pub(crate) fn open_root(path: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether a file below a folder of `kind` is one to look at: by its extension, and not hidden.
+/// Returns whether a file below a folder of `kind` is a candidate: it has the right extension and
+/// is not hidden.
 pub(crate) fn is_candidate(kind: Kind, path: &Path) -> bool {
     let hidden = path
         .file_name()
@@ -136,7 +138,8 @@ pub(crate) fn is_candidate(kind: Kind, path: &Path) -> bool {
             .is_some_and(|extension| extension.eq_ignore_ascii_case(kind.extension()))
 }
 
-/// Everything below `root`, in the order of the paths. Links to files are followed, links to folders are not.
+/// Finds everything below `root`, in the order of the paths. Links to files are followed, links to
+/// folders are not.
 pub(crate) fn find(kind: Kind, root: &Path, found: &mut Found) {
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -161,7 +164,7 @@ pub(crate) fn find(kind: Kind, root: &Path, found: &mut Found) {
     }
 }
 
-/// Adds the stamp of a candidate file. Adds a folder to those to search.
+/// Adds the stamp of a candidate file. Adds a folder to the list of folders to search.
 fn look_at(
     kind: Kind,
     entry: &fs::DirEntry,

@@ -25,9 +25,10 @@ use crate::{
 /// How long a request waits until the watcher has read a file again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// The passes and orders in some folders, as they are now. Clones share everything.
+/// The passes and orders in some folders, as they are now. Clones share their state.
 ///
-/// A thread watches the folders. It ends when [`close`](Self::close) is called, or when the last clone is dropped.
+/// A thread watches the folders. The thread ends when [`close`](Self::close) is called, or when the
+/// last clone is dropped.
 #[derive(Clone)]
 pub struct Folder(Arc<Inner>);
 
@@ -40,9 +41,9 @@ struct Inner {
 impl Folder {
     /// Reads the folders, publishes what changed since they were last served, and keeps watching them.
     ///
-    /// Returns when every file has been looked at once. Files that are new or changed are read and checked first. Changes are
-    /// published through `publisher`. Its store must be the one of the service. If that store is unavailable, publishing is
-    /// tried again later, and opening goes on.
+    /// Returns when every file has been looked at once. New and changed files are read and checked
+    /// first. `publisher` publishes the changes. Its store must be the store of the service. If the
+    /// store is unavailable, opening goes on, and publishing is tried again later.
     ///
     /// # Errors
     /// * [`FolderError::NoFolder`] if `config` names no folder to serve
@@ -51,7 +52,8 @@ impl Folder {
     /// * [`FolderError::Interrupted`] if the runtime is shut down meanwhile
     ///
     /// # Cancel safety
-    /// If the future is dropped, the search goes on in the background. At its end the folder is dropped.
+    /// If the future is dropped, the search goes on in the background. When the search is done, the
+    /// folder is dropped.
     ///
     /// # Panics
     /// Panics outside a tokio runtime.
@@ -96,11 +98,11 @@ impl Folder {
         })))
     }
 
-    /// Stops watching the folders, for all clones. Returns when changes that are being published have been, or have
-    /// failed. What was served until now is still served.
+    /// Stops watching the folders, for all clones. If changes are being published, this waits until
+    /// they were published or failed. What was served before is still served.
     ///
-    /// Call it before the runtime ends. Without it, a change that is being published at that moment is published at the
-    /// next start.
+    /// Call it before the runtime ends. Otherwise, a change that is being published at that moment
+    /// is published at the next start.
     ///
     /// # Cancel safety
     /// If the future is dropped, the watcher ends in the background.
@@ -138,19 +140,21 @@ impl Folder {
         })
     }
 
-    /// Returns when the copy of `pass` may be served: at once if it has the content that was published last, or was never
-    /// published. Otherwise the watcher reads the file again first. `state` is that of the request.
+    /// Returns when the copy of `pass` may be served. That is at once if the copy has the content
+    /// that was published last, or if the pass was never published. Otherwise the watcher reads the
+    /// file again first. `state` is the state that the request read.
     async fn agree(&self, pass: &PassId, state: &PassState) -> Result<(), StoreError> {
         if self.0.shared.differing(pass, state).is_none() {
             return Ok(());
         }
-        // The state may be older than the copy, so that a copy that is ahead looks like one that is behind.
+        // The state may be older than the copy. Then a copy that is ahead looks like one that is
+        // behind.
         let state = self.0.publisher.store().pass_state(pass).await?;
         let Some(content) = self.0.shared.differing(pass, &state) else {
             return Ok(());
         };
         let (reply, done) = oneshot::channel();
-        // After the watcher has ended there is no reply, and the copy is served.
+        // If the watcher has ended, no reply comes, and the copy is served.
         self.0.watching.send(Event::ReadAgain {
             pass: pass.clone(),
             content: Some(content),
@@ -173,7 +177,7 @@ impl Folder {
 }
 
 impl Folder {
-    /// Returns when the watcher has read the file of a pass again, or takes too long.
+    /// Returns when the watcher has read the file of a pass again, or after a time limit.
     async fn copy_again(&self, pass: &PassId) {
         tracing::warn!("{pass}: its copy is damaged, and is made anew from the file");
         let (reply, done) = oneshot::channel();
@@ -182,7 +186,7 @@ impl Folder {
             content: None,
             reply,
         });
-        // If the copy could not be made, reading it fails again.
+        // If the copy could not be made, reading it again fails too.
         let _ = tokio::time::timeout(READ_AGAIN, done).await;
     }
 }

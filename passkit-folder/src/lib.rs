@@ -1,8 +1,8 @@
 //! A folder of Apple Wallet passes and orders as a [`PassSource`](passkit_server::PassSource).
 //!
-//! A [`Folder`] serves every `.pkpass` and `.order` file below some folders, and publishes each change of a file. Give it to
-//! a [`WalletService`](passkit_server::WalletService), and the [`Publisher`](passkit_server::push::Publisher) sends the
-//! pushes.
+//! A [`Folder`] serves every `.pkpass` and `.order` file below some folders, and publishes each
+//! change of a file. Give the folder to a [`WalletService`](passkit_server::WalletService). The
+//! [`Publisher`](passkit_server::push::Publisher) sends the pushes.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -27,41 +27,49 @@
 //! ```
 //!
 //! # What is served
-//! * An archive is known by the type and serial number inside, never by its file name. No path that a device sends is
-//!   joined to a file name. Files and folders whose names start with a dot are ignored.
-//! * Every file is [checked](passkit_archive::Archive::check) before it is served. A file that is half-written or broken is
-//!   refused with a warning, and the version before stays.
-//! * If two files hold one pass, the one that was there first is served, and a warning names both.
-//! * A pass has changed when its content has, whatever the time stamp of the file and the signature.
+//! * An archive is identified by the type and serial number inside it, never by its file name. No
+//!   path that a device sends is joined to a file name. Files and folders whose names start with a
+//!   dot are ignored.
+//! * Every file is [checked](passkit_archive::Archive::check) before it is served. A half-written
+//!   or broken file is refused with a warning, and the version before it stays.
+//! * If two files hold the same pass, the one that was there first is served, and a warning names
+//!   both.
+//! * A pass has changed if its content has. A new time stamp or a new signature is no change.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
 //! * While a folder itself is gone, or an empty one is in its place, everything that was served from it stays. Only files that
 //!   are removed from a folder withdraw passes.
 //! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.
 //!
 //! # How a change is noticed
-//! The operating system reports changes of files. The folders are also searched from time to time, twice a second if they
-//! are small, because not every file system reports changes. A changed file is read once it has looked the same for 0.1 s.
-//! A file must be gone for half a second before its pass is withdrawn.
+//! The operating system reports changes of files. The folders are also searched from time to time,
+//! because not every file system reports changes. Small folders are searched twice a second. A
+//! changed file is read once it has stayed the same for 0.1 s. A file must be gone for half a
+//! second before its pass is withdrawn.
 //!
-//! A change then goes through these steps, and a crash after any of them loses nothing:
-//! 1. copies: the new archive is written, as an unmarked change, in one commit;
-//! 2. memory: requests see it;
-//! 3. store: the content is published, which marks the pass and makes its pushes pending;
-//! 4. copies: the change is marked.
+//! A change then goes through four steps. A crash after any of them loses nothing:
+//! 1. Copies: one commit writes the new archive and notes that the change is not marked yet.
+//! 2. Memory: requests see the new archive.
+//! 3. Store: the content is published. This marks the pass and makes its pushes pending.
+//! 4. Copies: the change is noted as marked.
 //!
-//! Requests are answered from the copies alone. They are in a file of their own beside the store. Its cache takes 8 MiB of
-//! memory. A copy that is not what was written is never served: it is made anew from the file.
+//! Only the copies are used to answer requests. They are in an SQLite file in the folder of the
+//! copies, whose cache takes 8 MiB of memory. A damaged copy is never served. It is made anew from
+//! the file.
 //!
 //! # Several instances
-//! Several processes may serve the same folder over one store, each with copies of its own. The store knows the digest of the
-//! content that was published last. The instance that notices a change first marks it. An instance whose copy has another
-//! digest reads the file again before it serves the pass. If the file has that other content too, the instances serve
-//! different files, or the database was restored from an older copy. The instance then serves its copy and publishes it
-//! again: at once the first time, and after pauses that grow from a minute to an hour. Nothing is answered 503 because of it.
+//! Several processes may serve the same folder over one store, each with copies of its own. The
+//! store knows the digest of the content that was published last. The first instance that notices a
+//! change marks it. An instance whose copy has another digest reads the file again before it serves
+//! the pass.
 //!
-//! A phone that fetches such a copy gets it under the date of the other content, and would take that content for unchanged
-//! later. So the pass is *misdated* until it is marked again, and its next change is marked even if the store knows its
-//! content.
+//! If the file has the same content as the copy, then the instances serve different files, or the
+//! database was restored from an older copy. The instance then serves its copy and publishes it
+//! again: at once the first time, and later after pauses that grow from a minute to an hour. No
+//! request is answered 503 because of it.
+//!
+//! A phone that fetches such a copy gets it under the date of the other content. When the other
+//! content is served later, the phone would believe that nothing changed. So the pass is *misdated*
+//! until it is marked again. Its next change is marked even if the store knows the new content.
 
 mod catalog;
 mod check;

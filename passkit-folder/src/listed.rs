@@ -2,18 +2,19 @@ use std::sync::Arc;
 
 use passkit_server::{identifiers::TokenDigest, service::Prefix, store::ContentDigest};
 
-/// What is known of a pass without reading its archive.
+/// What is known about a pass without reading its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
-    /// The last tokens of the pass, the newest at the end: copies on phones may have an old one.
+    /// The last tokens of the pass, the newest at the end. Copies on phones may have an old one.
     pub(crate) tokens: Box<[TokenDigest]>,
-    /// The digest of what its files hold, whatever the signature: the pass has changed when this has.
+    /// The digest of the files in the archive, without the signature. The pass has changed if this
+    /// digest has.
     pub(crate) content: ContentDigest,
-    /// The store does not have the last change yet.
+    /// Whether the store lacks the last change.
     pub(crate) unmarked: bool,
-    /// Phones may have a copy of this pass under the date of other content.
+    /// Whether phones may have a copy of this pass under the date of other content.
     pub(crate) misdated: bool,
-    /// The file it came from last.
+    /// The file that the pass was last read from.
     pub(crate) path: Arc<str>,
     pub(crate) withdrawn: bool,
     /// The path of its `webServiceURL`. `None` if it has none.
@@ -21,10 +22,10 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// The store has the last change.
+    /// Records that the store has the last change.
     pub(crate) fn set_marked(&mut self) {
         self.unmarked = false;
-        // A removal marks nothing.
+        // Publishing a removal does not mark the pass, so it stays misdated.
         self.misdated &= self.withdrawn;
     }
 }

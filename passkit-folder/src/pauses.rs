@@ -7,12 +7,12 @@ use std::{
 
 use passkit_server::PassId;
 
-/// The first pause of a pass. Each later one is twice as long as the one before.
+/// The first pause of a pass. Each later pause is twice as long as the one before.
 const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
-/// The most passes that are remembered.
+/// How many passes are remembered at most.
 const PASSES: usize = 10_000;
-/// The shortest time between two lines in the log.
+/// The shortest time between two messages in the log.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// The passes that were published again lately.
@@ -29,10 +29,10 @@ struct Pause {
 }
 
 impl Pauses {
-    /// Whether `pass` may be published again now: at once the first time, then after its pause. If so, its next pause
-    /// starts.
+    /// Returns whether `pass` may be published again now. The first time it may at once, and later
+    /// after its pause. If it may, its next pause starts.
     ///
-    /// While too many passes are in their pause, no other one may.
+    /// While too many passes are in a pause, no other pass may be published again.
     pub(crate) fn may_publish(&mut self, pass: &PassId, now: Instant) -> bool {
         if let Some(pause) = self.passes.get_mut(pass) {
             if now < pause.until {
@@ -66,7 +66,8 @@ impl Pauses {
         true
     }
 
-    /// Counts a pass that was published again. Returns how many were since the last report, if it is time for one.
+    /// Counts a pass that was published again. Returns the count since the last message, if it is
+    /// time for a message.
     pub(crate) fn report(&mut self, now: Instant) -> Option<usize> {
         self.unreported += 1;
         if self

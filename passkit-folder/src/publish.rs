@@ -1,4 +1,4 @@
-//! Publishing files: to the catalog, to requests, and to the store.
+//! Publishes files in three steps: to the catalog, to requests, and to the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -40,7 +40,7 @@ pub(crate) struct Publishing {
     publisher: Arc<Publisher>,
     runtime: Handle,
     rules: Rules,
-    /// Every candidate file that was read, and what was in it.
+    /// Every candidate file that was read, and what it held.
     files: BTreeMap<Arc<str>, Seen>,
     types: BTreeSet<TypeIdentifier>,
     /// Passes with a change that the store does not have yet.
@@ -94,14 +94,14 @@ impl Prefixes {
     }
 }
 
-/// A file as it was when it was read last.
+/// A file as it was when it was last read.
 struct Seen {
     stamp: Stamp,
-    /// Whether it held a good archive.
+    /// Whether the file held a good archive.
     good: bool,
-    /// The pass it holds, or held before it was refused; `None` if it never held one.
+    /// The pass that the file holds, or held before it was refused. `None` if it never held one.
     pass: Option<PassId>,
-    /// The pass that it holds too, but that is served from another file.
+    /// The pass that this file holds, if another file is served for it.
     rival: Option<Box<PassId>>,
 }
 
@@ -175,7 +175,7 @@ impl Publishing {
         passes.insert(pass, listed);
     }
 
-    /// Withdraws passes that only more lenient rules than today's allow.
+    /// Withdraws the passes that today's stricter rules no longer allow.
     fn withdraw_unsigned(&mut self) -> Result<(), CatalogError> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
@@ -202,11 +202,12 @@ impl Publishing {
                 refused.push(PathBuf::from(&*path));
             }
         }
-        // No file is a rival yet.
+        // No file is a rival yet, so the result is empty.
         self.withdraw(&refused).map(drop)
     }
 
-    /// Every pass counts as changed since the store has it. Content that the store knows marks nothing.
+    /// Publishes every pass again, as if it had changed. Content that the store knows is not marked
+    /// again.
     fn publish_all_again(&mut self, edition: &str) -> Result<(), CatalogError> {
         self.shared.catalog.begin_edition(edition)?;
         let unmarked = &mut self.unmarked;
@@ -219,7 +220,7 @@ impl Publishing {
         Ok(())
     }
 
-    /// The same pass. All passes of a type share the type's memory.
+    /// Returns the same pass. All passes of a type share the memory of the type.
     fn shared_type(&mut self, pass: PassId) -> PassId {
         if let Some(type_id) = self.types.get(&pass.type_id) {
             return PassId {
@@ -244,12 +245,12 @@ impl Publishing {
         });
     }
 
-    /// Every file that was read, in the order of the paths.
+    /// Returns every file that was read, in the order of the paths.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(|path| &**path)
     }
 
-    /// Whether a file whose path starts with `start` was read.
+    /// Returns whether a file whose path starts with `start` was read.
     pub(crate) fn has_below(&self, start: &str) -> bool {
         let next = self
             .files
@@ -262,12 +263,12 @@ impl Publishing {
         self.seen(path).is_some()
     }
 
-    /// Whether there are changes that the store does not have yet.
+    /// Returns whether there are changes that the store does not have yet.
     pub(crate) fn has_unmarked(&self) -> bool {
         !self.unmarked.is_empty()
     }
 
-    /// The file of a pass that is served.
+    /// Returns the file that a pass is served from.
     pub(crate) fn file_of(&self, pass: &PassId) -> Option<Arc<str>> {
         self.shared.read(|passes| {
             passes
@@ -277,7 +278,7 @@ impl Publishing {
         })
     }
 
-    /// Whether this file held no good archive when it was read last.
+    /// Returns whether this file held no good archive when it was last read.
     pub(crate) fn was_refused(&self, path: &Path) -> bool {
         self.seen(path).is_some_and(|seen| !seen.good)
     }
@@ -290,8 +291,8 @@ impl Publishing {
         self.seen(path).is_none_or(|seen| seen.stamp != stamp)
     }
 
-    /// Reads and checks these files, and puts those that are good into the catalog. Returns the rivals that may be served
-    /// now, and have to be looked at again.
+    /// Reads and checks these files, and puts the good ones into the catalog. Returns the rivals
+    /// that may be served now. Look at them again.
     pub(crate) fn publish(
         &mut self,
         group: &[(PathBuf, Stamp)],
@@ -306,8 +307,8 @@ impl Publishing {
                 *checked = Checked::Refused(reason);
             }
         }
-        // The passes whose files now hold another pass. Such a pass may be in this group too, when files swap their
-        // names.
+        // Passes whose file now holds another pass. If files swap their names, such a pass is also
+        // in this group.
         let mut left: BTreeMap<PassId, Row> = BTreeMap::new();
         for ((path, _), checked) in group.iter().zip(&checked) {
             if let Checked::Read { archive, .. } = checked
@@ -332,7 +333,7 @@ impl Publishing {
                 Checked::Gone => continue,
                 Checked::Refused(reason) => {
                     note.good = false;
-                    // The file still counts for the pass that it held. The last good version of
+                    // The file still belongs to the pass that it held. The last good version of
                     // that pass stays.
                     note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
                     let stays = if note.pass.is_some() {
@@ -381,9 +382,11 @@ impl Publishing {
         Ok(self.rivals(&freed))
     }
 
-    /// Why an archive that can be read is not served. `None` if it is, with a warning if something in it can't work.
+    /// Returns the reason why an archive that can be read is not served. Returns `None` if it is
+    /// served. If something in it can't work, a warning is logged.
     ///
-    /// Phones have the version that is served, so what it has too is no reason to withhold an update.
+    /// Phones already have the version that is served. So a fault that this version has too is no
+    /// reason to withhold an update.
     fn refusal(
         &self,
         path: &Path,
@@ -411,7 +414,7 @@ impl Publishing {
         Ok(None)
     }
 
-    /// Another file from which `pass` is served, if it still exists.
+    /// Returns the other file that `pass` is served from, if that file still exists.
     fn rival_of(&self, path: &Path, pass: &PassId) -> Option<Arc<str>> {
         let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
         let other = Path::new(&*listed.path);
@@ -423,7 +426,7 @@ impl Publishing {
         there.then_some(listed.path)
     }
 
-    /// Writes rows to the catalog, and then shows them to requests.
+    /// Writes rows to the catalog, and then makes requests see them.
     fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), CatalogError> {
         if rows.is_empty() {
             return Ok(());
@@ -447,7 +450,7 @@ impl Publishing {
                 if listed.withdrawn {
                     tracing::info!("{}: no longer serves {pass}", OneLine::of(&listed.path));
                 }
-                // A request may have set it meanwhile.
+                // A request may have set `misdated` meanwhile.
                 listed.misdated |= passes.get(&pass).is_some_and(|before| before.misdated);
                 passes.insert(pass, listed);
             }
@@ -455,8 +458,8 @@ impl Publishing {
         Ok(())
     }
 
-    /// The new row of a good archive. It is unmarked if what the archive holds has changed, or is new. `None` if the
-    /// catalog has all of it.
+    /// Returns the new row of a good archive. The row is unmarked if the content has changed or is
+    /// new. Returns `None` if the catalog already has all of it.
     fn row(
         &mut self,
         path: &str,
@@ -466,7 +469,8 @@ impl Publishing {
     ) -> Result<Option<(Row, Copy)>, CatalogError> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
-        // An update may take the web service away. Phones ask for it with the token before.
+        // An update may have no web service any more. Phones use the token of the version before to
+        // fetch it.
         let token = archive.auth_token.as_ref().map(AuthToken::digest);
         let tokens = unite_tokens(known, token.as_slice());
         let is_same = before
@@ -504,7 +508,7 @@ impl Publishing {
         )))
     }
 
-    /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
+    /// Withdraws the passes of files that are gone. Returns the same as [`publish`](Self::publish).
     pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, CatalogError> {
         let rows: Vec<(Row, Copy)> = gone
             .iter()
@@ -521,8 +525,8 @@ impl Publishing {
         Ok(self.rivals(&freed))
     }
 
-    /// The row of the pass that is served from this file, with the pass withdrawn. `None` if there is no such pass, or
-    /// if it is served from another file by now.
+    /// Returns the row of the pass that is served from this file, with the pass withdrawn. Returns
+    /// `None` if there is no such pass, or if another file is served for it by now.
     fn withdrawn(&self, path: &Path) -> Option<Row> {
         let pass = self.seen(path)?.pass.clone()?;
         let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
@@ -539,7 +543,8 @@ impl Publishing {
         })
     }
 
-    /// The files that hold a pass of which another file was served until now. They count as not seen.
+    /// Returns the files that hold one of these passes, each of which was served from another file
+    /// until now. These files then count as not seen.
     fn rivals(&mut self, freed: &BTreeSet<PassId>) -> Vec<PathBuf> {
         if freed.is_empty() {
             return Vec::new();
@@ -553,15 +558,16 @@ impl Publishing {
         waiting.map(|(path, _)| PathBuf::from(&*path)).collect()
     }
 
-    /// Compares the copy of a pass, which has this content, with its file, which was just read. The store says that other
-    /// content was published last.
+    /// Reacts to a copy that differs from what was published last. `content` is the content of the
+    /// copy. Its file was just read again.
     ///
-    /// If the file has the same content as the copy, the pass is published again, unless it was lately.
+    /// If the file has the same content as the copy, the pass is published again, unless it is in
+    /// its pause.
     pub(crate) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
         let listed = self.shared.read(|passes| passes.get(pass).cloned());
         let is_same =
             |listed: &Listed| listed.content == content && !listed.unmarked && !listed.withdrawn;
-        // Otherwise the file had a change, which is marked next.
+        // In any other case the file had a change, which is marked next.
         let Some(Listed { path, .. }) = listed.filter(is_same) else {
             return;
         };
@@ -602,7 +608,8 @@ impl Publishing {
         self.unmarked.insert(pass.clone());
     }
 
-    /// Publishes every change that the store does not have yet. A failure is tried again later.
+    /// Publishes every change that the store does not have yet. After an error it tries again
+    /// later.
     pub(crate) fn mark(&mut self) {
         let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
         for pass in std::mem::take(&mut self.unmarked) {
@@ -649,7 +656,8 @@ impl Publishing {
                 }
             }
         });
-        // Content that the store knows marks nothing, but phones may have the copy before it under its date.
+        // The store does not mark content that it knows. But phones may have the earlier copy under
+        // the date of this content, so these passes are marked anyway.
         let mut known: Vec<SerialNumber> = Vec::new();
         for (pass, content) in misdated {
             if self.publisher.store().pass_state(pass).await?.published == Some(content) {
@@ -706,7 +714,7 @@ mod tests {
         PassId::new("pass.com.example.withheld", "A-1").unwrap()
     }
 
-    /// An archive without an icon, as phones refuse it.
+    /// Makes an archive without an icon. Phones refuse such an archive.
     fn without_icon(change: serde_json::Value) -> Vec<u8> {
         let mut description = json!({
             "formatVersion": 1, "passTypeIdentifier": a_pass().type_id.as_str(), "serialNumber": "A-1",
@@ -721,7 +729,7 @@ mod tests {
             .unwrap()
     }
 
-    /// The copies that a program with laxer rules left behind.
+    /// Leaves the copies that a program with laxer rules would leave.
     fn leave_copies(copies: &Path, file: &Path, archive: &[u8]) {
         let report = Report::of(archive, Rules::development());
         let row = Row {
@@ -743,7 +751,7 @@ mod tests {
         catalog.remember_rules(true).unwrap();
     }
 
-    /// What is served after a file with the first archive changed to the second.
+    /// Returns what is served after a file changed from the first archive to the second.
     async fn served_after(first: &[u8], second: &[u8]) -> Vec<u8> {
         let disk = tempfile::tempdir().unwrap();
         let (passes, copies) = (disk.path().join("passes"), disk.path().join("copies"));

@@ -10,11 +10,11 @@ use crate::{
 
 /// Reads the archives below a folder, in the order of their paths, until `each` returns `false`.
 ///
-/// `each` gets the path of a file, and its archive or what is wrong with it. Development archives count as good: those
-/// without a signature. An archive that phones refuse counts as wrong.
+/// `each` gets the path of a file, and its archive or the problem. Development archives, which have
+/// no signature, count as good. An archive that phones refuse counts as a problem.
 ///
 /// # Errors
-/// Those of the operating system if the folder can't be listed.
+/// Fails with the error of the operating system if the folder can't be listed.
 pub fn read_archives(
     kind: Kind,
     root: &Path,

@@ -8,11 +8,11 @@ use std::{
 use bytes::Bytes;
 use passkit_server::PassId;
 
-/// From this many passes on, those that nobody reads are removed.
+/// If this many passes are remembered, those that nobody reads are removed.
 const PRUNED_FROM: usize = 1_024;
 
-/// The copy of a pass that somebody reads. It is locked while the copy is read from disk, so that
-/// only one of many readers does it.
+/// The copy of a pass that somebody reads. The lock is held while the copy is read from disk, so
+/// that only one of many readers does it.
 type Slot = tokio::sync::Mutex<Weak<Bytes>>;
 
 #[derive(Default)]
@@ -33,13 +33,14 @@ impl AsRef<[u8]> for Shared {
 }
 
 impl Readers {
-    /// Returns the copy that others read, or reads one.
+    /// Returns the copy that others are reading, or reads one.
     pub(crate) async fn get<E>(
         &self,
         pass: &PassId,
         read: impl AsyncFnOnce() -> Result<Option<Bytes>, E>,
     ) -> Result<Option<Bytes>, E> {
-        // Before the copy is read: if it is replaced meanwhile, later readers have another slot.
+        // Get the slot before reading the copy. If the copy is replaced meanwhile, later readers
+        // have another slot.
         let slot = self.slot(pass);
         let mut current = slot.lock().await;
         let shared = match current.upgrade() {
@@ -56,7 +57,7 @@ impl Readers {
         Ok(Some(Bytes::from_owner(Shared(shared))))
     }
 
-    /// Makes later readers read again. To be called after the copies were replaced.
+    /// Makes later readers read from disk again. Call it after the copies were replaced.
     pub(crate) fn forget(&self, passes: &[PassId]) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for pass in passes {

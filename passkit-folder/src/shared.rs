@@ -10,7 +10,7 @@ use crate::{catalog::Catalog, listed::Listed};
 /// What requests and the watcher share.
 pub(crate) struct Shared {
     pub(crate) catalog: Arc<Catalog>,
-    /// Every pass that was ever served, withdrawn ones too.
+    /// Every pass that was ever served, including withdrawn ones.
     passes: RwLock<HashMap<PassId, Listed>>,
     /// Whether the watcher did not answer in time when it was last asked.
     pub(crate) slow: AtomicBool,
@@ -33,8 +33,8 @@ impl Shared {
         change(&mut self.passes.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The content of the copy of `pass`, if other content was published last. A copy with a change that the store does
-    /// not have yet is newer than that.
+    /// Returns the content of the copy of `pass` if other content was published last. Returns
+    /// `None` if the copy has a change that the store lacks, because the copy is then newer.
     pub(crate) fn differing(&self, pass: &PassId, state: &PassState) -> Option<ContentDigest> {
         let published = state.published?;
         self.read(|passes| {
@@ -44,8 +44,8 @@ impl Shared {
         })
     }
 
-    /// Remembers that phones may get this content under the date of another one, if it is still what is served. Returns
-    /// whether that is news.
+    /// Remembers that phones may get this content under the date of other content. Does nothing if
+    /// this content is no longer served. Returns whether this is new.
     pub(crate) fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {
         self.write(|passes| match passes.get_mut(pass) {
             Some(listed) if listed.content == content => {

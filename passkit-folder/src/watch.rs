@@ -28,42 +28,45 @@ use crate::{
     publish::Publishing,
 };
 
-/// A changed file is read once it has looked the same for this long: it may be half-written.
+/// A changed file may be half-written. It is read once it has stayed the same for this long.
 const STABLE_AFTER: Duration = Duration::from_millis(100);
-/// A file must be gone for this long before its pass is withdrawn: it may be about to be replaced.
+/// A missing file may be about to be replaced. Its pass is withdrawn after the file was gone for
+/// this long.
 const GONE_AFTER: Duration = Duration::from_millis(500);
-/// The system reports changes, but not on every file system, and not all of them when there are many. So the folders are
-/// also searched from time to time, for at most a fiftieth of the time.
+/// Not every file system reports changes, and many changes at once are not all reported. So the
+/// folders are also searched from time to time. Searching takes a fiftieth of the time at most.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
-/// A change is served within a second, also where the system does not report it.
+/// A change is served within a second, even if the system does not report it.
 const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * STABLE_AFTER.as_millis() < 1_000);
-/// How many events are taken before they are handled.
+/// How many events are received before they are handled.
 const EVENTS_AT_ONCE: usize = 1000;
 
 pub(crate) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// Read the file of this pass again, then answer. `content` is that of the copy, if the store has other content.
+    /// Read the file of this pass again, then answer. `content` is set if the store has other
+    /// content than the copy, and is the content of the copy.
     ReadAgain {
         pass: PassId,
         content: Option<ContentDigest>,
         reply: oneshot::Sender<()>,
     },
-    /// Look at the stop flag.
+    /// Check the stop flag.
     Stop,
 }
 
 pub(crate) struct Watcher {
     publishing: Publishing,
     roots: Vec<(Kind, PathBuf)>,
-    /// Files that differ from when they were read, and since when they have looked as they do now.
+    /// Files that differ from when they were last read. Each has its stamp, and the time since when
+    /// the stamp has stayed the same.
     changing: HashMap<PathBuf, (Stamp, Instant)>,
-    /// Files of passes that are gone, and since when.
+    /// Missing files whose passes are still served, and since when they are missing.
     gone: HashMap<PathBuf, Instant>,
-    /// Files to read again although they look as before.
+    /// Files to read again although their stamps are the same.
     again: BTreeMap<PathBuf, Stamp>,
     comparing: Vec<Comparison>,
-    /// What the last search could not read. Each is reported once.
+    /// What the last search could not read. Each of these is reported once.
     unreadable: BTreeSet<PathBuf>,
     /// The folders in which archives were found last, by the paths of the roots. A path may come to lead to another folder.
     homes: HashMap<PathBuf, Identity>,
@@ -72,7 +75,7 @@ pub(crate) struct Watcher {
     stop: Arc<AtomicBool>,
 }
 
-/// A request that waits until a file has been read again.
+/// A request that waits until a file was read again.
 struct Comparison {
     pass: PassId,
     content: Option<ContentDigest>,
@@ -80,7 +83,7 @@ struct Comparison {
     reply: oneshot::Sender<()>,
 }
 
-/// The running watcher. Dropping it stops the watcher, and does not wait for its end.
+/// The running watcher. When this is dropped, the watcher stops. Dropping does not wait for that.
 pub(crate) struct Watching {
     stop: Arc<AtomicBool>,
     wake: mpsc::Sender<Event>,
@@ -88,13 +91,14 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Sends an event. It is lost if the watcher has ended.
+    /// Sends an event. The event is lost if the watcher has ended.
     pub(crate) fn send(&self, event: Event) {
-        // Sending fails once the watcher has ended.
+        // Sending fails if the watcher has ended.
         let _ = self.wake.send(event);
     }
 
-    /// Stops the watcher. Returns its thread the first time.
+    /// Stops the watcher. The first call returns the thread, so that the caller can wait for its
+    /// end.
     pub(crate) fn stop(&self) -> Option<JoinHandle<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.send(Event::Stop);
@@ -127,10 +131,10 @@ impl Watcher {
         }
     }
 
-    /// Looks at everything once, then goes on in a thread of its own.
+    /// Looks at everything once, then goes on in its own thread.
     pub(crate) fn start(mut self) -> Result<Watching, CatalogError> {
         let (sender, events) = mpsc::channel();
-        // Watch first, so that a change during the first search is noticed.
+        // Watch before searching, so that a change during the first search is noticed.
         let notifier = self.notifier(sender.clone());
         let found = self.find();
         self.withdraw_missing(&found)?;
@@ -140,7 +144,7 @@ impl Watcher {
             .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
             .collect();
         self.publish(changed)?;
-        // This includes what the last run left unmarked. It happens before any request is answered.
+        // Publish changes, also those of the last run, before any request is answered.
         self.publishing.mark();
         self.publishing.check_prefixes();
         let (stop, wake) = (self.stop.clone(), sender.clone());
@@ -156,7 +160,7 @@ impl Watcher {
     }
 
     fn notifier(&self, sender: mpsc::Sender<Event>) -> Option<notify::RecommendedWatcher> {
-        // Sending fails once the watcher has ended.
+        // Sending fails if the watcher has ended.
         let send = move |event| drop(sender.send(Event::Changed(event)));
         let watching = notify::recommended_watcher(send).and_then(|mut watcher| {
             // A root that is gone is watched again when it is back.
@@ -212,7 +216,7 @@ impl Watcher {
             if self.stopping() {
                 return;
             }
-            // When a link changes, or a folder is replaced, the system still watches the old folder.
+            // If a link changes or a folder is replaced, the system still watches the old folder.
             let identities = self.root_identities();
             if identities != watched {
                 watched = identities;
@@ -270,7 +274,7 @@ impl Watcher {
             } else if path.is_dir() {
                 sweep |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
             } else if moved && let Some(path) = path.to_str() {
-                // It may be a folder with archives in it.
+                // The path may be a folder that held archives.
                 sweep |= self.publishing.has_below(&format!("{path}/"));
             }
         }
@@ -288,7 +292,7 @@ impl Watcher {
         })
     }
 
-    /// Remembers a file that differs from when it was read, or is gone.
+    /// Remembers a file that is missing, or that differs from when it was last read.
     fn note(&mut self, path: PathBuf, stamp: Option<Stamp>) {
         let now = Instant::now();
         match stamp {
@@ -314,14 +318,14 @@ impl Watcher {
         }
     }
 
-    /// Has a file read again, even if it looks the same.
+    /// Requests that the file of `pass` is read again, even if its stamp is the same.
     fn read_again(
         &mut self,
         pass: PassId,
         content: Option<ContentDigest>,
         reply: oneshot::Sender<()>,
     ) {
-        // If there is no file, the request is answered at the next turn.
+        // If there is no file, the request is answered in the next round.
         let path = self
             .publishing
             .file_of(&pass)
@@ -343,7 +347,7 @@ impl Watcher {
         });
     }
 
-    /// All archives in the folders. A problem is reported once.
+    /// Finds all archives in the folders. A problem is reported once.
     fn find(&mut self) -> Found {
         let mut found = Found::default();
         for (kind, root) in &self.roots {
@@ -431,7 +435,7 @@ impl Watcher {
             })
     }
 
-    /// The files that were seen before and were not found now, except where the search failed.
+    /// Returns the known files that were not found now. Leaves out places where the search failed.
     fn missing(&self, found: &Found) -> Vec<PathBuf> {
         self.publishing
             .files()
@@ -491,7 +495,7 @@ impl Watcher {
             if let Some(content) = content {
                 self.publishing.compare(&pass, content);
             }
-            // The request may have given up.
+            // The caller may have stopped waiting.
             let _ = reply.send(());
         }
         self.publishing.mark();
@@ -528,7 +532,7 @@ impl Watcher {
         let mut reported = Instant::now();
         let mut read = 0;
         for group in files::groups(&files) {
-            // The next start notices what is left.
+            // The next start notices the remaining files.
             if self.stopping() {
                 break;
             }

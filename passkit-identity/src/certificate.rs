@@ -1,4 +1,4 @@
-//! What a certificate says about itself (RFC 5280). Parts that nobody needs are not parsed.
+//! The content of a certificate (RFC 5280). Parts that are not needed are not parsed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ const TOPICS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113635.10
 
 /// The types, team, dates and public key of a certificate.
 pub(crate) struct Facts {
-    /// The type in the subject comes first, if there is one.
+    /// The types that the certificate names. The type in the subject comes first, if there is one.
     pub(crate) types: Vec<String>,
     pub(crate) team: Option<String>,
     pub(crate) not_before: SystemTime,
@@ -121,12 +121,13 @@ fn time(time: AnyRef<'_>) -> der::Result<SystemTime> {
     Ok(UNIX_EPOCH + since_epoch)
 }
 
-/// Accepts every kind of string, because types and teams are ASCII.
+/// Returns the text of any kind of string. All kinds are accepted, because types and teams are
+/// ASCII.
 fn text(of: AnyRef<'_>) -> Option<String> {
     String::from_utf8(of.value().to_vec()).ok()
 }
 
-/// The elements of the contents of a set or a sequence.
+/// Returns the elements of a set or a sequence, from its contents.
 fn elements<'a, T: Decode<'a>>(contents: &'a [u8]) -> der::Result<Vec<T>> {
     let mut reader = SliceReader::new(contents)?;
     let mut elements = Vec::new();

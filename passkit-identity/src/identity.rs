@@ -16,8 +16,8 @@ use crate::{
 
 /// The certificate of one type, with its private key and its chain.
 ///
-/// It is checked when it is read: the key fits the certificate, and the certificate is for the type and
-/// not expired. A clone shares certificate and key. `Debug` shows no key.
+/// It was checked when it was read: the key fits the certificate, and the certificate is for the
+/// type and not expired. Clones share the certificate and the key. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
     type_id: TypeIdentifier,
@@ -40,8 +40,8 @@ enum Source {
     },
 }
 
-/// The times of the last change and the lengths of the files of an [`Identity`]. If the value differs, a
-/// file has changed.
+/// The times of the last change and the lengths of the files of an [`Identity`]. If two stamps
+/// differ, a file has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileStamp([Option<(SystemTime, u64)>; 2]);
 
@@ -55,12 +55,13 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads PEM or DER: the certificate, the rest of its chain in any order, and the unencrypted private key.
-    /// Both arguments may be the same bytes. If `type_id` is `None`, the identity is for the type that
-    /// the certificate names.
+    /// Reads PEM or DER. `certificate` has the certificate and the rest of its chain in any order,
+    /// and `key` has the unencrypted private key. Both may be the same bytes. If `type_id` is
+    /// `None`, the identity is for the type that the certificate names.
     ///
     /// # Errors
-    /// If a part is missing, the key does not fit, or the certificate is expired or for another type.
+    /// Fails if a part is missing, if the key does not fit, or if the certificate is expired or for
+    /// another type.
     pub fn from_pem<'a>(
         type_id: impl Into<Option<&'a TypeIdentifier>>,
         certificate: &[u8],
@@ -73,7 +74,7 @@ impl Identity {
     /// Reads two files with PEM. Both may be the same file.
     ///
     /// # Errors
-    /// Same errors as [`from_pem`](Self::from_pem), and if a file can't be read.
+    /// Fails like [`from_pem`](Self::from_pem), or if a file can't be read.
     pub fn from_files<'a>(
         type_id: impl Into<Option<&'a TypeIdentifier>>,
         certificate: impl Into<PathBuf>,
@@ -88,10 +89,11 @@ impl Identity {
         )
     }
 
-    /// Reads PKCS #12 with certificate and key, as Keychain Access exports it (`.p12`).
+    /// Reads a certificate and its key from PKCS #12, as Keychain Access exports them (`.p12`).
     ///
     /// # Errors
-    /// Same errors as [`from_pem`](Self::from_pem), and if the password is wrong or the protection of the file is unknown.
+    /// Fails like [`from_pem`](Self::from_pem), or if the password is wrong, or if the file is
+    /// protected in an unknown way.
     #[cfg(feature = "pkcs12")]
     pub fn from_pkcs12<'a>(
         type_id: impl Into<Option<&'a TypeIdentifier>>,
@@ -102,10 +104,11 @@ impl Identity {
         Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
     }
 
-    /// Reads a file with PKCS #12. Keeps the password, so that the file can be [read again](Self::reload).
+    /// Reads a file with PKCS #12. The identity keeps the password, so that the file can be [read
+    /// again](Self::reload).
     ///
     /// # Errors
-    /// Same errors as [`from_pkcs12`](Self::from_pkcs12), and if the file can't be read.
+    /// Fails like [`from_pkcs12`](Self::from_pkcs12), or if the file can't be read.
     #[cfg(feature = "pkcs12")]
     pub fn from_pkcs12_file<'a>(
         type_id: impl Into<Option<&'a TypeIdentifier>>,
@@ -121,58 +124,61 @@ impl Identity {
         )
     }
 
-    /// The type of the passes or orders that the certificate is for.
+    /// Returns the type of the passes or orders that the certificate is for.
     #[must_use]
     pub fn type_id(&self) -> &TypeIdentifier {
         &self.type_id
     }
 
-    /// The team that Apple issued the certificate to: the `OU` of its subject, 10 letters and digits.
+    /// Returns the team that Apple issued the certificate to: the `OU` of its subject, 10 letters
+    /// and digits.
     #[must_use]
     pub fn team(&self) -> Option<&str> {
         self.pair.facts.team.as_deref()
     }
 
-    /// When the certificate becomes valid. It may lie in the future.
+    /// Returns when the certificate becomes valid. This may be in the future.
     #[must_use]
     pub fn not_before(&self) -> SystemTime {
         self.pair.facts.not_before
     }
 
-    /// When the certificate expires.
+    /// Returns when the certificate expires.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.pair.facts.not_after
     }
 
-    /// The certificate, followed by all others that were read with it.
+    /// Returns the certificate, followed by all others that were read with it.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.pair.chain
     }
 
-    /// The private key of the certificate.
+    /// Returns the private key of the certificate.
     #[must_use]
     pub fn private_key(&self) -> &PrivateKeyDer<'static> {
         &self.pair.key
     }
 
-    /// The stamp of the files just before they were read.
+    /// Returns the stamp that the files had just before they were read.
     #[must_use]
     pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// The stamp of the files now. Blocks on the disk. For an identity without files, it never changes.
+    /// Returns the stamp that the files have now. It blocks on the disk. For an identity without
+    /// files, the stamp never changes.
     #[must_use]
     pub fn current_stamp(&self) -> FileStamp {
         self.source.stamp()
     }
 
-    /// Reads the files again, for the same type. Blocks on the disk. An identity without files is cloned.
+    /// Reads the files again, for the same type. It blocks on the disk. For an identity without
+    /// files, it returns a clone.
     ///
     /// # Errors
-    /// Same errors as the function that made the identity.
+    /// Fails like the function that made the identity.
     pub fn reload(&self) -> Result<Self, IdentityError> {
         if matches!(self.source, Source::Memory) {
             return Ok(self.clone());
@@ -184,7 +190,7 @@ impl Identity {
         type_id: Option<&TypeIdentifier>,
         source: Source,
     ) -> Result<Self, IdentityError> {
-        // Taken before reading, so that a change in between gives a different stamp.
+        // The stamp is taken before reading, so that a change in between gives a different stamp.
         let stamp = source.stamp();
         let parts = source.read();
         Self::new(type_id, source, stamp, parts)

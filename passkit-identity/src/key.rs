@@ -1,4 +1,4 @@
-//! Finds the public key of a private key, to see which certificate it belongs to.
+//! Computes the public key of a private key, to find the certificate that it belongs to.
 
 use der::{
     Decode as _, Sequence,
@@ -24,7 +24,8 @@ struct Sec1<'a> {
     public_key: Option<BitStringRef<'a>>,
 }
 
-/// The public key, in the form that certificates use. `None` if the private key can't be used.
+/// Returns the public key, in the form that certificates use. Returns `None` if the private key
+/// can't be used.
 pub(crate) fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     match key {
         PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der())

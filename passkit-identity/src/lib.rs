@@ -1,7 +1,8 @@
 //! Certificates of Apple Wallet passes, each with its private key.
 //!
-//! An [`Identity`] is the certificate of one pass type, its key and its chain. Apple issues it as a "Pass Type ID
-//! Certificate" (or "Order Type ID Certificate"). The same certificate signs the passes of the type and sends their pushes.
+//! An [`Identity`] is the certificate of one pass type, with its key and its chain. Apple issues
+//! the certificate as a "Pass Type ID Certificate" (or "Order Type ID Certificate"). The same
+//! certificate signs the passes of the type and sends their pushes.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,11 +21,13 @@
 //! ```
 //!
 //! # What is checked
-//! An identity exists only if its key fits its certificate, the certificate is for the type, and it is not expired. Whether
-//! Apple issued it is not checked. The chain stays as it was read.
+//! An identity exists only if its key fits its certificate, the certificate is for the type, and it
+//! is not expired. The crate does not check whether Apple issued the certificate. The chain stays
+//! as it was read.
 //!
-//! A file may contain more than one certificate and, in PKCS #12, more than one key. If several pairs fit the type, the
-//! one that expires last is used. The other certificates become the rest of the chain.
+//! A file may contain more than one certificate and, in PKCS #12, more than one key. If several
+//! pairs fit the type, the pair whose certificate expires last is used. The other certificates
+//! become the rest of the chain.
 //!
 //! # Renewal
 //! An identity keeps the names of its files. [`Identity::current_stamp`] shows whether they changed, and

@@ -5,7 +5,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{certificate::Facts, key::public_key, pem};
 
-/// The parts of the files: certificates in any order, and private keys or the reason why there are none.
+/// The content of the files: certificates in any order, and private keys or the reason why there
+/// are none.
 pub(crate) struct Parts {
     certificates: Vec<CertificateDer<'static>>,
     keys: Result<Vec<PrivateKeyDer<'static>>, Fault>,
@@ -13,7 +14,7 @@ pub(crate) struct Parts {
 
 /// A certificate and its key.
 pub(crate) struct Pair {
-    /// The certificate of the key, then all others of the file.
+    /// The certificate of the key, then all other certificates of the file.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) facts: Facts,
@@ -25,7 +26,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The faulty part, and a text that follows the name of its file.
+/// The faulty part, and a message that follows the name of its file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
@@ -67,8 +68,8 @@ impl Parts {
         })
     }
 
-    /// The type that the certificate of the key names. If no certificate fits the key, the first type that
-    /// any certificate names.
+    /// Returns the type that the certificate of the key names. If no certificate fits the key,
+    /// returns the first type that any certificate names.
     pub(crate) fn type_id(&self) -> Result<TypeIdentifier, Fault> {
         let of_facts = |facts: &Facts| {
             facts
@@ -77,7 +78,7 @@ impl Parts {
                 .find_map(|name| TypeIdentifier::new(name).ok())
         };
         let pairs = self.pairs().unwrap_or_default();
-        // If several fit, the one that expires last counts.
+        // If several pairs fit, the one whose certificate expires last is used.
         pairs
             .iter()
             .filter_map(|pair| Some((pair.facts.not_after, of_facts(&pair.facts)?)))
@@ -95,7 +96,7 @@ impl Parts {
             })
     }
 
-    /// Each certificate that fits one of the keys, with its chain.
+    /// Returns each certificate that fits one of the keys, with its chain.
     fn pairs(&self) -> Result<Vec<Pair>, Fault> {
         let mut pairs = Vec::new();
         let mut unusable = None;
@@ -108,7 +109,7 @@ impl Parts {
                 continue;
             };
             for first in 0..self.certificates.len() {
-                // The key's certificate comes first, whatever the order in the file.
+                // The key's certificate comes first, in any order of the file.
                 let mut chain = self.certificates.clone();
                 chain[..=first].rotate_right(1);
                 match chain.first().map(|certificate| Facts::read(certificate)) {
@@ -130,7 +131,8 @@ impl Parts {
         Ok(pairs)
     }
 
-    /// The certificate for a type that expires last.
+    /// Returns the pair for a type. If there are several, returns the one whose certificate expires
+    /// last.
     pub(crate) fn check(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
         let pairs = self.pairs()?;
         let other = pairs

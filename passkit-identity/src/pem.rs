@@ -1,9 +1,9 @@
-//! Certificates and keys as text (PEM) or bytes (DER), also from text that other programs bent.
+//! Certificates and keys as text (PEM) or bytes (DER). Other programs may have changed the text.
 //!
-//! Environment variables write line ends as the two characters `\n`, or as blanks. Editors put a byte
-//! order mark in front, and `cat` glues two files together. All of that can be read.
+//! Environment variables may have the two characters `\n`, or blanks, as line ends. Editors put a
+//! byte order mark in front, and `cat` joins two files. All of these can be read.
 //!
-//! No error repeats any of the text, because it may hold a private key.
+//! No error repeats any of the text, because the text may contain a private key.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use rustls_pki_types::{
 
 use crate::{certificate::Facts, key::public_key};
 
-/// Why a certificate or a key can't be read. The text fits after the name of a file.
+/// The reason why a certificate or a key can't be read. The text follows the name of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
@@ -28,7 +28,7 @@ pub enum PemError {
     /// There is no private key.
     #[error("has no private key in PEM")]
     NoKey,
-    /// A section begins and does not end.
+    /// A section begins but does not end.
     #[error("is not PEM: a section has no end, so a part is missing; copy the file again")]
     NoEnd,
     /// The text of a section is not base64.
@@ -45,10 +45,10 @@ pub enum PemError {
     Pkcs12,
 }
 
-/// Reads all certificates of a text, or the one in DER.
+/// Reads all certificates of a text, or the single one of DER.
 ///
 /// # Errors
-/// If there is none, or the text is damaged.
+/// Fails if there is none, or if the text is damaged.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates: Vec<_> = sections(text)?
         .into_iter()
@@ -71,10 +71,10 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
     }
 }
 
-/// Reads the first private key of a text, or the one in DER.
+/// Reads the first private key of a text, or the single one of DER.
 ///
 /// # Errors
-/// If there is none, it is encrypted, or the text is damaged.
+/// Fails if there is none, if it is encrypted, or if the text is damaged.
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     for section in sections(text)? {
         let is_key = section.label.ends_with("PRIVATE KEY");
@@ -168,8 +168,8 @@ pub fn shown(path: &Path) -> impl fmt::Display {
     Shown(path)
 }
 
-/// Returns whether a file begins as PKCS #12 does: a sequence whose first element is the number 3. The
-/// first 16 bytes are enough.
+/// Returns whether a file begins like PKCS #12: with a sequence whose first element is the number
+/// 3. The first 16 bytes of the file are enough.
 #[must_use]
 pub fn is_pkcs12(start: &[u8]) -> bool {
     let content = match start {
@@ -210,7 +210,7 @@ fn sections(text: &[u8]) -> Result<Vec<Section>, PemError> {
     Ok(sections)
 }
 
-/// The text, with line ends that are line ends.
+/// Returns the text of the bytes, with real line ends.
 fn text_of(bytes: &[u8]) -> String {
     let utf16 = |from: fn([u8; 2]) -> u16| {
         let units = bytes.as_chunks().0.iter().skip(1).map(|unit| from(*unit));
@@ -266,7 +266,7 @@ fn base64(characters: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
         count += 6;
         if count >= 8 {
             count -= 8;
-            // The lowest byte of those that are left.
+            // The lowest byte of the remaining bits.
             bytes.push((bits >> count) as u8);
             bits &= (1 << count) - 1;
         }
@@ -331,7 +331,7 @@ mod tests {
     fn pkcs12_is_told_from_other_der() {
         assert!(is_pkcs12(&[0x30, 0x82, 9, 9, 2, 1, 3, 0x30]));
         assert!(is_pkcs12(&[0x30, 0x80, 2, 1, 3]));
-        // A certificate, and a key.
+        // The start of a certificate, and the start of a key.
         assert!(!is_pkcs12(&[0x30, 0x82, 9, 9, 0x30, 0x82]));
         assert!(!is_pkcs12(&[0x30, 0x82, 9, 9, 2, 1, 0, 0x30]));
         assert!(!is_pkcs12(b"-----BEGIN") && !is_pkcs12(&[]) && !is_pkcs12(&[0x30]));

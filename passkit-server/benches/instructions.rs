@@ -1,9 +1,9 @@
-//! Compares the cost of the hot paths with the numbers in `instructions.txt`. It counts
-//! instructions and allocations of a request in one process over the memory store. The counts are
-//! not times, but they are the same on a busy machine.
+//! Compares the cost of the hot paths with the numbers in `instructions.txt`. The bench counts the
+//! instructions and allocations of a request in one process over the memory store. Unlike times,
+//! the counts are the same on a busy machine.
 //!
-//! Run `cargo bench -p passkit-server --bench instructions`. With `-- --bless` it rewrites the
-//! file. It needs valgrind.
+//! Run `cargo bench -p passkit-server --bench instructions`. With `-- --bless` the bench rewrites
+//! the file. It needs valgrind.
 
 #![allow(
     clippy::expect_used,
@@ -38,15 +38,16 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.tx
 const BLESS: &str =
     "if that is meant, cargo bench -p passkit-server --bench instructions -- --bless";
 
-/// The tolerance in percent, because C libraries and processors differ that much.
+/// The tolerance in percent. Counts differ that much between C libraries and between processors.
 const TOLERANCE: f64 = 10.0;
 
-/// The arguments of a child process: the number of the path, and how many of its requests it sends.
+/// The environment variable with the arguments of a child process: the number of the path, and how
+/// many of its requests to send.
 const RUN: &str = "PASSKIT_BENCH_RUN";
 
 const UNDER_VALGRIND: usize = 2_000;
 
-/// The number of devices, enough to give the maps some depth.
+/// The number of devices. This many give the maps some depth.
 const DEVICES: usize = 1_000;
 
 /// The number of passes on each device.
@@ -63,7 +64,7 @@ struct Path {
     request: fn(known: &Known, device: usize) -> Request<Full<Bytes>>,
 }
 
-/// What a device has from earlier answers.
+/// What a device knows from earlier answers.
 struct Known {
     tag: String,
     last_modified: HeaderValue,
@@ -261,7 +262,7 @@ fn under_valgrind(path: usize, sent: usize) -> Result<f64, String> {
 }
 
 /// For each of `rounds`, builds that many requests and sends up to `sent` of them in total. Returns
-/// the allocations so far without those for building requests, and the bytes in use.
+/// the allocations so far and the bytes in use. Allocations for building requests are not counted.
 fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -296,7 +297,7 @@ fn allocations() -> usize {
     stats.allocations + stats.reallocations
 }
 
-/// `rustc 1.95.0 (…)`
+/// Returns `rustc 1.95.0 (…)`.
 fn compiler() -> Result<String, String> {
     let output = Command::new("rustc").arg("--version").output();
     let output = output.map_err(|error| format!("can't ask rustc for its version: {error}"))?;
@@ -325,8 +326,8 @@ fn bless(counts: &[Counts]) -> Result<(), String> {
     fs::write(FILE, text).map_err(|error| format!("can't write {FILE}: {error}"))
 }
 
-/// Another compiler generates other instructions. In that case they are only printed, and only
-/// allocations are compared.
+/// Compares the counts with the file. Another compiler generates other instructions. Then
+/// instructions are only printed, and only allocations are compared.
 fn check(counts: &[Counts]) -> Result<(), String> {
     let text =
         fs::read_to_string(FILE).map_err(|error| format!("can't read {FILE}: {error}; {BLESS}"))?;

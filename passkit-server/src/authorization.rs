@@ -13,7 +13,7 @@ use crate::{
 /// The schemes of wallets other than Apple's that use this protocol.
 const OTHER_SCHEMES: [&str; 3] = ["AndroidPass", "WalletPass", "WalletUnionPass"];
 
-/// What a request does with a pass.
+/// What a request wants to do with a pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Register,
@@ -69,7 +69,7 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
         }
         candidates.push(Candidate { pass, offered });
     }
-    // Boxed, so that the future of a usual request stays small.
+    // Boxed, so that the future of the usual request stays small.
     Box::pin(authorize_published(store, candidates, token, access))
         .await?
         .map_err(unauthorized)
@@ -78,7 +78,7 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
 /// A pass that a path may name.
 struct Candidate {
     pass: PassId,
-    /// Whether the source offers the pass. `None` if the source does not know it.
+    /// Whether the source offers the pass. `None` if the source does not know the pass.
     offered: Option<bool>,
 }
 

@@ -22,7 +22,8 @@ pub(crate) fn etag(state: PassState) -> HeaderValue {
 }
 
 /// Returns the `Last-Modified` of a version that is sent at `now` (whole seconds since the Unix
-/// epoch). It is never later than the `Date` of the answer, and [`is_unchanged`] knows it again.
+/// epoch). The date is never later than the `Date` of the answer. [`is_unchanged`] recognises it
+/// when a device sends it back.
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     let seconds = if state.last_modified <= now {
         state.last_modified
@@ -35,11 +36,12 @@ pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     header(format_args!("{}", httpdate::HttpDate::from(date)))
 }
 
-/// The date that a version gets as long as its own date lies ahead, because the clock was set back
-/// or the pass changes more than once a second.
+/// Returns the date of a version whose own date lies ahead. That happens if the clock was set back,
+/// or if the pass changes more than once a second.
 ///
-/// The current time would not do: after the next change, another version could get the same date.
-/// Dates of versions never repeat, so dates 34 years earlier never repeat either. No pass has such
+/// The current time would not do, because the version after the next change could get the same
+/// date. Dates of versions never repeat. So their dates minus 34 years never repeat either, and no
+/// pass has such an early date of its own.
 /// an early date of its own.
 fn stand_in(state: PassState) -> u64 {
     state.last_modified.saturating_sub(1 << 30)
@@ -58,8 +60,8 @@ fn header(text: Arguments<'_>) -> HeaderValue {
 /// Returns whether the request shows that the device has the version of `state`.
 ///
 /// If `If-None-Match` is present, it alone decides. Text that is not an HTTP date counts as no
-/// date. So does a date later than `now`, because this service can't have sent it: the device has
-/// it from another service, or from a clock that was wrong.
+/// date. A date later than `now` also counts as no date, because this service can't have sent it.
+/// The device got it from another service, or from a clock that was wrong.
 pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap, now: u64) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         let etag = etag(state);

@@ -1,4 +1,4 @@
-//! A bound on the devices of a pass. Whoever has a pass can register made-up devices for it.
+//! A bound on the devices of a pass. Anyone who has a pass can register made-up devices for it.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::{
 
 /// How long a pass counts as full before its devices are counted again.
 const FULL_FOR: Duration = Duration::from_secs(60);
-/// The most passes below the bound that are remembered.
+/// How many passes below the bound are remembered at most.
 const REMEMBERED: usize = 10_000;
 
 /// Counts the devices of a pass at a sample of new registrations.
@@ -35,9 +35,9 @@ struct State {
 
 #[derive(Clone, Copy)]
 enum Known {
-    /// So many new registrations need no count.
+    /// This many new registrations need no count.
     Below(u64),
-    /// Full, and counted again at this time.
+    /// The pass is full. Its devices are counted again at this time.
     Full(Instant),
 }
 
@@ -49,13 +49,13 @@ impl DeviceLimit {
         }
     }
 
-    /// One of so many new registrations is a sample.
+    /// Returns the size of the samples: one of this many new registrations is counted.
     fn interval(&self) -> u64 {
         (self.at_most / 64).clamp(1, 1_024)
     }
 
-    /// Refuses a new device of a full pass. A device that is registered may register again, so
-    /// that its push token stays right.
+    /// Refuses a new device of a full pass. A device that is registered may register again, because
+    /// its push token may have changed.
     pub(crate) async fn admit<S: RegistrationStore>(
         &self,
         store: &S,
@@ -118,7 +118,7 @@ impl DeviceLimit {
     ) -> Result<bool, StoreError> {
         let devices = store.count_devices(pass, self.at_most).await?;
         let is_full = devices >= self.at_most;
-        // Half of what is left, because other instances register devices too.
+        // Half of the remaining places, because other instances register devices too.
         let left = self.at_most.saturating_sub(devices) / 2;
         let is_news = self.with(|state| {
             if is_full {

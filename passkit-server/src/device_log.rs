@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::identifiers::SerialNumber;
 
-/// Receives the messages that devices post to the log endpoint. Only there, a phone reports
-/// problems with the service.
+/// Receives the messages that devices post to the log endpoint. A phone reports problems with the
+/// service only in these messages.
 ///
 /// Messages are not authenticated and may have any text. A batch has at most 256 KiB. The call runs
 /// on the task that answers the device, so move slow work to another task.
@@ -28,8 +28,8 @@ impl<F: Fn(&LogEntry<'_>) + Send + Sync> DeviceLog for F {
 
 /// A message of a device, with its meaning if it is known.
 ///
-/// The identifiers are unchecked text of the sender. The device identifier is a secret, and the
-/// serial number may be one.
+/// The identifiers are text of the sender, and are not checked. The device identifier is a secret,
+/// and the serial number may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogEntry<'a> {
@@ -81,10 +81,10 @@ pub enum DeviceReport<'a> {
     TagUnchanged,
     /// The list answer had serial numbers, but no tag.
     TagMissing,
-    /// The list answer after a push was empty. The push had no change, or came before the change
-    /// was visible.
+    /// The list answer after a push was empty. Either nothing changed, or the push came before the
+    /// change was visible.
     SpuriousPush,
-    /// The pass was listed as changed, but was the same.
+    /// The pass was listed as changed, but its content was the same.
     PassUnchanged,
     /// The same version of the pass was sent again, although the device showed that it has it.
     ConditionIgnored,
@@ -92,7 +92,7 @@ pub enum DeviceReport<'a> {
     LastModifiedMissing,
     /// A listed pass is no longer on the device.
     NotRegistered,
-    /// The pass was personalized, but was the same afterwards.
+    /// The pass was personalized, but its content was the same afterwards.
     PersonalizationUnchanged,
     /// Any other message, with its text.
     Other(&'a str),
@@ -104,33 +104,33 @@ impl DeviceReport<'_> {
     pub fn meaning(&self) -> &'static str {
         match self {
             Self::AuthenticationFailure => {
-                "answered 401: the pass on the phone holds a token the source doesn't accept"
+                "answered 401: the source doesn't accept the token of the pass on the phone"
             }
             Self::UnexpectedStatus(_) => "answered with a status that phones don't understand here",
             Self::MalformedResponse => "the list answer was not of the documented form",
             Self::InvalidPass => {
                 "the archive is not a validly signed pass; check it with its manifest and certificate"
             }
-            Self::WrongPass => "the archive is of another pass than was asked for",
+            Self::WrongPass => "the archive has another pass than the requested one",
             Self::TagUnchanged => {
-                "the list answer named passes but carried the tag the phone had sent"
+                "the list answer named passes, but had the tag that the phone had sent"
             }
-            Self::TagMissing => "the list answer named passes but carried no tag",
-            Self::SpuriousPush => "pushed without a change, or before the change was marked",
-            Self::PassUnchanged => "a pass was marked as changed whose archive is the same",
+            Self::TagMissing => "the list answer named passes, but had no tag",
+            Self::SpuriousPush => "a push came without a change, or before the change was marked",
+            Self::PassUnchanged => "a pass was marked as changed, but its archive is the same",
             Self::ConditionIgnored => {
                 "the same version of the pass was sent again: builds of it must be identical"
             }
             Self::LastModifiedMissing => "the pass was sent without Last-Modified",
             Self::NotRegistered => "a pass was listed that the phone no longer has",
             Self::PersonalizationUnchanged => "the pass was the same after its personalization",
-            Self::Other(_) => "a message of no known form",
+            Self::Other(_) => "a message of unknown form",
         }
     }
 }
 
 impl<'a> LogEntry<'a> {
-    /// Parses a message. It never fails. An unknown message is [`DeviceReport::Other`].
+    /// Parses a message. Parsing never fails: an unknown message is [`DeviceReport::Other`].
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let (time, message) = split_time(text.trim());
@@ -145,7 +145,8 @@ impl<'a> LogEntry<'a> {
         if let Some((task, reason)) = message.split_once(" encountered error: ") {
             entry.task = task_of(task);
             entry.type_id = after(task, "pass type ").and_then(word);
-            // A serial number may have any text, so the text after it shows where it ends.
+            // A serial number may have any text, so only the text after the number shows where it
+            // ends.
             entry.serial = after(task, "serial number ")
                 .and_then(|tail| {
                     [", if-modified-since ", "; with web service url "]
@@ -179,8 +180,8 @@ fn after<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     text.split_once(label).map(|(_, tail)| tail)
 }
 
-/// Returns a quoted serial number. It may have quotes too, so the text after it shows where it
-/// ends.
+/// Returns a quoted serial number. A serial number may contain quotes, so only the text after it
+/// shows where it ends.
 fn quoted(text: &str) -> Option<&str> {
     ["', but the pass was ", "' but did not provide "]
         .iter()
@@ -190,7 +191,7 @@ fn quoted(text: &str) -> Option<&str> {
         .or_else(|| text.split_once('\'').map(|(serial, _)| serial))
 }
 
-/// Returns the text up to the next character that no type identifier has.
+/// Returns the text up to the first character that can't be in a type identifier.
 fn word(text: &str) -> Option<&str> {
     text.split([' ', ',', ';', '(', ')'])
         .next()
@@ -258,10 +259,9 @@ fn complaint_of(complaint: &str) -> DeviceReport<'_> {
 
 /// The default [`DeviceLog`]. It writes a `tracing` event at level `WARN` for each message, without
 /// secrets.
-///
-/// The event of a known message has its meaning. The event of another message has its first words,
-/// escaped, up to the first that could be an identifier. Messages beyond 20 a second are counted
-/// and dropped, because anyone may post here.
+/// The event of a known message has its meaning. The event of an unknown message has its first
+/// words, escaped, up to the first one that could be an identifier. Messages beyond 20 a second are
+/// counted and dropped, because anyone may post here.
 #[derive(Debug, Default)]
 pub struct TracingLog {
     window: Mutex<Window>,
@@ -307,12 +307,12 @@ impl DeviceLog for TracingLog {
         if !self.admit() {
             return;
         }
-        // Only a valid type identifier is logged, because a stranger could write any text there.
+        // Only a valid type identifier is logged, because a stranger can send any text as one.
         let type_id = entry
             .type_id
             .filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok())
             .unwrap_or("-");
-        // Escaped, and only if it can be one.
+        // The serial number is escaped. It is logged only if it is valid.
         let serial = entry
             .serial
             .filter(|serial| SerialNumber::new(serial).is_ok())

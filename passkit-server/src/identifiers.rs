@@ -23,7 +23,8 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
     InvalidIdentifier { what, problem }
 }
 
-/// Accepts RFC 3986 "unreserved" characters, which pass through any URL unchanged.
+/// Returns whether the text has only "unreserved" characters (RFC 3986). They pass through any URL
+/// unchanged.
 fn is_unreserved(text: &str) -> bool {
     // Not `all`, because checking every byte is faster than stopping early.
     text.bytes().fold(true, |so_far, b| {
@@ -94,8 +95,8 @@ macro_rules! secret_text {
 /// A pass type identifier (`pass.com.example.ticket`) or order type identifier
 /// (`order.com.example.shop`).
 ///
-/// 1 to 128 unreserved ASCII characters. It starts with the prefix of a [`Kind`] and continues
-/// after it.
+/// It has 1 to 128 unreserved ASCII characters. It starts with the prefix of a [`Kind`], and at
+/// least one character follows.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeIdentifier(Arc<str>);
 
@@ -103,7 +104,7 @@ text_identifier!(TypeIdentifier);
 plain_text!(TypeIdentifier);
 
 impl TypeIdentifier {
-    /// Checks and takes `text`.
+    /// Checks and copies `text`.
     ///
     /// # Errors
     /// Fails if the text is too long, has other characters, or starts with neither `pass.` nor
@@ -141,7 +142,8 @@ impl TypeIdentifier {
 
 /// The serial number of a pass, or the order identifier of an order.
 ///
-/// 1 to 512 bytes of any text without control characters. Issuers use slashes, spaces and more.
+/// It has 1 to 512 bytes of any text without control characters. Issuers use slashes, spaces and
+/// more.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SerialNumber(Arc<str>);
 
@@ -149,7 +151,7 @@ text_identifier!(SerialNumber);
 plain_text!(SerialNumber);
 
 impl SerialNumber {
-    /// Checks and takes `text`.
+    /// Checks and copies `text`.
     ///
     /// # Errors
     /// Fails if the text is empty, longer than 512 bytes, or has a control character.
@@ -168,7 +170,7 @@ impl SerialNumber {
     }
 }
 
-/// The name of a pass or an order, everywhere.
+/// The identity of a pass or an order: its type and its serial number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PassId {
     /// The pass type identifier, or the order type identifier.
@@ -181,7 +183,7 @@ impl PassId {
     /// Checks both parts.
     ///
     /// # Errors
-    /// The errors of [`TypeIdentifier::new`] and [`SerialNumber::new`].
+    /// Fails like [`TypeIdentifier::new`] and [`SerialNumber::new`].
     pub fn new(type_id: &str, serial: &str) -> Result<Self, InvalidIdentifier> {
         Ok(Self {
             type_id: TypeIdentifier::new(type_id)?,
@@ -192,16 +194,16 @@ impl PassId {
 
 impl fmt::Display for PassId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A serial number may have marks that change the direction of writing.
+        // A serial number may contain characters that change the direction of writing.
         write!(f, "{} {}", self.type_id, OneLine::of(self.serial.as_str()))
     }
 }
 
 /// A device library identifier (a device identifier for orders).
 ///
-/// 1 to 128 unreserved ASCII characters. Apple's devices send 32 hexadecimal digits, and other
-/// wallets send other forms. It is a secret, because it is enough to list the passes of a device.
-/// `Debug` does not show it.
+/// It has 1 to 128 unreserved ASCII characters. Apple's devices send 32 hexadecimal digits, and
+/// other wallets send other forms. A device identifier is a secret, because it is enough to list
+/// the passes of the device. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceIdentifier(Arc<str>);
 
@@ -209,7 +211,7 @@ text_identifier!(DeviceIdentifier);
 secret_text!(DeviceIdentifier);
 
 impl DeviceIdentifier {
-    /// Checks and takes `text`.
+    /// Checks and copies `text`.
     ///
     /// # Errors
     /// Fails if the text is empty, longer than 128 characters, or has a character that is not
@@ -235,9 +237,9 @@ impl DeviceIdentifier {
 /// The push token of a device: an APNs token, or a token of another wallet, such as a UUID or an
 /// FCM token.
 ///
-/// 1 to 400 printable ASCII characters without spaces, kept as received. Two [APNs
-/// tokens](Self::is_apns) that differ only in case are equal. It is a secret, and `Debug` does not
-/// show it.
+/// It has 1 to 400 printable ASCII characters without spaces, and is kept as received. Two [APNs
+/// tokens](Self::is_apns) that differ only in case are equal. A push token is a secret, and `Debug`
+/// does not show it.
 #[derive(Clone)]
 pub struct PushToken(Arc<str>);
 
@@ -245,7 +247,7 @@ text_identifier!(PushToken);
 secret_text!(PushToken);
 
 impl PushToken {
-    /// Checks and takes `text`.
+    /// Checks and copies `text`.
     ///
     /// # Errors
     /// Fails if the text is empty, longer than 400 characters, or has other characters.
@@ -266,7 +268,7 @@ impl PushToken {
         Ok(Self(text.into()))
     }
 
-    /// Returns whether it can be an APNs token: an even number of hexadecimal digits.
+    /// Returns whether this can be an APNs token: an even number of hexadecimal digits.
     #[must_use]
     pub fn is_apns(&self) -> bool {
         self.0.len().is_multiple_of(2)
@@ -294,10 +296,10 @@ impl std::hash::Hash for PushToken {
     }
 }
 
-/// The `authenticationToken` of a pass: the secret it shares with its web service.
+/// The `authenticationToken` of a pass: a secret that the pass shares with its web service.
 ///
-/// 16 to 1,024 bytes without control characters and without surrounding white space. Apple requires
-/// the 16. It is a secret, and `Debug` does not show it.
+/// It has 16 to 1,024 bytes, without control characters and without surrounding white space. Apple
+/// requires at least 16. An authentication token is a secret, and `Debug` does not show it.
 #[derive(Clone)]
 pub struct AuthToken(Arc<str>);
 
@@ -305,7 +307,7 @@ text_identifier!(AuthToken);
 secret_text!(AuthToken);
 
 impl AuthToken {
-    /// Checks and takes `text`.
+    /// Checks and copies `text`.
     ///
     /// # Errors
     /// Fails if the text has fewer than 16 or more than 1,024 bytes, has a control character, or
@@ -334,7 +336,8 @@ impl AuthToken {
     }
 }
 
-/// The SHA-256 of an authentication token. It checks a token without storing it.
+/// The SHA-256 of an authentication token. A program can check a token with it without storing the
+/// token.
 #[derive(Clone, Copy)]
 pub struct TokenDigest([u8; 32]);
 

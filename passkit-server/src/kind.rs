@@ -16,7 +16,7 @@ impl Kind {
     /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Pass, Self::Order];
 
-    /// Returns the kind whose [`type_prefix`](Self::type_prefix) the type identifier starts with.
+    /// Returns the kind of a type identifier, by its [`type_prefix`](Self::type_prefix).
     #[must_use]
     pub fn of_type(type_identifier: &str) -> Option<Self> {
         Self::ALL
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// The query parameter of the list call that carries the device's update tag.
+    /// The query parameter that carries the device's update tag in the list call.
     #[must_use]
     pub const fn since_parameter(self) -> &'static str {
         match self {

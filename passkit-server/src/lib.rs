@@ -5,10 +5,10 @@
 //! [`WalletService`] implements Apple's endpoints over a store and a source:
 //!
 //! * The store, a [`RegistrationStore`](store::RegistrationStore), keeps devices, registrations and
-//!   update tags. Use one of the store crates, such as `passkit-store-sled` for a single machine,
+//!   update tags. Use one of the store crates, such as `passkit-store-sqlite` for a single machine,
 //!   or write your own.
-//! * The source, a [`PassSource`], is your own logic. It knows which token opens a pass, and gives
-//!   its current archive.
+//! * The source, a [`PassSource`], is your own logic. It knows which authentication token opens a
+//!   pass, and gives the current archive of the pass.
 //!
 //! When a pass has changed, first make the new archive available to the source. Then report the
 //! change to a [`Publisher`](push::Publisher), which marks the pass in the store and sends the
@@ -31,7 +31,7 @@
 //! | [`push`] | [`Publisher`](push::Publisher) and the traits of the queue and the sender |
 //! | [`identifiers`] | identifiers and secrets of the protocol, checked when they are made |
 //! | [`device_log`] | the log messages that phones post |
-//! | [`maintenance`] | moving registrations between stores, and counting them |
+//! | [`maintenance`] | import and export of registrations, and counting them |
 //!
 //! Public signatures use only `http` and `bytes`. They work with every version of axum, hyper and
 //! tower that is built on `http` 1.
@@ -54,16 +54,16 @@
 //! # Pushes
 //!
 //! A phone asks for changes when it receives a push. Run [`Publisher::run`](push::Publisher::run)
-//! beside the service. [`Publisher::recording`](push::Publisher::recording) leaves the pushes to
-//! other processes. [`Publisher::marking`](push::Publisher::marking) sends no pushes.
+//! in the same process as the service. [`Publisher::recording`](push::Publisher::recording) leaves
+//! the pushes to other processes. [`Publisher::marking`](push::Publisher::marking) sends no pushes.
 //!
-//! * A push becomes pending in the commit of the mark. No push is sent before the change is
-//!   visible, and no push is lost when the process ends in between. Any number of processes may
+//! * The commit that marks the pass also makes the push pending. No push is sent before the change
+//!   is visible, and no push is lost when the process ends in between. Any number of processes may
 //!   share a store.
 //! * A push token gets one push per type, however many passes, changes and devices share it, and at
 //!   most one a second.
-//! * The publisher acts on the answers of APNs. It forgets a device whose token went out of use,
-//!   unless the device registered again since. It deletes nothing if our certificate is at fault.
+//! * The publisher acts on the answers of APNs. It removes a device whose token went out of use,
+//!   unless the device registered again since. It removes nothing if our certificate is at fault.
 //!
 //! # Other wallets
 //!
@@ -76,23 +76,23 @@
 //! Wallet Passes has a push service of its own: a `POST` of
 //! `{"passTypeIdentifier":"…","pushTokens":["…"]}` to
 //! `https://walletpasses.appspot.com/api/v1/push`, with an API key as `Authorization`. This project
-//! has no sender for it, because we found no description of its answers that we could check, and
-//! the publisher forgets devices because of such answers.
+//! has no sender for it. The publisher removes devices because of certain answers, and we found no
+//! reliable description of this service's answers.
 //!
-//! To support such a wallet, write a [`PushSender`](push::PushSender) that sends tokens of its own
-//! kind and passes all others to the APNs sender. Return `Sent` for 200, `Misconfigured` for 401
-//! and 403, `TooMany` for 429, `Unavailable` for 5xx, `Unreachable` if there is no answer, and
+//! To support such a wallet, write a [`PushSender`](push::PushSender) that sends to tokens of its
+//! own kind, and hands all others to the APNs sender. Return `Sent` for 200, `Misconfigured` for
+//! 401 and 403, `TooMany` for 429, `Unavailable` for 5xx, `Unreachable` if there is no answer, and
 //! `Rejected` for the rest. Return `Gone` and `BadToken` only for answers that you have seen.
 //!
 //! Some of these wallets register tokens that look like Apple's. APNs reports those as bad, and the
-//! publisher then forgets their devices. Don't let both kinds of phones register for one type in
-//! that case.
+//! publisher then removes their devices. In that case, don't let both kinds of phones register for
+//! one type.
 //!
 //! # Features
 //!
 //! | feature | default | effect |
 //! |---|---|---|
-//! | `metrics` | off | Counts and times requests by call and status, and the calls of a store or sender in `metrics::Measured`, for the recorder that you install for the crate `metrics`. No label contains anything that a device sent. |
+//! | `metrics` | off | Counts and times requests by call and status, and the calls of a store or sender in `metrics::Measured`. Install a recorder for the crate `metrics` to receive them. No label contains anything that a device sent. |
 //!
 //! # Spans
 //!
@@ -101,16 +101,16 @@
 //!
 //! | span | fields |
 //! |---|---|
-//! | `publish` | `type_id`; `passes`, how many changed, absent for all |
-//! | `push` | `type_id`; `token`, `devices`; `version`, the newest change that it covers; `outcome` |
-//! | `list` | `type_id`; `device`; `since`, the tag that the phone sent; `serials`, how many changed; `tag`, the new one |
+//! | `publish` | `type_id`; `passes`, how many passes changed (absent if all of the type changed) |
+//! | `push` | `type_id`; `token`, `devices`; `version`, the newest change that the push covers; `outcome` |
+//! | `list` | `type_id`; `device`; `since`, the tag that the phone sent; `serials`, how many passes changed; `tag`, the new tag |
 //! | `fetch` | `type_id`, `serial`; `version`; `status` |
 //!
 //! A version is written as in the first part of a tag. `token`, `device` and `devices` are digests
-//! under a key that is drawn when the process starts. They identify phones within one process: the
-//! `list` of a `device` after a `push` to it shows that the phone came back. They reveal nothing
-//! else. A step that fails ends without its last fields. If no subscriber listens, nothing is
-//! digested or written.
+//! under a key that is drawn when the process starts. Within one process, equal digests mean the
+//! same phone: a `list` of a `device` after a `push` to it shows that the phone came back. The
+//! digests reveal nothing else. A step that fails ends without its last fields. If no subscriber
+//! listens, nothing is digested or written.
 //!
 //! # Metrics
 //!
@@ -139,6 +139,8 @@ pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod prefix;
+#[doc(hidden)]
+pub mod private_files;
 pub mod push;
 mod refusal;
 mod refused;

@@ -1,4 +1,4 @@
-//! Store operations for operators: moving registrations in and out, and counting them.
+//! Store operations for operators: import and export of registrations, and counting them.
 
 use async_trait::async_trait;
 
@@ -8,21 +8,22 @@ use crate::{
     store::{Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// Store operations for operators: moving registrations in and out, and counting them.
+/// Store operations for operators: import and export of registrations, and counting them.
 ///
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
 pub trait StoreMaintenance: RegistrationStore {
-    /// Has the same result as calling [`register`](RegistrationStore::register) for each
-    /// registration in this order, in fewer steps. Returns how many registrations are new.
+    /// Registers all `registrations` in this order, in fewer steps than one
+    /// [`register`](RegistrationStore::register) for each. The result is the same. Returns how many
+    /// registrations are new.
     ///
     /// A registration may occur twice. If a device has different push tokens, the last one stays.
     /// After an error or a dropped future, some of the registrations may exist, each of them
     /// complete. It is always right to repeat the call.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
-    /// Returns a page of about `limit` registrations, from the start or `after` a page. The store
-    /// chooses the order.
+    /// Returns a page of about `limit` registrations, from the start or after the page that ended
+    /// at `after`. The store chooses the order.
     ///
     /// A registration that exists while all pages are read is in at least one of them. It may be in
     /// two. An empty page may have a [`next`](Page::next). A cursor that the store never gave reads
@@ -35,16 +36,16 @@ pub trait StoreMaintenance: RegistrationStore {
 
     /// Returns a page of the passes that were ever published, with the same rules as
     /// [`registrations`](Self::registrations). [`published`](RegistrationStore::published) returns
-    /// what is kept of each.
+    /// what the store keeps about each of them.
     ///
-    /// A page may be longer than `limit` if the store keeps that many together.
+    /// A page may be longer than `limit` if the store keeps more passes in one piece.
     async fn published_passes(
         &self,
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<PassId>, StoreError>;
 
-    /// Counts devices, passes and registrations. It may take as long as reading everything.
+    /// Counts devices, passes and registrations. The call may take as long as reading everything.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 }
 
@@ -59,24 +60,24 @@ pub struct Registration {
     pub pass: PassId,
 }
 
-/// The numbers of a store.
+/// The counts of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// How many devices are registered for at least one pass.
     pub devices: u64,
-    /// The numbers of each type with registrations, in the order of the types.
+    /// The counts of each type that has registrations, in the order of the types.
     pub types: Vec<TypeStats>,
-    /// The size of the store in bytes, with indexes. `None` if it is unknown.
+    /// The size of the store in bytes, including indexes. `None` if the size is unknown.
     pub storage_bytes: Option<u64>,
 }
 
-/// The numbers of a type.
+/// The counts of a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeStats {
     /// The type.
     pub type_id: TypeIdentifier,
-    /// How many of its passes are registered on at least one device.
+    /// How many passes of the type are registered on at least one device.
     pub passes: u64,
-    /// How many registrations there are.
+    /// How many registrations of the type there are.
     pub registrations: u64,
 }

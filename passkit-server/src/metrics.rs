@@ -29,7 +29,8 @@ const PUSHES: &str = "passkit_pushes_total";
 const PUSH_SECONDS: &str = "passkit_push_seconds";
 const FETCHED_AFTER: &str = "passkit_fetched_after_seconds";
 
-/// Describes the metrics of this crate to the recorder. Call it after the recorder was installed.
+/// Describes the metrics of this crate to the recorder. Call this function after the recorder was
+/// installed.
 pub fn describe_metrics() {
     describe_counter!(REQUESTS, "Requests answered, by call and status.");
     describe_histogram!(
@@ -105,7 +106,7 @@ fn label(status: StatusCode) -> &'static str {
 /// Records that a pass was sent in this state. A pass that never changed has no age.
 pub(crate) fn fetched(state: PassState) {
     if state.version > 0 {
-        // A version may be ahead of this machine's clock, which counts as zero.
+        // A version may be ahead of this machine's clock. The age then counts as zero.
         let age = Duration::from_micros(clock::now_micros().saturating_sub(state.version));
         histogram!(FETCHED_AFTER).record(age);
     }

@@ -12,10 +12,10 @@ use crate::refusal::{Part, Refusal};
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// The bytes of memory that all bodies in flight may take.
+/// A limit in bytes for the memory that all bodies in flight take together.
 ///
-/// Anyone may post logs, so these have a half of their own. They can't take the memory that
-/// registrations need.
+/// Anyone may post logs, so logs have only half of the memory. The other half stays free for
+/// registrations.
 pub(crate) struct BodyBudget {
     pub(crate) logs: Semaphore,
     pub(crate) registrations: Semaphore,
@@ -31,7 +31,7 @@ impl BodyBudget {
     }
 }
 
-/// A complete body. Its memory counts until it is dropped.
+/// A complete body. Its memory counts until the body is dropped.
 pub(crate) struct RequestBody<'a> {
     bytes: Vec<u8>,
     memory: Option<SemaphorePermit<'a>>,
@@ -45,7 +45,8 @@ impl Deref for RequestBody<'_> {
     }
 }
 
-/// Reads the complete body, if it has at most `limit` bytes, arrives in time, and there is memory.
+/// Reads the complete body. Refuses a body that has more than `limit` bytes, does not arrive in
+/// time, or does not fit into the memory.
 pub(crate) async fn read<B>(
     body: B,
     limit: usize,
@@ -90,7 +91,7 @@ where
 }
 
 impl<'a> RequestBody<'a> {
-    /// Makes room for `more` bytes, and takes it from the budget.
+    /// Makes room for `more` bytes, and counts them in the budget.
     fn reserve(&mut self, more: usize, limit: usize, budget: &'a Semaphore) -> Result<(), Refusal> {
         let needed = self.bytes.len() + more;
         if needed <= self.bytes.capacity() {

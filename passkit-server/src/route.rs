@@ -84,11 +84,11 @@ impl<'a> Route<'a> {
     }
 }
 
-/// An error: a `%` that starts no escape, or escapes that are not UTF-8.
+/// The error for a `%` that starts no escape, or for escapes that are not UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MalformedEscape;
 
-/// Decodes a path segment or query value once. A `+` stays a `+`.
+/// Decodes a path segment or query value once. A `+` remains a `+`.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     let mut rest = text.as_bytes();
     if !rest.iter().fold(false, |so_far, b| so_far | (*b == b'%')) {
@@ -109,9 +109,10 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
 
 /// The serial numbers that the raw end of a path may mean.
 pub(crate) struct SerialCandidates {
-    /// The likeliest first. An array, because it needs no allocation of its own.
+    /// The likeliest comes first. An array, because it needs no allocation of its own.
     serials: [Option<SerialNumber>; 5],
-    /// The text has a malformed escape. It is meant as it stands, or it is an error.
+    /// The text has a malformed escape. Then either the escape is part of the serial number, or the
+    /// request is wrong.
     pub(crate) is_malformed: bool,
 }
 
@@ -124,8 +125,8 @@ impl SerialCandidates {
 /// Returns the serial numbers that the raw end of a path may mean.
 ///
 /// A trailing slash usually comes from the client, but may belong to the serial number. Some
-/// clients encode twice, and some not at all. The presented token decides which serial number is
-/// meant.
+/// clients encode twice, and some not at all. The token of the request decides which serial number
+/// is meant.
 pub(crate) fn serial_candidates(raw: &str) -> SerialCandidates {
     let trimmed = raw.strip_suffix('/').unwrap_or(raw);
     let has_slash = trimmed.len() < raw.len();

@@ -38,7 +38,7 @@ pub use crate::{
 /// | call | method and path | answers |
 /// |---|---|---|
 /// | register | `POST /v1/devices/{device}/registrations/{type}/{serial}` | 201 new, 200 known, 400, 401, 413 |
-/// | unregister | `DELETE` of the same | 200, 401 |
+/// | unregister | `DELETE` on the same path | 200, 401 |
 /// | what changed? | `GET /v1/devices/{device}/registrations/{type}?passesUpdatedSince={tag}` | 200, 204 |
 /// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
 /// | log | `POST /v1/log` | 200, 413 |
@@ -131,7 +131,7 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Sets whether wallets other than Apple's may use the service. These authenticate with the
+    /// Sets whether wallets other than Apple's may use the service. They authenticate with the
     /// scheme `AndroidPass`, `WalletPass` or `WalletUnionPass`, and register push tokens that are
     /// not [APNs'](crate::identifiers::PushToken::is_apns). Default: no.
     #[must_use]
@@ -140,11 +140,11 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Sets how many devices may be registered for one pass. Further devices get 503, and the pass
-    /// is named once in the log. Default: [`MAX_DEVICES_PER_PASS`].
+    /// Sets how many devices may be registered for one pass. Further devices get 503, and the log
+    /// names the pass once. Default: [`MAX_DEVICES_PER_PASS`].
     ///
-    /// Whoever has a pass can register any number of made-up devices for it. The devices are
-    /// counted at a sample of new registrations, so a few more than these may register.
+    /// Anyone who has a pass can register made-up devices for it. The devices are counted at a
+    /// sample of new registrations, so slightly more devices than this may register.
     #[must_use]
     pub fn max_devices_per_pass(mut self, devices: u64) -> Self {
         self.options_mut().device_limit = Arc::new(DeviceLimit::new(devices));
@@ -152,8 +152,8 @@ impl<S, P> WalletService<S, P> {
     }
 
     /// Sets how many bytes of memory the request bodies in flight may take together. A request
-    /// whose body does not fit gets 503. Logs, which anyone may post, take at most half of it.
-    /// Default: [`MAX_BODY_BYTES`].
+    /// whose body does not fit gets 503. Anyone may post logs, so the bodies of logs take at most
+    /// half of it. Default: [`MAX_BODY_BYTES`].
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.options_mut().body_budget = Arc::new(BodyBudget::new(bytes));

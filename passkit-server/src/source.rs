@@ -11,7 +11,8 @@ use crate::{AuthToken, PassId, PassState, identifiers::TokenDigest};
 /// An error of a source, of any type. The service logs it and answers 503.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The source of passes. It knows who may have a pass, and gives its current archive.
+/// The source of passes. It knows which tokens open a pass, and gives the current archive of the
+/// pass.
 ///
 /// # Contract
 /// * [`credentials`](Self::credentials) is called for every register, unregister and get request,
@@ -51,21 +52,23 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[async_trait]
 pub trait PassSource: Send + Sync {
-    /// The tokens that open `pass`; `None` if there is no such pass. A device can't tell that from
-    /// a wrong token.
+    /// Returns the authentication tokens that open `pass`. `None` if there is no such pass. A
+    /// device gets the same answer as for a wrong token.
     ///
-    /// Tokens that were published with [`Changed::Contents`](crate::Changed::Contents) are in the
-    /// store, and need not be here.
+    /// This need not include tokens that were published with
+    /// [`Changed::Contents`](crate::Changed::Contents), because the store has them.
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError>;
 
     /// Returns the newest archive of `pass`. `None` means that the pass was removed after
     /// `credentials` was called.
     ///
     /// `state` was read from the store for this request, up to a second ago. A source that serves
-    /// copies compares its digest with [`PassState::published`]. Other sources ignore it. If a
-    /// source serves content with another digest, that content gets the date of the published one.
-    /// The source must therefore [mark](crate::Changed::Passes) the pass when it serves the
-    /// published content later, even if the store then calls its digest known.
+    /// copies compares the digest of its copy with [`PassState::published`]. Other sources ignore
+    /// the state.
+    ///
+    /// If the source serves content with another digest, that content gets the date of the
+    /// published content. When the source serves the published content later, it must therefore
+    /// [mark](crate::Changed::Passes) the pass, even if the store already knows the digest.
     async fn archive(
         &self,
         pass: &PassId,
@@ -117,8 +120,8 @@ forward!(&T, T);
 forward!(Box<T>, T);
 forward!(std::sync::Arc<T>, T);
 
-/// The tokens that open a pass. Usually there is one. There are more if the token changed, because
-/// old copies of the pass keep the old one.
+/// The authentication tokens that open a pass. Usually there is one. If the token of a pass
+/// changed, there are more, because old copies of the pass have the old token.
 ///
 /// Without any token, every request is refused.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +132,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Marks the pass as no longer offered. Devices may then unregister it, and nothing else.
+    /// Marks the pass as no longer offered. Devices may then unregister the pass, and nothing else.
     #[must_use]
     pub fn withdrawn(self) -> Self {
         Self {
@@ -144,7 +147,7 @@ impl Credentials {
         self.withdrawn
     }
 
-    /// Compares with all tokens, in constant time.
+    /// Compares `token` with all tokens, in constant time.
     pub(crate) fn accept(&self, token: &TokenDigest) -> bool {
         self.first
             .iter()
@@ -210,7 +213,8 @@ impl ArchiveBody {
     }
 }
 
-/// Makes an archive from memory. [`Bytes`] are shared, so keep them and pass clones.
+/// Makes an archive from memory. Clones of [`Bytes`] share their memory, so keep the bytes and pass
+/// clones.
 impl From<Bytes> for ArchiveBody {
     fn from(bytes: Bytes) -> Self {
         Self {

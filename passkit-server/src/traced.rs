@@ -1,8 +1,8 @@
 //! The spans `publish`, `push`, `list` and `fetch`, which follow a change until a phone has it.
 //! Their level is debug.
 //!
-//! If no subscriber listens, a span costs one read of a flag. Its fields are neither formatted nor
-//! digested.
+//! If no subscriber listens, a span only costs the reading of a flag. Its fields are neither
+//! formatted nor digested.
 
 use std::{
     fmt,
@@ -23,18 +23,18 @@ use crate::{
     store::{Changes, UpdateTag},
 };
 
-/// The most devices of one token that a span names.
+/// How many devices of one token a span names at most.
 const DEVICES: usize = 4;
 
-/// A digest of a secret. It is the same for the same secret within this process, and does not
-/// reveal it.
+/// Returns a digest of a secret. Within this process, equal secrets have equal digests. The digest
+/// does not reveal the secret.
 fn fingerprint(secret: &impl Hash) -> impl fmt::Display {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let hash = KEY.hash_one(secret);
     fmt::from_fn(move |f| write!(f, "{hash:016x}"))
 }
 
-/// The form of a version in update tags and entity tags.
+/// Shows a version as in update tags and entity tags.
 fn hex(version: u64) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{version:x}"))
 }
@@ -48,7 +48,7 @@ fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
     devices.join(",")
 }
 
-/// The span of marking a change. Without a number, all passes of the type changed.
+/// The span of marking a change. If all passes of the type changed, it has no number of passes.
 pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
     let passes = match changed {
         Changed::Passes(serials) => Some(serials.len()),

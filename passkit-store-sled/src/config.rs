@@ -6,6 +6,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// The folder of the store. It is created if it does not exist, and must contain nothing else.
     pub path: PathBuf,
+    /// Whether to create the store if there is none.
+    pub create: bool,
     /// The size of the page cache in bytes, measured on disk. Memory use is several times higher.
     ///
     /// In addition, the store uses three quarters of this size for rows that were recently read or written. It reads these
@@ -14,13 +16,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows.
+    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows. If there is no store, opening
+    /// creates it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            create: true,
             cache_bytes: 64 << 20,
         }
+    }
+
+    /// Sets [`create`](Self::create).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
     }
 
     /// Sets [`cache_bytes`](Self::cache_bytes).

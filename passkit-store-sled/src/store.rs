@@ -60,11 +60,15 @@ impl SledStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens a store with this configuration, or creates it. The call blocks like [`open`](Self::open).
+    /// Opens a store with this configuration. The call blocks like [`open`](Self::open).
     ///
     /// # Errors
-    /// Same errors as [`open`](Self::open).
+    /// The same errors as [`open`](Self::open), and [`Configuration`](StoreErrorKind::Configuration) if there is no store and
+    /// [`Config::create`] is false.
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
+        if !config.create {
+            FolderLock::require(&config.path)?;
+        }
         let mut lock = FolderLock::take(&config.path)?;
         let create = !lock.has_store()?;
         let (database, contents) = Database::open(config, create)?;

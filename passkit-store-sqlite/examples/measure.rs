@@ -1,7 +1,8 @@
 //! Measures the store and the bare statements, over connections with the same settings:
-//! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS]]`
+//! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS...]]`
 //!
 //! With a single caller, the bare statement also runs on another thread, so that both times include the switch of threads.
+//! With several numbers of registrations, the table also shows the growth.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot go on should panic"
@@ -153,10 +154,14 @@ async fn hand_over<T: Send + 'static>(
     answer.await.unwrap()
 }
 
-/// Prints how many microseconds a call takes, bare and with the store. The runs take turns, and the fastest of 15 counts,
-/// because other work on the machine can only make a run slower.
+/// The microseconds of calls by a single caller: what, bare, store.
+type Times = Vec<(&'static str, [f64; 2])>;
+
+/// Measures the microseconds of each kind of call, and prints them. It is the fastest of 15 runs, because other work on the
+/// machine only makes runs slower. The kinds take turns.
 async fn alone<A, B>(
-    what: &str,
+    times: &mut Times,
+    what: &'static str,
     calls: u64,
     mut bare: impl AsyncFnMut(u64) -> A,
     mut store: impl AsyncFnMut(u64) -> B,
@@ -179,10 +184,11 @@ async fn alone<A, B>(
         }
     }
     row(what, fastest);
+    times.push((what, fastest));
 }
 
 fn row(what: &str, [bare, store]: [f64; 2]) {
-    println!("{what:28} {bare:18.1} {store:8.1} {:7.2}", store / bare);
+    println!("{what:28} {bare:18.2} {store:8.2} {:7.2}", store / bare);
 }
 
 /// Measures the calls per second of 64 tasks.
@@ -227,9 +233,26 @@ fn threads<R>(path: &Path, call: impl Fn(&Connection, u64) -> R + Sync) -> f64 {
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let registrations: u64 = arguments
-        .next()
-        .map_or(300_000, |text| text.parse().unwrap());
+    let mut sizes: Vec<u64> = arguments.map(|text| text.parse().unwrap()).collect();
+    if sizes.is_empty() {
+        sizes.push(300_000);
+    }
+    let mut smallest: Option<Times> = None;
+    for registrations in sizes {
+        let times = measure(&folder, registrations).await;
+        let Some(smallest) = &smallest else {
+            smallest = Some(times);
+            continue;
+        };
+        println!("growth, times                bare, on a thread    store   ratio");
+        for ((what, before), (_, after)) in smallest.iter().zip(&times) {
+            row(what, [after[0] / before[0], after[1] / before[1]]);
+        }
+    }
+}
+
+/// Measures with this number of registrations, which stay in the folder.
+async fn measure(folder: &Path, registrations: u64) -> Times {
     let path = folder.join(format!("passkit-measure-{registrations}.db"));
     let store = Arc::new(SqliteStore::create(&path).unwrap());
     let devices = registrations / PASSES_OF_A_DEVICE;
@@ -297,6 +320,7 @@ async fn main() {
         .unwrap()
         .tag;
 
+    let mut times = Times::new();
     println!("alone, microseconds          bare, on a thread    store   ratio");
     let bare =
         async |device: String, tag| hand_over(&thread, move |c| bare_list(c, &device, tag)).await;
@@ -304,6 +328,7 @@ async fn main() {
         store.changes_since(&device, &type_id, tag).await.unwrap()
     };
     alone(
+        &mut times,
         "list, all of 3 passes",
         1_000,
         async |i| bare(device(any(i)), None).await,
@@ -311,6 +336,7 @@ async fn main() {
     )
     .await;
     alone(
+        &mut times,
         "list, what is new",
         1_000,
         async |i| bare(device(any(i)), Some(tag)).await,
@@ -318,6 +344,7 @@ async fn main() {
     )
     .await;
     alone(
+        &mut times,
         "list, nothing of 10,000",
         1_000,
         async |_| bare("large".to_owned(), Some(of_large)).await,
@@ -325,6 +352,7 @@ async fn main() {
     )
     .await;
     alone(
+        &mut times,
         "list, all of 10,000",
         5,
         async |_| bare("large".to_owned(), None).await,
@@ -336,6 +364,7 @@ async fn main() {
         ..of_large
     };
     alone(
+        &mut times,
         "list, what is new of 10,000",
         5,
         async |_| bare("large".to_owned(), Some(older)).await,
@@ -343,6 +372,7 @@ async fn main() {
     )
     .await;
     alone(
+        &mut times,
         "state",
         1_000,
         async |i| hand_over(&thread, move |c| bare_state(c, &serial(any(i)))).await,
@@ -351,6 +381,7 @@ async fn main() {
     .await;
     let (of_bare, of_store) = (next(0), next(1));
     alone(
+        &mut times,
         "register",
         200,
         async |i| {
@@ -415,4 +446,5 @@ async fn main() {
     row("register, bare: a commit each", [rates[0], of_store]);
     row("register, bare: 64 a commit", [rates[1], of_store]);
     drop(thread);
+    times
 }

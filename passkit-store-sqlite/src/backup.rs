@@ -1,13 +1,16 @@
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use passkit_server::private_files;
 use rusqlite::{
-    Connection,
+    Connection, ErrorCode,
     backup::{Backup, StepResult},
+    ffi,
 };
 
 use crate::{
@@ -15,26 +18,45 @@ use crate::{
     error::SqliteError,
 };
 
+/// SQLite takes files with these endings for a part of the database that is beside them.
+const PARTS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
 /// Copies the current state of the database. The copy gets its name only when it is complete and durable.
 pub(crate) fn back_up(
     from: &Connection,
     to: &Path,
     lock_timeout: Duration,
 ) -> Result<(), SqliteError> {
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(exists(to));
+    let partial = with_ending(to, ".partial");
+    for path in [to, &partial] {
+        refuse_existing(path)?;
+        for part in PARTS {
+            refuse_existing(&with_ending(path, part))?;
+        }
     }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    if fs::symlink_metadata(&partial).is_ok() {
-        return Err(exists(&partial));
+    refuse_part(to)?;
+    match private_files::create_empty(&partial) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&partial)),
+        made => made.map_err(|error| SqliteError::io("create", &partial, error))?,
     }
     let copied = copy(from, &partial, lock_timeout).and_then(|()| keep(&partial, to));
     if copied.is_err() {
         let _reported_below = fs::remove_file(&partial);
     }
     copied
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+fn refuse_existing(path: &Path) -> Result<(), SqliteError> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    Err(exists(path))
 }
 
 fn exists(path: &Path) -> SqliteError {
@@ -44,16 +66,30 @@ fn exists(path: &Path) -> SqliteError {
     ))
 }
 
+/// Refuses a name that makes the copy a part of another database. SQLite would apply it to that database, or delete it.
+fn refuse_part(path: &Path) -> Result<(), SqliteError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let whole = PARTS.iter().find_map(|part| name?.strip_suffix(part));
+    match whole.map(|whole| path.with_file_name(whole)) {
+        Some(whole) if whole.exists() => Err(SqliteError::configuration(format!(
+            "{} would be a part of {}; name another file",
+            path.display(),
+            whole.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
-    let mut target = engine::create(to, lock_timeout)?;
-    let source_path = PathBuf::from(from.path().unwrap_or_default());
-    let failed = |error| SqliteError::sqlite(&source_path, error);
+    let mut target = engine::connect(to, lock_timeout)?;
+    let source = PathBuf::from(from.path().unwrap_or_default());
+    let failed = |error| SqliteError::sqlite(if is_of_copy(&error) { to } else { &source }, error);
     let backup = Backup::new(from, &mut target).map_err(failed)?;
     let deadline = Instant::now() + lock_timeout;
     // Copies all pages in one step. In several steps, the copy would start again after each change.
     while backup.step(-1).map_err(failed)? != StepResult::Done {
         if Instant::now() > deadline {
-            let text = format!("{}: another program has it locked", source_path.display());
+            let text = format!("{}: another program has it locked", source.display());
             return Err(SqliteError::new(
                 passkit_server::store::StoreErrorKind::Unavailable,
                 text,
@@ -67,10 +103,21 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
         .map_err(|(_, error)| SqliteError::sqlite(to, error))
 }
 
+/// Whether the error is of the copy, and not of the database. The copy is only written, and the database only read.
+fn is_of_copy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| match error.code {
+        ErrorCode::DiskFull => true,
+        ErrorCode::SystemIoFailure => {
+            ![ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ].contains(&error.extended_code)
+        }
+        _ => false,
+    })
+}
+
 fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
     let keep = || {
         File::open(partial)?.sync_all()?;
-        fs::rename(partial, path)?;
+        private_files::give_name(partial, path)?;
         // Syncing the folder makes the name durable.
         let folder = path
             .parent()

@@ -358,6 +358,18 @@ select (select count(*) from passkit_device), page_count * page_size from pragma
 pub(crate) const PASS_STATS: &str = "\
 select type, count(*) from passkit_registration indexed by passkit_registration_by_pass group by type, serial";
 
+/// Statements with names, for benches.
+#[doc(hidden)]
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("register device", REGISTER_DEVICE),
+    ("register", REGISTER),
+    ("devices of pass", DEVICES_OF_PASS),
+    ("tick", TICK),
+    ("mark pass", MARK_PASS),
+    ("set latest date", SET_LATEST_DATE),
+    ("changes since", CHANGES_SINCE),
+];
+
 /// Reads a column as an identifier.
 pub(crate) fn identifier<T: FromStr<Err = InvalidIdentifier>>(
     row: &Row<'_>,

@@ -84,6 +84,9 @@ pub use queue::mark_and_push_in;
 pub use rusqlite;
 pub use store::{SqliteStore, create_in};
 
+#[doc(hidden)]
+pub use layout::STATEMENTS;
+
 /// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

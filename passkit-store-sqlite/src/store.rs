@@ -7,7 +7,8 @@ use std::{
 
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    private_files,
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
@@ -79,11 +80,13 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        let connection = if path.exists() {
-            engine::connect(&path, config.lock_timeout)?
-        } else {
-            engine::create(&path, config.lock_timeout)?
-        };
+        let found = fs::metadata(&path).ok();
+        match found.map(|found| found.len()) {
+            None => create_file(&path)?,
+            Some(0) if config.create => protect(&path)?,
+            Some(_) => private_files::warn_of_readers(&path),
+        }
+        let connection = engine::connect(&path, config.lock_timeout)?;
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
         connection
@@ -100,7 +103,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
-    /// made. After an error, no new file is left.
+    /// made, or if SQLite would take it for a part of another database. After an error, there is no file. If the process is
+    /// killed, a file with the ending `.partial` is left.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self
@@ -143,6 +147,24 @@ fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
         }
         _ => path.canonicalize().map_err(failed),
     }
+}
+
+/// Makes an empty file, unless another process makes it at the same time.
+fn create_file(path: &Path) -> Result<(), SqliteError> {
+    match private_files::create_empty(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SqliteError::io("create", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the rights of other users on an empty file that becomes a store.
+fn protect(path: &Path) -> Result<(), SqliteError> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| SqliteError::io("protect", path, error))?;
+    Ok(())
 }
 
 /// Checks that the database contains a store of this version. Makes the store if it is new and `config` allows it.

@@ -111,7 +111,7 @@ impl Answer {
 /// The answers that were set.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// Whether there are answers. If there are none, the lock is not taken.
+    /// Whether there are answers. If there are none, the lock is not needed.
     any: AtomicBool,
     answers: Mutex<Answers>,
 }

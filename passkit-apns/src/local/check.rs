@@ -8,7 +8,8 @@ use std::{
 
 use http::{HeaderMap, Method, request::Parts};
 
-/// The known device tokens. The key is the token in lower case, the value is as it was added.
+/// The known device tokens. The key is the token in lower case. The value is the token as it was
+/// added.
 #[derive(Default)]
 pub(crate) struct KnownTokens {
     any: AtomicBool,
@@ -40,11 +41,11 @@ impl KnownTokens {
     }
 }
 
-/// A fault of a request, and how APNs would answer it.
+/// A fault of a request, and the answer that APNs would give.
 pub(crate) struct Fault {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
-    /// What to fix in the sender. `None` if the sender did nothing wrong.
+    /// What the sender must fix. `None` if the sender did nothing wrong.
     pub(crate) violation: Option<String>,
 }
 
@@ -66,7 +67,7 @@ impl Fault {
     }
 }
 
-/// The device token of the path.
+/// Returns the device token in the path.
 pub(crate) fn token(head: &Parts) -> Option<&str> {
     head.uri
         .path()
@@ -74,7 +75,8 @@ pub(crate) fn token(head: &Parts) -> Option<&str> {
         .filter(|token| !token.contains('/'))
 }
 
-/// The first fault of a request, if it has one. `certified` is the topic of the client's certificate.
+/// Returns the first fault of a request, if it has one. `certified` is the topic of the client's
+/// certificate.
 pub(crate) fn fault(
     head: &Parts,
     body: &[u8],

@@ -23,10 +23,10 @@ use super::{
 };
 use crate::lock::lock;
 
-/// APNs accepts no longer payload.
+/// The largest payload in bytes that APNs accepts.
 const MAX_PAYLOAD: usize = 4096;
 
-/// How long to go on reading a closed connection.
+/// How long reading goes on after a connection was closed.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts connections. When the future is dropped, all connections end.
@@ -53,14 +53,14 @@ enum End {
 struct Context {
     shared: Arc<Shared>,
     number: usize,
-    /// The topic of the client's certificate, if it has one.
+    /// The topic of the client's certificate, if the client has one.
     topic: Option<String>,
     received: Arc<Mutex<Vec<Received>>>,
     end: UnboundedSender<End>,
 }
 
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small. If the system refuses this option, they are only slower.
+    // Answers are small. If the system refuses this option, they are only slightly later.
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,
@@ -119,7 +119,7 @@ async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     linger(tls).await;
 }
 
-/// Goes on reading for a while. Closing with unread bytes would reset the connection, and the client
+/// Reads for a while longer. Closing with unread bytes would reset the connection, and the client
 /// would lose the last frame.
 async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1024];
@@ -178,13 +178,13 @@ async fn push(
         },
         Act::Respond(status, body) => send(&mut respond, status, body),
         Act::Stall => {
-            // Until the client gives up.
+            // Waits until the client gives up.
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
         }
         Act::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
         Act::GoAway(reason) => {
-            // The push itself was not processed, so the last one is the stream before. Streams of
-            // clients have odd numbers.
+            // The push itself was not processed, so the last processed stream is the one before it.
+            // Clients use odd numbers for their streams.
             let last = respond.stream_id().as_u32().saturating_sub(2);
             let _ = context.end.send(End::GoAway { last, reason });
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
@@ -196,7 +196,7 @@ async fn push(
     }
 }
 
-/// The payload, or as much of it as shows that it is too long.
+/// Returns the payload. If it is too long, returns just enough to show that.
 async fn payload(mut body: RecvStream) -> Option<Bytes> {
     let mut whole = Bytes::new();
     while let Some(part) = body.data().await {

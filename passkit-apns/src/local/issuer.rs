@@ -23,7 +23,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The attribute of a certificate's subject that names its topic.
 const USER_ID: &[u64] = &[0, 9, 2342, 19200300, 100, 1, 1];
 
-/// Why a [`LocalApns`](super::LocalApns) can't start, or can't issue a certificate.
+/// The reason why a [`LocalApns`](super::LocalApns) can't start, or can't issue a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("the local push service failed: {0}")]
 pub struct IssueError(String);
@@ -87,7 +87,7 @@ impl Issuer {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // Each authority has a name of its own. With equal names, a certificate of another authority
+        // Each authority has a different name. With equal names, a certificate of another authority
         // would fail with a confusing error about its signature.
         let name = format!("Local APNs authority {}", random_uuid()?);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -104,7 +104,7 @@ impl Issuer {
         &self.root_pem
     }
 
-    /// The topic of a certificate that this authority issued.
+    /// Returns the topic of a certificate that this authority issued.
     pub(crate) fn topic(&self, certificate: &[u8]) -> Option<String> {
         lock(&self.topics).get(certificate).cloned()
     }
@@ -135,7 +135,7 @@ impl Issuer {
         })
     }
 
-    /// `allows_no_certificate` accepts clients without a certificate.
+    /// `allows_no_certificate` sets whether clients without a certificate are accepted.
     pub(crate) fn server_config(
         &self,
         allows_no_certificate: bool,

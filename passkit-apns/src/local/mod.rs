@@ -1,7 +1,7 @@
 //! A push service like APNs on this machine, for testing senders of pushes.
 //!
-//! It speaks HTTP/2 over TLS, requires client certificates or provider tokens, checks each request,
-//! and gives the answers that you set. It delivers nothing.
+//! The service speaks HTTP/2 over TLS, requires client certificates or provider tokens, checks each
+//! request, and gives the answers that you set. It sends nothing to any phone.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {

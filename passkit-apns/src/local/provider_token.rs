@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::issuer::{IssueError, random_uuid};
 
-/// Apple refuses older tokens.
+/// Apple refuses tokens that are older.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// A key that signs provider tokens. Pass it to [`TokenKey::from_pem`](crate::TokenKey::from_pem).
@@ -45,7 +45,8 @@ const TEAM: &str = "ABCDE12345";
 impl TokenKeys {
     pub(crate) fn issue(&self) -> Result<IssuedTokenKey, IssueError> {
         let key = KeyPair::generate()?;
-        // A key id of Apple has 10 characters. They are cut from the last group of a UUID, which has 12.
+        // Apple's key ids have 10 characters. These are the last 10 of the last group of a UUID,
+        // which has 12.
         let key_id = random_uuid()?.split_off(26).to_uppercase();
         if let Ok(mut keys) = self.0.write() {
             keys.insert(key_id.clone(), key.public_key_raw().to_vec());
@@ -57,7 +58,7 @@ impl TokenKeys {
         })
     }
 
-    /// The reason why APNs would refuse this header, if there is one.
+    /// Returns the reason why APNs would refuse this header, if there is one.
     pub(crate) fn fault(&self, authorization: Option<&HeaderValue>) -> Option<&'static str> {
         let Some(token) = authorization
             .and_then(|value| value.to_str().ok())
@@ -81,7 +82,7 @@ impl TokenKeys {
         }
     }
 
-    /// When a token was issued. `None` unless one of the keys signed it.
+    /// Returns when a token was issued. Returns `None` if none of the keys signed it.
     fn issued_at(&self, token: &str) -> Option<SystemTime> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::lock::lock;
 
-/// A push service on 127.0.0.1. It stops when it is dropped.
+/// A push service on 127.0.0.1. When it is dropped, it stops.
 #[derive(Debug)]
 pub struct LocalApns {
     shared: Arc<Shared>,
@@ -28,10 +28,10 @@ pub struct LocalApns {
 }
 
 impl LocalApns {
-    /// Starts a service on a free port. Must be called within a Tokio runtime.
+    /// Starts a service on a free port. Call it within a Tokio runtime.
     ///
     /// # Errors
-    /// If there is no free port, or certificates can't be made.
+    /// Fails if there is no free port, or if certificates can't be made.
     pub async fn start(options: Options) -> Result<Self, IssueError> {
         let issuer = Issuer::new()?;
         let tls = TlsAcceptor::from(Arc::new(issuer.server_config(options.provider_tokens)?));
@@ -55,19 +55,20 @@ impl LocalApns {
         })
     }
 
-    /// The host: always `127.0.0.1`.
+    /// Returns the host, which is always `127.0.0.1`.
     #[must_use]
     pub fn host(&self) -> &'static str {
         "127.0.0.1"
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The certificate, in PEM, of the authority that signed the certificates of the service and of its clients.
+    /// Returns the certificate, in PEM, of the authority that signed the certificates of the
+    /// service and of its clients.
     #[must_use]
     pub fn root_pem(&self) -> &str {
         self.shared.issuer.root_pem()
@@ -76,16 +77,17 @@ impl LocalApns {
     /// Issues a client certificate for pushes of `topic`, valid from yesterday for a year.
     ///
     /// # Errors
-    /// If the topic can't be part of a certificate.
+    /// Fails if the topic can't be part of a certificate.
     pub fn issue(&self, topic: &str) -> Result<Issued, IssueError> {
         let now = SystemTime::now();
         self.issue_for(topic, now - issuer::DAY, now + 365 * issuer::DAY)
     }
 
-    /// Issues a client certificate for pushes of `topic`, valid between two times. Both may lie in the past.
+    /// Issues a client certificate for pushes of `topic`, valid between two times. Both may be in
+    /// the past.
     ///
     /// # Errors
-    /// If the topic can't be part of a certificate.
+    /// Fails if the topic can't be part of a certificate.
     pub fn issue_for(
         &self,
         topic: &str,
@@ -98,14 +100,14 @@ impl LocalApns {
     /// Issues a key for provider tokens of all topics.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// Fails if the system has no random numbers.
     pub fn issue_token_key(&self) -> Result<IssuedTokenKey, IssueError> {
         self.shared.token_keys.issue()
     }
 
-    /// Adds a known device token. Once there is one, a push to an unknown token gets
-    /// `BadDeviceToken`. If a token differs from a known one only in upper and lower case, that is a
-    /// violation.
+    /// Adds a known device token. When there is a known token, a push to an unknown one gets
+    /// `BadDeviceToken`. If a token differs from a known one only in upper and lower case, that is
+    /// a violation.
     pub fn know(&self, token: &str) {
         self.shared.known.add(token);
     }
@@ -115,8 +117,8 @@ impl LocalApns {
         self.shared.script.token(token, answer);
     }
 
-    /// Gives this answer to that many pushes, whatever their token. Further calls are for the pushes
-    /// after those.
+    /// Gives this answer to the next `pushes` pushes, to any token. A further call sets the answer
+    /// for the pushes after them.
     pub fn answer_next(&self, pushes: usize, answer: Answer) {
         self.shared.script.next(pushes, answer);
     }
@@ -126,7 +128,7 @@ impl LocalApns {
         self.shared.script.clear();
     }
 
-    /// All pushes that were received, valid or not, in the order of their times.
+    /// Returns all pushes that were received, valid or not, in the order of their times.
     #[must_use]
     pub fn pushes(&self) -> Vec<Received> {
         let lists = lock(&self.shared.received).clone();
@@ -135,13 +137,13 @@ impl LocalApns {
         all
     }
 
-    /// What was wrong with requests, one line each. No line contains a token.
+    /// Returns the faults of the requests, one line each. No line contains a token.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()
     }
 
-    /// How many connections completed their TLS handshake.
+    /// Returns how many connections completed their TLS handshake.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)

@@ -47,7 +47,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Requires client certificates, allows 500 streams on a connection, and records all pushes.
+    /// Makes options that require client certificates, allow 500 streams on a connection, and
+    /// record all pushes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -68,14 +69,14 @@ impl Options {
         self
     }
 
-    /// Does not record pushes. In long runs, records take much memory.
+    /// Does not record pushes. In long runs, the records would take much memory.
     #[must_use]
     pub fn without_record(mut self) -> Self {
         self.record = false;
         self
     }
 
-    /// Calls `hook` with the topic and token of each push, and waits for it before answering.
+    /// Calls `hook` with the topic and token of each push, and answers after the hook has finished.
     #[must_use]
     pub fn on_push<F, Called>(mut self, hook: F) -> Self
     where
@@ -97,9 +98,9 @@ pub struct Received {
     pub token: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The number of its connection: 0 is the first.
+    /// The number of its connection. The first has the number 0.
     pub connection: usize,
-    /// When it was received.
+    /// When the push was received.
     pub at: SystemTime,
 }
 
@@ -111,7 +112,7 @@ pub(crate) struct Shared {
     pub(crate) token_keys: TokenKeys,
     pub(crate) script: Script,
     pub(crate) known: KnownTokens,
-    /// One list for each connection, so that connections do not wait for each other.
+    /// There is one list for each connection, so that connections do not wait for each other.
     pub(crate) received: Mutex<Vec<Arc<Mutex<Vec<Received>>>>>,
     pub(crate) violations: Mutex<Vec<String>>,
     pub(crate) connections: AtomicUsize,

@@ -64,7 +64,7 @@ async fn a_plain_push_has_no_type_and_priority_10() {
     assert!((now + 3_590..=now + 3_600).contains(&expires), "{expires}");
 }
 
-/// Every answer that Apple documents, some others, and their outcomes.
+/// Tests every answer that Apple documents, and some others.
 #[tokio::test]
 async fn each_answer_has_its_outcome() {
     let apns = apns().await;
@@ -106,7 +106,7 @@ async fn each_answer_has_its_outcome() {
         (500, "InternalServerError", unavailable),
         (503, "ServiceUnavailable", unavailable),
         (503, "Shutdown", unavailable),
-        // Not documented: the status decides.
+        // This reason is not documented, so the status decides.
         (400, "SomethingNew", rejected),
         (403, "SomethingNew", misconfigured),
         (422, "SomethingNew", rejected),
@@ -172,8 +172,8 @@ async fn a_push_without_a_certificate_for_its_type_is_not_sent() {
     assert_eq!(apns.connections(), 0);
 }
 
-/// Tokens of other wallets: a UUID, an FCM token, an odd number of digits, and text that would change
-/// the path of the request.
+/// The tokens are a UUID, an FCM token, an odd number of digits, and text that would change the
+/// path of the request.
 #[tokio::test]
 async fn nothing_is_sent_to_a_token_of_another_wallet() {
     let apns = apns().await;
@@ -207,7 +207,7 @@ async fn settings_that_cannot_work_are_refused() {
     );
     assert_eq!(
         text(with().expiration(Duration::ZERO)),
-        "the expiration must not be 0: phones that are off would never hear of a change"
+        "the expiration must not be 0: phones that are off would never learn of a change"
     );
     assert_eq!(
         text(with().connections(0)),

@@ -97,7 +97,7 @@ async fn a_certificate_that_has_expired_opens_no_connection() {
 async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     let (apns, elsewhere) = (apns().await, apns().await);
     let folder = tempfile::tempdir().unwrap();
-    // A certificate that the service refuses, because another service issued it.
+    // The service refuses this certificate, because another service issued it.
     write(folder.path(), &elsewhere.issue(TOPIC).unwrap());
     let identity = Identity::from_files(
         &topic(),
@@ -123,7 +123,7 @@ async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     .await;
     let connections = apns.connections();
 
-    // Half written: the new certificate is there, its key is not.
+    // The files are half written: the new certificate is there, and its key is not.
     let renewed = apns.issue(TOPIC).unwrap();
     std::fs::write(folder.path().join("a.pem"), &renewed.certificate).unwrap();
     look().await;

@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
 use crate::{apns, assert_no_violations, config, identity, push, sender, until};
 
-/// Pushes to `count` tokens at once.
+/// Sends pushes to `count` tokens at once.
 async fn push_all(sender: &Arc<ApnsSender>, count: usize) -> Vec<PushOutcome> {
     let mut pushes = JoinSet::new();
     for number in 0..count {
@@ -171,7 +171,7 @@ async fn a_push_without_an_answer_times_out() {
 
 #[tokio::test]
 async fn a_silent_server_times_out() {
-    // Accepts connections and sends nothing.
+    // This server accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -206,8 +206,8 @@ async fn a_dead_server_is_not_hammered() {
     let port = dead.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
-    // Closes every connection. Counts only those that start TLS, because other clients may try a
-    // server that had this port before.
+    // This server closes every connection. It counts only connections that start TLS, because other
+    // clients may still try to reach an earlier server on this port.
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = dead.accept().await {
             let count = Arc::clone(&count);
@@ -255,7 +255,7 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
         apns.connections() >= 4
     })
     .await;
-    // At 0, 0, 200 and 600 ms, or later.
+    // The attempts are at 0, 0, 200 and 600 ms, or later.
     assert!(
         start.elapsed() >= Duration::from_millis(600),
         "{:?}",

@@ -1,4 +1,4 @@
-//! Tests with a silent peer, and tests that take days of a clock that is put forward.
+//! Tests with a silent peer, and tests of days that move the clock forward.
 
 use std::{
     sync::{
@@ -59,8 +59,8 @@ impl Gate {
     }
 }
 
-/// Forwards bytes. While it swallows, the end of the stream is dropped too, so the connection stays
-/// open.
+/// Forwards bytes. While the gate swallows, it also drops the end of the stream, so the connection
+/// stays open.
 async fn pass_on(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
@@ -78,14 +78,14 @@ async fn pass_on(
     }
 }
 
-/// Puts the clock forward. Timers that are due in between run.
+/// Moves the clock forward. Timers that are due in between run.
 async fn later(time: Duration) {
     tokio::time::pause();
     tokio::time::sleep(time).await;
     tokio::time::resume();
 }
 
-/// Puts the clock forward in one step, so that timers in between run late.
+/// Moves the clock forward in one step, so that timers in between run late.
 async fn skip(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;

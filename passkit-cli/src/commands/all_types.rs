@@ -1,4 +1,4 @@
-//! Marking every type of a store, so that phones fetch whatever the store may have missed.
+//! Marks every type of a store, so that phones fetch every change that the store may lack.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use crate::store::Store;
 /// How many passes are read at a time.
 const PAGE: usize = 1_000;
 
-/// Shows every pass that was ever published, page by page.
+/// Calls `show` with every pass that was ever published, page by page.
 pub(super) async fn published_passes(
     store: &dyn Store,
     progress: &Progress,
@@ -42,7 +42,8 @@ pub(super) async fn mark(
     types: &BTreeSet<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<(), StoreError> {
-    // Phones know dates in whole seconds. One that fetched in this second must get a later date than that.
+    // Phones know dates in whole seconds. A phone that fetched in this second must get a later date
+    // than the one it has.
     let second = now_micros() / 1_000_000;
     while now_micros() / 1_000_000 <= second {
         tokio::time::sleep(until_next_second()).await;

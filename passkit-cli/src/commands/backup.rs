@@ -4,21 +4,23 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
+    output,
     store::{self, StoreUrl},
 };
 
 /// Copies a sqlite: store into a new file, while it is in use.
 ///
-/// The copy is the store as it is at one moment, and can be used like it. It contains push tokens and device identifiers,
-/// which are secrets. After a copy was put in the place of the store, run `passkit restored`.
+/// The copy is the store as it is at one moment, and can be used like the store. It contains push
+/// tokens and device identifiers, which are secrets. When a copy has replaced the store, run
+/// `passkit restored`.
 #[derive(Args)]
 pub(crate) struct Backup {
     /// The file to make. It must not exist.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = output::path())]
     to: PathBuf,
 
     /// The store to copy.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

@@ -8,11 +8,13 @@ use crate::failure::Failure;
 
 /// Prints what is wrong with archives, or that they are good.
 ///
-/// Checks the zip file, the JSON with its keys, the digests of all files, the signature, and whether its certificates are
-/// for this pass and were valid. It does not check whether Apple issued them. Of a bundle (.pkpasses) it checks every pass.
+/// Checks the zip file, the JSON with its keys, the digests of all files and the signature, and
+/// whether the certificates are for this pass and were valid. It does not check whether Apple
+/// issued them. In a bundle (.pkpasses) it checks every pass.
 ///
-/// Each line has a level. Phones refuse what is "refused". They take what has an "error", but it cannot work. A "warning"
-/// is probably not what you want, and a "note" is good to know. The code in brackets never changes.
+/// Each line has a level. "refused": phones refuse the archive. "error": phones accept it, but
+/// something in it cannot work. "warning": this is probably not what you want. "note": this is good
+/// to know. The code in brackets never changes.
 ///
 /// Exit code: 0 all are good, 1 one is refused or has an error, 2 one could not be read.
 #[derive(Args)]
@@ -54,7 +56,7 @@ impl Check {
     }
 }
 
-/// Prints what was found. Returns whether the archive is good.
+/// Prints the findings. Returns whether the archive is good.
 fn check(name: &str, bytes: &[u8], rules: Rules) -> bool {
     let Report {
         archive, findings, ..
@@ -86,7 +88,8 @@ fn check_bundle(name: &str, bundle: &mut Bundle<'_>, rules: Rules) -> bool {
     good
 }
 
-/// The bytes of a file that may be an archive. If it is too large, only enough bytes to show that.
+/// Returns the bytes of a file that may be an archive. If the file is too large, returns just
+/// enough to show that.
 pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     read_up_to(path, MAX_ARCHIVE_BYTES)
 }

@@ -5,7 +5,7 @@ use passkit_conformance::cli::Command;
 
 use crate::failure::Failure;
 
-/// Tests a Wallet web service at a URL, whatever language it is written in.
+/// Tests the Wallet web service at a URL, in whatever language it is written.
 #[derive(Args)]
 pub(crate) struct Conformance {
     #[command(subcommand)]

@@ -13,38 +13,44 @@ use passkit_server::{
 use super::{all_types, progress::Progress};
 use crate::{
     failure::Failure,
-    store::{Store, StoreUrl, random_text},
+    store::{Store, StoreUrl, Unfinished, check_finished},
 };
 
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// By this note it is seen whether two addresses lead to one store.
-const PROBE: &str = "passkit-copy";
-
-/// Copies a store into another one: registrations, and which contents and tokens were published.
+/// Copies a store into another one: registrations, and the digests and tokens of published passes.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
-/// copy is interrupted, run it again. Serve the new store only when the copy is complete, because it replaces the push tokens
-/// of the phones. The old store stays as it is.
+/// that no phone misses a change. This also replaces the pushes that the old store had not sent yet. If the copy is
+/// interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSKIT_COPY_FROM",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     from: StoreUrl,
 
     /// The store to fill.
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSKIT_COPY_TO",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     to: StoreUrl,
 }
 
-/// What was copied.
+/// What was copied so far.
 #[derive(Default)]
 struct Copied {
     registrations: u64,
     published: u64,
-    /// Each type with one of its devices.
+    /// A device of each type.
     devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
     types: BTreeSet<TypeIdentifier>,
 }
@@ -56,10 +62,13 @@ impl Copy {
             return Err(same());
         }
         let from = self.from.open().await?.store;
+        check_finished(&*from, &self.from).await?;
         let to = self.to.open_or_create().await?.store;
         let progress = Progress::new("registrations", None);
-        let failed = |error| Failure::from_error("the copy is not complete; run it again", &error);
-        if is_same_store(&*from, &*to).await.map_err(failed)? {
+        let failed = |error| Failure::incomplete("the copy is not complete", &error);
+        let unfinished = Unfinished::begin(&*to, "copy").await.map_err(failed)?;
+        if unfinished.is_in(&*from).await.map_err(failed)? {
+            unfinished.undo(&*to).await.map_err(failed)?;
             return Err(same());
         }
         let mut copied = Copied::default();
@@ -73,6 +82,7 @@ impl Copy {
                 micros / 1_000_000 + 1
             )));
         }
+        unfinished.finish(&*to).await.map_err(failed)?;
         say!(
             "{} registrations and {} published passes copied; {} types marked",
             copied.registrations,
@@ -81,23 +91,6 @@ impl Copy {
         );
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Writes a note to one store, and looks for it in the other.
-async fn is_same_store(from: &dyn Store, to: &dyn Store) -> Result<bool, StoreError> {
-    let probe = random_text()?;
-    loop {
-        let left = to.note(PROBE).await?;
-        if to
-            .replace_note(PROBE, left.as_deref(), Some(&probe))
-            .await?
-        {
-            break;
-        }
-    }
-    let is_same = from.note(PROBE).await?.as_ref() == Some(&probe);
-    to.replace_note(PROBE, Some(&probe), None).await?;
-    Ok(is_same)
 }
 
 impl Copied {
@@ -165,7 +158,7 @@ impl Copied {
                 first.push(content(digest));
             }
             if removed {
-                // The digest stays when a pass is removed.
+                // A removed pass keeps its digest.
                 then.push(content(None));
             }
             self.published += 1;
@@ -182,7 +175,8 @@ impl Copied {
     }
 }
 
-/// How many microseconds the old store's clocks are ahead of the new one's, if they are. Phones have tags of the old ones.
+/// Returns how many microseconds the clocks of the old store are ahead of those of the new store,
+/// if they are. Phones have tags with readings of the old clocks.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

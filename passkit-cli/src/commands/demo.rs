@@ -30,11 +30,11 @@ const ORDER_TYPE: &str = "order.com.example.beans";
 /// How long the push for a changed file may take.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shows everything at once: makes an example pass and order, serves them, adds them to a virtual phone, changes the pass,
-/// and sends the phone a push.
+/// Shows everything at once: makes an example pass and order, serves them, adds them to a virtual
+/// phone, changes the pass, and sends the phone a push.
 ///
-/// Then it goes on serving, and prints commands to try. Everything is on this machine, the push service too, in a temporary
-/// folder. Ctrl-C ends it and removes the folder.
+/// Then it continues to serve, and prints commands to try. Everything is on this machine in a
+/// temporary folder, including the push service. Ctrl-C ends the demo and removes the folder.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Where to listen. Port 0 takes a free one.
@@ -89,7 +89,7 @@ impl Demo {
         };
         let url = format!("http://{}", ready.address);
         say!(
-            "\n2. The service, over that folder and a store beside it, and a push service in place of APNs"
+            "\n2. The service, over that folder and a new store, and a push service in place of APNs"
         );
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -127,7 +127,7 @@ impl Demo {
     }
 }
 
-/// The part without the user.
+/// Runs the part of the demo that does not wait for the user.
 async fn show(
     url: &str,
     state: &Path,
@@ -157,7 +157,7 @@ async fn show(
         say_push(&push.map_err(|_| Failure::new("no push came for the changed file"))?);
         let outcome = phone.sync().await.map_err(failed)?;
         print_outcome(&outcome);
-        // The push may be for a change that the phone has fetched already.
+        // The push may be for a change that the phone has already fetched.
         if !outcome.updated.is_empty() {
             return save(&phone, state);
         }
@@ -183,7 +183,7 @@ fn invite(state: &Path, next: &Path, pass: &Path) {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    // Replaced in one step, so that the service never sees half of the file.
+    // The file is replaced in one step, so that the service never sees half of it.
     let temporary = path.with_extension("part");
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
@@ -194,7 +194,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("can't write {}: {error}", path.display()))
 }
 
-/// Makes the example archives, signed with certificates that live as long as the demonstration.
+/// Makes the example archives. Their certificates exist only as long as the demo.
 struct Coffee {
     pass_signer: Signer,
     order_signer: Signer,
@@ -213,7 +213,7 @@ impl Coffee {
         })
     }
 
-    /// A stamp card with this many coffees left.
+    /// Makes a stamp card with this many coffees left.
     fn pass(&self, left: u32) -> Result<Vec<u8>, Failure> {
         let description = json!({
             "formatVersion": 1,

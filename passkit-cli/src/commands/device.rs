@@ -10,7 +10,7 @@ use passkit_conformance::{
     Client,
     phone::{Outcome, Phone, State},
 };
-use passkit_server::PassId;
+use passkit_server::{PassId, private_files};
 
 use super::check::read_archive;
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
 
 /// Plays a phone against a web service, and prints the requests and answers.
 ///
-/// It does what an iPhone does: it registers and asks what changed when a pass is added, asks again
-/// at each sync, fetches what changed, and verifies what it gets. It prints no secrets.
+/// It does what an iPhone does: when a pass is added, it registers and asks what changed. It asks
+/// again at each sync, fetches what changed, and verifies each archive. It prints no secrets.
 ///
 /// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tested.
 #[derive(Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Device {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Adds a pass or order, as opening the file on a phone does.
+    /// Adds a pass or order, like opening the file on a phone.
     Add {
         /// The archive: .pkpass or .order.
         file: PathBuf,
@@ -55,14 +55,16 @@ enum Action {
         #[arg(long)]
         url: Option<String>,
     },
-    /// Asks what changed and fetches it, as a push makes a phone do.
+    /// Asks what changed and fetches it, as a phone does after a push.
     Sync,
-    /// Waits for pushes, and syncs when one comes, until Ctrl-C. They come through a push service on this machine in place
-    /// of APNs. It prints the options with which a web service uses it.
+    /// Waits for pushes, and syncs when one comes, until Ctrl-C. The pushes come through a push
+    /// service on this machine in place of APNs. The command prints the options with which a web
+    /// service uses it.
     Listen,
     /// Deletes a pass from the phone.
     Remove {
-        /// Its serial number, its type and serial number, or its file. Not needed if the phone has only one pass.
+        /// The serial number, the type and serial number, or the file of the pass. Not needed if
+        /// the phone has only one pass.
         #[arg(num_args = 0..=2, value_name = "PASS")]
         pass: Vec<String>,
     },
@@ -114,11 +116,12 @@ impl Device {
     }
 
     /// Lets only one command run at a time, from reading the state to saving it. Otherwise the
-    /// changes of another one would be lost.
+    /// changes of another command would be lost.
     fn turn(&self) -> Result<File, Failure> {
         let mut path = self.state.clone().into_os_string();
         path.push(".lock");
-        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let locked =
+            private_files::open(Path::new(&path)).and_then(|file| file.lock().map(|()| file));
         locked.map_err(|error| {
             Failure::new(format!(
                 "can't lock {}: {error}",
@@ -146,7 +149,11 @@ impl Device {
     async fn listen(&self) -> Result<ExitCode, Failure> {
         let mut stop = std::pin::pin!(server::stop_signal());
         let folder = self.state.with_extension("push");
-        std::fs::create_dir_all(&folder)
+        if folder.is_symlink() {
+            let folder = folder.display();
+            return Err(Failure::new(format!("{folder} is a link; remove it")));
+        }
+        private_files::create_folder(&folder)
             .map_err(|error| Failure::new(format!("can't make {}: {error}", folder.display())))?;
         let mut pushes = LocalPushes::start(&folder).await?;
         say!(
@@ -159,7 +166,7 @@ impl Device {
                 push = pushes.next() => push,
                 () = &mut stop => return Ok(code),
             };
-            // Other commands may have added passes in the meantime.
+            // Other commands may have added passes meanwhile.
             let _turn = self.turn()?;
             let mut phone = self.phone()?;
             if push.token != phone.state().push_token().as_str() {
@@ -229,7 +236,7 @@ fn list(phone: &Phone) {
     }
 }
 
-/// The pass on the phone that the words name.
+/// Finds the pass on the phone that the words name.
 fn find(phone: &Phone, words: &[String]) -> Result<PassId, Failure> {
     let held: Vec<PassId> = phone
         .list()

@@ -1,17 +1,18 @@
 use std::{
-    borrow::Cow,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Args;
-use passkit_server::maintenance::Registration;
 
-use super::progress::Progress;
+use super::{
+    csv::{NAMES_LINE, line},
+    progress::Progress,
+};
 use crate::{
     failure::Failure,
-    output::Output,
+    output::{self, Output},
     store::{self, StoreUrl},
 };
 
@@ -20,16 +21,16 @@ const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile: every registration that exists throughout is in the file. The file contains push
-/// tokens and device identifiers, which are secrets.
+/// The store may be in use meanwhile. Every registration that exists the whole time is in the file.
+/// The file contains push tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// The file to write. It appears when it is complete. Without it, standard output.
-    #[arg(long, value_name = "FILE.csv")]
+    /// The file to write. It appears when it is complete. Default: standard output.
+    #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     to: Option<PathBuf>,
 }
 
@@ -45,7 +46,7 @@ impl Export {
                 .map_err(|error| Failure::new(format!("can't write standard output: {error}"))),
         };
         let store = self.store.open().await?.store;
-        write("device,push_token,type,serial\n")?;
+        write(NAMES_LINE)?;
         let progress = Progress::new("registrations", None);
         let (mut count, mut after) = (0_u64, None);
         loop {
@@ -69,27 +70,4 @@ impl Export {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn line(registration: &Registration) -> String {
-    let Registration {
-        device,
-        push_token,
-        pass,
-    } = registration;
-    let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
-    // The other two contain letters, digits and "-._~" only.
-    format!(
-        "{},{push_token},{},{serial}\n",
-        device.as_str(),
-        pass.type_id
-    )
-}
-
-/// A field of a line, in quotes if it needs them.
-fn field(text: &str) -> Cow<'_, str> {
-    if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
-        return text.into();
-    }
-    format!("\"{}\"", text.replace('"', "\"\"")).into()
 }

@@ -9,11 +9,12 @@ use crate::{
 
 /// Makes the tables of a PostgreSQL store, or updates them.
 ///
-/// Run it once before the first use, and after an update that says so. The service may run meanwhile.
+/// Run this once before the first use, and after an update that requires it. The service may run
+/// meanwhile.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

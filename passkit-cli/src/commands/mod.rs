@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod conformance;
 pub(crate) mod copy;
+mod csv;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod export;

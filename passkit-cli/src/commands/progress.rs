@@ -14,7 +14,7 @@ use crate::failure::Chain;
 /// How often a line is written if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is made while the store is unavailable.
+/// How often a call is tried while the store is unavailable.
 const TRIES: u32 = 10;
 
 pub(super) struct Progress {
@@ -25,7 +25,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Counts `what`. If the length in bytes is known, it shows how much is left.
+    /// Makes a progress display that counts `what`. If the length in bytes is known, it shows how
+    /// much is left.
     pub(super) fn new(what: &'static str, length: Option<u64>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = match (is_terminal, length) {
@@ -37,7 +38,7 @@ impl Progress {
             Some(_) => "{wide_bar} {percent:>3} %  {msg}  {eta} left",
             None => "{spinner} {msg}  {elapsed}",
         };
-        // The templates are valid. If one were not, the bar would have its default look.
+        // The templates are valid. With an invalid one, the bar would have its default look.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -54,7 +55,7 @@ impl Progress {
         self.show(bytes, || format!("{count} {}", self.what));
     }
 
-    /// Sets the progress to `position` of the length, and shows these words.
+    /// Sets the progress to `position` of the length, and shows this text.
     pub(super) fn show(&self, position: u64, words: impl FnOnce() -> String) {
         if self.is_terminal {
             self.bar.set_message(words());
@@ -70,7 +71,7 @@ impl Progress {
         self.bar.suspend(|| eprintln!("passkit: {line}"));
     }
 
-    /// Makes a call of a store, and repeats it while the store is unavailable.
+    /// Makes a call of a store. Repeats it while the store is unavailable.
     pub(super) async fn patiently<T>(
         &self,
         call: impl AsyncFn() -> Result<T, StoreError>,

@@ -16,20 +16,21 @@ use crate::{
     store::{self, Store, StoreUrl},
 };
 
-/// How often to check whether anything is left.
+/// How often to check whether pushes are left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Marks passes as changed, and sends the pushes.
 ///
-/// For passes whose content is elsewhere than in a folder. Change the content first. All other pending pushes in the store
-/// are sent too. If another instance sends them, this command waits for it.
+/// This is for passes whose content is not in a folder. Change the content first. The command also
+/// sends all other pending pushes in the store. If another instance sends them, the command waits
+/// for it.
 ///
-/// Exit code: 0 all pushes were sent, 1 some failed or wait, 2 nothing could be done. Devices of other wallets, which APNs
-/// can't reach, are no failure.
+/// Exit code: 0 all pushes were sent, 1 some failed or wait, 2 nothing could be done. Devices of
+/// other wallets, which APNs can't reach, are no failure.
 #[derive(Args)]
 pub(crate) struct Push {
     /// The store in which the phones are registered. A sled: store must not be in use.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
     #[command(flatten)]
@@ -54,9 +55,9 @@ pub(crate) struct Push {
 
 /// How sending ended.
 enum End {
-    /// Nothing of the type is pending any more.
+    /// No pushes of the type are pending any more.
     Done,
-    /// Why the rest was not sent.
+    /// The rest was not sent, for this reason.
     Waits(String),
     Stopped,
 }
@@ -129,7 +130,7 @@ impl Push {
             () = tick => Ok(End::Stopped),
         };
         progress.finish();
-        // If it fails, other instances send the rest a little later.
+        // If this fails, other instances send the rest a little later.
         let _ = publisher.close().await;
         // The reason is printed below.
         let mut report = publisher.totals();
@@ -161,7 +162,7 @@ impl Push {
     }
 }
 
-/// Sends until nothing of the type is pending, or the rest has to wait.
+/// Sends pushes until none of the type is pending, or the rest has to wait.
 async fn send(
     publisher: &Publisher,
     store: &dyn Store,
@@ -191,7 +192,7 @@ async fn send(
     }
 }
 
-/// `None` if they can't be counted.
+/// Counts the registrations of a type. Returns `None` if that fails.
 async fn registrations(store: &dyn Store, type_id: &TypeIdentifier) -> Option<u64> {
     let types = store.stats().await.ok()?.types;
     Some(

@@ -7,14 +7,15 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Repairs the index of a Redis store, which names the devices of each pass.
+/// Repairs the index of a Redis store, which lists the devices of each pass.
 ///
-/// After a crash the index may name devices that are no longer registered. Each of them costs a useless push. After a
-/// failover it may lack some. The store may be in use meanwhile.
+/// After a crash the index may list devices that are no longer registered. Each of them costs a
+/// useless push. After a failover some devices may be missing in the index. The store may be in use
+/// meanwhile.
 #[derive(Args)]
 pub(crate) struct Repair {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

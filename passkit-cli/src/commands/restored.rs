@@ -6,22 +6,23 @@ use passkit_server::{identifiers::TypeIdentifier, store::StoreError};
 use super::{all_types, progress::Progress};
 use crate::{
     failure::Failure,
-    store::{self, Store, StoreUrl, renew_edition},
+    store::{self, Store, StoreUrl, Unfinished, renew_edition},
 };
 
 /// Makes up for what a restored backup of the store lacks.
 ///
-/// Run it after a backup was put in the place of the store, before the service starts again. Every pass counts as
-/// changed, once: phones get a push, and fetch whatever they missed. Every instance of `passkit serve` publishes all
-/// its files again when it starts, which brings back tokens and removals; unchanged content is not marked again. It is safe
-/// to run it twice.
+/// Run this after a backup has replaced the store, before the service starts again. Every pass
+/// counts as changed, once: phones get a push, and fetch every change that they missed. When an
+/// instance of `passkit serve` starts, it publishes all its files again. This brings back tokens
+/// and removals. Unchanged content is not marked again. It is safe to run this twice. If this is
+/// interrupted, `passkit serve` refuses the store until it is run again.
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Types that the backup may not have yet, because their first pass came later.
+    /// Types that the backup may lack, because their first pass was published after it.
     #[arg(value_name = "TYPE")]
     types: Vec<TypeIdentifier>,
 }
@@ -32,9 +33,7 @@ impl Restored {
         let progress = Progress::new("types", None);
         let types = restore(&*store, self.types, &progress)
             .await
-            .map_err(|error| {
-                Failure::from_error("can't mark the passes; run this again", &error)
-            })?;
+            .map_err(|error| Failure::incomplete("can't mark the passes", &error))?;
         progress.finish();
         say!("{} types marked", types.len());
         Ok(ExitCode::SUCCESS)
@@ -46,7 +45,10 @@ async fn restore(
     named: Vec<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<BTreeSet<TypeIdentifier>, StoreError> {
-    // Before the marks, so that no instance that starts meanwhile misses it.
+    // Keeps instances away until every type is marked.
+    let unfinished = progress
+        .patiently(async || Unfinished::begin(store, "restored").await)
+        .await?;
     progress
         .patiently(async || renew_edition(store).await)
         .await?;
@@ -59,5 +61,8 @@ async fn restore(
     })
     .await?;
     all_types::mark(store, &types, progress).await?;
+    progress
+        .patiently(async || unfinished.finish(store).await)
+        .await?;
     Ok(types)
 }

@@ -34,8 +34,8 @@ use crate::{
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
 ///
-/// Every .pkpass (or .order) file below a folder is served under the type and serial number inside. Phones need HTTPS: put
-/// a TLS proxy in front.
+/// Every .pkpass (or .order) file below a folder is served under the type and serial number inside
+/// it. Phones need HTTPS: put a TLS proxy in front.
 ///
 /// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how much is written to
 /// stderr.
@@ -55,12 +55,13 @@ pub(crate) struct Serve {
         long,
         env = "PASSKIT_STORE",
         default_value = store::DEFAULT,
-        value_name = "URL"
+        value_name = "URL",
+        hide_env_values = true
     )]
     pub(crate) store: StoreUrl,
 
-    /// Where this instance keeps copies of the archives that it serves, if the store is a database. If another instance
-    /// uses that folder, it adds -2 to the name, and so on.
+    /// Where this instance keeps copies of the archives that it serves, if the store is not a sled:
+    /// store. If another instance uses that folder, this instance adds -2 to the name, and so on.
     #[arg(
         long,
         env = "PASSKIT_COPIES",
@@ -82,43 +83,46 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
     pub(crate) prefix: Prefix,
 
-    /// Serve development archives too: without a signature, and with a webServiceURL of http://.
+    /// Serve development archives too: those without a signature, and those with a webServiceURL of
+    /// http://.
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
-    /// How many connections may be open at once. More have to wait.
+    /// How many connections may be open at once. Further ones have to wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
 
-    /// How many connections one client address may have open at once. More are closed at once. An IPv6 client counts by
-    /// its /64 network. Default: a quarter of --max-connections, except for clients on this machine or in a private
-    /// network, which are taken for a proxy. Set it to limit those too.
+    /// How many connections one client address may have open at once. Further ones are closed at
+    /// once. All addresses of an IPv6 /64 network count as one. Default: a quarter of
+    /// --max-connections, and no limit for clients on this machine or in a private network, because
+    /// a proxy may have such an address. If the option is set, it also limits those.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections_per_address: Option<usize>,
 
-    /// How many devices may be registered for one pass. More are refused with 503, because whoever has a pass can register
-    /// made-up devices.
+    /// How many devices may be registered for one pass. Further ones are refused with 503, because
+    /// anyone who has a pass can register made-up devices.
     #[arg(long, env = "PASSKIT_MAX_DEVICES_PER_PASS", default_value_t = MAX_DEVICES_PER_PASS, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_devices_per_pass: u64,
 
-    /// How many bytes the bodies of all requests in flight may take together. More are refused with 503.
+    /// How many bytes the bodies of all requests in flight may take together. A request whose body
+    /// does not fit is refused with 503.
     #[arg(long, env = "PASSKIT_MAX_BODY_BYTES", default_value_t = MAX_BODY_BYTES, value_name = "BYTES",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(65_536..=1_073_741_824))]
     pub(crate) max_body_bytes: usize,
 
-    /// Serve wallets other than Apple's too: with the schemes AndroidPass, WalletPass and WalletUnionPass, and with push
-    /// tokens that are not APNs'. APNs can't push to those.
+    /// Serve wallets other than Apple's too: with the schemes AndroidPass, WalletPass and
+    /// WalletUnionPass, and with push tokens that are not APNs'. APNs can't send them pushes.
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) other_wallets: bool,
 
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`: another program publishes changes of passes with
-    /// it. At least 16 characters. Better set in the environment.
+    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. Another program publishes changes of passes with
+    /// it. At least 16 characters. Better set in the environment, or in the file that PASSKIT_ADMIN_TOKEN_FILE names.
     #[arg(
         long,
         env = "PASSKIT_ADMIN_TOKEN",
@@ -127,13 +131,8 @@ pub(crate) struct Serve {
     )]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// Where to accept it, instead of at the address for phones.
-    #[arg(
-        long,
-        env = "PASSKIT_ADMIN_LISTEN",
-        value_name = "ADDRESS:PORT",
-        requires = "admin_token"
-    )]
+    /// Where to accept these calls, instead of at the address for phones.
+    #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
     /// Where to serve /metrics for Prometheus. Keep it from the public.
@@ -147,7 +146,7 @@ const ADMIN_LIMITS: Limits = Limits {
     per_address: None,
 };
 
-/// A service that listens, and does not answer yet.
+/// A service that listens, but does not answer yet.
 pub(crate) struct Ready {
     listener: TcpListener,
     service: WalletService<Arc<dyn Store>, Folder>,
@@ -164,7 +163,7 @@ pub(crate) struct Ready {
 impl Serve {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         start_logging(tracing::Level::INFO);
-        // Before anything slow, so that no signal is missed.
+        // Signals are caught before any slow work, so that none is missed.
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
@@ -205,6 +204,9 @@ impl Serve {
             Some(address) => Some(Metrics::bind(address).await?),
             None => None,
         };
+        if self.admin_listen.is_some() && self.admin_token.is_none() {
+            return Err(Failure::new("--admin-listen needs --admin-token"));
+        }
         let admin_listener = match self.admin_listen {
             Some(address) => {
                 let (listener, address) = server::bind(address, "--admin-listen").await?;
@@ -214,6 +216,7 @@ impl Serve {
             None => None,
         };
         let store = self.store.open_or_create().await?;
+        store::check_finished(&*store.store, &self.store).await?;
         let edition = store::edition(&*store.store)
             .await
             .map_err(|error| Failure::from_error("can't use the store", &error))?;
@@ -265,7 +268,7 @@ impl Serve {
 }
 
 impl Ready {
-    /// Answers until `stop` is ready, then lets requests in flight finish and closes everything.
+    /// Answers until `stop` is ready. Then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These tasks end when they are dropped.
         let mut beside = JoinSet::new();
@@ -303,7 +306,7 @@ impl Ready {
     }
 }
 
-/// Serves the endpoint to publish on a listener of its own.
+/// Serves the endpoint for publishing on its own listener.
 async fn answer_publish(
     admin: Admin,
     request: Request<Incoming>,
@@ -319,8 +322,8 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug` each step from a change to a phone that
-/// has it is logged. Libraries log at `info` at most.
+/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, each step from
+/// a change to a phone that has it is logged. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG")
         .ok()
@@ -328,9 +331,17 @@ pub(crate) fn start_logging(level: tracing::Level) {
     let level = LevelFilter::from_level(wanted.unwrap_or(level));
     let wanted = Targets::new()
         .with_default(level.min(LevelFilter::INFO))
-        .with_target("passkit", level)
-        // It logs the parameters of the store's URL that it does not know. One may be part of a password.
-        .with_target("sqlx_postgres::options", LevelFilter::OFF);
+        .with_target("passkit", level);
+    write_log(wanted);
+}
+
+/// Logs only that others have rights on the files of a store. For commands that write no log otherwise.
+pub(crate) fn start_warning_of_readers() {
+    let module = "passkit_server::private_files";
+    write_log(Targets::new().with_target(module, LevelFilter::WARN));
+}
+
+fn write_log(wanted: Targets) {
     let lines = fmt::layer()
         .with_span_events(FmtSpan::CLOSE)
         .with_target(false)

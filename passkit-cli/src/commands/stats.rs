@@ -8,11 +8,12 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Counts the devices, registrations and passes of each type in a store, and shows how much room they take.
+/// Counts the devices, registrations and passes of each type in a store, and shows the size of the
+/// store.
 #[derive(Args)]
 pub(crate) struct Stats {
     /// The store to count in.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
     /// Print JSON.

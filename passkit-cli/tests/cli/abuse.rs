@@ -1,12 +1,14 @@
-//! What one stranger can do to all others: the holder of one pass, or somebody without any.
-//! Pushes and bytes are counted, and memory is read from the process.
+//! What one stranger can do to all others. The stranger has one pass, or none. Pushes and bytes are
+//! counted, and memory is read from the process.
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
+
+use passkit_apns::local::Answer;
 
 use crate::{
     archives::{pass, replace, signed},
@@ -14,11 +16,12 @@ use crate::{
     push::{Local, METRICS, TYPE, quiet, register, token},
 };
 
-/// More bad tokens than what once stopped a type.
+/// This is more than the number of bad tokens that once stopped a type.
 const STRANGERS: usize = 300;
 const HONEST: usize = 20;
 
-/// A service with the pass of a stranger and those of others, and bad tokens on the first.
+/// Makes a service with the pass of a stranger and the passes of others. Bad tokens are registered
+/// for the pass of the stranger.
 fn with_stranger(local: &Local) -> Service {
     let mut service = Service::new().given(&local.arguments()).given(&METRICS);
     for serial in 0..=HONEST {
@@ -56,12 +59,12 @@ fn all_are_pushed(local: &Local, since: SystemTime) {
 fn bad_tokens_of_a_stranger_do_not_stop_the_pushes_of_others() {
     let local = Local::start();
     let mut service = with_stranger(&local);
-    // One push is delivered, so the certificate is right.
+    // One push is accepted, so the certificate is right.
     register(&service, "first", &token(0), "0");
     change(&service, 0, "two");
     eventually("the first is pushed", || local.apns.pushes().len() == 1);
     for version in ["two", "three"] {
-        // Right after a start, nothing is known but what the store has.
+        // Right after a start, the service knows only what the store has.
         service.stop("TERM");
         service.start();
         let start = SystemTime::now();
@@ -112,7 +115,7 @@ fn a_pass_takes_no_more_devices_than_allowed() {
     );
 }
 
-/// The resident memory of the process, in bytes.
+/// Returns the resident memory of the process, in bytes.
 fn resident(service: &Service) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -120,7 +123,7 @@ fn resident(service: &Service) -> u64 {
     kilobytes.parse::<u64>().unwrap() * 1024
 }
 
-/// Bytes that no compression makes smaller.
+/// Returns bytes that no compression makes smaller.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -181,7 +184,7 @@ fn slow_clients_hold_little_memory_and_it_is_given_back() {
             let mut log = TcpStream::connect(service.address()).unwrap();
             log.write_all(b"POST /v1/log HTTP/1.1\r\nHost: test\r\nContent-Length: 262144\r\n\r\n")
                 .unwrap();
-            // Once it is refused, it need not be read to its end.
+            // When the service has refused the log, it need not read it to its end.
             let _ = log.write_all(&body);
             log
         })
@@ -217,7 +220,7 @@ fn a_client_address_gets_its_share_of_connections_and_no_more() {
     service.start();
     let mut held: Vec<_> = (0..2)
         .map(|_| {
-            // Answered, so that it is counted.
+            // The request is answered, so the connection is counted.
             let mut stream = TcpStream::connect(service.address()).unwrap();
             stream
                 .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -258,16 +261,52 @@ fn a_client_that_sends_too_much_gets_its_answer() {
 }
 
 #[test]
-fn wrong_admin_tokens_leave_one_line() {
+fn wrong_admin_tokens_leave_one_line_and_are_slow() {
     let mut service = Service::with_arguments(&["--admin-token", "the-right-token-1234"]);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
     for token in ["wrong", "the-right-token-1235"] {
         let headers = [("Authorization", &*format!("Bearer {token}"))];
+        let start = Instant::now();
         let answer = service.send("POST", "/admin/v1/publish", &headers, b"{}");
         assert_eq!(answer.status, 401);
+        assert!(
+            start.elapsed() >= Duration::from_secs(1),
+            "it is slowed down"
+        );
     }
     let said = service.said();
     assert_eq!(said.matches("wrong token").count(), 1, "{said}");
     assert!(!said.contains("the-right-token"), "{said}");
+}
+
+#[test]
+fn rejected_pushes_are_counted_in_a_few_lines() {
+    const DEVICES: usize = 2_000;
+    let local = Local::start();
+    let mut service = Service::new().given(&local.arguments()).given(&METRICS);
+    change(&service, 0, "one");
+    service.start();
+    quiet(&service);
+    for number in 0..DEVICES {
+        register(&service, &format!("device-{number}"), &token(number), "0");
+    }
+    local
+        .apns
+        .answer_next(DEVICES, Answer::refuse(400, "PayloadEmpty"));
+    change(&service, 0, "two");
+    let counts = || -> Vec<usize> {
+        let said = service.said();
+        let lines = said.lines().filter(|line| line.contains("rejects pushes"));
+        lines
+            .map(|line| {
+                let (_, count) = line.split_once("count=").unwrap();
+                count.split_whitespace().next().unwrap().parse().unwrap()
+            })
+            .collect()
+    };
+    eventually("all are counted", || {
+        counts().iter().sum::<usize>() == DEVICES
+    });
+    assert!(counts().len() < 10, "{:?}", counts());
 }

@@ -1,4 +1,4 @@
-//! Archives like those of issuers.
+//! Archives as issuers make them.
 
 use std::{collections::HashMap, path::Path, sync::Mutex};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 pub(crate) const TEAM: &str = "TEAM123456";
 
-/// The token of a test pass.
+/// Returns the token of a test pass.
 pub(crate) fn token_of(type_id: &str, serial: &str) -> String {
     format!("token-of-{serial}-of-{type_id}").replace('\u{fc}', "ue")
 }
@@ -21,14 +21,14 @@ pub(crate) fn order(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     signed(type_id, serial, version, &[])
 }
 
-/// A pass or order, depending on its type, with additional files.
+/// Makes a pass or an order, depending on the type, with additional files.
 pub(crate) fn signed(
     type_id: &str,
     serial: &str,
     version: &str,
     files: &[(&str, Vec<u8>)],
 ) -> Vec<u8> {
-    // One signer for each type, because making a certificate takes a while.
+    // There is one signer for each type, because making a certificate takes a while.
     static SIGNERS: Mutex<Option<HashMap<String, Signer>>> = Mutex::new(None);
     let builder = builder(type_id, serial, version, files);
     let mut signers = SIGNERS.lock().unwrap();
@@ -45,7 +45,7 @@ pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
         .unwrap()
 }
 
-/// An unsigned pass with this token.
+/// Makes an unsigned pass with this token.
 pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
     let mut description = description(Kind::Pass, type_id, serial, "one");
     description["authenticationToken"] = token.into();

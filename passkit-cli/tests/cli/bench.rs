@@ -50,7 +50,7 @@ fn refused(command: &mut Command, mention: &[&str]) {
     }
 }
 
-/// A running service with five passes and an order.
+/// Starts a service with five passes and an order.
 fn service() -> Service {
     let mut service = Service::with_arguments(&["--allow-unsigned"]).logging("debug");
     for number in 0..5 {
@@ -71,7 +71,7 @@ fn with_folders(mut command: Command, service: &Service) -> Command {
     command
 }
 
-/// How many registrations the store of a service has. The service must not be running.
+/// Returns how many registrations the store of a service has. The service must not be running.
 pub(crate) fn registrations(service: &Service) -> Value {
     let store = service.store_url().to_owned();
     let (code, stdout, stderr) = run(passkit().args(["stats", "--json", "--store", &store]));
@@ -79,7 +79,7 @@ pub(crate) fn registrations(service: &Service) -> Value {
     serde_json::from_str::<Value>(&stdout).unwrap()["registrations"].clone()
 }
 
-/// A target file with one pass.
+/// Writes a target file with one pass.
 fn target_file(folder: &Path) -> String {
     let path = folder.join("target.toml");
     let token = token_of(TYPE, "A");
@@ -114,7 +114,7 @@ fn every_call_occurs_and_nothing_is_left() {
             "{key}: {json:#}"
         );
     }
-    // Every second phone holds the order, the others three passes each.
+    // Every second phone holds the order. The others hold three passes each.
     assert_eq!(
         (
             &json["registering"]["phones"],
@@ -167,8 +167,8 @@ fn every_call_occurs_and_nothing_is_left() {
         assert!(times[0] > 0.0 && times.is_sorted(), "{json:#}");
     }
     // Of twenty visits, one removes a pass and adds it again, and five are quiet. All others have
-    // something to fetch. A new push token makes this service list the passes again, as registering
-    // does.
+    // something to fetch. After a new push token, this service lists the passes again, because
+    // registering lists them.
     if visits["done"] == 400 {
         assert_eq!(calls["unregister 200"]["count"], 20, "{json:#}");
         assert_eq!(calls["register 201"]["count"], 20, "{json:#}");
@@ -207,7 +207,7 @@ fn phones_can_stay_registered_and_throughput_can_be_measured() {
             "--keep",
         ],
     );
-    // Without an option the folder is ./passes.
+    // Without an option, the folder is ./passes.
     command.current_dir(service.folder.path());
     let (code, json, said) = result(&mut command);
     assert_eq!(code, Some(0), "{json:#}\n{said}");
@@ -380,7 +380,8 @@ fn a_stall_is_seen_in_all_visits_that_it_delays() {
     let folder = tempfile::tempdir().unwrap();
     let target = target_file(folder.path());
     let stall: Arc<Mutex<Option<Instant>>> = Arc::default();
-    // 60 requests are for registering. Then there are some visits, then nothing for a second.
+    // The first 60 requests are for registering. Then there are some visits, then nothing for a
+    // second.
     let service = Pretender::start(move |number, answer| {
         let mut stall = stall.lock().unwrap();
         if number == 90 {
@@ -407,7 +408,7 @@ fn a_stall_is_seen_in_all_visits_that_it_delays() {
     assert_eq!(code, Some(0), "{json:#}\n{said}");
     let visits = &json["visits"];
     assert_eq!(visits["due"], 120);
-    // A third of the visits were due while it stalled, but only two calls were under way.
+    // A third of the visits were due during the stall, but only two calls were in progress.
     let latency = |key: &str| visits["latency_ms"][key].as_f64().unwrap();
     assert!(latency("p90") > 400.0 && latency("max") > 900.0, "{json:#}");
     let calls = &json["calls"];
@@ -445,7 +446,7 @@ fn errors_are_counted_by_kind() {
             .collect();
         (counts, json, said)
     };
-    // 12 requests are for registering: a registration, a list and a fetch by each phone.
+    // The first 12 requests are for registering: each phone registers, lists and fetches.
     let (kinds, json, said) = run(|_, _| Some(NOTHING.to_owned()), &[]);
     assert_eq!(
         kinds,
@@ -474,7 +475,7 @@ fn errors_are_counted_by_kind() {
     );
     let [done, failed, not_begun] =
         ["done", "failed", "not_begun"].map(|visits| json["visits"][visits].as_u64().unwrap());
-    // On a machine that stands still at the end, some have no turn.
+    // If the machine stands still at the end, some visits never start.
     assert_eq!((done, failed + not_begun), (0, 40), "{json:#}");
     assert!(
         failed > 0 && (json["visits"]["latency_ms"]["max"] == Value::Null || not_begun > 0),
@@ -533,7 +534,7 @@ fn during_visits(
     while !line.contains("registered in") {
         assert_ne!(said.read_line(&mut line).unwrap(), 0, "{line}");
     }
-    // More than the list calls of registering, which the log may show a little later.
+    // The log may show list calls of registering a little later, so 20 more are awaited.
     let lists = |service: &Service| service.said().matches(" list{").count();
     let before = lists(service);
     eventually("phones make visits", || lists(service) > before + 20);

@@ -1,4 +1,4 @@
-//! Certificates for pushes: which are accepted, and the errors for the others.
+//! Certificates for pushes: which ones are accepted, and the errors for the others.
 
 use std::{
     fs,
@@ -182,7 +182,7 @@ fn no_error_shows_a_secret() {
         }
     }
 
-    // A password of the wrong type, and passwords in URLs with characters that should be encoded.
+    // A password of the wrong type.
     for text in [
         "[[topic]]\ntype = \"pass.a\"\ncert = \"c\"\npassword = 5332783",
         "[[topic]]\ntype = \"pass.a\"\ncert = \"c\"\npassword = [\"5332783\"]",
@@ -197,33 +197,11 @@ fn no_error_shows_a_secret() {
             "{said}"
         );
     }
-    for store in [
-        "postgres://me:533/2783@127.0.0.1:1/db",
-        "postgres://me:533 2783@127.0.0.1:1/db",
-        "postgres://me:533?2783@127.0.0.1:1/db",
-        "postgres://me:533#2783@127.0.0.1:1/db",
-        "postgres://me:533%2783@127.0.0.1:1/db",
-        "postgres://me:533@2783@127.0.0.1:1/db",
-        "postgres://me@127.0.0.1:port/db?password=5332783",
-        "postgres://me@127.0.0.1:1/db?sslmode=5332783",
-        "mysql://me:533 2783@127.0.0.1:1/db",
-        "redis://:533/2783@127.0.0.1:1",
-        "redis://:533 2783@127.0.0.1:1",
-        "redis+cluster://:533/2783@127.0.0.1:1,127.0.0.1:2",
-        "redis+sentinel://:533/2783@127.0.0.1:1/m",
-    ] {
-        for said in [
-            said_of(&["--store", store], &[]),
-            said_of(&[], &[("PASSKIT_STORE", store)]),
-        ] {
-            assert!(!said.contains("2783"), "{store}: {said}");
-        }
-    }
 }
 
 const P12_PASSWORD: &str = "a p12 password";
 
-/// A certificate with its key, in the form that Keychain Access exports.
+/// Writes a certificate with its key, in the form that Keychain Access exports.
 fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
     let pem = local.certificate(type_id);
     let file = local.folder.path().join(format!("{name}.p12"));
@@ -282,4 +260,60 @@ fn a_certificate_exported_by_keychain_access_is_accepted() {
         });
     }
     local.no_violation();
+}
+
+/// A service that can send no push, and what its log says when a pass changes.
+fn reason_in_the_log(arguments: &[String], expected: &str) {
+    let mut service = Service::new().given(arguments);
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A-1", "one")).unwrap();
+    service.start();
+    register(&service, "D-1", &token(1), "A-1");
+    replace(&file, &pass(TYPE, "A-1", "two"));
+    eventually(expected, || {
+        service
+            .said()
+            .lines()
+            .any(|line| line.contains("can't be reached") && line.contains(expected))
+    });
+}
+
+#[test]
+fn the_log_tells_why_the_push_service_cannot_be_reached() {
+    let local = Local::start();
+    let certificate = local.certificate(TYPE);
+    let given = local.arguments_with(&certificate, local.apns.port());
+    let with = |option: &str, value: &str| {
+        let mut given = given.clone();
+        let at = given.iter().position(|word| word == option).unwrap();
+        given[at + 1] = value.to_owned();
+        given
+    };
+    let other = Local::start();
+    let root = other.file("root.pem", other.apns.root_pem());
+    reason_in_the_log(
+        &with("--apns-root", root.to_str().unwrap()),
+        "UnknownIssuer",
+    );
+    // Leads to this machine, and the certificate of the service has another name.
+    let elsewhere = format!("0.0.0.0:{}", local.apns.port());
+    reason_in_the_log(&with("--apns-endpoint", &elsewhere), "not valid for name");
+    reason_in_the_log(&with("--apns-endpoint", "127.0.0.1:1"), "refused");
+    reason_in_the_log(&with("--apns-endpoint", "nowhere.invalid:443"), "lookup");
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_a_warning() {
+    let local = Local::start();
+    let now = SystemTime::now();
+    let early = local
+        .apns
+        .issue_for(TYPE, now + 2 * DAY, now + 90 * DAY)
+        .unwrap();
+    let file = local.file("early.pem", &(early.certificate + &early.key));
+    let mut service = Service::new().given(&local.arguments_with(&file, local.apns.port()));
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
+    service.start();
+    let said = service.said();
+    assert!(said.contains("is not valid before"), "{said}");
 }

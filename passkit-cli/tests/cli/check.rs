@@ -64,7 +64,7 @@ fn each_line_has_its_level_and_its_code() {
         fs::write(&file, content).unwrap();
         let (code, stdout, stderr) = run(passkit().arg("check").arg(&file));
         assert_eq!(stderr, "");
-        // The name is one that forges lines.
+        // The name tries to forge lines.
         let start = format!(r"{}/a\n\u{{202e}}b.pkpass", folder.path().display());
         for line in stdout.lines() {
             assert!(line.starts_with(&start), "{line}");

@@ -1,4 +1,4 @@
-//! A clone of the project still builds after the README's commands ran in it.
+//! A clone of the project still builds after the commands of the README ran in it.
 
 use std::{
     ffi::OsStr,
@@ -38,7 +38,7 @@ fn a_clone_in_which_the_program_ran_still_builds() {
     serve(clone, &["--store", &postgres::migrated()]);
     assert!(clone.join("passkit-copies").is_dir());
 
-    // Reads every manifest, but builds nothing.
+    // This reads every manifest, but builds nothing.
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let (code, out, said) = run(Command::new(cargo)
         .args([

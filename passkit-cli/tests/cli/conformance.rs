@@ -1,4 +1,4 @@
-//! `passkit conformance run`, against `passkit serve` and against services that hardly are any.
+//! `passkit conformance run`, against `passkit serve`, and against services that hardly work.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ fn kit() -> Command {
     command
 }
 
-/// A target file with everything that is served.
+/// Returns a target file with everything that is served.
 fn target_file(change: &str) -> String {
     let mut text = format!("{change}\n");
     for (type_id, serial) in SUBJECTS {
@@ -68,7 +68,7 @@ fn archive(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     }
 }
 
-/// A service with one file for each subject. It is not running yet.
+/// Prepares a service with one file for each subject. It is not running yet.
 fn with_files(service: Service) -> (Service, HashMap<(String, String), PathBuf>) {
     let mut files = HashMap::new();
     for (number, (type_id, serial)) in SUBJECTS.iter().enumerate() {
@@ -194,13 +194,14 @@ fn two_instances_over_a_cluster_conform_while_a_master_is_away() {
     });
 }
 
-/// Runs all cases against `url`, which leads to `service`, alone or among others.
+/// Runs all cases against `url`. It leads to `service`, alone or among others.
 fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &str) {
     let service = Arc::new(service);
-    // Weak, so that the service ends with the test although the listening thread goes on.
+    // A weak reference, so that the service ends with the test although the listening thread goes
+    // on.
     let changing = Arc::downgrade(&service);
-    // The change_url writes a new version of the file, and answers when the service has it. The
-    // save_url writes the same version, and answers when the service has certainly looked at it.
+    // `change_url` writes a new version of the file, and answers when the service has it.
+    // `save_url` writes the same version, and answers when the service has certainly checked it.
     let address = listen(move |mut stream| {
         let Some(changing) = changing.upgrade() else {
             return;
@@ -216,7 +217,7 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
         let [call, type_id, serial] = path.splitn(3, '/').collect::<Vec<_>>().try_into().unwrap();
         let (type_id, serial) = (decoded(type_id), decoded(serial));
         let file = &files[&(type_id.clone(), serial.clone())];
-        // The store determines the date, so the change is published when the date has moved.
+        // The store determines the date, so the change is published when the date has advanced.
         let date = || {
             changing
                 .get(&type_id, &serial, None)
@@ -289,7 +290,7 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     );
 }
 
-/// The exit code, stdout, the line on stderr if there is one, and the JSON report.
+/// Returns the exit code, stdout, the line on stderr if there is one, and the JSON report.
 fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let (target, json) = (
@@ -322,7 +323,7 @@ fn an_interrupted_run_leaves_nothing_registered() {
         folder.path().join("target.toml"),
         folder.path().join("report.json"),
     );
-    // The case has registered by the time it asks for the change.
+    // When the case asks for the change, it has registered.
     fs::write(folder.path().join("change.sh"), "touch asked; sleep 300").unwrap();
     fs::write(&target, target_file("change = \"sh change.sh\"")).unwrap();
     let kit = kit()
@@ -365,7 +366,7 @@ fn an_interrupted_run_leaves_nothing_registered() {
 
 #[test]
 fn an_unreachable_service_ends_the_run_with_one_line() {
-    // A free port, because this listener is closed at once.
+    // The port is free, because this listener is closed at once.
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

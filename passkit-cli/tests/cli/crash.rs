@@ -38,8 +38,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
     }
     let watched = service.passes().join("watched.pkpass");
     fs::write(&watched, pass(TYPE, WATCHED, "0")).unwrap();
-    // The acknowledged registrations of each device, and the devices that had a call in progress at
-    // the kill.
+    // The acknowledged registrations of each device, and the devices with a call in progress at the
+    // kill.
     let registered: Arc<Mutex<HashMap<String, Vec<String>>>> = Arc::default();
     let mut tag: Option<String> = None;
     let mut served = Vec::new();
@@ -51,7 +51,7 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
         } else {
             let of_last_round = format!("{}-", round - 1);
             check(&service, &registered.lock().unwrap(), &of_last_round);
-            // The content changed before the kill, whether the service had noticed it or not.
+            // The content changed before the kill. The service may or may not have noticed.
             let listed = service.list("watcher", TYPE, tag.as_deref());
             let answer = service.get(TYPE, WATCHED, None);
             assert!(
@@ -81,8 +81,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
                 .keys()
                 .any(|device| device.starts_with(&this_round))
         });
-        // Covers everything from the first registrations to many groups of them. The service
-        // notices the change in between.
+        // The pauses cover everything from the first registrations to many groups of them. The
+        // service notices the change in between.
         let pause = Duration::from_millis(20 + (round as u64 * 37) % 400);
         std::thread::sleep(pause / 2);
         served = pass(TYPE, WATCHED, &format!("{}", round + 1));
@@ -103,7 +103,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
     });
 }
 
-/// Registers one device after another for a few passes each, and records what was acknowledged.
+/// Registers one device after another for a few passes each, and records the acknowledged
+/// registrations.
 fn register_until(
     stop: &AtomicBool,
     address: &str,

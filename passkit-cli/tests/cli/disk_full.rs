@@ -9,11 +9,12 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.full";
 
-struct SmallDisk<'a>(&'a Path);
+/// A mounted file system of 12 MiB.
+pub(crate) struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    /// `None` without root.
-    fn mount(path: &'a Path) -> Option<Self> {
+    /// Returns `None` without root.
+    pub(crate) fn mount(path: &'a Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
             .arg(path)
@@ -23,6 +24,15 @@ impl<'a> SmallDisk<'a> {
             eprintln!("left out: filling a disk needs root, to mount a small one: {mount:?}");
         }
         mounted.then_some(Self(path))
+    }
+
+    /// Makes room.
+    pub(crate) fn grow(&self) {
+        let mount = Command::new("mount")
+            .args(["-o", "remount,size=200m"])
+            .arg(self.0)
+            .status();
+        assert!(mount.unwrap().success());
     }
 }
 
@@ -79,6 +89,10 @@ fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room(
         }
     }
     assert!(refused >= 20, "the disk never was full");
+    let (listed, tag) = service.list("first", TYPE, None).unwrap();
+    assert_eq!(listed, ["A"], "reading goes on");
+    assert!(service.list("first", TYPE, Some(&tag)).is_none());
+    assert_eq!(service.get(TYPE, "A", None).status, 200);
 
     fs::remove_file(&ballast).unwrap();
     eventually("it goes on by itself", || {

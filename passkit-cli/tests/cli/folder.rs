@@ -158,13 +158,14 @@ fn only_content_counts_as_a_change() {
     let (_, tag) = service.list("D", TYPE, None).unwrap();
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
 
-    // Written again, moved, and signed again. The content is the same, so nothing changed.
+    // The file is written again, moved, and signed again. The content is the same, so nothing
+    // changed.
     replace(&file, &original);
     let moved = service.passes().join("b.pkpass");
     fs::rename(&file, &moved).unwrap();
     let signed_anew = pass(TYPE, "A", "one");
     replace(&moved, &signed_anew);
-    // Another pass that changes later shows that the service has looked at these files.
+    // A pass that changes later shows that the service has checked these files.
     fs::write(
         service.passes().join("last.pkpass"),
         pass(TYPE, "LAST", "one"),
@@ -178,7 +179,7 @@ fn only_content_counts_as_a_change() {
     });
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
-    // Changed content with the old size and time stamp.
+    // The content changed, with the old size and time stamp.
     let changed = pass(TYPE, "A", "two");
     let mut file = fs::File::create(&moved).unwrap();
     std::io::Write::write_all(&mut file, &changed).unwrap();
@@ -277,7 +278,7 @@ fn a_file_that_is_written_slowly_is_served_when_it_is_complete() {
     let mut writer = fs::File::create(&file).unwrap();
     for part in second.chunks(second.len() / 6 + 1) {
         std::io::Write::write_all(&mut writer, part).unwrap();
-        // Long enough for the watcher to look at the file in between.
+        // This is long enough for the watcher to check the file in between.
         std::thread::sleep(Duration::from_millis(200));
         let served = service.get(TYPE, "A", None).body;
         assert!(served == first || served == second);
@@ -326,7 +327,7 @@ fn a_removed_pass_is_unknown_but_can_be_unregistered_also_after_a_restart() {
     eventually("it is unknown", || {
         service.get(TYPE, "A", None).status == 401
     });
-    // The copy is removed a moment earlier.
+    // The copy is removed slightly earlier.
     eventually("no device can register", || {
         service.register("D4", TYPE, "A") == 401
     });
@@ -398,7 +399,7 @@ fn unsigned_passes_are_served_only_while_they_are_allowed() {
     assert_eq!(lenient.get(TYPE, "A", None).status, 200);
     lenient.stop("TERM");
 
-    // The same folders, with strict rules now.
+    // The same folders, now with strict rules.
     let mut strict = Service::new();
     strict.set_store(lenient.store_url());
     strict.folder = lenient.folder;
@@ -500,7 +501,7 @@ fn files_may_swap_names() {
             .all(|number| service.get(TYPE, &format!("S-{number}"), None).body == archive[number])
     };
 
-    // Two swap their names.
+    // Two files swap their names.
     let aside = service.folder.path().join("aside");
     fs::rename(file(&service, 1), &aside).unwrap();
     fs::rename(file(&service, 2), file(&service, 1)).unwrap();
@@ -515,7 +516,7 @@ fn files_may_swap_names() {
     });
     eventually("all are served", || all_served(&service, 1..10));
 
-    // All move up by one while the service is down, and a new file comes first.
+    // All files move up by one while the service is down, and a new file comes first.
     service.stop("TERM");
     for number in (1..10).rev() {
         let holds = match number {
@@ -541,7 +542,7 @@ fn unsigned_passes_of_an_interrupted_start_lose_their_leave_too() {
         let content = archives::unsigned(TYPE, &format!("S-{number}"), "one");
         fs::write(lenient.passes().join(format!("{number}.pkpass")), content).unwrap();
     }
-    // Killed during the start, or after it.
+    // The service is killed during its start, or after it.
     lenient.kill_when(|service| {
         fs::metadata(service.folder.path().join("copies/catalog.db-wal"))
             .is_ok_and(|file| file.len() > 300_000)

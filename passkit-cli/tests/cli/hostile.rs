@@ -1,4 +1,4 @@
-//! Archives that cost more than they weigh.
+//! Small archives that need much time or memory.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use passkit_server::identifiers::Kind;
 
 use crate::program::{Service, eventually};
 
-/// The largest memory of the process so far, in KiB.
+/// Returns the largest memory of the process so far, in KiB.
 fn peak(service: &Service) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -27,12 +27,13 @@ fn pass(serial: usize, more: &str) -> String {
     )
 }
 
-/// Small archives that become large: much JSON, much that is unpacked, many findings.
+/// Makes small archives that become large: with much JSON, with much content when unpacked, or with
+/// many findings.
 fn hostile(serial: usize) -> Vec<u8> {
     let objects =
         |count: usize| format!(",\"userInfo\":[{}]", vec![r#"{"a":{}}"#; count].join(","));
     let builder = match serial % 6 {
-        // 4 MB of small objects in a few kilobytes.
+        // 4 MB of small objects, compressed to a few kilobytes.
         0 => builder(pass(serial, &objects(450_000))),
         // As many values as are allowed.
         1 => builder(pass(serial, &objects(6_000))),
@@ -66,7 +67,7 @@ fn a_folder_of_them_takes_little_memory() {
     let plain = peak(&start(&[]));
     let archives: Vec<_> = (0..ARCHIVES).map(hostile).collect();
     let service = start(&archives);
-    // The service listens when it has looked at all of them once. Then all of them change.
+    // The service listens when it has checked all of them once. Then all of them change.
     for (number, archive) in archives.iter().enumerate() {
         let archive = archives.get(number + 6).unwrap_or(archive);
         fs::write(service.passes().join(format!("{number}.pkpass")), archive).unwrap();

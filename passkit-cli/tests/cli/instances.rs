@@ -13,8 +13,8 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.shared";
 
-/// Two instances over this store and one folder agree on what changed, and serve it. So does a
-/// third one that starts later.
+/// Two instances over this store and one folder agree on what changed, and serve it. A third
+/// instance that starts later agrees with them.
 pub(crate) fn agree(store: &str) {
     let mut one = Service::over(store);
     let file = one.passes().join("a.pkpass");
@@ -39,7 +39,7 @@ pub(crate) fn agree(store: &str) {
         eventually("the change is listed", || {
             one.list("D", TYPE, Some(&tag)).is_some()
         });
-        // At once. Both serve the change, whichever noticed it first.
+        // Both serve the change at once, even if the other one noticed it first.
         for service in [&two, &one] {
             let answer = service.get(TYPE, "A-1", Some(&date));
             assert_eq!(answer.status, 200, "{}", service.said());
@@ -52,14 +52,14 @@ pub(crate) fn agree(store: &str) {
             .header("last-modified")
             .unwrap()
             .to_owned();
-        // By now both have noticed it, and only one mark was made.
+        // By now both have noticed the change, and only one mark was made.
         std::thread::sleep(Duration::from_millis(700));
         assert_eq!(one.list("D", TYPE, Some(&newer)), None, "marked twice");
         assert_eq!(two.get(TYPE, "A-1", Some(&date)).status, 304);
         tag = newer;
     }
 
-    // A third one starts with an empty disk. It changes nothing.
+    // A third instance starts with an empty disk. It changes nothing.
     let mut three = one.sibling();
     three.start();
     assert_eq!(three.list("D", TYPE, Some(&tag)), None);
@@ -69,8 +69,8 @@ pub(crate) fn agree(store: &str) {
     assert_eq!(two.list("D", TYPE, None), None);
 }
 
-/// Instances with different contents over this store keep answering, and don't mark the pass again
-/// and again. When they have the same content, every phone gets it, whichever version it had.
+/// Instances with different content over this store keep answering, and don't mark the pass again
+/// and again. When they have the same content, every phone gets it, with any version that it had.
 pub(crate) fn disagree(store: &str) {
     let [old, new] = ["old", "new"].map(|version| pass(TYPE, "A-1", version));
     let mut one = Service::over(store);
@@ -78,7 +78,7 @@ pub(crate) fn disagree(store: &str) {
     fs::write(&file, &new).unwrap();
     one.start();
     assert_eq!(one.register("D", TYPE, "A-1"), 201);
-    // An old instance that restarts with an empty disk.
+    // An old instance restarts with an empty disk.
     let mut two = one.newcomer();
     fs::write(two.passes().join("a.pkpass"), &old).unwrap();
     let started = Instant::now();
@@ -100,16 +100,16 @@ pub(crate) fn disagree(store: &str) {
     for _ in 0..30 {
         fetch_from_both();
     }
-    // The second one marked at its start, and each of them once more. After that no pause is
-    // shorter than a minute.
+    // The second instance marked at its start, and then each of them once more. After that no pause
+    // is shorter than a minute.
     let pauses = started.elapsed().as_secs() as usize / 60;
     assert!(versions.len() <= 3 + 2 * pauses, "{versions:?}");
     let said = one.said() + &two.said();
     let lines = said.matches("instances serve different contents").count();
     assert!((1..=2 + 2 * pauses).contains(&lines), "{said}");
 
-    // A phone that got the new content under the date of the old one gets the old content when both
-    // instances have it.
+    // A phone got the new content under the date of the old content. It gets the old content when
+    // both instances have it.
     let date = || {
         one.get(TYPE, "A-1", None)
             .header("last-modified")
@@ -130,7 +130,7 @@ pub(crate) fn disagree(store: &str) {
         assert_eq!(answer.status, 200);
         assert!(answer.body == old);
     }
-    // Then nothing changes any more. The pass changed so often that its date is some seconds ahead.
+    // After that nothing changes. The pass changed so often that its date is some seconds ahead.
     let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
     eventually("the date is reached", || {
         one.get(TYPE, "A-1", Some(&date())).status == 304

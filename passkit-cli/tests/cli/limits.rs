@@ -91,7 +91,7 @@ fn connections_over_the_cap_wait_for_a_place() {
     let address = service.address();
     let waiting =
         std::thread::spawn(move || crate::program::send(&address, "POST", "/v1/log", &[], b"{}"));
-    // Both places are taken during this time.
+    // Both places are taken at this time.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!waiting.is_finished());
     drop(held);
@@ -113,7 +113,7 @@ fn a_request_in_flight_is_answered_before_the_end() {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // The service sends this when it has the head and wants the body.
+    // The service sends this when it has received the head and waits for the body.
     let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
     stream.read_exact(&mut interim).unwrap();
     assert!(

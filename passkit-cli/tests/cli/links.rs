@@ -1,5 +1,6 @@
-//! Every link in the project's Markdown leads somewhere. The test needs no network. It looks up links into this repository
-//! in its files, and links into the documentation of its crates in `target/doc`, which `./test` makes first.
+//! Every link in the project's Markdown leads somewhere. The test needs no network. It looks up
+//! links into this repository in its files. It looks up links into the documentation of its crates
+//! in `target/doc`, which `./test` makes first.
 
 use std::{
     cell::RefCell,
@@ -104,9 +105,9 @@ fn a_link_that_leads_nowhere_is_found() {
 /// The files of the project.
 struct Tree {
     root: PathBuf,
-    /// The documentation of its crates.
+    /// The folder with the documentation of the project's crates.
     docs: PathBuf,
-    /// Markdown, by its path below `root`.
+    /// The Markdown files, by their paths below `root`.
     pages: BTreeMap<PathBuf, Page>,
     /// Links into this repository in Rust files.
     links: Vec<(PathBuf, Link)>,
@@ -162,7 +163,7 @@ impl Tree {
         }
     }
 
-    /// A line for each link that leads nowhere.
+    /// Returns a line for each link that leads nowhere.
     fn dead_links(&self) -> Vec<String> {
         let in_pages = self
             .pages
@@ -248,7 +249,7 @@ impl Tree {
         }
     }
 
-    /// Looks into the documentation of our crates, and believes links to others.
+    /// Looks up links into the documentation of our crates. Accepts links to other documentation.
     fn find_docs(&self, to: &str) -> Result<(), &'static str> {
         let (path, anchor) = to.split_at(to.find('#').unwrap_or(to.len()));
         let mut parts = path.trim_end_matches('/').splitn(3, '/');
@@ -279,7 +280,7 @@ impl Tree {
 impl Page {
     fn read(text: &str) -> Self {
         let line_of = |offset: usize| text[..offset].lines().count().max(1);
-        // Links of rustdoc and links without a definition. Other brackets are text.
+        // Links as in rustdoc, and links without a definition. Other brackets are text.
         let undefined = RefCell::new(Vec::new());
         let note = |link: BrokenLink<'_>| {
             if link.link_type != LinkType::Shortcut || link.reference.starts_with('`') {
@@ -326,7 +327,7 @@ impl Page {
     }
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor that GitHub gives a heading.
 fn anchor_of(heading: &str) -> String {
     heading
         .trim()

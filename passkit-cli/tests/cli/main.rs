@@ -1,10 +1,11 @@
-//! The program as its users meet it. The tests start it as a process, use it over HTTP, signal it
+//! Tests of the program from outside. They start it as a process, use it over HTTP, send it signals
 //! and kill it.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod abuse;
 mod archives;
+mod backing_up;
 mod bench;
 mod certificates;
 mod check;
@@ -12,6 +13,7 @@ mod clone;
 mod conformance;
 mod copying;
 mod crash;
+mod dependencies;
 mod disk_full;
 mod folder;
 mod hostile;
@@ -23,12 +25,14 @@ mod moving;
 mod phone;
 mod postgres;
 mod prefix;
+mod private;
 mod program;
 mod push;
 mod redis;
 mod refusals;
 mod refused;
 mod restoring;
+mod secrets;
 mod sqlite;
 mod tls;
 mod traces;

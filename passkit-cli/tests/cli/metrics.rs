@@ -15,7 +15,7 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.metrics";
 
-/// The answer of the service at /metrics.
+/// Returns the answer of the service at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
     eventually("the address is logged", || {
         service.said().contains("/metrics")
@@ -30,7 +30,7 @@ pub(crate) fn scrape(service: &Service) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// The value of the only line that starts with `series`.
+/// Returns the value of the only line that starts with `series`.
 pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
     text.lines()
         .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
@@ -102,7 +102,7 @@ fn every_call_of_the_store_is_counted() {
     service.start();
     push::quiet(&service);
     push::register(&service, "D-1", &push::token(1), "A-1");
-    // APNs reports that the token went out of use after that.
+    // APNs reports that the token went out of use after the registration.
     let later = SystemTime::now() + Duration::from_secs(5);
     local
         .apns
@@ -125,7 +125,7 @@ fn every_call_of_the_store_is_counted() {
         "register",
         "changes_since",
         "published",
-        // Of the type without a certificate.
+        // This method is for the type without a certificate.
         "mark",
         "mark_and_push",
         "backlog",

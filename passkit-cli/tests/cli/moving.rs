@@ -31,7 +31,7 @@ fn export(store: &str) -> String {
     out
 }
 
-/// A file with this many registrations, three for each device.
+/// Writes a file with this many registrations, three for each device.
 pub(crate) fn registrations(path: PathBuf, count: usize) -> PathBuf {
     let mut text = String::new();
     for n in 0..count {
@@ -138,7 +138,7 @@ fn bad_lines_are_named_and_left_out() {
     assert_eq!(export(&store).lines().count(), 3);
 }
 
-/// The good and the bad lines of the file of [`interrupted`].
+/// How many good and bad lines the file of [`interrupted`] has.
 pub(crate) const GOOD: usize = 20_000;
 const BAD: usize = 5_000;
 
@@ -163,8 +163,8 @@ pub(crate) fn interrupted(store: &str, folder: &Path) -> PathBuf {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The messages about the bad lines fill the pipe, because nobody reads it any more. So the
-    // import waits to be killed.
+    // The messages about the bad lines fill the pipe, because the test no longer reads it. So the
+    // import waits until it is killed.
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let first = said.next().unwrap().unwrap();
     assert!(first.contains("stopped.csv:10001: "), "{first}");
@@ -201,12 +201,12 @@ fn an_import_goes_on_in_the_store_that_has_the_rows() {
     let said = import_all(&two, &file);
     assert!(said.starts_with("passkit: "), "{said}");
     assert!(!said.contains("continues"), "{said}");
-    // A copy has the same rows, whatever its name.
+    // A copy under another name has the same rows.
     let moved = folder.path().join("moved.csv");
     fs::rename(&file, &moved).unwrap();
     let said = import_all(&one, &moved);
     assert!(said.contains("continues after line 10000,"), "{said}");
-    // An import that is done left no note.
+    // The finished import left no note.
     let (_, out, said) = import(&one, &moved, &[]);
     assert!(
         out.starts_with(&format!("{GOOD} registrations imported, 0 of them new")),

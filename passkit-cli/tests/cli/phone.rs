@@ -161,7 +161,7 @@ fn the_demonstration_goes_on_serving_until_it_is_stopped() {
     );
 }
 
-/// Kills the process also when the test fails.
+/// A process that is killed even if the test fails.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -228,7 +228,7 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     });
     assert_eq!(shown().matches("updated: ").count(), 1, "{}", shown());
 
-    // The service's log shows the same: the phone that got the push is the one that came back.
+    // The log of the service shows the same: the phone that got the push came back.
     let log = service.said();
     let step = |name: &str, of: &str| {
         let found = log

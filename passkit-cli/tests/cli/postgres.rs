@@ -24,12 +24,12 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// An empty database.
+/// Makes an empty database.
 fn database() -> String {
     server().url(&wait(server().new_database()).unwrap())
 }
 
-/// An empty database with the tables.
+/// Makes an empty database with the tables.
 pub(crate) fn migrated() -> String {
     let url = database();
     for _ in 0..2 {
@@ -113,8 +113,8 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     let answer = service.get(TYPE, "A-1", None);
     assert_eq!(answer.status, 200, "{}", service.said());
     assert!(answer.body == two);
-    // A phone that has the content before the change gets the change, although the database has
-    // forgotten it.
+    // A phone that has the content before the change gets the change, although the database no
+    // longer has it.
     eventually("the change is listed again", || {
         service.list("D", TYPE, Some(&tag)).is_some()
     });
@@ -168,7 +168,7 @@ fn an_import_goes_on_unless_the_tables_were_emptied() {
 
     let url = migrated();
     interrupted(&url, folder.path());
-    // The notes stay.
+    // The notes stay in the database.
     let truncated = Command::new(program("psql").unwrap())
         .args(["--no-psqlrc", "--quiet", "--dbname", &url, "--command"])
         .arg("truncate passkit.registration, passkit.device cascade")

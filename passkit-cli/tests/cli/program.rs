@@ -22,13 +22,21 @@ pub(crate) fn passkit() -> Command {
     command
 }
 
+/// Makes a folder as the program makes it. Another one would be a warning.
+fn private_folder(path: &std::path::Path) {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+}
+
 /// The folders of a service, and its process while it runs.
 pub(crate) struct Service {
     pub(crate) folder: Arc<tempfile::TempDir>,
     store: String,
     arguments: Vec<String>,
-    /// PASSKIT_LOG.
+    /// The value of PASSKIT_LOG.
     log: Option<&'static str>,
+    /// Another variable of the environment.
+    variable: Option<(&'static str, String)>,
     running: Option<Running>,
 }
 
@@ -45,7 +53,7 @@ impl Drop for Running {
     }
 }
 
-/// A complete answer.
+/// An answer with its complete body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -67,7 +75,7 @@ impl Answer {
 }
 
 impl Service {
-    /// A service with empty folders. It is not running yet.
+    /// Makes a service with empty folders. It is not running yet.
     pub(crate) fn new() -> Self {
         Self::with_arguments(&[])
     }
@@ -75,19 +83,19 @@ impl Service {
     pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
         let mut service = Self::over("");
         service.store = format!("sqlite:{}", service.store().join("passkit.db").display());
-        std::fs::create_dir(service.store()).unwrap();
+        private_folder(&service.store());
         service.arguments = arguments.iter().map(ToString::to_string).collect();
         service
     }
 
-    /// A service whose store nobody else can use at the same time.
+    /// Makes a service whose store no other process can use at the same time.
     pub(crate) fn alone() -> Self {
         let mut service = Self::new();
         service.store = format!("sled:{}", service.store().display());
         service
     }
 
-    /// A service with empty folders and this store.
+    /// Makes a service with empty folders and this store.
     pub(crate) fn over(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["passes", "orders"] {
@@ -98,17 +106,19 @@ impl Service {
             store: store.to_owned(),
             arguments: Vec::new(),
             log: None,
+            variable: None,
             running: None,
         }
     }
 
-    /// Another instance over the same folders and the same store.
+    /// Makes another instance over the same folders and the same store.
     pub(crate) fn sibling(&self) -> Self {
         let Self {
             folder,
             store,
             arguments,
             log,
+            variable,
             ..
         } = self;
         let (folder, store, arguments) = (folder.clone(), store.clone(), arguments.clone());
@@ -117,6 +127,7 @@ impl Service {
             store,
             arguments,
             log: *log,
+            variable: variable.clone(),
             running: None,
         }
     }
@@ -134,7 +145,13 @@ impl Service {
         self
     }
 
-    /// Another instance over the same store, with an empty disk and empty folders of its own.
+    /// Sets a variable of the environment from the next start on.
+    pub(crate) fn set_variable(&mut self, name: &'static str, value: &str) {
+        self.variable = Some((name, value.to_owned()));
+    }
+
+    /// Makes another instance over the same store. It has an empty disk and empty folders of its
+    /// own.
     pub(crate) fn newcomer(&self) -> Self {
         Self::over(&self.store).given(&self.arguments)
     }
@@ -144,7 +161,7 @@ impl Service {
         self.store = store.to_owned();
     }
 
-    /// Like [`sibling`](Self::sibling), but with these arguments only.
+    /// Makes another instance like [`sibling`](Self::sibling), but with these arguments only.
     pub(crate) fn sibling_with(&self, arguments: &[impl ToString]) -> Self {
         let mut sibling = self.sibling();
         sibling.arguments.clear();
@@ -159,17 +176,17 @@ impl Service {
         self.folder.path().join("orders")
     }
 
-    /// The folder of the store.
+    /// Returns the folder of the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    /// The argument of `--store`.
+    /// Returns the argument of `--store`.
     pub(crate) fn store_url(&self) -> &str {
         &self.store
     }
 
-    /// The command that serves these folders on a free port.
+    /// Returns the command that serves these folders on a free port.
     pub(crate) fn command(&self) -> Command {
         let mut command = passkit();
         command
@@ -183,11 +200,12 @@ impl Service {
             .arg("--orders")
             .arg(self.orders())
             .args(&self.arguments)
-            .envs(self.log.map(|level| ("PASSKIT_LOG", level)));
+            .envs(self.log.map(|level| ("PASSKIT_LOG", level)))
+            .envs(self.variable.clone());
         command
     }
 
-    /// Starts it and waits until it prints that it listens.
+    /// Starts the service and waits until it prints that it listens.
     pub(crate) fn start(&mut self) {
         let mut process = self
             .command()
@@ -215,7 +233,28 @@ impl Service {
         });
     }
 
-    /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
+    /// Returns what the service says if it refuses to start. If it starts, it is killed, and this returns `None`.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let mut process = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let started = !line.is_empty();
+        if started {
+            process.kill().unwrap();
+        }
+        let output = process.wait_with_output().unwrap();
+        (!started).then(|| String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// Starts the service, and kills it when the condition becomes true. Does not wait until it
+    /// listens.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
         let mut process = self
             .command()
@@ -241,7 +280,7 @@ impl Service {
         format!("http://{}", self.address())
     }
 
-    /// Its stderr so far.
+    /// Returns its stderr so far.
     pub(crate) fn said(&self) -> String {
         self.running.as_ref().unwrap().said.lock().unwrap().clone()
     }
@@ -254,7 +293,7 @@ impl Service {
         self.running.as_ref().unwrap().process.id()
     }
 
-    /// Sends a signal by name, and waits for the end.
+    /// Sends a signal by name, and waits until the process ends.
     pub(crate) fn stop(&mut self, signal: &str) -> ExitStatus {
         let mut running = self.running.take().unwrap();
         let id = running.process.id().to_string();
@@ -290,7 +329,7 @@ impl Service {
         })
     }
 
-    /// The statuses of register, get and unregister with this token.
+    /// Returns the statuses of register, get and unregister with this token.
     pub(crate) fn statuses(
         &self,
         device: &str,
@@ -339,7 +378,8 @@ impl Service {
         .status
     }
 
-    /// The serials that changed since the tag, and the new tag; `None` for 204.
+    /// Returns the serial numbers that changed since the tag, and the new tag. Returns `None` for
+    /// 204.
     pub(crate) fn list(
         &self,
         device: &str,

@@ -23,11 +23,12 @@ use crate::{
     moving::registrations,
     postgres,
     program::{self, Service, authorization, eventually, passkit, registration, run},
+    sqlite,
 };
 
 pub(crate) const TYPE: &str = "pass.com.example.pushed";
 
-/// A push service, and the files that a sender needs for it.
+/// A push service, and the files that a sender needs to use it.
 pub(crate) struct Local {
     runtime: Runtime,
     pub(crate) apns: LocalApns,
@@ -55,7 +56,7 @@ impl Local {
         path
     }
 
-    /// A file with a certificate and its key.
+    /// Writes a file with a certificate and its key.
     pub(crate) fn certificate(&self, type_id: &str) -> PathBuf {
         let issued = self.apns.issue(type_id).unwrap();
         self.file(
@@ -64,7 +65,7 @@ impl Local {
         )
     }
 
-    /// The options with which the program pushes through this service.
+    /// Returns the options with which the program sends its pushes through this service.
     pub(crate) fn arguments(&self) -> Vec<String> {
         self.arguments_with(&self.certificate(TYPE), self.apns.port())
     }
@@ -84,7 +85,7 @@ impl Local {
         .collect()
     }
 
-    /// How many pushes each token has got since then.
+    /// Returns how many pushes each token got since then.
     pub(crate) fn pushed(&self, since: SystemTime) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for push in self
@@ -104,7 +105,7 @@ impl Local {
     }
 }
 
-/// A push token of 64 digits.
+/// Returns a push token of 64 digits.
 pub(crate) fn token(number: usize) -> String {
     format!("{number:064x}")
 }
@@ -225,6 +226,12 @@ fn pushes_wait_for_a_push_service_that_is_away() {
 }
 
 #[test]
+fn instances_over_sqlite_share_one_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    instances_share_one_queue(&sqlite::url(folder.path(), "passkit.db"));
+}
+
+#[test]
 fn instances_over_postgres_share_one_queue() {
     instances_share_one_queue(&postgres::migrated());
 }
@@ -262,7 +269,7 @@ fn instances_share_one_queue(store: &str) {
             "pushed more than once: {pushed:?}"
         );
     }
-    // One instance is killed, and the other sends.
+    // One instance is killed, and the other one sends the pushes.
     one.kill();
     let changed = SystemTime::now();
     replace(&file, &pass(TYPE, "A-1", "last"));
@@ -355,7 +362,8 @@ fn another_program_publishes() {
     );
     eventually("both are pushed", || local.pushed(since).len() == 2);
 
-    // Passes of several types, in any order. No instance can send the pushes of the other type.
+    // The passes have several types, in any order. No instance can send the pushes of the other
+    // type.
     let other = "pass.com.example.uncertified";
     let named = [(TYPE, "B-1"), (other, "C-1"), (TYPE, "A-1"), (other, "C-2")];
     let named = named.map(|(type_id, serial)| json!({ "type": type_id, "serial": serial }));
@@ -514,7 +522,7 @@ fn a_command_pushes_to_the_phones_of_a_store() {
         (Some(1), "1 sent, 1 failed (BadDeviceToken)\n")
     );
 
-    // A phone with another wallet can't get a push. That is no failure.
+    // A phone with another wallet can't get a push. The command still succeeds.
     let other = local.file(
         "other.csv",
         &format!("D-OTHER,6F9619FF-8B86-D011,{MOVED},M-00000006\n"),
@@ -533,7 +541,7 @@ fn a_command_pushes_to_the_phones_of_a_store() {
         "{said}"
     );
 
-    // The push service is away. The push stays pending, and the next run sends it.
+    // The push service can't be reached. The push stays pending, and the next run sends it.
     let away = local.arguments_with(&local.certificate(MOVED), 1);
     let (code, _, said) = push(&store, &away, &[MOVED, "M-00000006"]);
     assert!(code == Some(1) && said.contains("the rest waits"), "{said}");

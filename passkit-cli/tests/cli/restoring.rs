@@ -1,4 +1,4 @@
-//! From a backup back to a service whose phones have everything.
+//! From a backup back to a service whose phones have every change.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +15,12 @@ use serde_json::json;
 
 use crate::{
     archives::{pass, replace, token_of},
+    copying::interrupted,
     program::{Service, authorization, eventually, passkit, registration, run, send},
     push::{Local, TYPE, token},
 };
 
-/// Puts a file in the place of the database, as an operator would.
+/// Replaces the database by a file, as an operator would.
 fn put_back(backup: &Path, database: &Path) {
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", database.display()));
@@ -27,7 +28,7 @@ fn put_back(backup: &Path, database: &Path) {
     fs::copy(backup, database).unwrap();
 }
 
-/// The phones of the backup, from an export of it: each with its push token.
+/// Returns the phones of a backup, from an export of it, each with its push token.
 fn phones_in(store: &str) -> BTreeMap<String, String> {
     let (code, out, said) = run(passkit().args(["export", "--store", store]));
     assert_eq!(code, Some(0), "{said}");
@@ -48,7 +49,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     fs::write(&removed, pass(TYPE, "removed", "one")).unwrap();
     service.start();
 
-    // Phones register while the backup is made. Each asks what changed, and so has a tag.
+    // Phones register while the backup is made. Each asks what changed, so it has a tag.
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged: Arc<Mutex<Vec<usize>>> = Arc::default();
     let clients: Vec<_> = (0..4)
@@ -89,7 +90,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
         client.join().unwrap();
     }
 
-    // What the backup does not have: a change, which the phones fetched, and a removal.
+    // The backup lacks a change, which the phones fetched, and a removal.
     let two = pass(TYPE, "A", "two");
     let (_, tag) = service.list("D-0", TYPE, None).unwrap();
     replace(&file, &two);
@@ -110,7 +111,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     let answer = service.get(TYPE, "A", None);
     let date = answer.header("last-modified").unwrap().to_owned();
     service.kill();
-    // One more change, while nothing runs.
+    // One more change happens while no service runs.
     let three = pass(TYPE, "A", "three");
     replace(&file, &three);
 
@@ -141,7 +142,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     let answer = service.get(TYPE, "A", Some(&date));
     assert_eq!(answer.status, 200);
     assert!(answer.body == three);
-    // Another instance knows the removal too, which the backup did not have.
+    // Another instance also learns of the removal, which the backup lacks.
     let mut newcomer = service.newcomer();
     fs::write(newcomer.passes().join("a.pkpass"), &three).unwrap();
     newcomer.start();
@@ -150,4 +151,29 @@ fn phones_get_everything_after_a_backup_was_restored() {
         [401, 401, 200]
     );
     local.no_violation();
+}
+
+#[test]
+fn a_restored_that_was_killed_is_made_complete_by_another_run() {
+    let mut service = Service::new();
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    assert_eq!(service.register("D", TYPE, "A"), 201);
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let answer = service.get(TYPE, "A", None);
+    let date = answer.header("last-modified").unwrap();
+    service.stop("TERM");
+    let store = service.store_url().to_owned();
+    let restored = || {
+        let mut command = passkit();
+        command.args(["restored", "--store", &store]);
+        command
+    };
+    interrupted("restored", &store, restored);
+    let (code, out, said) = run(&mut restored());
+    assert_eq!((code, &*out), (Some(0), "1 types marked\n"), "{said}");
+    service.start();
+    let (serials, _) = service.list("D", TYPE, Some(&tag)).unwrap();
+    assert_eq!(serials, ["A"]);
+    assert_eq!(service.get(TYPE, "A", Some(date)).status, 200);
 }

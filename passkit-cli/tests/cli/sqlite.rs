@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use passkit_store_sqlite::rusqlite::Connection;
 use passkit_test_servers::redis::Single;
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     push::{Local, TYPE},
 };
 
-/// The address of a store in a file of this folder.
+/// Returns the URL of a store in a file of this folder.
 pub(crate) fn url(folder: &std::path::Path, name: &str) -> String {
     format!("sqlite:{}", folder.join(name).display())
 }
@@ -52,6 +53,61 @@ fn commands_name_a_store_that_is_missing_and_make_none() {
             "{said}"
         );
         assert_eq!(fs::read_dir(&cwd).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+/// `sqlite3` in a transaction, for example.
+#[test]
+fn a_lock_of_a_stranger_is_answered_503_and_stops_no_reader() {
+    let mut service = Service::new();
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    assert_eq!(service.register("first", TYPE, "A"), 201);
+    let stranger = Connection::open(service.store().join("passkit.db")).unwrap();
+    stranger.execute_batch("begin exclusive").unwrap();
+    let authorization = crate::program::authorization(TYPE, "A");
+    let register = |number: usize| {
+        let path = registration(&format!("D-{number}"), TYPE, "A");
+        let headers = [("Authorization", &*authorization)];
+        service.send("POST", &path, &headers, br#"{"pushToken":"c0ffee"}"#)
+    };
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..32)
+            .map(|number| scope.spawn(move || register(number)))
+            .collect();
+        assert!(service.list("first", TYPE, None).is_some());
+        assert_eq!(service.get(TYPE, "A", None).status, 200);
+        for call in calls {
+            let answer = call.join().unwrap();
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(answer.header("retry-after").is_some() && answer.body.is_empty());
+        }
+    });
+    stranger.execute_batch("rollback").unwrap();
+    drop(stranger);
+    for number in 0..32 {
+        // 201: the refused call did not happen later.
+        assert_eq!(register(number).status, 201);
+    }
+    service.kill();
+    service.start();
+    for number in 0..32 {
+        assert!(service.list(&format!("D-{number}"), TYPE, None).is_some());
+    }
+    assert!(service.list("first", TYPE, None).is_some());
+}
+
+#[test]
+fn a_folder_without_a_store_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "a").unwrap();
+    let store = format!("sled:{}", folder.path().display());
+    for command in ["stats", "export", "restored"] {
+        let (code, out, said) = run(passkit().args([command, "--store", &store]));
+        assert_eq!((code, &*out), (Some(2), ""), "{command}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("there is no store in"), "{said}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{command}");
     }
 }
 
@@ -100,7 +156,7 @@ fn all_commands_work_beside_two_services() {
     let store = one.store_url().to_owned();
     let file = registrations(one.folder.path().join("a.csv"), 15_000);
 
-    // Phones register all the time, with both services.
+    // Phones register the whole time, with both services.
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
     let clients: Vec<_> = [one.address(), two.address()]
         .into_iter()
@@ -168,7 +224,7 @@ fn a_backup_of_another_store_is_described() {
     assert!(!to.exists());
 }
 
-/// Every kind of store, empty, and what has to live as long as it.
+/// Returns every kind of store, empty, with a value that must live as long as the store.
 pub(crate) fn every_store() -> Vec<(String, Box<dyn Send>)> {
     let (sled, sqlite) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let redis = Single::start().unwrap();

@@ -11,7 +11,7 @@ use crate::{
 
 const ROOT: &str = "PASSKIT_REDIS_ROOT";
 
-/// The program. It trusts only this authority.
+/// Returns the program with this authority as the only one that it trusts.
 fn trusting(tls: &Tls, by: &str) -> Command {
     let mut command = passkit();
     command.env(by, tls.file("ca.crt"));

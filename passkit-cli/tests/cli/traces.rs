@@ -1,5 +1,5 @@
-//! Sequences of calls that involve a push, on every store: phones, the service, a store, and a push
-//! service over TLS.
+//! Sequences of calls that involve a push, over every store. They use phones, the service, a store,
+//! and a push service over TLS.
 
 use std::{
     collections::HashMap,
@@ -82,7 +82,7 @@ struct World {
     apns: LocalApns,
     sender: Arc<ApnsSender>,
     publisher: Publisher,
-    /// How many pushes came before their change could be seen.
+    /// How many pushes came before their change was visible.
     early: Arc<Mutex<u32>>,
 }
 
@@ -93,7 +93,7 @@ impl World {
         let passes = Passes::default();
         let hook = {
             let (store, early, passes) = (store.clone(), early.clone(), passes.clone());
-            // The version of the last push to each token.
+            // The version at the last push to each token.
             let last: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
             move |_, token: String| {
                 let (store, early, passes, last) =
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// A phone with this push token.
+    /// Makes a phone with this push token.
     fn phone(&self, token: &PushToken) -> Phone {
         let mut state = State::new().unwrap();
         state.set_push_token(token.clone());
@@ -187,7 +187,7 @@ impl World {
         for push in self.apns.pushes().split_off(before) {
             *pushed.entry(push.token).or_default() += 1;
         }
-        // Nothing is left, and it keeps its distance to the next.
+        // No push is left. Then the spacing to the next push is kept.
         assert!(
             self.store
                 .pending(&TypeIdentifier::new(TYPE).unwrap(), 10)
@@ -224,7 +224,7 @@ async fn publish(publisher: &Publisher, serials: &[&str]) {
         .unwrap();
 }
 
-/// All devices of a pass. They fit into one page.
+/// Returns all devices of a pass. They fit into one page.
 async fn devices(store: &dyn PushQueue, pass: &PassId) -> Vec<RegisteredDevice> {
     store
         .devices(Audience::Pass(pass), None, 1_000)
@@ -269,7 +269,7 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     rotations(&world).await;
     shared(&world).await;
     answers(&world).await;
-    storm(&world).await;
+    all_refused(&world).await;
     assert_eq!(world.apns.violations(), Vec::<String>::new());
     assert_eq!(
         *world.early.lock().unwrap(),
@@ -283,7 +283,7 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     );
 }
 
-/// One push for one change, one for two, and none after the pass is deleted.
+/// There is one push for one change, one for two changes, and none after the pass is deleted.
 async fn updates(world: &World) {
     world.make("one");
     world.make("two");
@@ -301,7 +301,7 @@ async fn updates(world: &World) {
     assert_eq!(world.change(&["two"]).await.0, once([&a]));
 }
 
-/// A new push token, first under the same device identifier, then under a new one.
+/// A phone gets a new push token, first under the same device identifier, then under a new one.
 async fn rotations(world: &World) {
     world.make("nine");
     world.make("other");
@@ -336,7 +336,7 @@ async fn rotations(world: &World) {
     assert_eq!(world.change(&["ten"]).await.0, once([&d]));
 }
 
-/// A pass on two phones.
+/// Two phones have the same pass.
 async fn shared(world: &World) {
     world.make("shared");
     let [a, b] = [token(), token()];
@@ -349,8 +349,8 @@ async fn shared(world: &World) {
     assert_eq!(sync(&mut two).await, ["shared"]);
 }
 
-/// APNs reports that a token went out of use. The device stays if that was before its last
-/// register, and is forgotten if it was after.
+/// APNs reports that a token went out of use. If that was before the device last registered, the
+/// device stays. If it was after, the device is removed.
 async fn answers(world: &World) {
     world.make("thirty");
     let [a, b, c] = [token(), token(), token()];
@@ -375,15 +375,15 @@ async fn answers(world: &World) {
     assert_eq!(left, kept);
 }
 
-/// Nothing is deleted when APNs rejects all tokens, however long that lasts.
-async fn storm(world: &World) {
-    world.make("storm");
+/// Nothing is deleted when APNs refuses all tokens, even if that lasts long.
+async fn all_refused(world: &World) {
+    world.make("refused");
     let type_id = TypeIdentifier::new(TYPE).unwrap();
     let mut tokens = Vec::new();
     for _ in 0..12 {
         let token = token();
         let mut phone = world.phone(&token);
-        world.add(&mut phone, "storm").await;
+        world.add(&mut phone, "refused").await;
         world
             .apns
             .answer_token(token.as_str(), Answer::refuse(400, "BadDeviceToken"));
@@ -402,16 +402,16 @@ async fn storm(world: &World) {
             .unwrap();
         tokens.push(token);
     }
-    // Another worker, which knows of no accepted push.
+    // Another worker, which has seen no accepted push.
     let publisher = publisher(&world.store, &world.sender);
-    *world.passes.0.lock().unwrap().get_mut("storm").unwrap() += 1;
-    publish(&publisher, &["storm"]).await;
+    *world.passes.0.lock().unwrap().get_mut("refused").unwrap() += 1;
+    publish(&publisher, &["refused"]).await;
     let report = publisher.push_pending().await.unwrap();
     assert_eq!(report.forgotten, 0, "{report}");
-    // The certificate has delivered before, so a stranger may have registered these tokens.
+    // The certificate had a push accepted before, so a stranger may have registered these tokens.
     assert_eq!(report.stopped, None, "{report}");
     assert_eq!(
-        devices(&*world.store, &World::pass("storm")).await.len(),
+        devices(&*world.store, &World::pass("refused")).await.len(),
         12
     );
 }

@@ -1,12 +1,13 @@
 use std::{
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use passkit_server::{
     AuthToken, PassId,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    private_files,
 };
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +123,7 @@ impl State {
         let wrong = |source| file_error("write", path, source);
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
         text.push(b'\n');
-        let beside = beside(path).map_err(wrong)?;
+        let beside = private_files::beside(path).map_err(wrong)?;
         let written = write_new(&beside, &text).and_then(|()| fs::rename(&beside, path));
         written.map_err(|source| {
             // If the temporary file can't be removed, the write error is still the one to report.
@@ -274,25 +275,9 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
     }
 }
 
-/// Makes a random file name in the same folder.
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{:016x}", u64::from_ne_bytes(random)));
-    Ok(path.with_file_name(beside))
-}
-
+/// Writes a file that must not exist.
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private_files::create_new(path)?;
     file.write_all(text)?;
     file.sync_all()
 }

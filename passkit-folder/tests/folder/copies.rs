@@ -11,7 +11,7 @@ use passkit_server::{
 
 use crate::world::{World, a_pass, content};
 
-/// Changes bytes in the middle of the only copy of an instance that has ended.
+/// Damages the only copy of an instance that has ended, in the middle.
 fn damage_the_copy(world: &World, instance: &str) {
     let path = world.disk.path().join(instance).join("copies/catalog.db");
     let database = rusqlite::Connection::open(path).unwrap();
@@ -34,7 +34,7 @@ async fn a_damaged_copy_is_made_anew_from_the_file() {
     assert_eq!(one.get().await, content("old"));
     assert_eq!(world.state().await, published, "nothing has changed");
     one.stop().await;
-    // The copy is sound again, and needs no file.
+    // The copy is good again, and needs no file.
     let one = world.open("one").await;
     world.write("one", b"broken");
     assert_eq!(one.get().await, content("old"));
@@ -63,7 +63,7 @@ async fn copies_that_cannot_be_read_at_all_are_made_anew() {
         let path = world.disk.path().join("one/copies/catalog.db");
         let mut bytes = fs::read(&path).unwrap();
         if damaged.is_empty() {
-            // All pages but the first, which has the schema.
+            // All pages except the first one, which has the schema.
             bytes[4096..].fill(0x5a);
         } else {
             bytes = damaged;

@@ -40,7 +40,7 @@ async fn different_contents_are_served_and_published_again_once() {
     let world = World::new();
     let new = world.serve("new", "new").await;
     let old = world.serve("old", "old").await;
-    // At its start the second one published its own content.
+    // The second instance published its own content when it started.
     let mut version = world.state().await.version;
     for (instance, content) in [(&new, content("new")), (&old, content("old"))] {
         assert_eq!(instance.get().await, content);
@@ -67,7 +67,7 @@ async fn a_store_that_lost_a_change_gets_it_again() {
     let old = world.state().await;
     world.write("one", &content("new"));
     let new = world.wait_for_mark_after(old.version).await;
-    // A restored database names the content before the change.
+    // A restored database has the digest of the content before the change.
     let restored = Content {
         serial: a_pass().serial,
         digest: old.published,
@@ -86,8 +86,8 @@ async fn a_store_that_lost_a_change_gets_it_again() {
     assert_eq!(world.state().await, again);
 }
 
-/// The new instance publishes again, then the old one. After that the new one serves its copy under the date of the old
-/// content.
+/// Makes a misdated pass. The new instance publishes again, then the old one. After that the new
+/// one serves its copy under the date of the old content.
 async fn misdated(world: &World) -> (Instance, Instance) {
     let new = world.serve("new", "new").await;
     let old = world.serve("old", "old").await;
@@ -141,7 +141,7 @@ async fn a_broken_file_leaves_the_copy_and_what_is_published() {
         published,
         "a copy without its original was published again"
     );
-    // The phone that got it gets the new content when the file is repaired.
+    // The phone that got the misdated copy gets the new content when the file is fixed.
     world.write("one", &content("new"));
     world.wait_for_mark_after(published.version).await;
     assert_eq!(one.get().await, content("new"));

@@ -1,4 +1,4 @@
-//! What phones take is served, and what they refuse is not.
+//! Archives that phones accept are served, and those that they refuse are not.
 
 use passkit_archive::{ArchiveBuilder, placeholder_icon};
 use passkit_server::identifiers::Kind;
@@ -19,7 +19,7 @@ async fn what_phones_take_is_served_whatever_is_odd_about_it() {
         changed(json!({"webServiceURL": "https://wallet.example.com/?"})),
         changed(json!({"webServiceURL": "http://wallet.example.com/v1"})),
         changed(json!({"generic": null, "posterNext": {"heroFields": []}})),
-        // The end of a programme.
+        // The end of a programme: the pass has no web service any more.
         changed(json!({"webServiceURL": null, "authenticationToken": null})),
     ] {
         let before = world.state().await;
@@ -44,7 +44,7 @@ async fn what_phones_refuse_leaves_the_version_before() {
         let before = world.state().await;
         one.stop().await;
         world.write("one", &archive.build_unsigned().unwrap());
-        // It reads the file before it is open.
+        // The instance reads the file before `open` returns.
         one = world.open("one").await;
         assert_eq!(one.get().await, good);
         assert_eq!(world.state().await, before);

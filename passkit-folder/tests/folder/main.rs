@@ -1,4 +1,5 @@
-//! The folder as a Rust program uses it. How it serves files is tested with the program `passkit`.
+//! Uses the folder as a Rust program does. The tests of the program `passkit` check how it serves
+//! files.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 

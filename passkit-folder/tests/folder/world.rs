@@ -32,7 +32,7 @@ pub(crate) fn content(version: &str) -> Vec<u8> {
         .unwrap()
 }
 
-/// The description of the pass with a change. `null` takes a key away.
+/// Returns the description of the pass with a change. `null` removes a key.
 pub(crate) fn description(change: serde_json::Value) -> serde_json::Value {
     let mut description = json!({
         "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A-1", "teamIdentifier": "TEAM123456",
@@ -77,12 +77,12 @@ impl World {
         fs::rename(part, file).unwrap();
     }
 
-    /// A path on the disk of an instance.
+    /// Returns a path on the disk of an instance.
     pub(crate) fn path(&self, instance: &str, name: &str) -> PathBuf {
         self.disk.path().join(instance).join(name)
     }
 
-    /// With the passes and copies of an instance.
+    /// Returns a configuration with the passes and copies of an instance.
     pub(crate) fn config(&self, instance: &str) -> Config {
         Config::new(self.path(instance, "copies"))
             .passes(self.path(instance, "passes"))
@@ -101,7 +101,7 @@ impl World {
         self.try_open(self.config(instance)).await.unwrap()
     }
 
-    /// An instance that serves this version.
+    /// Starts an instance that serves this version.
     pub(crate) async fn serve(&self, instance: &str, version: &str) -> Instance {
         self.write(instance, &content(version));
         self.open(instance).await
@@ -131,7 +131,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// The answer to a request that comes now.
+    /// Returns the answer to a request that comes now.
     pub(crate) async fn get(&self) -> Vec<u8> {
         let state = self.store.pass_state(&a_pass()).await.unwrap();
         self.get_at(&state).await

@@ -10,13 +10,14 @@ const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 
 /// A password in the two forms that files use.
 pub(super) struct Password<'a> {
-    /// In UTF-8, for the newer schemes.
+    /// The password in UTF-8, for the newer schemes.
     pub(super) text: &'a str,
-    /// In UTF-16 with a final zero, for the older ones.
+    /// The password in UTF-16 with a final zero, for the older schemes.
     pub(super) utf16: Vec<u8>,
 }
 
-/// A digest and its HMAC.
+/// Returns the digest algorithm of this identifier, and its HMAC. Returns `None` for an unknown
+/// one.
 pub(super) fn digest(
     id: ObjectIdentifier,
 ) -> Option<(hmac::Algorithm, &'static digest::Algorithm)> {
@@ -32,7 +33,8 @@ pub(super) fn digest(
     }
 }
 
-/// Derives `length` bytes for a purpose: 1 is a key, 2 an initial vector, 3 the key of a MAC.
+/// Derives `length` bytes for a purpose: 1 for a key, 2 for an initial vector, 3 for the key of a
+/// MAC.
 pub(super) fn derive(
     digest: &'static digest::Algorithm,
     purpose: u8,
@@ -66,7 +68,7 @@ pub(super) fn derive(
             derived.truncate(length);
             return derived;
         }
-        // Adds the hash and 1 to each block of the input, as big-endian numbers.
+        // Adds the hash and 1 to each block of the input. All of them are big-endian numbers.
         for part in input.chunks_mut(block) {
             let mut carry = 1;
             let hash = hash

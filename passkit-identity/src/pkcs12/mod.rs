@@ -1,4 +1,5 @@
-//! Reads certificates and keys from PKCS #12 (RFC 7292), as Keychain Access and `openssl pkcs12` write it.
+//! Reads certificates and keys from PKCS #12 (RFC 7292), as Keychain Access and `openssl pkcs12`
+//! write it.
 
 mod decrypt;
 mod kdf;
@@ -26,11 +27,11 @@ const X509: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.
 /// The purpose of a derived key that is for the MAC of the file.
 const MAC_KEY: u8 = 3;
 
-/// The contents of a file, in DER.
+/// The content of a file, in DER.
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) certificates: Vec<Vec<u8>>,
-    /// As PKCS #8.
+    /// The keys in PKCS #8.
     pub(crate) keys: Vec<Vec<u8>>,
 }
 
@@ -96,7 +97,8 @@ struct DigestInfo<'a> {
     digest: OctetStringRef<'a>,
 }
 
-/// Reads a file. It may take a second, because the many iterations make guessing passwords slow.
+/// Reads a file. This may take a second, because the file's many iterations make guessing passwords
+/// slow.
 pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
@@ -113,7 +115,7 @@ pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
             utf16: with_end,
         },
     ) {
-        // Some programs write an empty password as no bytes, others as a final zero.
+        // Some programs write an empty password as no bytes, and others as a final zero.
         Err(Problem::Password) if password.is_empty() => open_with(
             file,
             &Password {
@@ -151,7 +153,7 @@ fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> 
 fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
     match info.content_type {
         DATA => Ok(info.content.decode_as::<OctetStringRef<'a>>()?.as_bytes()),
-        // For example, contents protected by a public key.
+        // For example, content protected by a public key.
         other => Err(Problem::Unknown(other)),
     }
 }

@@ -1,9 +1,9 @@
 use der::asn1::ObjectIdentifier;
 
-/// A file with more iterations would block the reader for minutes.
+/// A file with more iterations than this would block the reader for minutes.
 const MAX_ITERATIONS: u32 = 10_000_000;
 
-/// Why a file can't be used.
+/// The reason why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("is not a PKCS #12 file, or is damaged")]

@@ -19,7 +19,7 @@ fn openssl(folder: &Path, arguments: &[&str]) {
     );
 }
 
-/// Makes `NAME.pem` and `NAME.key`, in PKCS #8.
+/// Makes `NAME.pem` and `NAME.key`. The key is in PKCS #8.
 fn make(folder: &Path, name: &str, algorithm: &[&str]) {
     let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
     let subject = format!("/UID={TYPE}/OU={TEAM}");

@@ -21,7 +21,7 @@ fn type_id() -> TypeIdentifier {
     TypeIdentifier::new(TYPE).unwrap()
 }
 
-/// Takes the place of Apple's authority.
+/// An authority that takes the place of Apple's.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: String,
@@ -45,7 +45,7 @@ impl Authority {
         }
     }
 
-    /// Valid since yesterday, for a year.
+    /// Issues a certificate that is valid since yesterday, for a year.
     fn issue(&self, type_id: &str) -> Issued {
         let now = SystemTime::now();
         self.issue_for(type_id, now - DAY, now + 365 * DAY)

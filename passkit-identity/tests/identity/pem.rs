@@ -192,7 +192,8 @@ fn a_renewed_file_shows_in_the_stamp_and_can_be_read_again() {
     assert_ne!(reloaded.current_stamp(), reloaded.stamp());
 }
 
-/// A PEM text as environment variables, editors and careless copying leave it.
+/// Returns a PEM text with the changes that environment variables, editors and careless copying
+/// cause.
 fn bent(pem: &str) -> Vec<(&'static str, Vec<u8>)> {
     let lines = || pem.lines();
     let join = |between: &str| lines().collect::<Vec<_>>().join(between).into_bytes();
@@ -230,7 +231,7 @@ fn bent_pem_is_read() {
         let identity = Identity::from_pem(None, issued.certificate.as_bytes(), &key);
         assert!(identity.is_ok(), "{what}: {identity:?}");
     }
-    // Two files without a line end between them.
+    // Two files, joined without a line end between them.
     let glued = format!("{}{}", issued.certificate.trim_end(), issued.key.trim_end());
     for (what, both) in bent(&glued) {
         let identity = Identity::from_pem(None, &both, &both);
@@ -246,7 +247,8 @@ fn der_is_read() {
     Identity::from_pem(None, &certificate, key.secret_der()).unwrap();
 }
 
-/// The longest run of characters of the key, in any spelling of its bytes, that a message may repeat.
+/// A message may repeat at most this many characters of the key in a row, in any spelling of its
+/// bytes.
 const HARMLESS: usize = 8;
 
 #[test]
@@ -273,7 +275,7 @@ fn no_error_repeats_a_part_of_the_file() {
             let shown = format!("{error} {error:?}");
             for part in secret.windows(HARMLESS) {
                 let plain = String::from_utf8_lossy(part);
-                // The labels are no secret.
+                // The labels are not secret.
                 let is_label = part
                     .iter()
                     .all(|b| b.is_ascii_uppercase() || b"- \n".contains(b));

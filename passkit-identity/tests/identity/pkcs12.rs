@@ -15,7 +15,7 @@ use crate::{Authority, Issued, OTHER_TYPE, TYPE, type_id};
 
 const PASSWORD: &str = "a pässword";
 
-/// Exports a certificate, its key, and `more` in PEM.
+/// Exports a certificate, its key, and `more`, which is in PEM.
 fn export(folder: &Path, issued: &Issued, more: &str, password: &str, options: &[&str]) -> PathBuf {
     let (pem, file) = (folder.join("in.pem"), folder.join("ticket.p12"));
     std::fs::write(&pem, [more, &issued.certificate, &issued.key].concat()).unwrap();
@@ -125,7 +125,8 @@ fn each_fault_is_one_line_with_file_and_type() {
         );
     };
 
-    // Without encryption, only the MAC shows a wrong password. Without a MAC, only the decryption does.
+    // Without encryption, only the MAC shows a wrong password. Without a MAC, only the decryption
+    // shows it.
     let bare = &["-certpbe", "NONE", "-keypbe", "NONE"];
     for options in [&[][..], &["-legacy"], &["-legacy", "-nomac"], bare] {
         export(folder.path(), &good, "", PASSWORD, options);
@@ -161,7 +162,7 @@ fn each_fault_is_one_line_with_file_and_type() {
         &format!("is protected by the unknown scheme 1.2.840.113549.1.12.1.1: {fix}"),
     );
 
-    // A key without its certificate. openssl refuses to export that, so it is joined from two files.
+    // A key without its certificate. openssl refuses to export that, so the test joins two files.
     let halves = [("-nokeys", &good), ("-nocerts", &other)];
     let [certificate, key] = halves.map(|(option, issued)| {
         std::fs::read(export(
@@ -177,13 +178,14 @@ fn each_fault_is_one_line_with_file_and_type() {
     fails("", "its private key does not fit the certificate");
 }
 
-/// Joins the contents of two files without a MAC. Both have lengths of two bytes.
+/// Joins the contents of two files without a MAC. Both files have lengths of two bytes.
 fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
     let element = |tag: u8, contents: &[u8]| {
         let [high, low] = u16::try_from(contents.len()).unwrap().to_be_bytes();
         [&[tag, 0x82, high, low], contents].concat()
     };
-    // After the version and the content type come [0], an octet string and a sequence, each with a length of two bytes.
+    // The version and the content type come first. Then come [0], an octet string and a sequence,
+    // each with a length of two bytes.
     let parts = |file: &[u8]| {
         let at = file
             .windows(2)
@@ -243,7 +245,7 @@ fn a_damaged_or_foreign_file_is_reported_and_never_panics() {
             .unwrap_err()
             .ends_with("is in BER with indefinite lengths: write it again with `openssl pkcs12`")
     );
-    // Whichever byte changes, the file is read, or the error is one line.
+    // After a change of any byte, the file can be read, or the error is one line.
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 0x41;

@@ -16,8 +16,8 @@ use crate::{
     traced::Fetch,
 };
 
-/// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`, already
-/// authorized.
+/// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`. The request is
+/// already authorized.
 ///
 /// The state is read before the content. If the pass changes in between, new content goes out under
 /// the old date, which costs one more request. In the other order, a device would keep old content
@@ -64,14 +64,14 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     Ok(answer)
 }
 
-/// Whole seconds since the Unix epoch.
+/// Returns whole seconds since the Unix epoch.
 fn now() -> u64 {
     clock::now_micros() / 1_000_000
 }
 
-/// A pass that changed twice within a second has a date up to a second ahead, and no answer may
-/// carry a date in the future. So this waits for up to a second. A pass that changes even
-/// faster is sent at once, with another date.
+/// Waits for up to a second, until the date of the pass is reached. A pass that changed twice
+/// within a second has a date up to a second ahead, and no answer may carry a date in the future. A
+/// pass that changes even faster is sent at once, with another date.
 async fn until_date_is_reached(last_modified: u64) {
     let ahead = last_modified
         .saturating_mul(1_000_000)

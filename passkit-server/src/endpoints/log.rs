@@ -7,7 +7,7 @@ use crate::{
     response,
 };
 
-/// The largest body in bytes. A batch may have fifty messages and more.
+/// The largest body in bytes. A batch may have fifty messages or more.
 pub(crate) const BODY_LIMIT: usize = 256 * 1024;
 
 /// `POST /v1/log`. The answer is 200 for every body, because a device repeats the call after any

@@ -12,10 +12,10 @@ use crate::{
     store::{Registered, RegistrationStore},
 };
 
-/// The largest body in bytes: `{"pushToken":"…"}` and other keys that a wallet adds.
+/// The largest body in bytes. The body is `{"pushToken":"…"}`, with other keys that a wallet adds.
 pub(crate) const BODY_LIMIT: usize = 16 * 1024;
 
-/// `POST /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
+/// `POST /v1/devices/{device}/registrations/{type}/{serial}`. The request is already authorized.
 pub(crate) async fn register<S: RegistrationStore>(
     store: &S,
     limit: &DeviceLimit,

@@ -5,7 +5,7 @@ use crate::{
     route::decode, store::RegistrationStore,
 };
 
-/// `DELETE /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
+/// `DELETE /v1/devices/{device}/registrations/{type}/{serial}`. The request is already authorized.
 ///
 /// The answer is 200 even if there was no registration. Devices send this call without a
 /// registration, and repeat it after any other status.

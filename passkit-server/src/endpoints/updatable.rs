@@ -16,11 +16,11 @@ use crate::{
     traced::List,
 };
 
-/// `GET /v1/devices/{device}/registrations/{type}`. It needs no credentials except the device
+/// `GET /v1/devices/{device}/registrations/{type}`. The call needs no credentials except the device
 /// identifier.
 ///
 /// An unknown device or type has no changes, so a stranger learns nothing. An unreadable tag counts
-/// as no tag. If it were refused, the device would keep it forever.
+/// as no tag. If the service refused it, the device would keep it forever.
 pub(crate) async fn updatable<S: RegistrationStore>(
     store: &S,
     device: &str,

@@ -11,7 +11,7 @@ pub(super) struct Context {
     pub(super) queue: Arc<dyn PushQueue>,
     pub(super) sender: Arc<dyn PushSender>,
     pub(super) config: PushConfig,
-    /// The owner name of its claims. It differs from that of any other publisher.
+    /// The owner name of this publisher's claims. No other publisher has the same name.
     pub(super) name: String,
     totals: Mutex<PushReport>,
 }
@@ -56,12 +56,12 @@ pub struct PushConfig {
     /// wait, and share the next push. Devices limit how often a type may push, see Apple's *Adding
     /// a Web Service to Update Passes*.
     pub spacing: Duration,
-    /// The most pushes of a type that are in flight at the same time.
+    /// How many pushes of a type may be in flight at the same time.
     pub concurrency: usize,
-    /// How long a publisher owns a type before it must claim it again. After a crash, another
+    /// How long a publisher owns a type before it must claim the type again. After a crash, another
     /// publisher takes over after this time.
     pub lease: Duration,
-    /// The pause between two reads of the queue for changes that other processes marked.
+    /// The pause between two reads of the queue, to find changes that other processes marked.
     pub poll: Duration,
     /// Whether no other process uses the store. If so, pushes that the sender does not
     /// [cover](crate::push::PushSender::covers) are not recorded, because no process could send

@@ -1,4 +1,4 @@
-//! Decides what the answers of the push service require.
+//! Decides what to do after the answers of the push service.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,15 +18,14 @@ use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
 
 /// How long a token must be reported as bad before its device is removed.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// If credentials that never delivered get this many bad tokens and no accepted push, they may be
-/// wrong.
-const STORM: u32 = 5;
-/// The most deferred pushes of a type to which bad tokens are added. Anyone can register bad
+/// If credentials that never had a push accepted get this many bad tokens, they may be wrong.
+const SUSPICIOUS: u32 = 5;
+/// No deferred push is added for a bad token if the type has this many. Anyone can register bad
 /// tokens.
 const MOST_DEFERRED: usize = 100_000;
 /// This many 5xx in a row count as an outage.
 const OUTAGE: u32 = 20;
-/// A deferred push is dropped after this many tries, about a day for 5xx.
+/// A deferred push is dropped after this many tries. For 5xx, that is about a day.
 const ATTEMPTS: u32 = 8;
 
 /// The actions that the answers of a round require.
@@ -37,11 +36,11 @@ pub(super) struct Actions {
     /// Deferred pushes to set or to remove.
     pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
     pub(super) unreachable: Vec<(TokenKey, Delivery)>,
-    /// Why the last of them got no answer.
+    /// Why the last of these pushes got no answer.
     pub(super) unreachable_because: String,
     /// The tokens without an answer.
     pub(super) open: HashSet<TokenKey>,
-    /// The tokens that were called bad.
+    /// The tokens that were reported as bad.
     pub(super) bad: HashSet<TokenKey>,
 }
 
@@ -49,40 +48,42 @@ pub(super) struct Actions {
 #[derive(Debug)]
 pub(super) enum Stop {
     Misconfigured(String),
-    /// Every token is bad, and the credentials never delivered.
-    Storm(String),
+    /// Every token is bad, and the credentials never had a push accepted.
+    AllRefused(String),
     Outage(String),
     Unreachable(String),
     ClaimLost,
 }
 
-/// What is known about the tokens of a type and about their push service.
+/// What is known about the tokens of a type and about the push service.
 #[derive(Debug, Default)]
 pub(super) struct Feedback {
     pub(super) recent: Recent,
     pub(super) deferred: HashMap<DeviceIdentifier, DeferredPush>,
-    /// The number of pauses since the last accepted push.
+    /// How often the type paused since the last accepted push.
     pauses: u32,
-    /// How many tokens were bad since the last accepted push, and the last reason.
+    /// How many tokens were bad since the last accepted push.
     refused: u32,
     pub(super) refused_because: String,
-    /// 5xx in a row.
+    /// How many 5xx came in a row.
     unavailable: u32,
     /// When a push was last accepted.
     sent_at: Option<SystemTime>,
-    /// Pushes that the service will never accept, by reason, since they were last logged.
+    /// How many pushes the service will never accept, by reason. The counts start anew when they
+    /// are logged.
     rejected: BTreeMap<String, u64>,
     rejected_logged: Option<Instant>,
-    /// Devices whose token is reported as bad, and was already long ago.
+    /// Devices whose token is reported as bad, with the time of the first such report, which is
+    /// long ago.
     suspects: Vec<(DeviceIdentifier, SystemTime)>,
 }
 
-/// A push to send, and its devices.
+/// A push to send, and the devices that it is for.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) token: PushToken,
     pub(super) devices: Vec<DeviceIdentifier>,
-    /// The newest change that it covers. `None` if the push was deferred.
+    /// The newest change that the push covers. `None` for a deferred push alone.
     pub(super) version: Option<u64>,
 }
 
@@ -113,7 +114,8 @@ impl Feedback {
                 None
             }
             PushOutcome::Gone(since) => {
-                // A date in the future would remove a device that registers until then.
+                // With a date in the future, a device that registers before that date would be
+                // removed.
                 let since = since.min(SystemTime::now());
                 pushed.gone = Some(since);
                 self.end_deferral(&delivery, actions);
@@ -176,7 +178,8 @@ impl Feedback {
             .extend(deferred.map(|device| (device.clone(), None)));
     }
 
-    /// Defers the push, longer each time, and drops it in the end.
+    /// Defers the push. The pause gets longer each time, and the push is dropped after the last
+    /// try.
     pub(super) fn defer(
         &mut self,
         delivery: Delivery,
@@ -209,8 +212,8 @@ impl Feedback {
         }
     }
 
-    /// APNs also reports a token as bad if the fault is ours. So a device is removed only if its
-    /// token stays bad for long.
+    /// Notes that the token is reported as bad. APNs also reports this if the fault is ours. So a
+    /// device is removed only if its token stays bad for a long time.
     fn quarantine(&mut self, delivery: Delivery, actions: &mut Actions) {
         let now = SystemTime::now();
         for device in delivery.devices {
@@ -239,9 +242,9 @@ impl Feedback {
         }
     }
 
-    /// Takes the devices whose token is reported as bad, and was already long ago. Returns those
-    /// whose token was bad while other pushes were accepted, so that our credentials are not at
-    /// fault.
+    /// Empties the list of devices whose token has been bad for a long time, and returns those to
+    /// remove. If other pushes were accepted since a token was first bad, our credentials are not
+    /// at fault.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
         let sent_at = self.sent_at;
         let mut suspects = std::mem::take(&mut self.suspects);
@@ -249,15 +252,15 @@ impl Feedback {
         suspects
     }
 
-    /// Returns a reason to stop if these answers suggest that the credentials are wrong. To be
-    /// asked only while they never delivered: otherwise a stranger who registers bad tokens could
-    /// stop the pushes of a type.
-    pub(super) fn storm(&self, actions: &Actions) -> Option<Stop> {
-        (self.refused >= STORM && !actions.bad.is_empty())
-            .then(|| Stop::Storm(self.refused_because.clone()))
+    /// Returns a reason to stop if these answers suggest that the credentials are wrong. Call it
+    /// only while the credentials never had a push accepted. Otherwise a stranger who registers bad
+    /// tokens could stop the pushes of a type.
+    pub(super) fn all_refused(&self, actions: &Actions) -> Option<Stop> {
+        (self.refused >= SUSPICIOUS && !actions.bad.is_empty())
+            .then(|| Stop::AllRefused(self.refused_because.clone()))
     }
 
-    /// Logs how many pushes were rejected, once a minute, or at once if `now` is set.
+    /// Logs how many pushes were rejected, at most once a minute. If `now` is set, it logs at once.
     pub(super) fn log_rejected(&mut self, type_id: &TypeIdentifier, now: bool) {
         let due = self
             .rejected_logged
@@ -280,10 +283,10 @@ impl Feedback {
                 tracing::error!(%type_id, reason, "no pushes of this type are sent until this is fixed");
                 (Duration::from_secs(60), reason)
             }
-            Stop::Storm(reason) => {
+            Stop::AllRefused(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused, and these credentials never delivered: check that the certificate is for this type and the service is production"
+                    "every push token is refused, and these credentials never had a push accepted: check that the certificate is for this type and the service is production"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
@@ -302,7 +305,7 @@ impl Feedback {
     }
 }
 
-/// Adds up to a quarter, so that retries are spread out.
+/// Adds up to a quarter of the time, so that retries are spread out.
 fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) % 1_000;
     time + time.mul_f64(random as f64 / 4_000.0)

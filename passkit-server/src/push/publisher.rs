@@ -29,24 +29,24 @@ use crate::{
 
 /// Marks passes as changed, and sends a push to every phone that has them.
 ///
-/// One commit of the [`PushQueue`] marks a change and makes its pushes pending. One of the
-/// publishers that share the queue, in this process or another, then sends them. So no push is sent
-/// before the change is visible, and none is lost if a process ends in between. At worst, some
-/// pushes are sent twice.
+/// One commit of the [`PushQueue`] marks a change and makes its pushes pending. Any number of
+/// publishers, in this process or others, may share the queue. One of them sends the pushes. So no
+/// push is sent before the change is visible, and none is lost if a process ends in between. At
+/// worst, some pushes are sent twice.
 ///
 /// A push token gets one push per type, however many passes, changes or device identifiers share
 /// it. The answer decides what happens next:
-/// * The token went out of use: the device is forgotten, unless it registered again since.
+/// * The token went out of use: the device is removed, unless it registered again since.
 /// * The token is bad: the device gets no more pushes for this change. If the token is still bad a
-///   day later, and other pushes were accepted meanwhile, the device is forgotten.
-/// * All tokens are bad, and the [credentials](PushSender::credentials) never delivered a push of
-///   the type: they may be wrong, so these changes wait, and an error is logged. Other changes are
-///   tried with a few pushes. The first accepted push ends the wait. It is noted in the store, for
-///   all instances. After that, bad tokens never stop a type, because anyone who has a pass can
-///   register bad tokens.
+///   day later, and other pushes were accepted meanwhile, the device is removed.
+/// * All tokens are bad, and the [credentials](PushSender::credentials) never had a push of the
+///   type accepted: the credentials may be wrong. These changes wait, and an error is logged. Other
+///   changes are tried with a few pushes. The first accepted push ends the wait, and a note in the
+///   store records it for all instances. After that, bad tokens never stop a type, because anyone
+///   who has a pass can register bad tokens.
 /// * The certificate, key or topic is refused: the type waits, and an error is logged.
-/// * There were too many pushes, or the push service has a fault: the push is deferred and tried
-///   again later, for about a day.
+/// * There were too many pushes, or the push service has a fault: the push is tried again later,
+///   for about a day.
 /// * There is no answer: the push is tried again soon.
 ///
 /// Source: Apple's *Handling notification responses from APNs* and *Adding a Web Service to Update
@@ -64,14 +64,15 @@ enum Role {
     Send(Context),
 }
 
-/// The pause after the store failed.
+/// The pause after an error of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Publisher {
     /// Makes a publisher that marks, records pushes and sends them.
     ///
-    /// If [other processes](PushConfig::exclusive) may use the store, it records every push. The
-    /// other processes send those that its sender does not [cover](PushSender::covers).
+    /// If [other processes](PushConfig::exclusive) may use the store, the publisher records every
+    /// push. Other processes send those that this publisher's sender does not
+    /// [cover](PushSender::covers).
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
         Self::with_role(Role::Send(Context::new(queue, sender, config)))
@@ -79,7 +80,7 @@ impl Publisher {
 
     /// Makes a publisher that marks and records pushes. Other processes send them.
     ///
-    /// Unsent pushes do not pile up, because at most one entry is pending for each pass.
+    /// Unsent pushes do not pile up, because each pass has at most one pending entry.
     #[must_use]
     pub fn recording(queue: Arc<dyn PushQueue>) -> Self {
         Self::with_role(Role::Record(queue))
@@ -134,19 +135,19 @@ impl Publisher {
             .is_some_and(|context| context.sender.covers(type_id))
     }
 
-    /// Returns whether [`publish`](Self::publish) makes pushes of a type pending, for any publisher
-    /// to send.
+    /// Returns whether [`publish`](Self::publish) makes pushes of a type pending. Any publisher
+    /// that shares the queue may send them.
     #[must_use]
     pub fn records(&self, type_id: &TypeIdentifier) -> bool {
         self.queue_for(type_id).is_some()
     }
 
-    /// Marks passes of a type as changed. Call it when their new content can be fetched. Returns
-    /// when they are marked and their pushes are pending. [`run`](Self::run) or
+    /// Marks passes of a type as changed. Call it when their new content can be fetched. It returns
+    /// when the passes are marked and their pushes are pending. [`run`](Self::run) or
     /// [`push_pending`](Self::push_pending) sends the pushes, in this process or another.
     ///
     /// # Errors
-    /// The same errors as [`mark`](RegistrationStore::mark).
+    /// Fails like [`mark`](RegistrationStore::mark).
     pub async fn publish(
         &self,
         type_id: &TypeIdentifier,
@@ -164,8 +165,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes [`run`](Self::run) read the queue now. Call it when pushes became pending without this
-    /// publisher.
+    /// Makes [`run`](Self::run) read the queue now. Call it when another publisher made pushes
+    /// pending.
     pub fn wake(&self) {
         self.changed.notify_one();
     }
@@ -191,7 +192,8 @@ impl Publisher {
     }
 
     /// Sends pending pushes forever. Drop the future to stop. If the queue or the push service
-    /// fails, it logs the error, waits, and tries again. A publisher that does not send only waits.
+    /// fails, the publisher logs the error, waits, and tries again. A publisher that does not send
+    /// only waits.
     pub async fn run(&self) {
         let Some(context) = self.context() else {
             return std::future::pending().await;
@@ -235,7 +237,7 @@ impl Publisher {
     /// [lease](PushConfig::lease) expires.
     ///
     /// # Errors
-    /// If the queue fails.
+    /// Fails if the queue fails.
     pub async fn close(&self) -> Result<(), StoreError> {
         let Some(context) = self.context() else {
             return Ok(());
@@ -278,7 +280,7 @@ impl Publisher {
         next
     }
 
-    /// Returns whether no pushes are left.
+    /// Sends the due pushes of a type. Returns whether no pushes are left.
     async fn run_once(&self, context: &Context, type_id: TypeIdentifier) -> (TypeIdentifier, bool) {
         let is_done = match self
             .send_due(context, &type_id, &mut PushReport::default())
@@ -294,7 +296,8 @@ impl Publisher {
         (type_id, is_done)
     }
 
-    /// Also sends pushes that wait for the spacing, but not deferred or stopped ones.
+    /// Sends all pushes of a type, including those that wait for the spacing. Leaves out deferred
+    /// and stopped ones.
     async fn run_to_completion(
         &self,
         context: &Context,

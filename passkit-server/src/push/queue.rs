@@ -9,25 +9,25 @@ use crate::{
 };
 
 /// A store that records pending pushes in the same commit that marks the passes. No push is lost if
-/// the process ends before it was sent.
+/// the process ends before sending it.
 ///
-/// A pending push is one [entry](PendingChange) for a pass, or for a type, whatever the
-/// number of devices. The devices are read page by page while the pushes are sent, and the progress
-/// is stored. One worker at a time sends all pushes of a type: the one that has
-/// [claimed](Coordination::claim) it. It can therefore send a device a single push for many changed
-/// passes.
+/// A pending push is one [entry](PendingChange) for a pass, or for a type. It stays one entry for
+/// any number of devices. The devices are read page by page while the pushes are sent, and the
+/// progress is stored. One worker at a time sends all pushes of a type: the one that has
+/// [claimed](Coordination::claim) the type. It can therefore send a device a single push for many
+/// changed passes.
 ///
 /// # Contract
 /// * **Q1, pending with the mark.** When [`mark_and_push`](Self::mark_and_push) returned `Ok`, the
-///   passes are marked and their pushes are pending. However the call ends, no pass has one without
-///   the other. With [`Changed::Contents`], only the passes that it marks get a pending push. C6
-///   applies to everything that Q1 to Q4 describe.
+///   passes are marked and their pushes are pending. Even if the call fails or is dropped, no pass
+///   has one without the other. With [`Changed::Contents`], only the passes that the call marks get
+///   a pending push. C6 applies to everything that Q1 to Q4 describe.
 /// * **Q2, nothing is lost.** [`pending`](Self::pending) returns a pending change until
 ///   [`record_progress`](Self::record_progress) reports the end for its newest version. If the pass
-///   changed again in between, the entry stays with a greater version, and its devices are read
+///   changes again before that, the entry stays with a greater version, and its devices are read
 ///   from the start again.
-/// * **Q3, nothing is pending forever.** After that `record_progress` the change is gone, and
-///   [`backlog`](Self::backlog) no longer counts it.
+/// * **Q3, nothing is pending forever.** After `record_progress` reported the end, the change is
+///   gone, and [`backlog`](Self::backlog) no longer counts it.
 /// * **Q4, deferred pushes.** [`deferred`](Self::deferred) returns what [`defer`](Self::defer) last
 ///   stored for each device. Only `defer` removes it, even if the device is no longer registered.
 ///
@@ -35,12 +35,12 @@ use crate::{
 /// true for every caller.
 ///
 /// # Cancel safety and errors
-/// The same as for [`RegistrationStore`]. C12 holds for each entry, and it is always right to
+/// The rules of [`RegistrationStore`] apply. C12 holds for each entry, and it is always right to
 /// repeat a call.
 #[async_trait]
 pub trait PushQueue: RegistrationStore + Coordination {
-    /// Marks like [`mark`](RegistrationStore::mark), and makes a push pending for every device that
-    /// is registered for a marked pass.
+    /// Marks passes like [`mark`](RegistrationStore::mark), and makes a push pending for every
+    /// device that is registered for a marked pass.
     async fn mark_and_push(
         &self,
         type_id: &TypeIdentifier,
@@ -51,8 +51,8 @@ pub trait PushQueue: RegistrationStore + Coordination {
     /// workers call it several times a second.
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError>;
 
-    /// Returns about `limit` pending changes of a type at most, the oldest first as far as the
-    /// store knows. A limit of 0 counts as 1.
+    /// Returns about `limit` pending changes of a type. The oldest come first, as far as the store
+    /// knows their age. A limit of 0 counts as 1.
     async fn pending(
         &self,
         type_id: &TypeIdentifier,
@@ -62,9 +62,9 @@ pub trait PushQueue: RegistrationStore + Coordination {
     /// Records the progress of each pending change. [`Progress::version`] is the version that the
     /// change had when its first page of devices was read.
     ///
-    /// With a cursor, the next worker continues there. Without a cursor, all devices were pushed.
-    /// If the entry still has that version, it is removed. Otherwise it stays, as if it had become
-    /// pending with its newest version, and its devices are read from the start. A missing entry is
+    /// With a cursor, the next worker continues there. Without a cursor, all devices were read. If
+    /// the entry still has that version, it is removed. If it has a newer version, it stays as if
+    /// it had just become pending, and its devices are read from the start. A missing entry is
     /// ignored. The items are applied in their order.
     async fn record_progress(
         &self,
@@ -93,9 +93,9 @@ pub trait PushQueue: RegistrationStore + Coordination {
 /// The passes that a pending change covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// One pass. Its pushes go to each device that is registered for it.
+    /// One pass. Each device that is registered for the pass gets a push.
     Pass(SerialNumber),
-    /// Every pass of the type. Its pushes go to each device that is registered for at least one.
+    /// Every pass of the type. Each device that is registered for at least one of them gets a push.
     Type,
 }
 
@@ -107,7 +107,7 @@ pub struct PendingChange {
     /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes. It is
     /// greater each time. A plain mark does not change it.
     pub version: u64,
-    /// The progress of a worker, if one has started. Its version may be older.
+    /// The progress of a worker, if one has started. Its version may be older than `version`.
     pub progress: Option<Progress>,
 }
 
@@ -128,20 +128,20 @@ pub struct Backlog {
     pub type_id: TypeIdentifier,
     /// How many changes are pending. A store may stop counting at 10,000.
     pub pending: u64,
-    /// When the oldest of them was marked, or slightly earlier. `None` if none is pending.
+    /// When the oldest of these changes was marked, or slightly earlier. `None` if none is pending.
     pub since: Option<SystemTime>,
     /// The earliest time at which a deferred push is due.
     pub next_deferred: Option<SystemTime>,
 }
 
-/// A push to one device that must wait.
+/// A push to one device, to be sent later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeferredPush {
     /// The push token of the device.
     pub push_token: PushToken,
     /// When to try again. `None` if the push waits for the next change.
     pub due: Option<SystemTime>,
-    /// How often it was tried.
+    /// How often the push was tried.
     pub attempts: u32,
     /// When the push service first reported the token as bad, if it did.
     pub bad_since: Option<SystemTime>,

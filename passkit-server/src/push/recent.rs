@@ -12,8 +12,8 @@ use crate::identifiers::PushToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey(u64, u64);
 
-/// The start time and the result of the last push to each token. If it is full, it drops the oldest
-/// entries. The cost is an unneeded push.
+/// The start time and the result of the last push to each token. When it is full, the oldest
+/// entries are dropped. The only cost is an unneeded push.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     hashers: (RandomState, RandomState),
@@ -29,7 +29,7 @@ pub(super) struct Pushed {
     pub(super) gone: Option<SystemTime>,
 }
 
-/// How many tokens each of the two generations has.
+/// How many tokens each of the two generations holds.
 const GENERATION: usize = 250_000;
 
 impl Recent {

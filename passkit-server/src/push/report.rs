@@ -16,7 +16,7 @@ pub struct PushReport {
     pub unsupported: u64,
     /// How many pushes failed for this change, by reason.
     pub failed: BTreeMap<String, u64>,
-    /// Why the rest waits, if it does.
+    /// Why the remaining pushes wait, if any do.
     pub stopped: Option<Stopped>,
 }
 

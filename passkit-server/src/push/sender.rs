@@ -6,8 +6,8 @@ use crate::identifiers::{PushToken, TypeIdentifier};
 
 /// Sends pushes to APNs or to another push service.
 ///
-/// A push only means "something of this type changed". It may arrive twice, and one push may cover
-/// several changes.
+/// A push only means "something of this type changed". A push may arrive twice, and one push may
+/// cover several changes.
 ///
 /// Source: Apple's *Sending notification requests to APNs*.
 #[async_trait]
@@ -16,12 +16,12 @@ pub trait PushSender: Send + Sync {
     /// certificate. Other pushes stay pending for another sender.
     fn covers(&self, topic: &TypeIdentifier) -> bool;
 
-    /// Returns a name for the credentials and the service that pushes of this topic are sent with,
-    /// of 1 to 200 printable ASCII characters and without secrets. It differs after the
-    /// certificate, the key or the server has changed.
+    /// Returns a name for the credentials and the service that pushes of this topic are sent with.
+    /// The name has 1 to 200 printable ASCII characters and no secrets. It changes when the
+    /// certificate, the key or the server changes.
     ///
-    /// The [publisher](crate::push::Publisher) notes in the store which credentials have delivered
-    /// a push. Only others are suspected of being wrong when APNs calls all tokens bad.
+    /// The [publisher](crate::push::Publisher) notes in the store which credentials ever had a push
+    /// accepted. If APNs calls all tokens bad, only other credentials are suspected of being wrong.
     fn credentials(&self, topic: &TypeIdentifier) -> String;
 
     /// Sends one push for `topic`, the type of the passes that changed, and returns its outcome.
@@ -68,17 +68,17 @@ impl<T: PushSender + ?Sized> PushSender for Box<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PushOutcome {
-    /// Status 200: the push was accepted. It may still not be delivered.
+    /// Status 200: the push was accepted. It may still not arrive at the phone.
     Sent,
-    /// Status 410: the token went out of use at this time. The device is forgotten, unless it
+    /// Status 410: the token went out of use at this time. The device is removed, unless it
     /// registered again since.
     Gone(SystemTime),
     /// `BadDeviceToken` or `DeviceTokenNotForTopic`: the token is invalid, or is for another topic
     /// or environment. The push is not tried again for this change.
-    /// [`Publisher`](crate::push::Publisher) describes when the device is forgotten.
+    /// [`Publisher`](crate::push::Publisher) describes when the device is removed.
     BadToken(String),
-    /// The service will never accept this request, because the program has a fault. The push is not
-    /// tried again for this change.
+    /// The service will never accept this request, because of a fault in our program. The push is
+    /// not tried again for this change.
     Rejected(String),
     /// The service accepts no push of this topic until an operator fixes the certificate, key or
     /// topic.

@@ -1,5 +1,5 @@
-//! Tests of which pushes are sent, and what each answer causes. They use the memory store, and a
-//! sender whose answers a test chooses.
+//! Tests of which pushes are sent, and what each answer causes. The tests use the memory store, and
+//! a sender whose answers a test chooses.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Default)]
 struct Sender {
     sent: Mutex<Vec<(String, String, Instant)>>,
-    /// The answers for each token. The last one repeats.
+    /// The answers for each token. The last answer repeats.
     answers: Mutex<HashMap<String, Vec<PushOutcome>>>,
     takes: Mutex<Duration>,
     /// A token whose pushes take an hour.
@@ -77,7 +77,7 @@ impl Sender {
             .insert(token.to_owned(), answers.into_iter().collect());
     }
 
-    /// How often each token was pushed since the last call.
+    /// Returns how many pushes each token got since the last call.
     fn taken(&self) -> BTreeMap<String, u32> {
         let mut counts = BTreeMap::new();
         for (_, token, _) in self.sent.lock().unwrap().drain(..) {
@@ -287,7 +287,7 @@ async fn changes_within_the_spacing_share_the_next_push() {
 
 /// The device may have listed changes between the push and the second change.
 #[tokio::test(start_paused = true)]
-async fn a_change_while_a_push_is_under_way_is_pushed_again() {
+async fn a_change_while_a_push_is_under_way_gets_another_push() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     *f.sender.takes.lock().unwrap() = Duration::from_millis(300);
@@ -393,7 +393,7 @@ async fn the_device_of_a_token_that_stays_bad_for_a_day_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
+async fn many_bad_tokens_delete_nothing_and_pause_the_type() {
     let f = fixture();
     let long_ago = SystemTime::now() - Duration::from_secs(48 * 3_600);
     for n in 0..200 {
@@ -427,7 +427,7 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
     assert!(f.sender.taken().len() < 10);
     assert_eq!(f.pending().await.len(), 1, "the others are still pending");
     assert_eq!(f.devices("1").await.len(), 200);
-    // After the fault is fixed and the pause is over, all others are pushed.
+    // After the fault is fixed and the pause is over, all other devices get a push.
     f.sender.answers.lock().unwrap().clear();
     sleep(Duration::from_secs(3_600)).await;
     assert!(f.publisher.push_pending().await.unwrap().sent > 190);
@@ -452,7 +452,7 @@ async fn wrong_credentials_keep_everything_pending_and_every_device() {
     );
     assert_eq!(f.pending().await.len(), 1);
     assert!(f.is_registered("d1", "1").await);
-    // It continues by itself after a pause.
+    // The publisher continues by itself after a pause.
     assert_eq!(
         f.publisher.push_pending().await.unwrap(),
         PushReport::default()
@@ -604,7 +604,7 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     assert_eq!((sent.len(), sent.values().max()), (600, Some(&1)));
 
     // One worker ends in the middle. The other one takes over when the lease expires, and every
-    // device is pushed.
+    // device gets a push.
     *f.sender.takes.lock().unwrap() = Duration::from_millis(700);
     f.publish(&serials).await;
     sleep(Duration::from_millis(400)).await;
@@ -621,7 +621,7 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     two.abort();
 }
 
-/// The start of a long list is pushed again, and its end is pushed for both changes.
+/// The start of a long list gets another push, and its end gets one push for both changes.
 #[tokio::test(start_paused = true)]
 async fn a_change_in_the_middle_of_a_broadcast_reaches_every_device() {
     let f = fixture();
@@ -830,7 +830,7 @@ async fn pushes_are_recorded_if_some_process_may_send_them() {
     }
 }
 
-/// One stranger, who may have a pass of his own, registers bad tokens for it.
+/// A stranger, who may have a pass of his own, registers bad tokens for it.
 impl Fixture {
     async fn stranger(&self, serial: &str, tokens: u32) {
         for n in 0..tokens {
@@ -842,7 +842,7 @@ impl Fixture {
         }
     }
 
-    /// Another publisher over the same store, as after a restart or in another process.
+    /// Returns another publisher over the same store, as after a restart or in another process.
     fn restarted(self) -> Self {
         Self {
             publisher: publisher(&self.store, &self.sender),
@@ -870,7 +870,7 @@ async fn bad_tokens_of_a_stranger_stop_nothing_where_the_credentials_have_delive
     let report = f.publisher.push_pending().await.unwrap();
     assert_eq!((report.sent, report.stopped), (20, None));
     assert_eq!(f.pending().await, []);
-    // The same at each change of his pass.
+    // The bad tokens stop nothing at the next change of his pass either.
     sleep(Duration::from_secs(2)).await;
     f.publish(&["his", "s0"]).await;
     let report = f.publisher.push_pending().await.unwrap();
@@ -892,7 +892,7 @@ async fn a_stranger_who_comes_first_delays_his_own_pass_alone() {
     f.publish(&["1", "2"]).await;
     sleep(Duration::from_secs(20)).await;
     assert_eq!(f.publisher.totals().sent, 2);
-    // The credentials are right, so his tokens no longer matter.
+    // The credentials are right, so the bad tokens no longer matter.
     assert_eq!(f.pending().await, []);
     assert_eq!(f.publisher.totals().failed["BadDeviceToken"], 50 + refused);
     running.abort();
@@ -903,7 +903,7 @@ async fn wrong_credentials_cost_few_pushes_and_lose_no_change() {
     let f = fixture();
     f.register("first", "first", "aa").await;
     assert_eq!(f.change(&["first"]).await.sent, 1);
-    // A renewed certificate is for something else.
+    // The renewed certificate is for something else.
     *f.sender.credentials.lock().unwrap() = Some("second".into());
     for n in 0..1_000 {
         let token = format!("{n:04x}");

@@ -1,8 +1,9 @@
-//! The worker of one type. It works in rounds. A round reads a page of devices for each pending
-//! change.
+//! The worker of one type. It works in rounds. In each round it reads a page of devices for each
+//! pending change.
 //!
-//! A push covers every change that was seen before the push started. So a page is done if a push to
-//! each of its tokens started after the change was seen with its current version.
+//! A push covers every change that was seen before the push started. A page of a change is done
+//! when each of its tokens has a push that started after the current version of the change was
+//! seen.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,16 +29,17 @@ use crate::{
     traced,
 };
 
-/// The most pending changes of a round.
+/// How many pending changes a round handles at most.
 const CHANGES: usize = 256;
-/// About the most devices of a round, and the limits of a page.
+/// About how many devices a round handles at most, and the limits of a page.
 const DEVICES: usize = 20_000;
 const PAGE: (usize, usize) = (100, 5_000);
 /// The first page of a change is short, so that its first push is sent soon.
 const FIRST_PAGE: usize = 500;
-/// While the credentials have never delivered, a round pushes so many devices of each change.
+/// While the credentials never had a push accepted, this many devices of each change get a push in
+/// a round.
 const PROBE: usize = 5;
-/// The pause after which other changes are probed, while every push token is refused.
+/// While every push token is refused, other changes are tried after this pause.
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
 /// How many store calls a round makes at the same time.
 const STORE_CALLS: usize = 16;
@@ -50,16 +52,17 @@ const BAD_UNTIL: Duration = Duration::from_secs(180 * 24 * 3_600);
 pub(super) struct TypeWorker {
     seen: HashMap<Scope, Seen>,
     feedback: Feedback,
-    /// No other publisher can claim the type until then.
+    /// Until then, no other publisher can claim the type.
     claimed_until: Option<Instant>,
     paused_until: Option<Instant>,
-    /// The credentials that are known to have delivered a push of this type.
+    /// The credentials that are known to have had a push of this type accepted.
     proven: Option<String>,
-    /// Until then, the credentials are probably wrong, and the struck changes wait.
-    storm_until: Option<Instant>,
-    /// Changes whose tokens were all refused, with their versions. Other changes are still probed,
+    /// Every token was refused, and these credentials never had a push accepted. Until then, the
+    /// changes in `refused` wait.
+    suspect_until: Option<Instant>,
+    /// Changes whose tokens were all refused, with their versions. Other changes are still tried,
     /// because a stranger can register bad tokens for his own pass.
-    struck: HashMap<Scope, u64>,
+    refused: HashMap<Scope, u64>,
     /// A round started and did not end, because the store failed or the caller dropped the future.
     in_round: bool,
 }
@@ -98,10 +101,10 @@ impl TypeWorker {
             self.paused_until = None;
         }
         if self
-            .storm_until
+            .suspect_until
             .is_some_and(|until| until <= Instant::now())
         {
-            self.end_storm();
+            self.end_suspicion();
         }
         if self.in_round {
             // The last round may not have stored the deferred pushes that are in memory.
@@ -134,23 +137,23 @@ impl TypeWorker {
         self.forget_suspects(context, type_id, report).await?;
         if let Some(why) = stopped {
             if !matches!(why, Stop::ClaimLost) {
-                // Another worker may have a better certificate, or network.
+                // Another worker may have a better certificate or network.
                 self.set_claim(context, type_id, Duration::ZERO).await?;
             }
             self.stop(why, type_id, report);
-        } else if self.storm_until.is_some() {
+        } else if self.suspect_until.is_some() {
             // Another worker may have better credentials.
             self.set_claim(context, type_id, Duration::ZERO).await?;
             self.paused_until = Some(Instant::now() + PROBE_PAUSE);
         } else if self.seen.is_empty() {
-            // The claim makes other processes keep the spacing to the pushes that were sent here.
+            // The claim makes other processes keep the spacing to the pushes that this one sent.
             self.set_claim(context, type_id, context.config.spacing)
                 .await?;
         }
         Ok(self.next())
     }
 
-    /// Returns the time of the next work that this worker knows.
+    /// Returns when this worker has its next known work.
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
         let deferred = self
@@ -169,7 +172,7 @@ impl TypeWorker {
         self.paused_until.or(next)
     }
 
-    /// Claims the type, or renews the claim after a third of its time.
+    /// Claims the type. Renews the claim after a third of its time.
     async fn claim(
         &mut self,
         context: &Context,
@@ -212,7 +215,7 @@ impl TypeWorker {
             .queue
             .claim(&claim_name(type_id), &context.name, time)
             .await?;
-        // A little less, because clocks run at different speeds.
+        // A little less than the store granted, because clocks run at different speeds.
         self.claimed_until = is_ours.then(|| now + time * 9 / 10);
         Ok(is_ours)
     }
@@ -246,8 +249,8 @@ impl TypeWorker {
                     .is_none_or(|until| until <= now)
             })
             .filter(|change| {
-                // While there is a storm, a change that struck waits.
-                self.struck.get(&change.scope) != Some(&change.version)
+                // While the credentials are suspect, a change whose tokens were all refused waits.
+                self.refused.get(&change.scope) != Some(&change.version)
             })
             .collect();
         let due: Vec<(DeviceIdentifier, DeferredPush)> = {
@@ -279,17 +282,17 @@ impl TypeWorker {
         let stop = self
             .push(context, type_id, deliveries, &mut actions, report)
             .await?;
-        let is_storm = !is_proven && report.sent == 0;
-        let stop = stop.or_else(|| self.feedback.storm(&actions).filter(|_| is_storm));
+        let may_be_wrong = !is_proven && report.sent == 0;
+        let stop = stop.or_else(|| self.feedback.all_refused(&actions).filter(|_| may_be_wrong));
 
-        // A change is done only after its actions, so the actions come first.
+        // A change is done only after its actions are stored, so the actions come first.
         self.carry_out(context, type_id, &mut actions, report)
             .await?;
         if report.sent > 0 && !is_proven {
             self.prove(context, type_id, credentials).await?;
         }
-        if matches!(stop, Some(Stop::Storm(_))) {
-            // These are pushed again, after the fault is fixed.
+        if matches!(stop, Some(Stop::AllRefused(_))) {
+            // These devices get another push after the fault is fixed.
             actions.open.extend(actions.bad.drain());
         }
         let is_open = |page: &DevicesOfChange| {
@@ -315,16 +318,17 @@ impl TypeWorker {
             .map(|page| (page.change.scope, page.progress))
             .collect();
         context.queue.record_progress(type_id, &done).await?;
-        if matches!(stop, Some(Stop::Storm(_))) {
-            self.struck.extend(unfinished);
-            // Nothing was accepted, so no push covers a later one.
+        if matches!(stop, Some(Stop::AllRefused(_))) {
+            self.refused.extend(unfinished);
+            // Nothing was accepted, so no earlier push covers a later change.
             self.feedback.recent = Recent::default();
         }
         self.in_round = false;
         Ok(stop.map_or(Round::Continued, Round::Stopped))
     }
 
-    /// Returns whether these credentials have ever delivered a push of the type, from any instance.
+    /// Returns whether these credentials ever had a push of the type accepted, sent by any
+    /// instance.
     async fn is_proven(
         &mut self,
         context: &Context,
@@ -337,12 +341,12 @@ impl TypeWorker {
         let note = context.queue.note(&note_name(type_id, credentials)).await?;
         if note.is_some() {
             self.proven = Some(credentials.to_owned());
-            self.end_storm();
+            self.end_suspicion();
         }
         Ok(note.is_some())
     }
 
-    /// Notes that these credentials have delivered.
+    /// Notes that these credentials had a push accepted.
     async fn prove(
         &mut self,
         context: &Context,
@@ -350,35 +354,35 @@ impl TypeWorker {
         credentials: String,
     ) -> Result<(), StoreError> {
         if context.sender.credentials(type_id) != credentials {
-            // They changed meanwhile, so it is unknown which ones delivered.
+            // The credentials changed meanwhile, so it is unknown which ones had the push accepted.
             return Ok(());
         }
         let name = note_name(type_id, &credentials);
-        // If another instance was faster, it noted the same.
+        // If another instance was faster, it set the same note.
         context.queue.replace_note(&name, None, Some("yes")).await?;
         self.proven = Some(credentials);
-        self.end_storm();
+        self.end_suspicion();
         Ok(())
     }
 
-    fn end_storm(&mut self) {
-        self.storm_until = None;
-        self.struck.clear();
+    fn end_suspicion(&mut self) {
+        self.suspect_until = None;
+        self.refused.clear();
     }
 
     /// Pauses the type.
     fn stop(&mut self, why: Stop, type_id: &TypeIdentifier, report: &mut PushReport) {
         let now = Instant::now();
-        let is_storm = matches!(why, Stop::Storm(_));
-        if is_storm && self.storm_until.is_some() {
+        let all_refused = matches!(why, Stop::AllRefused(_));
+        if all_refused && self.suspect_until.is_some() {
             report.stopped = Some(Stopped::Refused(self.feedback.refused_because.clone()));
         } else {
             let (time, reason) = self.feedback.pause(why, type_id);
             report.stopped = Some(reason);
             self.paused_until = Some(now + time);
-            self.storm_until = is_storm.then_some(now + time);
+            self.suspect_until = all_refused.then_some(now + time);
         }
-        if is_storm {
+        if all_refused {
             self.paused_until = Some(now + PROBE_PAUSE);
         }
     }
@@ -403,8 +407,8 @@ impl TypeWorker {
         }
     }
 
-    /// Returns the pushes to send: one for each token that no earlier push covers, unless the
-    /// spacing is not over.
+    /// Returns the pushes to send: one for each token that no earlier push covers. Tokens whose
+    /// spacing is not over are left out.
     fn deliveries(
         &mut self,
         pages: &[DevicesOfChange],
@@ -509,7 +513,7 @@ impl TypeWorker {
             .buffer_unordered(context.config.concurrency.max(1));
         let (mut answered, mut stop) = (false, None);
         loop {
-            // The claim is renewed meanwhile, because pushes may take long.
+            // The claim is renewed while pushes are sent, because they may take long.
             let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
                 until
                     .saturating_duration_since(Instant::now())
@@ -545,7 +549,7 @@ impl TypeWorker {
                 &mut actions.unreachable_because,
             ))));
         }
-        // The service answered other pushes, so only these pushes are at fault.
+        // The service answered other pushes, so the fault is with these pushes alone.
         if stop.is_none() {
             for (key, delivery) in std::mem::take(&mut actions.unreachable) {
                 actions.open.remove(&key);
@@ -607,7 +611,7 @@ enum Round {
     Stopped(Stop),
 }
 
-/// The name of the note that these credentials have delivered a push of a type.
+/// The name of the note that these credentials had a push of a type accepted.
 fn note_name(type_id: &TypeIdentifier, credentials: &str) -> String {
     format!("delivered:{type_id}:{credentials}")
 }
@@ -687,7 +691,7 @@ async fn read_page(
     })
 }
 
-/// Returns how many devices were removed.
+/// Removes devices. Returns how many were removed.
 async fn forget(
     context: &Context,
     devices: &[(DeviceIdentifier, SystemTime)],

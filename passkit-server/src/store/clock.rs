@@ -17,7 +17,7 @@ pub fn micros(time: SystemTime) -> u64 {
 }
 
 /// Returns the version that follows `last` at the time `now`, both in microseconds. It is always
-/// greater than `last`, even if the wall clock goes back.
+/// greater than `last`, even if the wall clock was set back.
 #[must_use]
 pub fn next_version(last: u64, now: u64) -> u64 {
     now.max(last.saturating_add(1))

@@ -9,31 +9,31 @@ use tokio::time::Instant;
 
 use crate::store::StoreError;
 
-/// Coordinates the processes that share a store, with claims on jobs and with short notes.
+/// Coordinates processes that share a store. They claim jobs, and leave short notes for each other.
 ///
-/// Names have 1 to 700 bytes, owners and notes 1 to 1,000 bytes. None of them has control
-/// characters. Claims and notes have separate names. A store need not check this.
+/// Names have 1 to 700 bytes, owners and notes have 1 to 1,000 bytes. None of them has control
+/// characters. A store need not check this. A claim and a note may have the same name.
 ///
 /// # Contract
 /// * **K1, one owner.** If different owners call [`claim`](Self::claim) for one name in parallel,
 ///   one call returns `true`. The others return `true` only after the claim was released or has
-///   expired. An owner that claims again before that keeps the claim, and its time starts anew, even
-///   if the new time is shorter. The store's own clock measures the time. If that is a wall clock
-///   and is set forward, two owners may believe for a moment that they have a claim.
+///   expired. An owner that claims again before that keeps the claim, and its time starts anew,
+///   even if the new time is shorter. The store's own clock measures the time. If that is a wall
+///   clock and is set forward, two owners may believe for a moment that they have a claim.
 /// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner
-///   still has it, and does nothing otherwise.
+///   still has it. Otherwise it does nothing.
 /// * **K3, notes are compared and set in one step.** If several
 ///   [`replace_note`](Self::replace_note) calls expect the same note in parallel, one returns
 ///   `true`. The others return `false` and change nothing.
-/// * **K4, durable.** C6 applies to acknowledged calls. A claim may be lost with its process in a
-///   store that no other process uses.
+/// * **K4, durable.** C6 applies to acknowledged calls. There is one exception: in a store that
+///   only one process uses, a claim may be lost with the process.
 ///
 /// # Cancel safety
 /// A dropped call took effect completely or not at all.
 ///
 /// # Errors
-/// The same errors as [`RegistrationStore`](crate::store::RegistrationStore). After an error the
-/// call may have taken effect. It is always right to repeat a claim or a release. After an error of
+/// The errors of [`RegistrationStore`](crate::store::RegistrationStore). After an error the call
+/// may have taken effect. It is always right to repeat a claim or a release. After an error of
 /// `replace_note`, read the note.
 ///
 /// # Implementing
@@ -41,10 +41,10 @@ use crate::store::StoreError;
 /// effect. The second try would return `false`, and no caller would know that it won. Either return
 /// the error, or recognise the repeated call and return the first result.
 ///
-/// A store need not remove expired claims. They only must not keep other owners out.
+/// A store need not remove expired claims. They must only not keep other owners out.
 #[async_trait]
 pub trait Coordination: Send + Sync {
-    /// Claims `name` for `owner` for the given time, at most a year. Returns whether `owner` has
+    /// Claims `name` for `owner` for the given time, a year at most. Returns whether `owner` has
     /// the claim.
     ///
     /// A claim with a time of 0 expires at once, or after the shortest time that the store can
@@ -57,8 +57,8 @@ pub trait Coordination: Send + Sync {
     /// Reads the note of this name.
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
 
-    /// If the note equals `expected`, sets it to `new`, or removes it if `new` is `None`. Returns
-    /// whether the note equalled `expected`.
+    /// Sets the note to `new` if it equals `expected`. If `new` is `None`, it removes the note
+    /// instead. Returns whether the note equalled `expected`.
     ///
     /// `None` as `expected` means that there is no note. If both are `None`, the call changes
     /// nothing, and returns `true` if there is no note.

@@ -24,57 +24,59 @@ pub use tag::UpdateTag;
 /// A store for devices, their registrations and the update tags of passes.
 ///
 /// # Contract
-/// No update is ever lost, even with concurrent writes, and nothing is sent again forever. Every
-/// type has a *clock* and every device has a *clock*. A clock counts microseconds since the Unix
-/// epoch; each step is `max(last + 1, now)` ([`clock::next_version`]), serialised by the store. A
-/// mark writes the type's new clock reading into the pass. A registration gets the device's new
-/// clock reading.
+/// No update is ever lost, even with concurrent writes, and no device gets the same update again
+/// and again. Every type has a *clock* and every device has a *clock*. A clock counts microseconds
+/// since the Unix epoch. Each step of a clock is `max(last + 1, now)` ([`clock::next_version`]),
+/// and the store serialises the steps. A mark writes the type's new clock reading into the pass. A
+/// registration gets the device's new clock reading.
 ///
-/// * **C1, complete.** If [`mark`](Self::mark) returned `Ok` before
-///   [`changes_since`](Self::changes_since) began, the pass is registered on the device, and the
-///   tag does not cover the mark, then the pass is in the answer. A change that one answer does not
-///   have is in the answer to the next call, which passes the tag of the first one.
-/// * **C2, quiet.** If there was no mark and no registration in between, a call with the returned
-///   tag returns nothing.
-/// * **C3, a new registration counts.** If a pass was registered after a tag was issued, it is in
-///   the next answer for that tag, even if the pass itself is older. So a change between download
-///   and registration is not missed.
+/// * **C1, complete.** [`changes_since`](Self::changes_since) returns a pass if the pass is
+///   registered on the device, [`mark`](Self::mark) returned `Ok` before the call began, and the
+///   tag does not cover the mark. If an answer lacks a change, the next call with the tag of that
+///   answer returns it.
+/// * **C2, quiet.** If there was no mark and no registration since a tag was returned, a call with
+///   that tag returns nothing.
+/// * **C3, a new registration counts.** If a pass was registered after a tag was issued, the next
+///   answer for that tag has the pass, even if the pass itself is older. So a change between
+///   download and registration is not missed.
 /// * **C4, monotone.** Tags given to one device for one type never go backwards, in either part. An
-///   answer with serial numbers never carries the tag of its request.
+///   answer with serial numbers never has the tag that the request had.
 /// * **C5, every tag is accepted.** A tag ahead of the store's clocks
 ///   ([`UpdateTag::unless_ahead_of`]) counts as no tag: the answer has all registered passes of the
 ///   type.
 /// * **C6, durable.** `register`, `unregister`, `mark` and `forget_device` return only when the
-///   change is as durable as the store is configured to make it. By default, it survives a crash.
+///   change is as durable as the store is configured to make it. By default, the change survives a
+///   crash.
 /// * **C7, over-reporting is allowed.** A pass that is reported too often costs a conditional GET.
 ///   A pass must never be left out.
 /// * **C8, order at the source.** Callers change the pass first, then mark it, then push.
 /// * **C9, marking a type is cheap.** [`Changed::All`] takes the same time for any number of
-///   passes, and reports every registration of the type once to each device.
+///   passes. Each device then gets every registration of the type once in its list.
 /// * **C10, idempotent and free of races.** If identical `register` calls run in parallel, exactly
 ///   one returns [`Registered::Created`], the others return [`Registered::Existing`], and none
 ///   returns an error. Parallel `register` and `unregister` of one registration have the result of
 ///   one of the two orders. Every `register` stores the push token.
 /// * **C11, paged.** [`devices`](Self::devices) returns pages. A device that registers while the
-///   pages are read may be missing. A device that was registered all the time is never missing.
+///   pages are read may be missing. A device that was registered the whole time is never missing.
 /// * **C12, cancel-safe.** See below.
 /// * **C13, forget with a time.** See [`forget_device`](Self::forget_device).
 /// * **C14, dates.** [`PassState::last_modified`] is strictly greater after every mark of the pass,
-///   [`Changed::All`] included, and never changes otherwise. A pass that was never marked has the
+///   including [`Changed::All`], and never changes otherwise. A pass that was never marked has the
 ///   time of the store's creation.
 ///
-/// The following rules are for [`Changed::Contents`], which sources that serve copies use:
+/// The following rules are for [`Changed::Contents`], which is for sources that serve copies:
 ///
-/// * **P1, marked once.** If several callers publish one content, even in parallel, the pass is
-///   marked once.
-/// * **P2, an equal digest marks nothing.** A pass is marked if and only if its digest is not the
+/// * **P1, marked once.** If several callers publish the same content, even in parallel, the pass
+///   is marked once.
+/// * **P2, an equal digest is no change.** A pass is marked if and only if its digest is not the
 ///   one published last.
 /// * **P3, one step.** For each pass, digest, tokens and mark become visible and durable in one
-///   step. In a [`PushQueue`](crate::push::PushQueue), the pending push belongs to the same step.
-/// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] leave it alone.
-/// * **P5, tokens stay.** New tokens join those known; the last [`Published::MAX_TOKENS`] are kept
-///   ([`unite_tokens`]). A removal marks nothing and keeps digest and tokens. Publishing content
-///   again ends the removal, even if the digest is the same.
+///   step. In a [`PushQueue`](crate::push::PushQueue), the pending push is part of the same step.
+/// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] don't change it.
+/// * **P5, tokens stay.** New tokens are added to the earlier ones, and the last
+///   [`Published::MAX_TOKENS`] are kept ([`unite_tokens`]). Content without a digest says that the
+///   pass was removed. It does not mark the pass, and the digest and tokens stay. Publishing
+///   content again ends the removal, even if the digest is the same.
 /// * **P6, durable.** C6 applies to publishing.
 ///
 /// # Cancel safety
@@ -83,35 +85,37 @@ pub use tag::UpdateTag;
 ///
 /// # Errors
 /// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) shows whether a retry may
-/// help. After an error of a call that writes, the change may or may not have happened. It is
+/// help. If a call that writes returns an error, the change may or may not have happened. It is
 /// always right to repeat the call.
 ///
 /// # Implementing
 /// [`MemoryStore`] implements the contract in one short file. Start from it. Order matters in
 /// `changes_since`: read the clocks for the new tag in the same snapshot as the passes, or before
-/// them.
+/// the passes.
 ///
 /// C9 and C14 together need a *floor* for each type: the version and date of its last
-/// [`Changed::All`]. They apply to every pass whose own version is older. The date of a floor must
-/// be greater than that of any pass, so store the latest date that any pass of the type ever got.
-/// Read the wall clock for a new clock reading only while you hold the lock that serialises the
-/// clock. Processes whose wall clocks differ may share a clock, because `max(last + 1, now)` keeps
-/// their order.
+/// [`Changed::All`]. The floor applies to every pass whose own version is older. The date of a
+/// floor must be greater than that of any pass, so store the latest date that any pass of the type
+/// ever got.
+///
+/// Read the wall clock for a clock step only while you hold the lock that serialises the clock.
+/// Processes may share a clock even if their wall clocks differ: `max(last + 1, now)` never goes
+/// back.
 ///
 /// A device's clock must not go back if the device is removed and registers again (C4). A store may
 /// delete the clock of a removed device, because a reading that is taken after the removal is
-/// greater, unless the wall clock was set back. It must not use a reading from before the removal,
-/// for example one that a waiting registration took before it got the lock.
+/// greater, unless the wall clock was set back. A reading from before the removal must not be used.
+/// For example, a registration that waits for the lock must not keep a reading that it took before.
 ///
-/// `&T`, `Box<T>` and `Arc<T>` implement the trait where `T` does, so `Arc<dyn RegistrationStore>`
-/// is a store.
+/// `&T`, `Box<T>` and `Arc<T>` implement the trait if `T` does, so `Arc<dyn RegistrationStore>` is
+/// a store.
 #[async_trait]
 pub trait RegistrationStore: Send + Sync {
-    /// Registers `device` for `pass`, and stores `push_token` for the device, which means for all
-    /// its registrations.
+    /// Registers `device` for `pass`, and stores `push_token` for the device. The token is then
+    /// used for all registrations of the device.
     ///
-    /// Steps the device's clock and gives the registration the new reading, even if it already
-    /// existed (C3).
+    /// Each call steps the device's clock and gives the registration the new reading, even if the
+    /// registration already existed (C3).
     async fn register(
         &self,
         device: &DeviceIdentifier,
@@ -119,8 +123,8 @@ pub trait RegistrationStore: Send + Sync {
         push_token: &PushToken,
     ) -> Result<Registered, StoreError>;
 
-    /// Removes the registration. Removes the device with its last registration. Returns whether
-    /// there was a registration. A missing one is not an error.
+    /// Removes the registration. If it was the device's last one, removes the device too. Returns
+    /// whether there was a registration. A missing registration is not an error.
     async fn unregister(
         &self,
         device: &DeviceIdentifier,
@@ -128,7 +132,7 @@ pub trait RegistrationStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Returns the serial numbers of type `type_id` on `device` that changed or were registered
-    /// after `since`, or all of them if `since` is `None`. Each serial number occurs once.
+    /// after `since`. If `since` is `None`, it returns all of them. Each serial number occurs once.
     ///
     /// An unknown device, or one without passes of the type, has no changes. That is not an error.
     async fn changes_since(
@@ -138,8 +142,8 @@ pub trait RegistrationStore: Send + Sync {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError>;
 
-    /// Returns the version and date of a pass, and the digest published last. An unknown pass has
-    /// the state of a pass that was never marked.
+    /// Returns the version and date of a pass, and the digest that was published last. An unknown
+    /// pass has the state of a pass that was never marked.
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError>;
 
     /// Marks passes of a type as changed. The passes may be unknown to the store.
@@ -147,15 +151,16 @@ pub trait RegistrationStore: Send + Sync {
     /// Call it only when the new content can be fetched (C8).
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError>;
 
-    /// Returns what was published of these passes, one entry for each, in the same order. `None`
-    /// stands for a pass that was never published.
+    /// Returns what was published of these passes, with one entry for each, in the same order.
+    /// `None` stands for a pass that was never published.
     ///
-    /// The service calls it for the few passes that one path may name, and only if the source
-    /// accepts no token.
+    /// The service calls this method only if the source accepts no token, for the few passes that
+    /// one path may name.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError>;
 
     /// Returns a page of the devices registered for a pass, or for any pass of a type. The page has
-    /// about `limit` devices or fewer. It starts at the beginning, or `after` a page.
+    /// about `limit` devices or fewer. It starts at the beginning, or after the page that ended at
+    /// `after`.
     ///
     /// A device may occur more than once, also in two pages. An empty page may have a
     /// [`next`](Page::next). A cursor that the store never gave reads from the start. No cursor
@@ -167,17 +172,18 @@ pub trait RegistrationStore: Send + Sync {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError>;
 
-    /// Returns how many devices are registered for `pass`. A store may stop at `at_most`, and reads
-    /// about that many at most.
+    /// Returns how many devices are registered for `pass`. A store may stop counting at `at_most`,
+    /// and reads about that many at most.
     ///
-    /// A store that keeps its index apart from the registrations may also count entries that an
+    /// If a store keeps its index apart from the registrations, it may also count entries that an
     /// interrupted call left behind, until its repair removes them. The result is then too high,
-    /// never too low.
+    /// but never too low.
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError>;
 
-    /// Removes `device` and its registrations if it last registered at or before `unregistered_at`,
-    /// the time at which its push token went out of use according to APNs. Returns whether the
-    /// device was removed. A device that registered after that time stays.
+    /// Removes `device` and its registrations if the device last registered at or before
+    /// `unregistered_at`. That is the time at which its push token went out of use according to
+    /// APNs. Returns whether the device was removed. A device that registered after that time
+    /// stays.
     ///
     /// Source: Apple's *Handling notification responses from APNs*, status 410.
     async fn forget_device(
@@ -270,15 +276,16 @@ pub enum Changed<'a> {
     /// The passes with these serial numbers. A serial number may occur twice. An empty slice does
     /// nothing.
     Passes(&'a [SerialNumber]),
-    /// The passes whose content differs from the content published last (P1 to P6). Each serial
-    /// number should occur once. If it occurs more often, the store may take any of its contents.
-    /// An empty slice does nothing.
+    /// Passes with their current content. The store marks those whose content differs from what was
+    /// published last (P1 to P6). Each serial number should occur once. If one occurs more often,
+    /// the store may use any of its entries. An empty slice does nothing.
     Contents(&'a [Content]),
-    /// All passes (C9), for example because their design changed or a backup was restored.
+    /// All passes of the type (C9), for example because their design changed or a backup was
+    /// restored.
     All,
 }
 
-/// Whose devices to read.
+/// The devices to read: those of a pass or of a type.
 #[derive(Clone, Copy, Debug)]
 pub enum Audience<'a> {
     /// The devices that are registered for this pass.
@@ -287,7 +294,7 @@ pub enum Audience<'a> {
     Type(&'a TypeIdentifier),
 }
 
-/// Whether a registration is new.
+/// Tells a new registration from one that existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registered {
     /// The device was not registered for the pass before: HTTP 201.
@@ -301,15 +308,15 @@ pub enum Registered {
 pub struct Changes {
     /// The serial numbers to fetch, each once, in no particular order.
     pub serials: Vec<SerialNumber>,
-    /// The tag that covers them. If there are no serials, the device keeps its old tag.
+    /// The tag that covers them. If there are no serial numbers, the device keeps its old tag.
     pub tag: UpdateTag,
 }
 
 /// The version and date of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassState {
-    /// The type's clock at the last change, in microseconds since the Unix epoch. 0 if the pass
-    /// never changed.
+    /// The type's clock reading at the last change, in microseconds since the Unix epoch. 0 if the
+    /// pass never changed.
     pub version: u64,
     /// The date of the last change in whole seconds since the Unix epoch. It may be later than the
     /// wall clock if a pass changes more than once a second (C14).
@@ -328,7 +335,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of a list that was read up to `limit` items. If the page is full, the next one
+    /// Makes a page of a list that was read up to `limit` items. If the page is full, the next page
     /// starts after its last item.
     pub fn up_to(limit: usize, items: Vec<T>, position: impl FnOnce(&T) -> PageCursor) -> Self {
         let next = items
@@ -358,7 +365,7 @@ pub struct RegisteredDevice {
     pub push_token: PushToken,
 }
 
-/// The position where a page ends. Only the store that made it can read it.
+/// The position where a page ends. Only the store that made a cursor can read it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageCursor(String);
 
@@ -376,7 +383,7 @@ impl PageCursor {
     }
 }
 
-/// Shows nothing, because a position may be a device identifier.
+/// Shows no position, because a position may be a device identifier.
 impl fmt::Debug for PageCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PageCursor(redacted)")
@@ -385,8 +392,8 @@ impl fmt::Debug for PageCursor {
 
 /// An error of a store.
 ///
-/// Its [`source`](Error::source) is the store's own error, whose source is the driver's error. To
-/// get it, walk the chain and downcast.
+/// Its [`source`](Error::source) is the store's own error. The source of that error is the error of
+/// the driver. To get either, walk the chain and downcast.
 ///
 /// The service answers a [transient](Self::is_transient) error with 503 and `Retry-After`, and any
 /// other with 500. The body is empty, and the details go to the log.
@@ -402,7 +409,7 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// The storage can't be reached or written now: lost connection, timeout, full disk.
     Unavailable,
-    /// The storage refused because of another write at the same time.
+    /// The storage refused the call because of another write at the same time.
     Conflict,
     /// The stored data can't be read.
     Corrupt,

@@ -2,18 +2,18 @@ use std::collections::HashSet;
 
 use crate::identifiers::{SerialNumber, TokenDigest};
 
-/// A digest of the content of a pass without its signature. Equal contents have equal digests.
+/// A digest of the content of a pass without its signature. Equal content has equal digests.
 pub type ContentDigest = [u8; 32];
 
-/// The content that a source serves for a pass from now on. See
+/// The content that a source serves for a pass from now on, for
 /// [`Changed::Contents`](crate::Changed::Contents).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// The pass.
     pub serial: SerialNumber,
-    /// The digest of its content. `None` if the pass is no longer offered.
+    /// The digest of the content. `None` if the pass is no longer offered.
     pub digest: Option<ContentDigest>,
-    /// The tokens that open the pass, the newest last.
+    /// The authentication tokens that open the pass, the newest last.
     pub tokens: Vec<TokenDigest>,
 }
 
@@ -23,8 +23,8 @@ pub struct Published {
     /// The digest of the content that was published last. A removal does not change it. `None` if
     /// only removals were published.
     pub digest: Option<ContentDigest>,
-    /// The tokens that ever opened the pass, the newest last, at most [`Published::MAX_TOKENS`] of
-    /// them.
+    /// The authentication tokens that ever opened the pass, the newest last. There are at most
+    /// [`Published::MAX_TOKENS`].
     pub tokens: Vec<TokenDigest>,
     /// Whether the pass is no longer offered. If so, its tokens can only unregister it.
     pub removed: bool,
@@ -38,7 +38,7 @@ impl Published {
     /// [`RegistrationStore`](crate::store::RegistrationStore). Returns whether the pass must be
     /// marked.
     ///
-    /// For stores that keep this value in one piece.
+    /// Stores that keep this value in one piece can call this method.
     pub fn update(&mut self, content: &Content) -> bool {
         self.tokens = unite_tokens(&self.tokens, &content.tokens);
         self.removed = content.digest.is_none();
@@ -50,8 +50,8 @@ impl Published {
     }
 }
 
-/// Returns the tokens that a store keeps when `new` ones join the `known` ones. Each token occurs
-/// once, at its last position. Only the last [`Published::MAX_TOKENS`] remain.
+/// Returns the tokens that a store keeps when `new` tokens are added to the `known` ones. Each
+/// token occurs once, at its last position. Only the last [`Published::MAX_TOKENS`] remain.
 #[must_use]
 pub fn unite_tokens(known: &[TokenDigest], new: &[TokenDigest]) -> Vec<TokenDigest> {
     let mut seen = HashSet::new();

@@ -1,13 +1,13 @@
 use std::fmt;
 
-/// The update tag of a device for one type. The device gets it with a list answer and sends it with
-/// its next list call.
+/// The update tag of a device for one type. The device gets the tag with a list answer and sends it
+/// with its next list call.
 ///
 /// A tag has the readings of two clocks, the type's and the device's. Both are in microseconds
 /// since the Unix epoch, and the store keeps them strictly increasing (hybrid logical clocks). The
-/// first covers changes of passes, the second new registrations of this device.
+/// first clock covers changes of passes, the second one new registrations of this device.
 ///
-/// To a device it is an opaque string. All its characters pass through any URL unchanged.
+/// To a device the tag is an opaque string. All its characters pass through any URL unchanged.
 ///
 /// Source: Apple's *Get the List of Updatable Passes*, `lastUpdated` and `passesUpdatedSince`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +31,8 @@ impl UpdateTag {
     }
 
     /// Returns this tag, unless it is ahead of `clocks`, the current reading of the store. A tag
-    /// from the future comes from another store, or from before a backup was restored. It counts as
-    /// no tag.
+    /// from the future comes from another store, or was given before an older backup was put back.
+    /// It counts as no tag.
     #[must_use]
     pub fn unless_ahead_of(self, clocks: Self) -> Option<Self> {
         (self.type_version <= clocks.type_version && self.device_version <= clocks.device_version)

@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
-/// Shows an error and its sources on one line. Some drivers repeat the text of a source in that of the error. It is then
-/// shown once.
+/// Shows an error and its sources on one line. Some drivers repeat the text of a source in that of
+/// the error. Such a text is shown only once.
 pub struct Chain<'a>(pub &'a (dyn Error + 'a));
 
 impl fmt::Display for Chain<'_> {
@@ -31,7 +31,7 @@ impl fmt::Debug for Chain<'_> {
 mod tests {
     use super::*;
 
-    /// Errors, each the source of the one before.
+    /// Errors, each of which is the source of the one before.
     #[derive(Debug)]
     struct Texts(&'static [&'static str], Option<Box<Texts>>);
 

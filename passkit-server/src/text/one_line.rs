@@ -27,7 +27,7 @@ impl<'a> OneLine<'a> {
         Self::new(text.into(), Self::MAX_CHARS)
     }
 
-    /// Takes any text, and cuts nothing off.
+    /// Takes any text, and shows all of it.
     #[must_use]
     pub fn whole(text: &'a str) -> Self {
         Self::new(text.into(), usize::MAX)

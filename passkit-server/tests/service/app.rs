@@ -27,7 +27,8 @@ pub(crate) const TICKET: &str = "pass.com.example.ticket";
 pub(crate) const COUPON: &str = "pass.com.example.coupon";
 pub(crate) const SHOP: &str = "order.com.example.shop";
 
-/// The serial numbers of the desk. Both pass types have them, with different tokens.
+/// The serial numbers of the desk, which is the source. Both pass types have them, with different
+/// tokens.
 pub(crate) const SERIALS: [&str; 24] = [
     "A-1",
     "A-2",
@@ -278,7 +279,7 @@ impl PassSource for Desk {
     }
 }
 
-/// A stream of chunks that are always ready. `None` is a read error.
+/// A stream of chunks that are all ready. `None` is a read error.
 pub(crate) struct Chunks(std::collections::VecDeque<Option<Bytes>>);
 
 impl futures_core::Stream for Chunks {
@@ -418,7 +419,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Checks the rules for every response.
+    /// Checks the rules that hold for every response.
     fn check(&self, method: &Method) {
         let context = || format!("{method}: {self:?}");
         let documented = [200, 201, 204, 304, 400, 401, 404, 405, 408, 413, 500, 503];
@@ -589,7 +590,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         get(latest_path(pass)).authorization(self.authorization(pass))
     }
 
-    /// Lists with a raw query, and checks the form of the answer. `None` is 204.
+    /// Lists with a raw query, and checks the form of the answer. Returns `None` for 204.
     pub(crate) async fn list_with(
         &self,
         device: &str,
@@ -691,8 +692,8 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
             .unwrap();
     }
 
-    /// Waits until the wall clock has reached the date of the pass. Several updates within one
-    /// second have dates in the future, and no answer may carry such a date.
+    /// Waits until the wall clock has reached the date of the pass. If a pass is updated several
+    /// times within a second, its date is in the future, and no answer may have such a date.
     pub(crate) async fn wait_for_date(&self, pass: &PassId) {
         let date = self.store.pass_state(pass).await.unwrap().last_modified;
         while now_seconds() < date {
@@ -700,7 +701,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         }
     }
 
-    /// The devices registered for a pass, each with its push token as stored.
+    /// Returns the devices registered for a pass, each with its push token as stored.
     pub(crate) async fn devices_of(&self, pass: &PassId) -> Vec<(String, String)> {
         let mut found = Vec::new();
         let mut after = None;

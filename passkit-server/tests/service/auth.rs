@@ -17,7 +17,8 @@ fn guarded(pass: &PassId) -> [RequestBuilder; 4] {
     ]
 }
 
-/// Makes each call with one `Authorization`, in the order of `guarded`.
+/// Makes each call of `guarded` with this `Authorization`, and returns the statuses in the same
+/// order.
 async fn statuses(app: &App, pass: &PassId, authorization: impl AsRef<[u8]>) -> Vec<u16> {
     let mut statuses = Vec::new();
     for call in guarded(pass) {

@@ -30,7 +30,7 @@ pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The end after the last piece.
+    /// What happens after the last piece.
     end: End,
 }
 
@@ -51,7 +51,7 @@ impl Pieces {
         }
     }
 
-    /// A body in pieces of a thousand bytes, without pauses.
+    /// Splits a body into pieces of a thousand bytes, without pauses.
     fn of(full: &str) -> Self {
         let pieces = full.as_bytes().chunks(1000).map(Bytes::copy_from_slice);
         Self::new(pieces, Duration::ZERO, End::Regular)
@@ -85,7 +85,7 @@ impl Body for Pieces {
     }
 }
 
-/// An endless body, which counts how much is read.
+/// An endless body. It counts how much of it is read.
 struct Endless(Arc<AtomicUsize>);
 
 impl Body for Endless {
@@ -121,7 +121,7 @@ impl Body for Untouchable {
     }
 }
 
-/// A register body of exactly `length` bytes.
+/// Returns a register body of exactly `length` bytes.
 fn register_body(length: usize) -> String {
     let empty = r#"{"pushToken":"00ff","padding":""}"#;
     let body = empty.replace(
@@ -132,7 +132,7 @@ fn register_body(length: usize) -> String {
     body
 }
 
-/// A log body of exactly `length` bytes, with one message.
+/// Returns a log body of exactly `length` bytes, with one message.
 fn log_body(length: usize) -> String {
     let body = format!(
         r#"{{"logs":["{}"]}}"#,

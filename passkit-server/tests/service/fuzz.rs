@@ -1,4 +1,4 @@
-//! Many malformed requests, the same ones in each run.
+//! Many malformed requests, the same in each run.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};

@@ -127,7 +127,7 @@ async fn echoing_the_date_is_304_until_the_pass_changes() {
     }
 }
 
-/// With dates of one second, the second update has the date of the next second.
+/// Dates have whole seconds, so the second update gets the date of the next second.
 #[tokio::test]
 async fn two_updates_within_a_second_are_both_fetched_and_each_is_304_from_then_on() {
     let app = App::new();
@@ -153,7 +153,8 @@ async fn two_updates_within_a_second_are_both_fetched_and_each_is_304_from_then_
     }
 }
 
-/// Their dates are in the future. The date that an answer gives instead must not hide a version.
+/// The dates of these versions are in the future. An answer gives another date instead, which must
+/// not hide a version.
 #[tokio::test]
 async fn many_updates_within_a_second_are_never_answered_304_wrongly() {
     let app = App::new();
@@ -249,7 +250,7 @@ async fn all_three_http_date_forms_are_read() {
         ("Fri, 14 Jul 2017 02:40:01 GMT", 304),
         ("Friday, 14-Jul-17 02:40:01 GMT", 304),
         ("Fri Jul 14 02:40:01 2017", 304),
-        // This service can't have sent it.
+        // This service can't have sent such a date.
         ("Sat, 01 Jan 2050 00:00:00 GMT", 200),
         ("Fri, 14 Jul 2017 02:39:59 GMT", 200),
         ("Friday, 14-Jul-17 02:39:59 GMT", 200),

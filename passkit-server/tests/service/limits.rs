@@ -1,4 +1,5 @@
-//! What one credential, or nobody at all, may make the service hold.
+//! How much memory and how many rows a caller can make the service hold, with one token or with
+//! none.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,7 +81,7 @@ async fn unfinished_bodies_take_no_more_memory_than_allowed() {
         ..app
     });
     let log = || {
-        // All but the end of a log.
+        // The pieces of a log without its end.
         let pieces = (0..200).map(|_| Bytes::from_static(&[b' '; 1024]));
         let body = Pieces::new(pieces, Duration::ZERO, End::Never);
         post("/v1/log").request_with(body)
@@ -92,7 +93,8 @@ async fn unfinished_bodies_take_no_more_memory_than_allowed() {
         unfinished.spawn(async move { app.open(request).await.status().as_u16() });
     }
     let mut refused = 0;
-    // Those that have memory wait for the rest of their body. The others were refused at once.
+    // The requests that have memory wait for the rest of their body. The others are refused at
+    // once.
     while refused < 98 {
         assert_eq!(unfinished.join_next().await.unwrap().unwrap(), 503);
         refused += 1;
@@ -105,7 +107,7 @@ async fn unfinished_bodies_take_no_more_memory_than_allowed() {
     while let Some(status) = unfinished.join_next().await {
         assert_eq!(status.unwrap(), 408);
     }
-    // All of it is free again.
+    // All memory is free again.
     let mut waiting = Vec::new();
     for _ in 0..2 {
         waiting.push(app.open(log()));

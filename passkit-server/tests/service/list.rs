@@ -18,7 +18,7 @@ async fn mark(app: &App, serials: &[&str]) {
         .unwrap();
 }
 
-/// A device with three passes that has seen everything, and its tag.
+/// Makes a device with three passes that has seen everything. Returns its tag.
 async fn followed(app: &App) -> String {
     for serial in ["A-1", "A-2", "A-3"] {
         app.register(DEVICE, &ticket(serial)).await;

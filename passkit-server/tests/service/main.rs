@@ -5,7 +5,7 @@
 //! `phone` is a device that stores tags and dates and sends them back, and `test_store` is a store
 //! that fails on demand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // These are tests; the helpers stand outside of `#[test]`.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // These are tests, and the helpers are outside of `#[test]`.
 
 mod app;
 mod phone;

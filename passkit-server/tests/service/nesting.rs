@@ -18,7 +18,7 @@ async fn status(router: &Router, call: RequestBuilder) -> u16 {
     ask(router, call).await.status().as_u16()
 }
 
-/// Every way to mount the service in an application, with its path.
+/// Returns every way to mount the service in an application, with its path.
 fn mounts(app: &App) -> Vec<(&'static str, Router)> {
     let service = || app.service.clone();
     vec![

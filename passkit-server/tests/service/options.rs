@@ -280,7 +280,7 @@ async fn nothing_secret_is_logged() {
         text.contains("secret-detail"),
         "the cause of a fault is logged: {text}"
     );
-    // The pass is named where a complaint of a known form names it, and nowhere else.
+    // A complaint of a known form names the pass. No other text does.
     let naming = text.matches(secret_serial).count();
     assert_eq!(
         naming,

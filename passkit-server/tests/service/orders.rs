@@ -1,4 +1,4 @@
-//! Orders, which have the same rules under other names.
+//! Orders. They have the same rules as passes, under other names.
 
 use crate::{
     app::{App, DEVICE, PUSH, SHOP, get, latest_path, list_path, order, registration_path, ticket},

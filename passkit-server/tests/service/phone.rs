@@ -38,7 +38,7 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         self.app.unregister(&self.device, pass).await
     }
 
-    /// Asks what changed, with the stored tag. An empty result is 204.
+    /// Asks what changed, with the stored tag. A 204 gives an empty list.
     pub(crate) async fn list(&mut self, type_id: &str) -> Vec<String> {
         let since = self.tags.get(type_id).map(String::as_str);
         match self.app.list(&self.device, type_id, since).await {

@@ -26,7 +26,7 @@ fn content(pass: &PassId, digest: Option<u8>, tokens: &[&str]) -> Content {
     }
 }
 
-/// Register, get and unregister calls with a token.
+/// Returns a register, a get and an unregister call with a token.
 fn calls(pass: &PassId, token: &str) -> [RequestBuilder; 3] {
     [
         RequestBuilder::new("POST", registration_path(DEVICE, pass)).body(push_body(PUSH)),
@@ -118,7 +118,7 @@ async fn a_removed_pass_can_be_unregistered_and_nothing_else() {
     );
 }
 
-/// Both have the same answer and the same store calls.
+/// An unknown pass and a wrong token cause the same answer and the same store calls.
 #[tokio::test]
 async fn an_unknown_pass_and_a_wrong_token_ask_the_store_alike() {
     let pass = ticket("A-1");

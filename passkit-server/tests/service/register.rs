@@ -366,7 +366,7 @@ async fn parallel_registrations_of_one_device_for_many_passes_are_all_kept() {
     assert_eq!(app.serials(DEVICE, TICKET, None).await.len(), SERIALS.len());
 }
 
-/// In either order, the answers are documented and the two tables agree.
+/// In either order, the answers are documented ones, and the two tables agree.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_registering_and_unregistering_ends_as_one_of_the_two() {
     let app = Arc::new(App::new());

@@ -30,20 +30,20 @@ pub(crate) struct TestStore {
     inner: MemoryStore,
     fault: Mutex<Option<Fault>>,
     pinned: Mutex<Option<PassState>>,
-    /// How many seconds all dates are earlier than those of the inner store.
+    /// All dates are this many seconds earlier than those of the inner store.
     backdated: AtomicU64,
     calls: AtomicU64,
 }
 
 impl TestStore {
-    /// Makes a store whose dates are `seconds` in the past, so that no date is ever in the future.
+    /// Makes a store whose dates are `seconds` in the past, so that no date is in the future.
     pub(crate) fn backdated(seconds: u64) -> Self {
         let store = Self::default();
         store.backdated.store(seconds, Ordering::SeqCst);
         store
     }
 
-    /// Makes every call fail from now on, or none.
+    /// Makes every call fail from now on. `None` ends this.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
     }
@@ -57,7 +57,7 @@ impl TestStore {
         });
     }
 
-    /// Returns the number of calls since the last `take_calls`.
+    /// Returns the number of calls since the last time.
     pub(crate) fn take_calls(&self) -> u64 {
         self.calls.swap(0, Ordering::SeqCst)
     }

@@ -219,7 +219,7 @@ async fn a_new_device_identifier_exists_beside_the_old_one_until_that_is_forgott
         app.devices_of(&pass).await,
         pairs(&[(DEVICE, PUSH), (OTHER_DEVICE, OTHER_PUSH)])
     );
-    // The publisher does this after a 410 of APNs.
+    // The publisher makes this call after a 410 of APNs.
     assert!(
         app.store
             .forget_device(&device(DEVICE), SystemTime::now())
@@ -278,7 +278,7 @@ async fn of_two_passes_one_is_deleted_then_the_other() {
     );
     assert_eq!(phone.unregister(&ticket("A-2")).await, 200);
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
-    // The device was removed with its last registration.
+    // The device had no other registration, so it was removed too.
     assert!(
         !app.store
             .forget_device(&device(DEVICE), SystemTime::now())

@@ -75,7 +75,7 @@ async fn a_trailing_slash_is_not_part_of_a_serial() {
     }
 }
 
-/// The slashes are sent raw. The other characters can be in a path unchanged.
+/// The slashes are sent raw. The other characters are allowed in a path unchanged.
 #[tokio::test]
 async fn serials_with_raw_slashes_are_the_same_passes() {
     let app = App::new();

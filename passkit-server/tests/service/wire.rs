@@ -22,7 +22,7 @@ async fn serve(app: &App) -> SocketAddr {
     address
 }
 
-/// The bytes of a connection until it was closed.
+/// What a connection received until it was closed.
 struct Reply {
     status: u16,
     /// The names are in lower case.
@@ -80,7 +80,7 @@ impl Reply {
     }
 }
 
-/// Sends bytes, and reads until the server closes the connection.
+/// Sends bytes, then reads until the server closes the connection.
 async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     exchange_and_end(address, bytes).await.0
 }
@@ -88,7 +88,7 @@ async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 async fn exchange_and_end(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, bool) {
     let work = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // A server that has already refused does not have to read the rest.
+        // A server that has refused the request does not have to read the rest.
         let _ = stream.write_all(bytes).await;
         let mut reply = Vec::new();
         let end = stream.read_to_end(&mut reply).await;
@@ -239,7 +239,7 @@ async fn a_head_has_the_length_and_no_body() {
     }
 }
 
-/// A client would read a body after the answer to a HEAD as the next answer.
+/// Without this rule, a client would read a body after the answer to a HEAD as the next answer.
 #[tokio::test]
 async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
     let app = App::new();
@@ -350,14 +350,15 @@ async fn a_stream_whose_last_chunk_is_too_long_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abc"), Some("defg")]).await);
 }
 
-/// The archive has more bytes than its declared length, so the sent part is not a valid archive.
+/// The archive has more bytes than its declared length, so the part that was sent is not a valid
+/// archive.
 #[tokio::test]
 async fn a_stream_with_a_chunk_too_many_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abcdef"), Some("g")]).await);
     assert!(!arrives_complete(6, &[Some("abc"), Some("def"), Some("g")]).await);
 }
 
-/// The same with a read error after the last declared byte.
+/// The stream has a read error after the last declared byte.
 #[tokio::test]
 async fn a_stream_that_fails_after_its_last_byte_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abcdef"), None]).await);

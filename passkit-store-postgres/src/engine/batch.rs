@@ -12,7 +12,7 @@ use std::{
 
 use passkit_server::store::StoreErrorKind;
 use sqlx::postgres::PgRow;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use super::connections::{Connections, Statement};
 use crate::error::PostgresError;
@@ -105,9 +105,13 @@ impl<W: Work> Batcher<W> {
                 .pop();
             return answer.unwrap_or_else(|| Err(PostgresError::stopped()));
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(PostgresError::stopped()))
+        // The time in the queue counts too. Otherwise callers at the end of a long queue would wait for several statements that
+        // take too long, one after another.
+        let limit = self.shared.connections.config().timeout;
+        match timeout(limit, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(PostgresError::stopped())),
+            Err(_) => Err(PostgresError::too_slow(limit)),
+        }
     }
 }
 
@@ -184,6 +188,8 @@ impl<W: Work> UnderWay<W> {
         loop {
             let (questions, askers) = {
                 let mut queue = self.shared.queue();
+                // Nobody waits for the answers of dropped calls.
+                queue.waiting.retain(|(_, asker)| !asker.is_closed());
                 if queue.waiting.is_empty() {
                     return;
                 }

@@ -224,6 +224,49 @@ async fn a_call_that_takes_too_long_fails() {
     }
 }
 
+/// With their places in the queue, the last of these callers would wait for eight statements or more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_wait_no_longer_than_the_timeout_however_many_they_are() {
+    const CALLERS: usize = 2_000;
+    let url = new_database().await;
+    let first = PostgresStore::connect(&url, Config::new()).await.unwrap();
+    first.migrate().await.unwrap();
+    let limit = Duration::from_secs(5);
+    let store = PostgresStore::connect(&url, Config::new().timeout(limit))
+        .await
+        .unwrap();
+    let mut locked = first.pool().begin().await.unwrap();
+    sqlx::query("lock table passkit.device")
+        .execute(&mut *locked)
+        .await
+        .unwrap();
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let store = store.clone();
+        callers.spawn(async move {
+            let start = Instant::now();
+            let device = device(format!("{caller}"));
+            let error = if caller % 2 == 0 {
+                store
+                    .register(&device, &pass("1"), &token())
+                    .await
+                    .unwrap_err()
+            } else {
+                store
+                    .changes_since(&device, &type_id(), None)
+                    .await
+                    .unwrap_err()
+            };
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+            start.elapsed()
+        });
+    }
+    let waited = callers.join_all().await.into_iter().max().unwrap();
+    assert!(waited < limit + Duration::from_secs(30), "{waited:?}");
+    locked.rollback().await.unwrap();
+    recovers(&store).await;
+}
+
 #[tokio::test]
 async fn a_read_only_database_serves_reads() {
     let store = new_store().await;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
 
 use passkit_server::{
     identifiers::TypeIdentifier,
+    private_files,
     store::{StoreErrorKind, clock},
 };
 use sled::IVec;
@@ -41,17 +42,28 @@ pub(crate) struct FolderLock {
 }
 
 impl FolderLock {
+    const NAME: &str = "lock";
+
+    /// Fails if no store was created in the folder. Creates nothing.
+    pub(crate) fn require(folder: &Path) -> Result<(), SledError> {
+        if fs::metadata(folder.join(Self::NAME)).is_ok_and(|file| file.len() > 0) {
+            return Ok(());
+        }
+        Err(SledError::new(
+            StoreErrorKind::Configuration,
+            format!(
+                "there is no store in {}; check the path, or create it first",
+                folder.display()
+            ),
+        ))
+    }
+
     pub(crate) fn take(folder: &Path) -> Result<Self, SledError> {
         let shown = folder.display();
-        fs::create_dir_all(folder)
+        private_files::create_folder(folder)
             .map_err(|e| SledError::io(format!("create the folder {shown}"), e))?;
-        let path = folder.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
+        let path = folder.join(Self::NAME);
+        let file = private_files::open(&path)
             .map_err(|e| SledError::io(format!("open {}", path.display()), e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
@@ -120,13 +132,12 @@ impl Database {
         remove_unfinished_snapshots(&path)?;
         let data_path = path.join("db");
         let at_data = |e| SledError::io(format!("open {}", data_path.display()), e);
-        let data_file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .open(&data_path)
-            .map_err(at_data)?;
+        let data_file = if create {
+            private_files::open(&data_path)
+        } else {
+            File::options().read(true).write(true).open(&data_path)
+        };
+        let data_file = data_file.map_err(at_data)?;
         // The engine treats everything that it reads now as durable. So the file is synced first, and its pages are read from
         // the disk, because the system's page cache may differ from the disk after a failed sync.
         data_file.sync_all().map_err(at_data)?;

@@ -35,6 +35,21 @@ async fn a_folder_in_use_is_refused_with_an_error_that_says_what_to_do() {
 }
 
 #[test]
+fn a_store_is_created_only_if_that_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for path in [folder.path(), &missing] {
+        let error = SledStore::open_with(&Config::new(path).create(false)).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Configuration);
+        let expected = format!("there is no store in {}", path.display());
+        assert!(text_of(&error).starts_with(&expected), "{error:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    drop(SledStore::open(&missing).unwrap());
+    SledStore::open_with(&Config::new(&missing).create(false)).unwrap();
+}
+
+#[test]
 fn the_error_names_a_folder_that_cannot_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

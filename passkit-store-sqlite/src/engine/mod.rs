@@ -91,31 +91,11 @@ impl Engine {
     }
 }
 
-/// Connects to the existing database in `path`.
+/// Connects to the existing database in `path`. An empty file becomes a database. SQLite gives its log the same mode.
 pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
-    connect_with(OpenFlags::SQLITE_OPEN_READ_WRITE, path, lock_timeout)
-}
-
-/// Makes a new database and connects to it. Only this user can read it, because it will contain secrets.
-///
-/// SQLite makes the file. If this code opened and closed the file, the process would lose SQLite's locks on it.
-pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let connection = connect_with(flags, path, lock_timeout)?;
-    #[cfg(unix)]
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .map_err(|error| SqliteError::io("protect", path, error))?;
-    Ok(connection)
-}
-
-fn connect_with(
-    flags: OpenFlags,
-    path: &Path,
-    lock_timeout: Duration,
-) -> Result<Connection, SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(failed)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     // If this user may not write the file, SQLite opens it for reading without an error.
     if connection.is_readonly("main").map_err(failed)? {
         let text = "can't be written to; give this user the right to write it and its folder";

@@ -13,6 +13,7 @@ mod flipped_bits;
 mod groups;
 mod log;
 mod opening;
+mod power_loss;
 mod sharing;
 mod transactions;
 mod views;

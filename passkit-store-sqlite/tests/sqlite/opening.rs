@@ -36,6 +36,20 @@ async fn create_makes_a_store_and_opens_it_again() {
     );
 }
 
+/// A process may be killed between making the file and protecting it.
+#[test]
+fn an_empty_file_that_others_can_read_is_protected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("passkit.db");
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(SqliteStore::create(&path).unwrap());
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
+
 #[test]
 fn many_create_one_store_at_the_same_time() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,14 +6,15 @@ use passkit_server::text::OneLine;
 
 use crate::failure::Failure;
 
-/// A web service to put under load, and its addresses. The host is looked up once, here.
+/// The web service to test, and its addresses. The name of the host is looked up only once.
 pub(super) struct Address {
     pub(super) url: ServiceUrl,
     pub(super) addresses: Arc<[SocketAddr]>,
 }
 
 impl Address {
-    /// Refuses a service that is not on this machine, unless the user says that it is theirs.
+    /// Finds the addresses of a service. Refuses one that is not on this machine, unless `is_owned`
+    /// is set.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
         let wrong = |problem: &str| {
             Failure::new(format!(

@@ -13,7 +13,7 @@ use passkit_conformance::load::{Answer, Connection, ServiceUrl};
 
 use super::tally::{Call, Problem, Tally};
 
-/// One connection, which many phones use one after another.
+/// A connection. Many phones use it one after another.
 pub(super) struct Caller {
     pub(super) connection: Connection,
     pub(super) url: Arc<ServiceUrl>,
@@ -27,7 +27,7 @@ pub(super) struct Asked<'a> {
     pub(super) url: String,
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) since: Option<&'a HeaderValue>,
-    /// JSON.
+    /// The body, which is JSON.
     pub(super) body: Option<String>,
 }
 
@@ -43,7 +43,8 @@ impl Reply {
         self.answer.status.as_u16()
     }
 
-    /// The problem with an answer of this status. `when` says what makes the status wrong.
+    /// Makes the error for an unexpected status. `when` continues the message, for example `
+    /// without a tag`.
     pub(super) fn wrong(&self, when: &str) -> Problem {
         Problem::status(self.call, self.status(), when)
     }

@@ -22,15 +22,15 @@ use crate::commands::progress::Progress;
 
 /// How often the live line is drawn.
 const TICK: Duration = Duration::from_millis(500);
-/// How long a caller rests after a failure if no schedule sets the pace.
+/// How long a caller pauses after a failure, if no schedule sets the pace.
 const REST: Duration = Duration::from_millis(50);
-/// Phones unregister for twice as long as registering took, but at least for this time.
+/// Phones have twice as long to unregister as they needed to register, but at least this long.
 const UNREGISTER: Duration = Duration::from_secs(10);
 
 /// The phones, and the connections that they use.
 pub(super) struct Load {
     phones: Arc<Vec<Mutex<Phone>>>,
-    /// Empty if a part of the run was broken off.
+    /// The callers. Empty if a part of the run was aborted.
     callers: Vec<Caller>,
     stop: Stop,
 }
@@ -52,7 +52,7 @@ pub(super) struct Part {
 pub(super) struct Visits {
     pub(super) part: Part,
     pub(super) due: u64,
-    /// Visits that were due, but did not start before the end.
+    /// How many visits were due, but did not start before the end.
     pub(super) not_begun: u64,
 }
 
@@ -102,7 +102,7 @@ impl Load {
         .await
     }
 
-    /// How many registrations may be left.
+    /// Returns how many registrations may be left.
     pub(super) async fn registrations(&self) -> usize {
         let mut registrations = 0;
         for phone in &*self.phones {
@@ -165,12 +165,12 @@ impl Load {
         self.all(&tally, work, show).await;
         progress.finish();
         let took = schedule.start.elapsed();
-        // If the run was broken off, the pace has ended too, or ends soon.
+        // If the run was aborted, the pace has ended too, or ends soon.
         let (ended, due) = pace
             .await
             .unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
-        let due = due.max(begun); // none is due before its turn where nothing sets the pace
+        let due = due.max(begun); // without a pace, a visit counts as due when it begins
         // A visit that never started has waited at least until the end. Leaving it out would make a
         // slow service look fast.
         let mut counts = tally.lock();
@@ -185,7 +185,7 @@ impl Load {
         }
     }
 
-    /// Lets each phone do something, several at once. Gives up when many phones fail in a row.
+    /// Makes each phone do something, several at once. Gives up if many phones fail in a row.
     async fn each_phone(
         &mut self,
         what: &'static str,
@@ -233,7 +233,7 @@ impl Load {
         }
     }
 
-    /// Lets every caller do its work. Breaks it off if the user wants the end at once.
+    /// Makes every caller do its work. Aborts the work if the user wants the end at once.
     async fn all<F>(
         &mut self,
         tally: &Arc<Tally>,

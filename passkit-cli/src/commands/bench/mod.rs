@@ -1,4 +1,4 @@
-//! A load test of a service. Its phones do what real phones do after a push.
+//! A load test of a service. Its phones make the calls that real phones make after a push.
 
 mod address;
 mod caller;
@@ -32,16 +32,17 @@ const EVERY: f64 = 10.0;
 
 /// Puts a Wallet web service under load, as thousands of phones do after a push.
 ///
-/// First all phones register. Then, at even intervals, one after another makes a visit: it lists
-/// what changed and fetches that. Some ask for more than is new, get a new push token, or remove a
-/// pass and add it again. At the end all unregister.
+/// First all phones register. Then, at even intervals, one phone after another makes a visit: it
+/// lists what changed and fetches that. Some list more than what is new, some get a new push token,
+/// and some remove a pass and add it again. At the end all phones unregister.
 ///
-/// The time of a visit counts from when it was due, not from when it could be sent. So when the
-/// service stalls, all visits that had to wait are late, not only the few that were being answered.
-/// This corrects for coordinated omission. With --rate max nothing is due, and nothing is
+/// The time of a visit counts from when it was due, not from when it was sent. So when the service
+/// stalls, all visits that had to wait are late, and not only the few that were being answered.
+/// This corrects for coordinated omission. With --rate max, visits have no due time, and nothing is
 /// corrected.
 ///
-/// A table goes to stderr, JSON to stdout. Ctrl-C ends the run early. A second one ends it at once.
+/// A table goes to stderr, and JSON to stdout. Ctrl-C ends the run early. A second Ctrl-C ends it
+/// at once.
 ///
 /// Exit code: 0 no errors, 1 some errors, 2 the test could not be run.
 #[derive(Args)]
@@ -55,16 +56,16 @@ pub(crate) struct Bench {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     devices: usize,
 
-    /// For how many seconds they make visits.
+    /// How many seconds the phones make visits.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
 
-    /// How many visits are due in a second. With max, each connection makes one visit after another. Default: each phone
-    /// makes a visit every ten seconds.
+    /// How many visits are due per second. With max, each connection makes one visit after another.
+    /// Default: each phone makes a visit every ten seconds.
     #[arg(long, value_name = "N")]
     rate: Option<Rate>,
 
-    /// The most connections.
+    /// The largest number of connections.
     #[arg(long, default_value_t = 64, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=20_000))]
     connections: usize,
@@ -80,7 +81,7 @@ pub(crate) struct Bench {
     #[arg(long)]
     keep: bool,
 
-    /// Allow a service that is not on this machine. It may go down.
+    /// Allow a service that is not on this machine. The load may take it down.
     #[arg(long)]
     yes_i_own_this: bool,
 }

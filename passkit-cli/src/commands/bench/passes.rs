@@ -15,7 +15,7 @@ use passkit_server::{
 
 use crate::failure::Failure;
 
-/// The most passes on a phone.
+/// How many passes a phone holds at most.
 pub(super) const HELD: usize = 3;
 /// The folder of passes if no option names one.
 const DEFAULT_FOLDER: &str = "./passes";
@@ -39,7 +39,7 @@ pub(crate) struct Sources {
 /// A pass that the service serves, with its credentials.
 pub(super) struct Subject {
     pub(super) id: PassId,
-    /// The complete header.
+    /// The complete value of the header.
     pub(super) authorization: HeaderValue,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Subject {
 pub(super) struct Passes(Vec<(TypeIdentifier, Vec<Arc<Subject>>)>);
 
 impl Sources {
-    /// Reads at most as many passes as `devices` phones can have.
+    /// Reads the passes, at most as many as `devices` phones can hold.
     pub(super) fn read(&self, devices: usize) -> Result<Passes, Failure> {
         let mut found = Found {
             wanted: devices.saturating_mul(HELD),
@@ -136,12 +136,13 @@ impl Found {
 }
 
 impl Passes {
-    /// The number of passes.
+    /// Returns the number of passes.
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|(_, passes)| passes.len()).sum()
     }
 
-    /// The passes on a phone, which have one type. Types and passes take turns.
+    /// Returns the passes on a phone, which all have one type. The phones use the types and the
+    /// passes in turn.
     pub(super) fn held_by(
         &self,
         phone: usize,

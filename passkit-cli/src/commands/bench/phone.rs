@@ -1,5 +1,5 @@
-//! A cheap phone. It makes the calls of a phone and checks their answers, but not the content of
-//! archives.
+//! A phone that needs little processor time. It makes the calls of a phone and checks their
+//! answers, except for the content of archives.
 
 use std::sync::Arc;
 
@@ -15,30 +15,30 @@ use super::{
     tally::{Call, Problem},
 };
 
-/// All device library identifiers begin with this, so that left-over phones can be recognised.
+/// All device library identifiers begin with this, so that leftover phones can be recognised.
 const PREFIX: &str = "be9cbe9c";
 
 /// A date that is older than every pass.
 const LONG_AGO: HeaderValue = HeaderValue::from_static("Sat, 01 Jan 2000 00:00:00 GMT");
 
-/// What a phone does after a push.
+/// What a phone does in a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visit {
-    /// Lists with the tag from before the last change, or without one. Fetches the listed passes
+    /// Lists with the tag from before the last change, or without a tag. Fetches the listed passes
     /// with an old date: 200.
     Changed,
     /// Lists without a tag, and fetches all passes with their dates: 304.
     Unchanged,
-    /// Lists with its tag, usually 204, and fetches what is listed.
+    /// Lists with its tag, which usually gives 204. Fetches what is listed.
     Quiet,
-    /// Registers all its passes with a new push token (200), then does the same as `Quiet`.
+    /// Registers all its passes with a new push token (200), then continues like `Quiet`.
     NewToken,
     /// Unregisters a pass, registers it again (201), lists with its tag and fetches the pass
     /// without a date.
     AddedAgain,
 }
 
-/// The visits of every phone, in a loop. Each phone starts at a different visit.
+/// The visits of every phone, in a loop. Each phone starts at another visit.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
@@ -49,7 +49,7 @@ const MIX: [Visit; 20] = {
 };
 
 impl Visit {
-    /// The visit with this number if `phones` take turns.
+    /// Returns the visit with this number, if `phones` phones take turns.
     pub(super) fn of(number: u64, phones: u64) -> Self {
         let (phone, round) = (number % phones, number / phones);
         MIX[((phone + round) % MIX.len() as u64) as usize]
@@ -61,28 +61,28 @@ impl Visit {
 enum Registration {
     No,
     Yes,
-    /// The answer to registering or unregistering did not come.
+    /// Registering or unregistering got no answer.
     Unclear,
 }
 
 struct Held {
     pass: Arc<Subject>,
     registration: Registration,
-    /// `Last-Modified` of the last fetch.
+    /// The `Last-Modified` of the last fetch.
     date: Option<HeaderValue>,
 }
 
 pub(super) struct Phone {
     device: DeviceIdentifier,
     seed: u64,
-    /// How many push tokens it had before.
+    /// How many push tokens the phone had before.
     tokens: u64,
     type_id: TypeIdentifier,
     held: Box<[Held]>,
     tag: Option<Box<str>>,
     /// The tag before the current one.
     earlier: Option<Box<str>>,
-    /// The pass to remove and add next.
+    /// The pass to remove and add in the next such visit.
     turn: usize,
 }
 
@@ -102,8 +102,8 @@ enum Dated {
 }
 
 impl Phone {
-    /// A phone with these passes of one type, which has not registered yet. Its identifiers are
-    /// made of `seed` and `number`.
+    /// Makes a phone with these passes of one type. The phone has not registered yet. Its
+    /// identifiers are made from `seed` and `number`.
     pub(super) fn new<'a>(
         seed: u64,
         number: u64,
@@ -129,7 +129,7 @@ impl Phone {
         })
     }
 
-    /// Adds its passes one after another, as a phone does: registers, lists, fetches.
+    /// Adds the passes one after another. Like a real phone, it registers, lists and fetches.
     pub(super) async fn add_all(&mut self, caller: &mut Caller) -> Result<(), Problem> {
         for index in 0..self.held.len() {
             self.add(index, caller).await?;
@@ -138,7 +138,7 @@ impl Phone {
     }
 
     pub(super) async fn visit(&mut self, visit: Visit, caller: &mut Caller) -> Result<(), Problem> {
-        // Phones try again what failed.
+        // Like real phones, this one tries again what failed.
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::Yes {
                 self.register(index, caller).await?;
@@ -179,7 +179,7 @@ impl Phone {
         Ok(())
     }
 
-    /// How many of its passes may be registered.
+    /// Returns how many of its passes may be registered.
     pub(super) fn registrations(&self) -> usize {
         self.held
             .iter()
@@ -187,7 +187,7 @@ impl Phone {
             .count()
     }
 
-    /// A phone fetches the pass that it adds, whatever the list says.
+    /// Adds a pass. A phone fetches the pass that it adds even if the list lacks it.
     async fn add(&mut self, added: usize, caller: &mut Caller) -> Result<(), Problem> {
         self.register(added, caller).await?;
         for index in self.list(Since::Tag, caller).await? {
@@ -264,7 +264,7 @@ impl Phone {
             204 => {
                 caller.count(&reply);
                 if since == Since::Earlier {
-                    // The service takes the earlier tag for the newest, so the tag is useless.
+                    // The service treats the earlier tag as the newest one, so the tag is useless.
                     self.earlier = None;
                 }
                 return Ok(Vec::new());
@@ -335,7 +335,7 @@ impl Phone {
             200 if date == since.as_ref() => {
                 return Err(reply.wrong(" where nothing changed since the date"));
             }
-            // A copy, because the header would keep the entire read buffer in memory.
+            // The date is copied, because the header would keep the entire read buffer in memory.
             200 => held.date = date.and_then(|date| HeaderValue::from_bytes(date.as_bytes()).ok()),
             304 if since.is_none() => return Err(reply.wrong(" without a date")),
             304 if dated == Dated::LongAgo => return Err(reply.wrong(" with an old date")),
@@ -346,7 +346,7 @@ impl Phone {
         Ok(())
     }
 
-    /// 64 hexadecimal digits, as in APNs.
+    /// Returns 64 hexadecimal digits, like a token of APNs.
     fn push_token(&self) -> String {
         let first = mixed(self.seed ^ mixed(self.tokens));
         let second = mixed(first);
@@ -355,7 +355,7 @@ impl Phone {
     }
 }
 
-/// SplitMix64: scatters consecutive numbers, so that rows come in no order.
+/// SplitMix64. It scatters consecutive numbers, so that rows are inserted in no order.
 fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

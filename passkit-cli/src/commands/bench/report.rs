@@ -135,7 +135,7 @@ fn per_second(count: u64, took: Duration) -> f64 {
     rounded(count as f64 / took.as_secs_f64().max(0.001))
 }
 
-/// Rounded to thousandths.
+/// Rounds to thousandths.
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

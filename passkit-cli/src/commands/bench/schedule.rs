@@ -1,4 +1,4 @@
-//! When visits are due, however long earlier ones take.
+//! Decides when visits are due. This does not depend on how long earlier visits take.
 
 use std::{
     str::FromStr,
@@ -13,11 +13,11 @@ use super::stop::Stop;
 /// How long the pace may go on after a request to stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
-/// How many visits are due in a second.
+/// How many visits are due per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     PerSecond(f64),
-    /// As many as the callers can make: each starts the next when one has ended.
+    /// As many as the callers can make. Each caller starts the next visit when one has ended.
     Max,
 }
 
@@ -64,11 +64,11 @@ impl Schedule {
         }
     }
 
-    /// Hands out turns when they are due, until the end. Returns when it ended, and how many were
-    /// due by then.
+    /// Hands out turns when they are due, until the end. Returns when the schedule ended, and how
+    /// many visits were due by then.
     ///
-    /// It blocks its thread, because the runtime's timers are accurate to a millisecond, which is
-    /// longer than many visits take.
+    /// This blocks its thread, because the timers of the runtime are accurate only to a
+    /// millisecond. Many visits are shorter.
     pub(super) fn pace(&self) -> (Instant, u64) {
         let mut handed_out = 0;
         loop {
@@ -79,7 +79,7 @@ impl Schedule {
                 .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // All turns that were due have been handed out by now.
+                // All turns that were due were handed out before.
                 self.waiting.close();
                 return (now, due);
             }
@@ -88,7 +88,7 @@ impl Schedule {
         }
     }
 
-    /// Waits for the next visit to be due. `None` at the end.
+    /// Waits until the next visit is due. Returns `None` at the end.
     pub(super) async fn next(&self) -> Option<Turn> {
         if self.rate == Rate::Max {
             let now = Instant::now();
@@ -110,12 +110,12 @@ impl Schedule {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How many visits are due and have not started.
+    /// Returns how many visits are due and have not started.
     pub(super) fn backlog(&self) -> usize {
         self.waiting.available_permits()
     }
 
-    /// When a visit is due. `None` if that depends on other visits.
+    /// Returns when a visit is due. Returns `None` if that depends on other visits.
     pub(super) fn due(&self, number: u64) -> Option<Instant> {
         match self.rate {
             Rate::PerSecond(rate) => {
@@ -125,10 +125,10 @@ impl Schedule {
         }
     }
 
-    /// How many visits are due by then, as far as that does not depend on other visits.
+    /// Returns how many visits are due by then. With `Max` that depends on other visits, and is 0.
     fn due_before(&self, then: Instant) -> u64 {
         match self.rate {
-            // The first is due at the start.
+            // The first visit is due at the start.
             Rate::PerSecond(rate) => ((then - self.start).as_secs_f64() * rate).ceil() as u64,
             Rate::Max => 0,
         }
@@ -160,8 +160,8 @@ mod tests {
             let schedule = schedule.clone();
             tokio::task::spawn_blocking(move || schedule.pace())
         };
-        // This caller takes the first. Others take some a while later, and leave the rest, well
-        // before the end.
+        // This caller takes the first turn. Others take some turns a while later, and leave the
+        // rest, well before the end.
         let mut turns = vec![schedule.next().await.unwrap()];
         tokio::time::sleep(Duration::from_millis(100)).await;
         while turns.len() < 19 {

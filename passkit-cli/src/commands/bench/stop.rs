@@ -2,8 +2,8 @@ use tokio::sync::watch;
 
 use crate::server;
 
-/// How often the user asked for the end. The first time the run is brought to an end, the second
-/// time it stops at once.
+/// How often the user asked for the end. At the first time, the run ends in order. At the second
+/// time, it stops at once.
 #[derive(Clone)]
 pub(super) struct Stop(watch::Receiver<u8>);
 
@@ -31,7 +31,7 @@ impl Stop {
         *self.0.borrow() > 0
     }
 
-    /// Ready when the user has asked twice.
+    /// Returns when the user has asked twice.
     pub(super) async fn is_wanted_at_once(&mut self) {
         if self.0.wait_for(|times| *times > 1).await.is_err() {
             std::future::pending::<()>().await;

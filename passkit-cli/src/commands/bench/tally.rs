@@ -1,4 +1,4 @@
-//! Counts of what happened, and times in histograms.
+//! Counts results, and records times in histograms.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ impl Call {
     }
 }
 
-/// Why a call failed. Calls that failed in the same way have the same text.
+/// The reason why a call failed. Calls that failed in the same way have the same text.
 #[derive(Debug)]
 pub(super) struct Problem(String);
 
@@ -38,14 +38,14 @@ impl Problem {
         Self(words.to_owned())
     }
 
-    /// A status that is never an answer to this call, or not in this situation.
+    /// Makes the problem for a status that is wrong for this call, or wrong in this situation.
     pub(super) fn status(call: Call, status: u16, when: &str) -> Self {
         Self(format!("status {status} on {}{when}", call.name()))
     }
 
     pub(super) fn no_answer(call: Call, reason: &NoAnswer) -> Self {
         Self(match reason {
-            // A connection that can't be made has nothing to do with the call.
+            // The problem has nothing to do with the call if no connection could be made.
             NoAnswer::Refused | NoAnswer::Unreachable(_) => reason.to_string(),
             NoAnswer::TooSlow => format!("timeout on {}", call.name()),
             NoAnswer::Closed => format!("connection closed on {}", call.name()),
@@ -55,15 +55,15 @@ impl Problem {
     }
 }
 
-/// Times, to three digits.
+/// Times, recorded with three digits.
 #[derive(Default)]
 pub(super) struct Times(Option<Histogram<u64>>);
 
 impl Times {
     pub(super) fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // Up to an hour, which no time-out lets a call take. Creating and recording can't fail with
-        // these bounds.
+        // Up to an hour, because no time-out lets a call take longer. Creating and recording can't
+        // fail with these bounds.
         if self.0.is_none() {
             self.0 = Histogram::new_with_bounds(1, 3_600_000_000, 3).ok();
         }
@@ -76,26 +76,26 @@ impl Times {
         self.0.as_ref().map_or(0, Histogram::len)
     }
 
-    /// In milliseconds; `None` if there are no times.
+    /// Returns a quantile in milliseconds. Returns `None` if there are no times.
     pub(super) fn quantile(&self, quantile: f64) -> Option<f64> {
         let histogram = self.0.as_ref()?;
         Some(histogram.value_at_quantile(quantile) as f64 / 1000.0)
     }
 }
 
-/// What happened in a part of the run.
+/// The results of a part of the run.
 #[derive(Default)]
 pub(super) struct Counts {
-    /// Correct answers, by call and status. The time is from sending the request to the end of the
-    /// answer.
+    /// The times of correct answers, by call and status. A time is from sending the request to the
+    /// end of the answer.
     pub(super) calls: BTreeMap<(Call, u16), Times>,
-    /// Visits that went well, from when they were due. Visits that never started count with their
-    /// waiting time.
+    /// The times of successful visits, from when they were due. Visits that never started count
+    /// with their waiting time.
     pub(super) visits: Times,
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) errors: BTreeMap<String, u64>,
-    /// The size of the bodies of correct answers.
+    /// The size in bytes of the bodies of correct answers.
     pub(super) bytes: u64,
 }
 

@@ -1,64 +1,62 @@
-mod lines;
 mod place;
 mod tokens;
 
 use std::{
     collections::BTreeSet,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
-use lines::{Lines, Record};
-use passkit_server::{
-    AuthToken, PassId,
-    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
-    maintenance::Registration,
-    store::Published,
-    text::OneLine,
-};
+use passkit_server::{PassId, maintenance::Registration, store::Published, text::OneLine};
 use place::{Place, Reached};
 use tokens::Tokens;
 
-use super::progress::Progress;
+use super::{
+    csv::{Lines, to_registration},
+    progress::Progress,
+};
 use crate::{
     failure::Failure,
-    output::Output,
+    output::{self, Output},
     store::{self, Store, StoreUrl},
 };
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// About how many lines are looked up in the store before it is believed that they are there.
+/// About how many lines are looked up in the store before the note about the progress is believed.
 const SAMPLE: u64 = 100;
 /// How many lines a warning names.
 const NAMED: usize = 10;
 
 /// Imports registrations from a CSV file into a store.
 ///
-/// Four columns: device identifier, push token, type identifier, serial number. They are in this order, or in any order
-/// with a first line that names them (device, push_token, type, serial). Existing registrations stay. Every device gets the
-/// push token of its last line. The store may be in use meanwhile.
+/// The file has four columns: device identifier, push token, type identifier, serial number. They
+/// are in this order, or in any order with a first line that names them (device, push_token, type,
+/// serial). Existing registrations stay. Every device gets the push token of its last line. The
+/// store may be in use meanwhile.
 ///
 /// If the first line names a column authentication_token, its tokens open the passes too. These are the tokens that phones
 /// have from another service, where this service gives the passes new ones.
 ///
-/// A bad line is reported by its number and left out. After the import was stopped, the same command continues where it
-/// was. The store itself keeps the progress, so another or an emptied store is filled from the beginning.
+/// A bad line is reported by its number and skipped. If the import was stopped, the same command
+/// continues it. The progress is kept in the store itself, so another store, or an emptied one, is
+/// filled from the beginning.
 ///
-/// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
+/// Exit code: 0 all lines are in the store, 1 some were skipped, 2 it could not be done.
 #[derive(Args)]
 pub(crate) struct Import {
     /// The CSV file; - reads standard input.
-    #[arg(long, value_name = "FILE.csv")]
+    #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     from: PathBuf,
 
     /// The store to fill.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Copies the lines that are left out to this file. It appears when the import is done.
-    #[arg(long, value_name = "FILE.csv")]
+    /// A file for copies of the skipped lines. It appears when the import is done.
+    #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     rejects: Option<PathBuf>,
 }
 
@@ -72,7 +70,8 @@ impl Import {
         } else {
             self.from.clone()
         });
-        let mut lines = Lines::open(&self.from)?;
+        let cannot_read = |error| cannot_read(&self.from, &error);
+        let mut lines = Lines::open(&self.from).map_err(cannot_read)?;
         let rejects = self.rejects.as_deref();
         let mut rejects = rejects
             .map(|path| Output::create(path, &inputs))
@@ -80,8 +79,7 @@ impl Import {
         let note_name = if is_standard_input {
             None
         } else {
-            place::note_name(&self.from)
-                .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?
+            place::note_name(&self.from).map_err(cannot_read)?
         };
         let progress = Progress::new("lines", lines.length);
         let store = self.store.open_or_create().await?.store;
@@ -102,7 +100,7 @@ impl Import {
                 }
             }
         }
-        // The lines that the store has are read again, for the rejects and for the counts.
+        // The lines that the store already has are read again, for the rejects and for the counts.
         let stored = place.reached.lines;
         let mut reached = place.reached;
         let (mut registrations, mut left_out) = (0_u64, 0_u64);
@@ -112,9 +110,11 @@ impl Import {
             let mut group = Vec::with_capacity(GROUP);
             let mut tokens = Tokens::default();
             while group.len() < GROUP
-                && let Some((number, record)) = lines.next()?
+                && let Some((number, record)) = lines.next().map_err(cannot_read)?
             {
-                match record.and_then(|record| read(&record).map_err(|error| error.to_string())) {
+                match record
+                    .and_then(|record| to_registration(&record).map_err(|error| error.to_string()))
+                {
                     Ok((registration, token)) => {
                         registrations += 1;
                         let serial = registration.pass.serial.as_str();
@@ -182,28 +182,34 @@ impl Import {
     }
 }
 
-/// Looks up some of the first `lines` in the store. Returns the number of one that is not there.
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("can't read {}: {error}", path.display()))
+}
+
+/// Looks up some of the first `lines` lines in the store. Returns the number of a line that the
+/// store lacks.
 ///
-/// A store may keep its notes when its rows are deleted, such as PostgreSQL after a `truncate`.
+/// A store may keep its notes when its rows are deleted, for example PostgreSQL after a `truncate`.
 async fn missing(
     store: &dyn Store,
     path: &Path,
     lines: u64,
     progress: &Progress,
 ) -> Result<Option<u64>, Failure> {
-    let mut input = Lines::open(path)?;
+    let cannot_read = |error| cannot_read(path, &error);
+    let mut input = Lines::open(path).map_err(cannot_read)?;
     let step = lines.div_ceil(SAMPLE);
     let (mut next, mut last) = (step, None);
-    while let Some((number, record)) = input.next()? {
+    while let Some((number, record)) = input.next().map_err(cannot_read)? {
         if number > lines {
             break;
         }
         if let Ok(record) = record
-            && let Ok((registration, _)) = read(&record)
+            && let Ok((registration, _)) = to_registration(&record)
         {
             last = Some((number, registration));
         }
-        // The nearest good line before each step.
+        // The nearest good line before each step is looked up.
         if (number >= next || number == lines)
             && let Some((number, Registration { device, pass, .. })) = last.take()
         {
@@ -236,8 +242,8 @@ impl Blanks {
         }
     }
 
-    /// They are kept, because a pass may have such a serial number. More often, they are a fault of
-    /// the file.
+    /// Names these lines. The blanks are kept, because a pass may have such a serial number. More
+    /// often, they are a fault of the file.
     fn warn(&self) {
         let Self { count, first } = self;
         if *count > 0 {
@@ -283,18 +289,4 @@ fn warn_of_crowded(crowded: &BTreeSet<PassId>) {
         Published::MAX_TOKENS,
         OneLine::of(&named.join(", "))
     );
-}
-
-/// The registration of a line, and the token that the phone has.
-fn read(record: &Record) -> Result<(Registration, Option<AuthToken>), InvalidIdentifier> {
-    let registration = Registration {
-        device: DeviceIdentifier::new(&record.device)?,
-        push_token: PushToken::new(&record.push_token)?,
-        pass: PassId {
-            type_id: TypeIdentifier::new(&record.type_id)?,
-            serial: SerialNumber::new(&record.serial)?,
-        },
-    };
-    let token = record.token.as_deref().map(AuthToken::new).transpose()?;
-    Ok((registration, token))
 }

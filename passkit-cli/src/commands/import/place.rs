@@ -1,8 +1,8 @@
-//! The progress of an import, as a note in the store that is filled.
+//! The progress of an import. It is a note in the store that is filled.
 //!
-//! The note is named after the SHA-256 of the file. A moved copy continues, and a changed file
-//! starts from the beginning. The digest costs one more pass over the file, which takes little of
-//! the time that a store needs for its rows.
+//! The name of the note has the SHA-256 of the file. So a moved copy of the file continues, and a
+//! changed file starts from the beginning. The digest needs one more pass over the file, which is
+//! short compared with the time that a store needs for its rows.
 
 use std::{
     fs::File,
@@ -19,20 +19,20 @@ use crate::store::Store;
 /// The progress of an import.
 pub(super) struct Place<'a> {
     store: &'a dyn Store,
-    /// The name of the note; `None` for input that can be read only once.
+    /// The name of the note. `None` for input that can be read only once.
     name: Option<String>,
     pub(super) reached: Reached,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reached {
-    /// Everything up to this line is in the store.
+    /// All lines up to this one are in the store.
     pub(super) lines: u64,
     /// How many registrations were new.
     pub(super) created: u64,
 }
 
-/// The name of the note about a file; `None` if it is no regular file.
+/// Returns the name of the note about a file. Returns `None` if it is not a regular file.
 pub(super) fn note_name(path: &Path) -> io::Result<Option<String>> {
     if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
         return Ok(None);
@@ -48,7 +48,8 @@ pub(super) fn note_name(path: &Path) -> io::Result<Option<String>> {
 }
 
 impl<'a> Place<'a> {
-    /// Where the last import of this file into this store stopped, or the start.
+    /// Finds where the last import of this file into this store stopped. Without a note, that is
+    /// the start.
     pub(super) async fn find(
         store: &'a dyn Store,
         name: Option<String>,
@@ -79,7 +80,7 @@ impl<'a> Place<'a> {
 
     /// Removes the note, because the import is done.
     pub(super) async fn forget(&self) {
-        // A note that stays is checked against the store before it is used.
+        // If this fails, the next import checks the note against the store.
         let _ = self.replace(None).await;
     }
 

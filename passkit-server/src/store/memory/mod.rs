@@ -25,7 +25,7 @@ use crate::{
 /// A store in memory that implements all store traits. It is the reference implementation, for
 /// tests and for reading.
 ///
-/// It fulfils the contract, but nothing outlives the process.
+/// It fulfils the contract, but keeps nothing after the process ends.
 #[derive(Debug)]
 pub struct MemoryStore {
     tables: RwLock<Tables>,
@@ -37,7 +37,7 @@ struct Tables {
     created: u64,
     types: HashMap<TypeIdentifier, Type>,
     devices: HashMap<DeviceIdentifier, Device>,
-    /// The devices in the order of the pages.
+    /// The devices, in the order in which pages list them.
     in_order: BTreeSet<DeviceIdentifier>,
     pushes: queue::Pushes,
     coordination: coordination::Agreements,
@@ -51,7 +51,7 @@ struct Type {
     /// The latest date of any pass of the type.
     latest_date: u64,
     passes: HashMap<SerialNumber, Pass>,
-    /// The devices of each pass, in the order of the pages.
+    /// The devices of each pass, in the order in which pages list them.
     devices: BTreeMap<SerialNumber, BTreeSet<DeviceIdentifier>>,
 }
 
@@ -78,7 +78,7 @@ impl Mark {
 }
 
 impl Type {
-    /// The mark of a pass that was never marked, in a store created at `created`.
+    /// Returns the mark of a pass that was never marked, in a store created at `created`.
     fn new(created: u64) -> Self {
         Self {
             version: 0,
@@ -175,7 +175,7 @@ impl Type {
     }
 }
 
-/// The bound for reading on after an item.
+/// Returns the bound for a range that starts after an item.
 fn start<T>(after: Option<&T>) -> Bound<&T> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
@@ -184,7 +184,7 @@ fn start<T>(after: Option<&T>) -> Bound<&T> {
 struct Device {
     push_token: PushToken,
     version: u64,
-    /// The device's version at the time of each registration.
+    /// Each registration, with the device's version when it was made.
     registrations: BTreeMap<PassId, u64>,
 }
 
@@ -210,7 +210,7 @@ impl MemoryStore {
         }
     }
 
-    /// Pretends that the device last registered at this time.
+    /// Sets the time at which the device last registered.
     #[cfg(test)]
     pub(crate) fn set_registered_at(&self, device: &DeviceIdentifier, time: SystemTime) {
         if let Some(row) = self.tables_mut().devices.get_mut(device) {
@@ -502,18 +502,18 @@ impl RegistrationStore for MemoryStore {
     }
 }
 
-/// Reads the cursor of a page of devices. An unknown position reads from the start.
+/// Parses a cursor of `devices`. An unknown position starts from the beginning.
 fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// Reads the cursor of a page of published passes.
+/// Parses a cursor of `published_passes`.
 fn pass_position(cursor: &PageCursor) -> Option<PassId> {
     let (type_id, serial) = cursor.as_str().split_once('\n')?;
     PassId::new(type_id, serial).ok()
 }
 
-/// Reads the cursor of a page of a type's registrations.
+/// Parses a cursor of `registrations`.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
     Some((

@@ -22,7 +22,7 @@ pub(super) struct Pushes {
 
 #[derive(Debug)]
 struct Entry {
-    /// The version of the first mark whose pushes are pending.
+    /// The version of the first of the pending marks.
     since: u64,
     version: u64,
     progress: Option<Progress>,

@@ -1,16 +1,25 @@
-//! Reads a CSV file line by line. A quote that is never closed spoils only its own line.
+//! Reads and writes registrations as CSV, line by line. A quote that is never closed makes only its own line bad.
+//!
+//! This file uses nothing else of the program, so that the package `fuzz` can include it.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use csv_core::ReadRecordResult;
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+};
 
-use crate::failure::Failure;
+/// The first line of a written file.
+pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
-/// The longest line. Identifiers have their own, shorter limits.
+/// The longest line in bytes. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
 /// Names that issuers use for the token of a pass, in the same form. A column of this name may be missing.
@@ -41,8 +50,7 @@ const NAMES: [&[&str]; 4] = [
     &["serial", "serialnumber", "orderidentifier"],
 ];
 
-pub(super) struct Lines {
-    path: PathBuf,
+pub(crate) struct Lines {
     reader: Box<dyn BufRead + Send>,
     parser: csv_core::Reader,
     line: Vec<u8>,
@@ -51,46 +59,46 @@ pub(super) struct Lines {
     /// The position of the token of the pass, if there is such a column.
     token: Option<usize>,
     /// Whether the first line names the columns.
-    pub(super) named: bool,
+    pub(crate) named: bool,
     /// How many fields a line may have.
     columns: usize,
     /// How many lines were read.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// How many bytes were read.
-    pub(super) bytes: u64,
-    /// How long the file is; `None` if it is no regular file.
-    pub(super) length: Option<u64>,
+    pub(crate) bytes: u64,
+    /// The length of the file in bytes. `None` if it is not a regular file.
+    pub(crate) length: Option<u64>,
 }
 
 /// The fields of a line, as text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) device: String,
-    pub(super) push_token: String,
-    pub(super) type_id: String,
-    pub(super) serial: String,
+pub(crate) struct Record {
+    pub(crate) device: String,
+    pub(crate) push_token: String,
+    pub(crate) type_id: String,
+    pub(crate) serial: String,
     /// The token of the pass, if the line has one.
-    pub(super) token: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
-/// A line's number, and what it holds or what is wrong with it.
-pub(super) type Line = (u64, Result<Record, String>);
+/// The number of a line, and its fields or its problem.
+pub(crate) type Line = (u64, Result<Record, String>);
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let cannot =
-            |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
-        let (reader, length): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
-            (Box::new(BufReader::new(io::stdin())), None)
-        } else {
-            let file = File::open(path).map_err(cannot)?;
-            let found = file.metadata().map_err(cannot)?;
-            let length = found.is_file().then_some(found.len());
-            (Box::new(BufReader::with_capacity(1 << 18, file)), length)
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            reader,
+    /// Reads a file, or standard input if the path is `-`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::new(BufReader::new(io::stdin()), None));
+        }
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        let length = found.is_file().then_some(found.len());
+        Ok(Self::new(BufReader::with_capacity(1 << 18, file), length))
+    }
+
+    pub(crate) fn new(reader: impl BufRead + Send + 'static, length: Option<u64>) -> Self {
+        Self {
+            reader: Box::new(reader),
             parser: csv_core::Reader::new(),
             line: Vec::new(),
             order: [0, 1, 2, 3],
@@ -100,17 +108,14 @@ impl Lines {
             number: 0,
             bytes: 0,
             length,
-        })
+        }
     }
 
-    /// The next line that is not empty: its number, and its fields in the order of the columns or
-    /// what is wrong.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
+    /// Returns the next line that is not empty: its number, and its fields in the order of the
+    /// columns, or its problem.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
-            let complete = self.read_line().map_err(|error| {
-                Failure::new(format!("can't read {}: {error}", self.path.display()))
-            })?;
-            let Some(complete) = complete else {
+            let Some(complete) = self.read_line()? else {
                 return Ok(None);
             };
             self.number += 1;
@@ -139,8 +144,7 @@ impl Lines {
             let wanted = positions.max().unwrap_or(0) + 1;
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                // One field more is allowed, because it may be a serial number with an unquoted
-                // comma.
+                // One more field is allowed, because a serial number may have an unquoted comma.
                 if count < wanted || count > self.columns {
                     return Err(format!("{count} fields instead of {}", self.columns));
                 }
@@ -160,12 +164,12 @@ impl Lines {
         }
     }
 
-    /// The last line that was read, unchanged.
-    pub(super) fn raw(&self) -> &[u8] {
+    /// Returns the last line that was read, unchanged.
+    pub(crate) fn raw(&self) -> &[u8] {
         &self.line
     }
 
-    /// Reads a line. Returns whether it was read completely; `None` at the end.
+    /// Reads a line. Returns whether the whole line fits. Returns `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
         let read = self
@@ -221,7 +225,7 @@ impl Lines {
     }
 }
 
-/// Reads to the end of a line, and returns how many bytes that was.
+/// Reads to the end of a line. Returns how many bytes that was.
 fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped = 0;
     loop {
@@ -236,7 +240,7 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// The position of each column, and that of the pass's token, if these fields are names of columns.
+/// Returns the position of each column, and that of the pass's token, if these fields are names of columns.
 fn named_columns(fields: &[String]) -> Option<([usize; 4], Option<usize>)> {
     let plain = |field: &String| -> String {
         field
@@ -255,6 +259,46 @@ fn named_columns(fields: &[String]) -> Option<([usize; 4], Option<usize>)> {
         *place = column(names)?;
     }
     Some((order, column(&TOKEN_NAMES)))
+}
+
+/// Returns the registration of a line, and the token that the phone has.
+pub(crate) fn to_registration(
+    record: &Record,
+) -> Result<(Registration, Option<AuthToken>), InvalidIdentifier> {
+    let registration = Registration {
+        device: DeviceIdentifier::new(&record.device)?,
+        push_token: PushToken::new(&record.push_token)?,
+        pass: PassId {
+            type_id: TypeIdentifier::new(&record.type_id)?,
+            serial: SerialNumber::new(&record.serial)?,
+        },
+    };
+    let token = record.token.as_deref().map(AuthToken::new).transpose()?;
+    Ok((registration, token))
+}
+
+/// The line of a file that [`Lines`] reads.
+pub(crate) fn line(registration: &Registration) -> String {
+    let Registration {
+        device,
+        push_token,
+        pass,
+    } = registration;
+    let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
+    // The other two contain letters, digits and "-._~" only.
+    format!(
+        "{},{push_token},{},{serial}\n",
+        device.as_str(),
+        pass.type_id
+    )
+}
+
+/// A field of a line, in quotes if it needs them.
+fn field(text: &str) -> Cow<'_, str> {
+    if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
+        return text.into();
+    }
+    format!("\"{}\"", text.replace('"', "\"\"")).into()
 }
 
 #[cfg(test)]

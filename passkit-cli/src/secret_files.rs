@@ -1,0 +1,60 @@
+//! Secrets in files: `PASSKIT_STORE_FILE` names a file with the value of `PASSKIT_STORE`, and so on.
+
+use std::{env, ffi::OsString, fs};
+
+use clap::Command;
+
+use crate::failure::Failure;
+
+/// Adds the secrets in files to the options of the chosen subcommand. An option is secret if the help hides the value that it
+/// has in the environment. The option itself has precedence.
+pub(crate) fn add(command: Command, chosen: Option<OsString>) -> Result<Command, Failure> {
+    let chosen = chosen.unwrap_or_default();
+    let Some(subcommand) = command.find_subcommand(&chosen) else {
+        return Ok(command);
+    };
+    let mut secrets = Vec::new();
+    for option in subcommand
+        .get_arguments()
+        .filter(|option| option.is_hide_env_values_set())
+    {
+        let variable = option.get_env().and_then(|variable| variable.to_str());
+        if let Some(variable) = variable
+            && let Some(secret) = read(variable)?
+        {
+            secrets.push((option.get_id().clone(), secret));
+        }
+    }
+    let name = subcommand.get_name().to_owned();
+    Ok(command.mut_subcommand(name, |subcommand| {
+        secrets
+            .into_iter()
+            .fold(subcommand, |subcommand, (option, secret)| {
+                subcommand.mut_arg(option, |option| {
+                    option
+                        .default_value(secret)
+                        .hide_default_value(true)
+                        .required(false)
+                })
+            })
+    }))
+}
+
+/// The secret in the file that belongs to this variable.
+fn read(variable: &str) -> Result<Option<String>, Failure> {
+    let name = format!("{variable}_FILE");
+    let Some(path) = env::var_os(&name).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    if env::var_os(variable).is_some() {
+        return Err(Failure::new(format!(
+            "{variable} and {name} are both set; remove one"
+        )));
+    }
+    // The path is not shown, because the secret may stand there by mistake.
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    Ok(Some(text.to_owned()))
+}
