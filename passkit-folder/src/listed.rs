@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use passkit_server::{identifiers::TokenDigest, store::ContentDigest};
+use passkit_server::{identifiers::TokenDigest, service::Prefix, store::ContentDigest};
 
 /// What is known about a pass without reading its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Listed {
     /// The file that the pass was last read from.
     pub(crate) path: Arc<str>,
     pub(crate) withdrawn: bool,
+    /// The path of its `webServiceURL`. `None` if it has none.
+    pub(crate) prefix: Option<Arc<Prefix>>,
 }
 
 impl Listed {

@@ -138,10 +138,12 @@ mod kind;
 pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod prefix;
 #[doc(hidden)]
 pub mod private_files;
 pub mod push;
 mod refusal;
+mod refused;
 mod request_body;
 mod response;
 mod route;
