@@ -84,6 +84,8 @@ pub mod cli;
 mod client;
 #[cfg(feature = "cli")]
 mod closest;
+#[cfg(feature = "service")]
+mod connections;
 mod exchange;
 #[cfg(feature = "load")]
 pub mod load;

@@ -176,7 +176,7 @@ pub(super) async fn registered_and_listed(
     subjects: &[&Subject],
 ) -> Result<String, Stop> {
     for subject in subjects {
-        session.registered(device, subject).await?;
+        session.given(device, subject).await?;
     }
     names(
         &list(session, device, subjects[0], None).await?,
@@ -221,7 +221,7 @@ async fn no_tag_lists_all(session: &Session) -> CaseResult {
 
 async fn empty_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     names(
         &list_raw(session, &device, one, "").await?,
         &[one],
@@ -232,7 +232,7 @@ async fn empty_tag_lists_all(session: &Session) -> CaseResult {
 
 async fn is_json(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let answer = list(session, &device, one, None).await?;
     names(&answer, &[one], Rule::LIST_1)?;
     answer.media_type(&["application/json"], Rule::HTTP_7)
@@ -240,7 +240,7 @@ async fn is_json(session: &Session) -> CaseResult {
 
 async fn values_are_strings(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     list(session, &device, one, None)
         .await?
         .listed(session.kind())
@@ -252,7 +252,7 @@ async fn only_what_was_registered(session: &Session) -> CaseResult {
     held.pop();
     let device = session.device()?;
     for one in &held {
-        session.registered(&device, one).await?;
+        session.given(&device, one).await?;
     }
     names(
         &list(session, &device, held[0], None).await?,
@@ -265,8 +265,8 @@ async fn only_what_was_registered(session: &Session) -> CaseResult {
 async fn keeps_devices_apart(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let (first, second) = (session.device()?, session.device()?);
-    session.registered(&first, one).await?;
-    session.registered(&second, two).await?;
+    session.given(&first, one).await?;
+    session.given(&second, two).await?;
     names(
         &list(session, &first, one, None).await?,
         &[one],
@@ -283,11 +283,11 @@ async fn keeps_devices_apart(session: &Session) -> CaseResult {
 async fn keeps_types_apart(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     list(session, &device, other, None)
         .await?
         .is(204, Rule::LIST_3)?;
-    session.registered(&device, other).await?;
+    session.given(&device, other).await?;
     names(
         &list(session, &device, one, None).await?,
         &[one],
@@ -411,7 +411,7 @@ async fn unknown_device_is_204(session: &Session) -> CaseResult {
 
 async fn unknown_type_is_204(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random type: {error}"));
     let random = random_hex::<8>().map_err(|error| unusable(&error))?;
     let type_id = TypeIdentifier::new(&format!("{}unknown.{random}", session.kind().type_prefix()))
@@ -424,7 +424,7 @@ async fn unknown_type_is_204(session: &Session) -> CaseResult {
 
 async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let long = "x".repeat(1_000);
     for tag in FOREIGN_TAGS.into_iter().chain([long.as_str()]) {
         list_raw(session, &device, one, tag)
@@ -436,7 +436,7 @@ async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
 
 async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
         names(
             &list_raw(session, &device, one, tag).await?,
@@ -450,7 +450,7 @@ async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
 async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
-    session.registered(&device, other).await?;
+    session.given(&device, other).await?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &device, other, Some(&tag))
         .await?
@@ -459,7 +459,7 @@ async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
 
 async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let answer = list(session, &device, one, Some("999999999999999999")).await?;
     names(&answer, &[one], Rule::LIST_9).map(drop)
 }
@@ -477,7 +477,7 @@ async fn asking_again_gives_the_same(session: &Session) -> CaseResult {
 
 async fn no_serial_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
     names(
         &list(session, &device, one, None).await?,
@@ -489,7 +489,7 @@ async fn no_serial_twice(session: &Session) -> CaseResult {
 
 async fn needs_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     names(
         &list(session, &device, one, None).await?,
         &[one],
@@ -500,7 +500,7 @@ async fn needs_no_authorization(session: &Session) -> CaseResult {
 
 async fn ignores_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let scheme = session.kind().auth_scheme();
     for value in [
         format!("{scheme} not-the-token-of-this-pass"),
@@ -545,7 +545,7 @@ async fn new_registration_is_listed(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    session.registered(&device, two).await?;
+    session.given(&device, two).await?;
     names(
         &list(session, &device, two, Some(&tag)).await?,
         &[two],

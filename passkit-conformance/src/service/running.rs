@@ -108,12 +108,8 @@ async fn unreachable(target: &Target) -> Option<String> {
     let request = Request::builder()
         .uri(format!("{}/v1/", target.url.as_str()))
         .body(Full::<Bytes>::default());
-    match target
-        .client
-        .send(request.ok()?, &Secrets::default())
-        .await
-        .0
-    {
+    let client = target.client.afresh();
+    match client.send(request.ok()?, &Secrets::default()).await.0 {
         Err(SendError::Unreachable(reason)) => Some(format!(
             "the service at {} can't be reached: {reason}",
             target.url.as_str()
@@ -298,9 +294,7 @@ mod tests {
             kind: Kind::Pass,
             run: |session| {
                 Box::pin(async {
-                    session
-                        .registered(&session.device()?, session.one()?)
-                        .await?;
+                    session.given(&session.device()?, session.one()?).await?;
                     pending().await
                 })
             },

@@ -116,8 +116,11 @@ impl ServiceRequest {
 }
 
 impl Session {
-    pub(crate) fn new(target: Target, kind: Kind) -> Self {
+    pub(crate) fn new(mut target: Target, kind: Kind) -> Self {
         let mut notes = Notes::default();
+        // The connections of the case before may be closed, or be the only ones that the service
+        // allows.
+        target.client = target.client.afresh();
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
         }
@@ -354,11 +357,6 @@ impl Session {
         {
             notes.registered.push((device.id.clone(), subject.clone()));
         }
-    }
-
-    /// Registers, and checks that the registration is new.
-    pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> CaseResult {
-        self.register(device, subject).await?.is(201, Rule::REG_1)
     }
 
     /// Unregisters.

@@ -5,7 +5,7 @@ use http::{Method, header};
 use super::{
     answer::Answer,
     case::catalogue,
-    fetching::{fetched, is_newer, until_past},
+    fetching::{fetched, is_newer, is_not_sent_again, until_past},
     listing::{is_quiet, list, names, registered_and_listed},
     session::{Auth, Device, ServiceRequest, Session},
     target::Subject,
@@ -14,10 +14,10 @@ use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "trace/first-pass" Pass Must [REG_1 LIST_1 GET_9] first_pass,
-        "A phone gets its first pass: it registers (201), asks what changed (200), fetches the pass (200).",
+        "A phone gets its first pass: it registers, asks what changed (200), fetches the pass (200).",
         "The pass is on the phone, and never updated.";
     "trace/second-pass" Pass Must [REG_1 LIST_2 GET_9] second_pass,
-        "A second pass of the type: register (201), list with the first one's tag (200 or 204), fetch (200).",
+        "A second pass of the type: register, list with the first one's tag (200 or 204), fetch (200).",
         "The second pass is never updated, or the first one is fetched again with each further pass.";
     "trace/update" Pass Must [LIST_2 GET_2 LIST_7] update,
         "A pass changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
@@ -46,28 +46,29 @@ catalogue! {
         "A registered phone registers with a new push token (200). The pass changes. List (200).",
         "After its push token changed, the phone gets no more updates.";
     "trace/new-device-identifier" Pass Must [REG_1 LIST_2] new_device_identifier,
-        "A phone comes back under another identifier (201). The pass changes. Both identifiers list it (200).",
+        "A phone comes back under another identifier. The pass changes. Both identifiers list it (200).",
         "After a restore, the phone gets no more updates.";
     "trace/deleted" Pass Must [UNR_1] deleted,
         "One of two passes is deleted from the phone (200). The list names only the other one. The pass can still be \
         fetched.",
         "The phone gets pushes and lists for passes that it does not have.";
     "trace/deleted-twice" Pass Must [UNR_2] deleted_twice,
-        "A phone unregisters a pass that it never registered (200), registers (201), unregisters twice (200, 200).",
+        "A phone unregisters a pass that it never registered (200), registers, unregisters twice (200, 200).",
         "The phone repeats the call until it gives up, and reports it to the log.";
     "trace/order-deleted-twice" Order Must [UNR_2 ORD_1] deleted_twice,
-        "A phone unregisters an order that it never registered (200), registers (201), unregisters twice (200, 200).",
+        "A phone unregisters an order that it never registered (200), registers, unregisters twice (200, 200).",
         "The phone repeats the call until it gives up.";
     "trace/one-after-the-other-deleted" Pass Must [UNR_3] one_after_the_other_deleted,
         "One of two passes is deleted (200). The other changes and is listed (200), then it is deleted too (200, then \
         204).",
         "When one pass is deleted, the phone loses the updates of all.";
     "trace/added-again" Pass Must [REG_1 GET_9] added_again,
-        "A pass is deleted (200) and added again (201): list with the old tag (200 or 204), fetch without a date \
-        (200).",
+        "A pass is deleted (200) and added again: list with the old tag (200 or 204) and without one (200), fetch \
+        without a date (200).",
         "A pass that was once deleted is never updated again.";
     "trace/updates-off-and-on" Pass Must [UNR_1 REG_1 GET_2] updates_off_and_on,
-        "Updates are switched off (200) and on (201): list (200 or 204), fetch with the date the phone has (304).",
+        "Updates are switched off (200) and on: list with the old tag (200 or 204) and without one (200), fetch with \
+        the date the phone has (304).",
         "The owner's switch ends the updates forever, or costs a download each time.";
     "trace/wrong-token" Pass Must [AUTH_2] wrong_token,
         "Register, unregister and fetch with another pass's token, none, and another scheme (401). The list stays the \
@@ -81,7 +82,7 @@ catalogue! {
         empty.",
         "The holder of one pass can read another that happens to have the same serial number.";
     "trace/shared-pass" Pass Must [UNR_3 LIST_2] shared_pass,
-        "Two phones have one pass (201, 201). Both are told about a change. One deletes it (200), and the other is \
+        "Two phones have one pass. Both are told about a change. One deletes it (200), and the other is \
         still told.",
         "When one family member deletes the pass, the others get no more updates.";
     "trace/pull-to-refresh" Pass Must [GET_2] pull_to_refresh,
@@ -91,7 +92,7 @@ catalogue! {
         "A list names a change (200), but the answer is lost. The phone asks again with its old tag (200, the same).",
         "Updates are lost after each network failure.";
     "trace/order-from-apple-pay" Order Must [ORD_3 REG_1 LIST_1] order_from_apple_pay,
-        "An order made with Apple Pay: fetch (200) before the phone registers (201), then list (200).",
+        "An order made with Apple Pay: fetch (200) before the phone registers, then list (200).",
         "The order never shows up in the wallet.";
 }
 
@@ -159,10 +160,7 @@ impl<'a> Phone<'a> {
 
     async fn has_newest(&self, index: usize) -> CaseResult {
         let (pass, date) = &self.passes[index];
-        self.session
-            .fetch(pass, Some(date))
-            .await?
-            .is(304, Rule::GET_2)
+        is_not_sent_again(self.session, pass, date).await
     }
 }
 
@@ -173,7 +171,7 @@ async fn first_pass(session: &Session) -> CaseResult {
 async fn second_pass(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let phone = Phone::with(session, vec![one]).await?;
-    session.registered(&phone.device, two).await?;
+    session.given(&phone.device, two).await?;
     let answer = phone.list().await?;
     if answer.status() != 204 {
         names(&answer, &[two], Rule::LIST_2)?;
@@ -241,7 +239,7 @@ async fn nothing_to_report(session: &Session) -> CaseResult {
 
 async fn registered_again(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
     names(
         &list(session, &device, one, None).await?,
@@ -311,7 +309,7 @@ async fn deleted_twice(session: &Session) -> CaseResult {
         .unregister(&device, one)
         .await?
         .is(200, Rule::UNR_2)?;
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     session
         .unregister(&device, one)
         .await?
@@ -356,8 +354,13 @@ async fn added_again(session: &Session) -> CaseResult {
         .unregister(&phone.device, one)
         .await?
         .is(200, Rule::UNR_1)?;
-    session.registered(&phone.device, one).await?;
+    session.given(&phone.device, one).await?;
     phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
+    names(
+        &list(session, &phone.device, one, None).await?,
+        &[one],
+        Rule::LIST_1,
+    )?;
     fetched(session, one).await.map(drop)
 }
 
@@ -371,8 +374,13 @@ async fn updates_off_and_on(session: &Session) -> CaseResult {
     list(session, &phone.device, one, None)
         .await?
         .is(204, Rule::UNR_1)?;
-    session.registered(&phone.device, one).await?;
+    session.given(&phone.device, one).await?;
     phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
+    names(
+        &list(session, &phone.device, one, None).await?,
+        &[one],
+        Rule::LIST_1,
+    )?;
     phone.has_newest(0).await
 }
 

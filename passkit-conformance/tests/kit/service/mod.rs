@@ -10,6 +10,7 @@ mod logging;
 mod orders;
 mod racing;
 mod registering;
+mod right;
 mod sound;
 mod stores;
 mod traces;
@@ -164,9 +165,10 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
         "{name} names an unknown case"
     );
     let mut missed = Vec::new();
-    for result in run(chosen, &target).await.results {
-        let id = result.case.id;
-        match result.outcome {
+    // One by one, because a rule that is broken blocks further cases of a run.
+    for case in chosen {
+        let id = case.case.id;
+        match case.run(&target).await.outcome {
             Outcome::Fail(violation) if violation.rule() == *rule => {
                 println!("{name}: {id}: {violation}")
             }

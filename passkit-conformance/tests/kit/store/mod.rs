@@ -4,6 +4,7 @@
 mod faults;
 pub(crate) mod faulty;
 mod memory;
+mod right;
 
 use std::{collections::BTreeSet, sync::Arc};
 
