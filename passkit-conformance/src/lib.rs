@@ -21,7 +21,7 @@
 //! passkit-conformance run --url https://wallet.example.com/ --target target.toml --html report.html
 //! ```
 //!
-//! The target file names some passes with their tokens, and a way to change a pass. `change` gives
+//! `init` writes a target file to start from. The file names some passes with their tokens, and a way to change a pass. `change` gives
 //! a pass new content, and returns after the new content is published. `save` saves a pass
 //! unchanged, and returns after the service has looked at it. So wait for whatever watches a folder
 //! or works off a queue: a mark that comes later shows up in another case. The cases that need

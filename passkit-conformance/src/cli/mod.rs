@@ -1,6 +1,8 @@
 //! The program: its arguments, its output and its exit codes. Both `passkit-conformance` and
 //! `passkit conformance` use it.
 
+mod init;
+
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -14,6 +16,7 @@ use std::{
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
     closest::closest,
@@ -32,6 +35,12 @@ pub enum Command {
     /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be
     /// tested.
     Run(Run),
+
+    /// Writes a target file to start from.
+    ///
+    /// Types, serial numbers and tokens come from archives of passes and orders, if some are given. Without archives the
+    /// file has placeholders to fill in.
+    Init(Init),
 }
 
 /// Which cases to run, against which service, and where to write the reports.
@@ -97,6 +106,7 @@ impl Command {
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
+            Self::Init(init) => init.run(),
         }
     }
 }
@@ -347,8 +357,10 @@ mod tests {
     fn parsed(arguments: &str) -> Result<Run, String> {
         let arguments = std::iter::once("program").chain(arguments.split(' '));
         let program = Program::try_parse_from(arguments).map_err(|error| error.to_string())?;
-        let Command::Run(run) = program.command;
-        Ok(run)
+        match program.command {
+            Command::Run(run) => Ok(run),
+            Command::Init(_) => Err("not a run".into()),
+        }
     }
 
     #[test]

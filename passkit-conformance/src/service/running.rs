@@ -6,15 +6,18 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use super::{case::ServiceCase, target::Target};
+use super::{case::ServiceCase, preflight::PREFLIGHT, target::Target};
 use crate::{Case, CaseReport, Outcome, Report, Rule, message::SendError, secrets::Secrets};
 
 /// The service counts as gone after this many cases in a row without any answer. A hanging service
 /// would otherwise cost the time limit for each request of each case.
 const SILENT_CASES: usize = 3;
 
-/// Runs cases one after the other. The run ends if the service can't be reached or stops answering.
-/// The remaining cases become errors.
+const INTERRUPTED: &str = "it was interrupted";
+
+/// Runs cases one after the other. The run ends if the service can't be reached, if the target is
+/// wrong in a way that makes most cases fail (a mistyped URL or token, a change that changes nothing),
+/// or if the service stops answering. The remaining cases become errors.
 ///
 /// # Panics
 ///
@@ -49,6 +52,15 @@ pub async fn run_watched<'a>(
     let mut report = Report::default();
     let mut stopped = unreachable(target).await;
     let (mut silent, mut answers, mut interrupted) = (0, false, false);
+    if stopped.is_none() {
+        let (result, is_stopped) = PREFLIGHT.run_until(target, stop.as_mut()).await;
+        interrupted = is_stopped;
+        stopped = match result.outcome {
+            _ if is_stopped => Some(INTERRUPTED.to_owned()),
+            Outcome::Error(reason) => Some(reason),
+            _ => None,
+        };
+    }
     while stopped.is_none()
         && let Some(case) = cases.next()
     {
@@ -71,7 +83,7 @@ pub async fn run_watched<'a>(
         report.results.push(result);
         if is_stopped {
             interrupted = true;
-            stopped = Some("it was interrupted".to_owned());
+            stopped = Some(INTERRUPTED.to_owned());
         } else if silent == SILENT_CASES {
             stopped = Some(format!(
                 "{SILENT_CASES} cases in a row got no answer from the service"
@@ -165,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Accepts every registration, and records the requests.
+    /// Accepts every registration, and records them.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<String>>>);
 
@@ -179,10 +191,10 @@ mod tests {
         }
 
         fn call(&mut self, asked: Request<Full<Bytes>>) -> Self::Future {
-            self.0
-                .lock()
-                .unwrap()
-                .push(format!("{} {}", asked.method(), asked.uri().path()));
+            if asked.uri().path().contains("/registrations/") {
+                let line = format!("{} {}", asked.method(), asked.uri().path());
+                self.0.lock().unwrap().push(line);
+            }
             let mut answer = Response::default();
             if asked.method() == Method::POST {
                 *answer.status_mut() = http::StatusCode::CREATED;

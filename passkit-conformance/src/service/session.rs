@@ -155,6 +155,16 @@ impl Session {
         }
     }
 
+    /// All known passes and orders of the target.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = &Subject> {
+        self.target.passes.iter().chain(&self.target.orders)
+    }
+
+    /// The URL of the service, without trailing slashes.
+    pub(crate) fn url(&self) -> &str {
+        self.target.url.as_str()
+    }
+
     /// A pass and an order.
     pub(crate) fn one_of_each(&self) -> Result<(&Subject, &Subject), Stop> {
         match (self.target.passes.first(), self.target.orders.first()) {

@@ -8,6 +8,7 @@ mod fetching;
 mod listing;
 mod logging;
 mod orders;
+mod preflight;
 mod racing;
 mod registering;
 mod right;
