@@ -14,12 +14,20 @@ pub struct Case {
     pub id: &'static str,
     /// How binding it is.
     pub level: Level,
-    /// The rules that the case checks. It may also find a violation of another rule.
+    /// The rules that the case checks, the one that it is about first. If a run finds a violation
+    /// of another rule, that rule blocks the case.
     pub rules: &'static [Rule],
     /// What the case does, in a sentence or two.
     pub steps: &'static str,
     /// What a phone or its owner suffers when the case fails.
     pub consequence: &'static str,
+}
+
+impl Case {
+    /// Whether the case is there for this rule. A trace repeats what other cases check one by one.
+    pub(crate) fn is_about(&self, rule: Rule) -> bool {
+        self.rules.first() == Some(&rule) && self.endpoint() != "trace"
+    }
 }
 
 /// How binding a case is.
@@ -69,6 +77,8 @@ pub enum Outcome {
     Pass,
     /// A rule was broken.
     Fail(Violation),
+    /// The case could not be tried, because another rule is broken. It does not count as failed.
+    Blocked(Violation),
     /// The case does not apply to the target, or found nothing certain. The text is the reason.
     Skip(String),
     /// The case could not be completed. The text is the reason. It says nothing about the target.
@@ -80,6 +90,8 @@ pub enum Outcome {
 pub enum Stop {
     /// A rule was broken.
     Fail(Violation),
+    /// The case cannot be tried, because another rule is broken.
+    Blocked(Violation),
     /// The case does not apply to the target, or found nothing certain. The text is the reason.
     Skip(String),
     /// The case cannot go on. The text is the reason.
@@ -106,6 +118,7 @@ impl From<CaseResult> for Outcome {
         match result {
             Ok(()) => Self::Pass,
             Err(Stop::Fail(violation)) => Self::Fail(violation),
+            Err(Stop::Blocked(violation)) => Self::Blocked(violation),
             Err(Stop::Skip(reason)) => Self::Skip(reason),
             Err(Stop::Error(reason)) => Self::Error(reason),
         }

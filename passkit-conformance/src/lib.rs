@@ -34,9 +34,15 @@
 //!
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
-//! `--junit`, `--json` and `--html` write reports. `--timeout` limits each answer. The exit code is
+//! `--junit`, `--json` and `--html` write reports, and `--badge` a picture for a README. `--timeout`
+//! limits each answer. The exit code is
 //! 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could not be
 //! tested.
+//!
+//! A case that stumbles over a rule that it is not about is *blocked* by that rule and does not count
+//! as failed: the cases of that rule show the fault better. A broken rule always fails at least one
+//! case. The report ends with a verdict for each rule (kept, broken, not tried), and says how to fix
+//! those that are broken.
 //!
 //! A failure looks like this:
 //!
@@ -44,6 +50,8 @@
 //! FAIL  register/new-pass-is-201 (must)
 //!   rule        REG-1: the first registration of a pass on a device is answered 201, every further one 200
 //!   source      Apple, Register a Pass for Update Notifications
+//!   see         https://developer.apple.com/documentation/walletpasses/register-a-pass-for-update-notifications
+//!   fix         answer 201 if the registration was inserted, else 200
 //!   expected    status 201
 //!   got         status 200
 //!   steps       A new device registers for a pass.

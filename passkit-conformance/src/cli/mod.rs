@@ -80,6 +80,10 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
+    /// Write a picture for a README that says how it went
+    #[arg(long, value_name = "FILE.svg")]
+    badge: Option<PathBuf>,
+
     /// How long an answer may take.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
@@ -128,7 +132,7 @@ impl Run {
             ..Limits::default()
         };
         let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
-        let (report, problem) = match target {
+        let (mut report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
                 let report = run_watched(
@@ -146,8 +150,10 @@ impl Run {
                 Some(problem),
             ),
         };
+        report.target.clone_from(url);
+        report.level = Some(self.level);
         for (path, mut file, render) in files {
-            file.write_all(render(&report, url).as_bytes())
+            file.write_all(render(&report).as_bytes())
                 .map_err(|error| cannot_write(path, &error))?;
         }
         conclude(&report);
@@ -167,10 +173,11 @@ impl Run {
     /// The files for the reports. They are opened before any case runs, so that a wrong path fails
     /// at once.
     fn report_files(&self) -> Result<Vec<(&Path, File, Render)>, String> {
-        let wanted: [(&Option<PathBuf>, Render); 3] = [
-            (&self.junit, |report, _| report.junit()),
-            (&self.json, |report, _| report.json()),
-            (&self.html, |report, url| report.html(url)),
+        let wanted: [(&Option<PathBuf>, Render); 4] = [
+            (&self.junit, Report::junit),
+            (&self.json, Report::json),
+            (&self.html, Report::html),
+            (&self.badge, Report::badge),
         ];
         wanted
             .into_iter()
@@ -183,7 +190,7 @@ impl Run {
     }
 }
 
-type Render = fn(&Report, &str) -> String;
+type Render = fn(&Report) -> String;
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> String {
     format!("can't write {}: {error}", path.display())
@@ -266,7 +273,7 @@ fn list(cases: &[&ServiceCase]) {
     }
 }
 
-/// Prints the failures in full, and the counts.
+/// Prints the failures in full, what to fix, and the counts.
 fn conclude(report: &Report) {
     for failure in report.results.iter().filter_map(|result| result.failure()) {
         say(&format!("\n{}", failure.trim_end()));
@@ -276,6 +283,7 @@ fn conclude(report: &Report) {
         .iter()
         .any(|result| !matches!(result.outcome, Outcome::Error(_)));
     if tried {
+        say(report.verdicts().trim_end());
         say("");
     }
     say(&report.counts().to_string());

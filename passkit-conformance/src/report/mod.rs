@@ -1,13 +1,15 @@
 //! The results of running cases, for people and for programs.
 
+mod badge;
 mod html;
 mod json;
 mod junit;
 mod text;
+mod verdicts;
 
 use std::time::Duration;
 
-use crate::{Case, Exchange, Outcome, Violation};
+use crate::{Case, Exchange, Level, Outcome, Rule, Violation};
 
 /// The results of some cases. `Display` gives a line for each, failures in full, and a summary.
 #[derive(Debug, Default)]
@@ -15,6 +17,12 @@ use crate::{Case, Exchange, Outcome, Violation};
 pub struct Report {
     /// All results, in the order in which the cases ran.
     pub results: Vec<CaseReport>,
+    /// What was tested: the URL of a web service, or a name.
+    pub target: String,
+    /// The level below which cases were left out, if one was chosen.
+    pub level: Option<Level>,
+    /// The number that makes the random parts of a store's cases the same again.
+    pub seed: Option<u64>,
     /// The index of the first case that was not run, and the reason, if the run ended early.
     stopped: Option<(usize, String)>,
 }
@@ -41,6 +49,8 @@ pub struct Counts {
     pub pass: usize,
     /// Broke a rule.
     pub fail: usize,
+    /// Could not be tried, because another rule is broken.
+    pub blocked: usize,
     /// Did not apply.
     pub skip: usize,
     /// Could not be completed.
@@ -51,7 +61,7 @@ impl Counts {
     /// All of them.
     #[must_use]
     pub const fn total(self) -> usize {
-        self.pass + self.fail + self.skip + self.error
+        self.pass + self.fail + self.blocked + self.skip + self.error
     }
 
     /// Adds one.
@@ -59,6 +69,7 @@ impl Counts {
         *match outcome {
             Outcome::Pass => &mut self.pass,
             Outcome::Fail(_) => &mut self.fail,
+            Outcome::Blocked(_) => &mut self.blocked,
             Outcome::Skip(_) => &mut self.skip,
             Outcome::Error(_) => &mut self.error,
         } += 1;
@@ -107,7 +118,7 @@ impl Report {
     #[must_use]
     pub fn is_passed(&self) -> bool {
         let counts = self.counts();
-        counts.fail + counts.error == 0
+        counts.fail + counts.blocked + counts.error == 0
     }
 
     /// Does nothing if every case passed or was skipped. Use it as the last line of a test.
@@ -138,14 +149,25 @@ impl CaseReport {
     fn message(&self) -> String {
         match &self.outcome {
             Outcome::Pass => String::new(),
-            Outcome::Fail(violation) if self.case.consequence.is_empty() => violation.to_string(),
-            Outcome::Fail(violation) => {
-                format!("{violation}. On a phone: {}", self.case.consequence)
-            }
+            Outcome::Fail(violation) => match self.consequence() {
+                "" => violation.to_string(),
+                consequence => format!("{violation}. On a phone: {consequence}"),
+            },
+            Outcome::Blocked(violation) => blocked_by(violation.rule()),
             Outcome::Skip(reason) | Outcome::Error(reason) => reason.clone(),
         }
     }
 
+    /// What a phone suffers. Empty if the case did not fail, or stumbled over a rule that it does
+    /// not check.
+    fn consequence(&self) -> &'static str {
+        match self.violation() {
+            Some(violation) if self.case.rules.contains(&violation.rule()) => self.case.consequence,
+            _ => "",
+        }
+    }
+
+    /// How the case failed, if it did.
     fn violation(&self) -> Option<&Violation> {
         match &self.outcome {
             Outcome::Fail(violation) => Some(violation),
@@ -154,13 +176,19 @@ impl CaseReport {
     }
 }
 
+/// Why a case was not tried.
+fn blocked_by(rule: Rule) -> String {
+    format!("blocked by {rule}: {}", rule.sentence())
+}
+
 impl Outcome {
-    /// `pass`, `fail`, `skip` or `error`.
+    /// `pass`, `fail`, `blocked`, `skip` or `error`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Fail(_) => "fail",
+            Self::Blocked(_) => "blocked",
             Self::Skip(_) => "skip",
             Self::Error(_) => "error",
         }
@@ -248,7 +276,15 @@ pub(crate) mod samples {
                     Outcome::Error("it rains".into()),
                     vec![],
                 ),
+                result(
+                    case("list/later", Level::Must, &[Rule::LIST_10]),
+                    Outcome::Blocked(Violation::new(Rule::LIST_4, "this", "<that>")),
+                    vec![],
+                ),
             ],
+            target: "http://127.0.0.1/{{table}}?<x>".into(),
+            level: Some(Level::Should),
+            seed: Some(7),
             stopped: None,
         };
         report.stop(

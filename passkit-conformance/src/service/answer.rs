@@ -16,6 +16,8 @@ pub(crate) struct Answer {
     secrets: Secrets,
     /// What was asked, for cases that ask several things.
     about: String,
+    /// Whether the call is a phone's, with the right token.
+    is_authorized: bool,
 }
 
 /// A parsed list.
@@ -33,12 +35,20 @@ impl Answer {
             response,
             secrets,
             about: String::new(),
+            is_authorized: false,
         }
     }
 
     /// Adds what was asked, for violations.
     pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
         self.about = what.into();
+        self
+    }
+
+    /// Says that the call is a phone's, with the right token. So an unexpected 401 breaks
+    /// [`Rule::AUTH_1`].
+    pub(crate) fn authorized(mut self) -> Self {
+        self.is_authorized = true;
         self
     }
 
@@ -89,10 +99,10 @@ impl Answer {
             .collect::<Vec<_>>()
             .join(" or ");
         if !statuses.contains(&status) {
-            let rule = if matches!(status, 301..=303 | 307 | 308) {
-                Rule::HTTP_5
-            } else {
-                rule
+            let rule = match status {
+                301..=303 | 307 | 308 => Rule::HTTP_5,
+                401 | 403 if self.is_authorized => Rule::AUTH_1,
+                _ => rule,
             };
             return Err(self.violation(
                 rule,
@@ -140,8 +150,31 @@ impl Answer {
         }
     }
 
+    /// Expects a status of lists. Whatever a case is about, another one breaks a rule of every list.
+    pub(crate) fn is_list(&self) -> CaseResult {
+        self.is_list_with(&[200, 204], Rule::LIST_1)
+    }
+
+    /// Expects one of several statuses of a list that was asked for in an unusual way.
+    pub(crate) fn is_list_with(&self, statuses: &[u16], rule: Rule) -> CaseResult {
+        match self.status() {
+            401 | 403 => self.is_one_of(statuses, Rule::LIST_12),
+            _ => self.is_one_of(statuses, rule),
+        }
+    }
+
+    /// Expects that nothing is listed, under `rule`. That this is said with status 204 is another
+    /// rule.
+    pub(crate) fn lists_nothing(&self, kind: Kind, rule: Rule) -> CaseResult {
+        self.is_list_with(&[200, 204], Rule::LIST_7)?;
+        let is_empty =
+            ListAnswer::read(kind, self.body()).is_some_and(|one| one.serials.is_empty());
+        self.is(204, if is_empty { Rule::LIST_7 } else { rule })
+    }
+
     /// Expects a list of `kind` with a tag: status 200 and the right shape.
     pub(crate) fn listed(&self, kind: Kind) -> Result<Listed, Stop> {
+        self.is_list()?;
         let (serials, tag) = (kind.serials_key(), kind.tag_key());
         let shape_rule = match kind {
             Kind::Pass => Rule::LIST_4,

@@ -8,6 +8,7 @@ use super::{
     answer::Answer,
     case::catalogue,
     session::{Auth, Session},
+    steps::scene,
     target::Subject,
 };
 use crate::{CaseResult, Rule, Stop, wire::archive_types};
@@ -31,13 +32,13 @@ catalogue! {
     "get/date-given-back-is-304" Pass Must [GET_2] date_given_back_is_304,
         "A pass is fetched, then again with its Last-Modified as If-Modified-Since.",
         "The phone loads the entire pass with every push, and reports to the log that its date was ignored.";
-    "orders/date-given-back-is-304" Order Must [GET_2 ORD_1] date_given_back_is_304,
+    "orders/date-given-back-is-304" Order Must [ORD_1 GET_2] date_given_back_is_304,
         "An order is fetched, then again with its Last-Modified as If-Modified-Since.",
         "The phone loads the entire order with every push.";
     "get/changed-pass-is-200" Pass Must [GET_2] changed_pass_is_200,
         "A pass is fetched, changed, and fetched with the earlier date.",
         "The phone is told that nothing changed, and keeps old content.";
-    "orders/changed-order-is-200" Order Must [GET_2 ORD_1] changed_pass_is_200,
+    "orders/changed-order-is-200" Order Must [ORD_1 GET_2] changed_pass_is_200,
         "An order is fetched, changed, and fetched with the earlier date.",
         "The phone is told that nothing changed, and keeps old content.";
     "get/two-changes-in-a-second-have-two-dates" Pass Should [GET_2] two_changes_have_two_dates,
@@ -82,12 +83,12 @@ catalogue! {
 /// Fetches a pass as a phone does for the first time. Returns its date.
 pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<String, Stop> {
     session.rest(subject).await;
-    session.fetch(subject, None).await?.archive()
+    scene(session.fetch(subject, None).await?.archive())
 }
 
 async fn works_unregistered(session: &Session) -> CaseResult {
     session
-        .fetch(session.one()?, None)
+        .send(session.fetch_call(session.one()?, None))
         .await?
         .is(200, Rule::GET_9)
 }
@@ -126,7 +127,7 @@ async fn last_modified_stays(session: &Session) -> CaseResult {
 
 async fn last_modified_is_past(session: &Session) -> CaseResult {
     let one = session.rested(1)?[0];
-    session.rest(one).await;
+    fetched(session, one).await?;
     is_past(session, &session.fetch(one, None).await?)?;
     if session.can_change().is_ok() {
         // Four, because the Date of some servers is up to a second old.

@@ -8,6 +8,7 @@ use super::{
     case::catalogue,
     fetching::fetched,
     session::{Auth, Device, ServiceRequest, Session},
+    steps::scene,
     target::Subject,
 };
 use crate::{
@@ -20,7 +21,7 @@ catalogue! {
     "list/no-tag-lists-all" Pass Must [LIST_1] no_tag_lists_all,
         "A device registers for two passes and asks what changed, without a tag.",
         "A phone that just added its passes is not told about them, and fetches none.";
-    "orders/no-tag-lists-all" Order Must [LIST_1 ORD_1] no_tag_lists_all,
+    "orders/no-tag-lists-all" Order Must [ORD_1 LIST_1] no_tag_lists_all,
         "A device registers for two orders and asks what changed, without a tag.",
         "A phone that just added its orders is not told about them, and fetches none.";
     "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
@@ -44,7 +45,7 @@ catalogue! {
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
         "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged passes with every push.";
-    "orders/tag-lists-only-newer" Order Must [LIST_2 ORD_1] tag_lists_only_newer,
+    "orders/tag-lists-only-newer" Order Must [ORD_1 LIST_2] tag_lists_only_newer,
         "A device with two orders keeps the tag of its list. One order changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged orders with every push.";
     "list/all-changes-are-listed" Pass Must [LIST_2] all_changes_are_listed,
@@ -62,7 +63,7 @@ catalogue! {
     "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it was just given.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
-    "orders/nothing-new-is-204" Order Must [LIST_7 LIST_2 ORD_1] nothing_new_is_204,
+    "orders/nothing-new-is-204" Order Must [ORD_1 LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it was just given.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
     "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
@@ -74,7 +75,7 @@ catalogue! {
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
-    "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
+    "orders/unreadable-tag-is-no-error" Order Must [ORD_1 LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
@@ -139,10 +140,10 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
         .collect();
     expected.sort_unstable();
     let wanted = format!("status 200 and a list of exactly {}", first_few(&expected));
+    answer.is_list()?;
     if answer.status() == 204 {
         return Err(answer.violation(rule, wanted, "status 204"));
     }
-    answer.is(200, rule)?;
     let listed = answer.listed(kind)?;
     let found: Vec<_> = listed
         .serials
@@ -157,6 +158,7 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
 
 /// Expects the answer to a device that is up to date.
 pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
+    answer.is_list_with(&[200, 204], Rule::LIST_7)?;
     let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
     if let (200, Some(again)) = (answer.status(), again) {
         let actual = format!("status 200, {} named again", again.serials.len());
@@ -171,6 +173,14 @@ pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
 
 /// Registers for passes of one type, lists them, and returns the tag.
 pub(super) async fn registered_and_listed(
+    session: &Session,
+    device: &Device,
+    subjects: &[&Subject],
+) -> Result<String, Stop> {
+    scene(lists_all(session, device, subjects).await)
+}
+
+async fn lists_all(
     session: &Session,
     device: &Device,
     subjects: &[&Subject],
@@ -214,7 +224,7 @@ async fn list_raw(
 
 async fn no_tag_lists_all(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
-    registered_and_listed(session, &session.device()?, &[one, two])
+    lists_all(session, &session.device()?, &[one, two])
         .await
         .map(drop)
 }
@@ -286,7 +296,7 @@ async fn keeps_types_apart(session: &Session) -> CaseResult {
     session.given(&device, one).await?;
     list(session, &device, other, None)
         .await?
-        .is(204, Rule::LIST_3)?;
+        .lists_nothing(session.kind(), Rule::LIST_3)?;
     session.given(&device, other).await?;
     names(
         &list(session, &device, one, None).await?,
@@ -403,10 +413,10 @@ async fn unknown_device_is_204(session: &Session) -> CaseResult {
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &stranger, one, None)
         .await?
-        .is(204, Rule::LIST_8)?;
+        .is_list_with(&[204], Rule::LIST_8)?;
     list(session, &stranger, one, Some(&tag))
         .await?
-        .is(204, Rule::LIST_8)
+        .is_list_with(&[204], Rule::LIST_8)
 }
 
 async fn unknown_type_is_204(session: &Session) -> CaseResult {
@@ -419,7 +429,7 @@ async fn unknown_type_is_204(session: &Session) -> CaseResult {
     session
         .list(&device, &type_id, None)
         .await?
-        .is(204, Rule::LIST_8)
+        .is_list_with(&[204], Rule::LIST_8)
 }
 
 async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
@@ -429,7 +439,7 @@ async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
     for tag in FOREIGN_TAGS.into_iter().chain([long.as_str()]) {
         list_raw(session, &device, one, tag)
             .await?
-            .is_one_of(&[200, 204], Rule::LIST_9)?;
+            .is_list_with(&[200, 204], Rule::LIST_9)?;
     }
     Ok(())
 }
@@ -438,11 +448,9 @@ async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.given(&device, one).await?;
     for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
-        names(
-            &list_raw(session, &device, one, tag).await?,
-            &[one],
-            Rule::LIST_9,
-        )?;
+        let answer = list_raw(session, &device, one, tag).await?;
+        answer.is_list_with(&[200, 204], Rule::LIST_9)?;
+        names(&answer, &[one], Rule::LIST_9)?;
     }
     Ok(())
 }
@@ -454,13 +462,14 @@ async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &device, other, Some(&tag))
         .await?
-        .is_one_of(&[200, 204], Rule::LIST_9)
+        .is_list_with(&[200, 204], Rule::LIST_9)
 }
 
 async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.given(&device, one).await?;
     let answer = list(session, &device, one, Some("999999999999999999")).await?;
+    answer.is_list_with(&[200, 204], Rule::LIST_9)?;
     names(&answer, &[one], Rule::LIST_9).map(drop)
 }
 
@@ -511,6 +520,7 @@ async fn ignores_authorization(session: &Session) -> CaseResult {
         let answer = session
             .send(ServiceRequest::new(Method::GET, path).auth(&Auth::Raw(value)))
             .await?;
+        answer.is_list_with(&[200, 204], Rule::LIST_12)?;
         names(&answer, &[one], Rule::LIST_12)?;
     }
     Ok(())
@@ -545,6 +555,8 @@ async fn new_registration_is_listed(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
+    let again = list(session, &device, one, Some(&tag)).await?;
+    scene(is_quiet(session.kind(), &again))?;
     session.given(&device, two).await?;
     names(
         &list(session, &device, two, Some(&tag)).await?,
@@ -571,7 +583,7 @@ async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
     list(session, &device, one, Some(&tag))
         .await?
         .about("a list after a save")
-        .is(204, Rule::TAG_4)?;
+        .lists_nothing(session.kind(), Rule::TAG_4)?;
     session
         .fetch(one, Some(&date))
         .await?

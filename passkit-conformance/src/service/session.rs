@@ -353,7 +353,8 @@ impl Session {
         subject: &Subject,
     ) -> Result<Answer, Stop> {
         self.will_register(device, subject);
-        self.send(self.register_call(device, subject)).await
+        let answer = self.send(self.register_call(device, subject)).await?;
+        Ok(answer.authorized())
     }
 
     /// Records a registration that the case makes with [`send`](Self::send), so that it is removed
@@ -378,7 +379,8 @@ impl Session {
         let path = self.registration_path(&device.id, &subject.pass);
         let answer = self
             .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(subject)))
-            .await?;
+            .await?
+            .authorized();
         if answer.status() == 200 {
             self.notes()
                 .registered
@@ -422,7 +424,8 @@ impl Session {
         subject: &Subject,
         since: Option<&str>,
     ) -> Result<Answer, Stop> {
-        self.send(self.fetch_call(subject, since)).await
+        let answer = self.send(self.fetch_call(subject, since)).await?;
+        Ok(answer.authorized())
     }
 
     /// Sends a call and reads the complete answer. A missing or incomplete answer breaks

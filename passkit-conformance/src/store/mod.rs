@@ -103,6 +103,7 @@ pub async fn run<'a>(
     for case in cases {
         report.results.push(case.run(&stores).await);
     }
+    report.conclude();
     report
 }
 

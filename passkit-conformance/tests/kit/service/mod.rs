@@ -170,7 +170,7 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
     for case in chosen {
         let id = case.case.id;
         match case.run(&target).await.outcome {
-            Outcome::Fail(violation) if violation.rule() == *rule => {
+            Outcome::Fail(violation) | Outcome::Blocked(violation) if violation.rule() == *rule => {
                 println!("{name}: {id}: {violation}")
             }
             Outcome::Fail(violation) => missed.push(format!("{name}: {id} found {violation}")),
@@ -178,6 +178,39 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
         }
     }
     missed
+}
+
+/// Each fault, and the cases that fail in a run of all cases. It blocks many others.
+const ALONE: &[(&str, &[&str])] = &[
+    (
+        "register answers 200 at once",
+        &["register/new-pass-is-201"],
+    ),
+    ("there is no Last-Modified", &["get/has-last-modified"]),
+    ("Last-Modified is an ISO date", &["get/has-last-modified"]),
+    (
+        "tags are numbers",
+        &["list/values-are-strings", "orders/list-has-its-own-words"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_fault_is_not_many_failures() {
+    let mut all = JoinSet::new();
+    for (name, expected) in ALONE {
+        let one = tries().into_iter().find(|one| one.name == *name).unwrap();
+        let target = (one.target)();
+        all.spawn(async move { (name, expected, run(&cases(), &target).await) });
+    }
+    for (name, expected, report) in all.join_all().await {
+        let failed: Vec<_> = report
+            .results
+            .iter()
+            .filter(|result| matches!(result.outcome, Outcome::Fail(_)))
+            .map(|result| result.case.id)
+            .collect();
+        assert_eq!(&failed, expected, "{name}: {report}");
+    }
 }
 
 /// Every case has a service that it catches.
