@@ -79,6 +79,10 @@
 //! records calls and checks them afterwards. Wrap a store in a `Recorder` to test a crash or a
 //! failover of your own.
 //!
+//! A call of a store may take 30 seconds; `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. After
+//! three cases with a call that took longer, the others are not tried. A store that blocks all
+//! threads ends the process, which names the case and the call.
+//!
 //! The cases of a store need a multi-threaded Tokio runtime.
 
 #[cfg(doctest)]

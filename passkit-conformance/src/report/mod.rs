@@ -21,7 +21,8 @@ pub struct Report {
     pub target: String,
     /// The level below which cases were left out, if one was chosen.
     pub level: Option<Level>,
-    /// The number that makes the random parts of a store's cases the same again.
+    /// The seed of a store's random cases, if `PASSKIT_CONFORMANCE_SEED` set it. A failure that
+    /// depends on one names it.
     pub seed: Option<u64>,
     /// The index of the first case that was not run, and the reason, if the run ended early.
     stopped: Option<(usize, String)>,

@@ -1,10 +1,35 @@
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use super::stores::{AnyStores, Opened, Stores, not_opened};
-use crate::{Case, CaseReport, CaseResult, Rule, Violation};
+use super::{
+    limited::Watch,
+    stores::{AnyStores, Opened, Stores, not_opened},
+};
+use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
 
-/// A store that takes longer than this counts as hanging.
+/// A case that takes longer than this counts as hanging. Each of its calls has a shorter limit.
 const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How many cases of a run hung. After three, the others are not tried, because each would take as
+/// long.
+#[derive(Default)]
+pub(super) struct Hangs(AtomicUsize);
+
+impl Hangs {
+    const MOST: usize = 3;
+
+    /// Why no more cases are tried, if too many hung.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        (self.0.load(Ordering::Relaxed) >= Self::MOST)
+            .then_some("calls of the store did not return in three cases")
+    }
+}
 
 type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
 
@@ -17,23 +42,39 @@ pub struct StoreCase {
 }
 
 impl StoreCase {
-    /// Runs the case. A store that panics, or does not answer for five minutes, breaks
-    /// [`Rule::ERRORS`].
+    /// Runs the case. A store that panics, or a call that does not return within 30 seconds, breaks
+    /// [`Rule::ERRORS`]. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit, in seconds.
+    ///
+    /// A store that blocks all threads of the runtime leaves none to report it. After a minute, the
+    /// case and the call are printed, and the process ends with exit code 101.
     ///
     /// # Panics
     /// Outside a Tokio runtime with time enabled.
     pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
-        self.run_on(stores.clone()).await
+        self.run_on(stores.clone(), &Hangs::default()).await
     }
 
-    async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
+    pub(super) async fn run_on(&self, stores: Arc<dyn AnyStores>, hangs: &Hangs) -> CaseReport {
         let start = std::time::Instant::now();
+        if let Some(reason) = hangs.reason() {
+            return CaseReport {
+                case: self.case,
+                outcome: Outcome::Error(format!("not tried: {reason}")),
+                elapsed: Duration::ZERO,
+                transcript: Vec::new(),
+            };
+        }
+        let watch = Watch::new(self.case.id);
         let run = self.run;
         // Dropping the stores may remove their data, so they outlive the case.
         let opening = stores.clone();
         // A separate task, so that a panic ends this case only. The set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
+        let watched = watch.clone();
+        task.spawn(async move {
+            let opened = watched.limited("opening the store", opening.open()).await;
+            run(opened.map_err(not_opened)?.watched(&watched)).await
+        });
         let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
             Ok(Some(Err(error))) => {
@@ -44,6 +85,9 @@ impl StoreCase {
             }
         };
         drop(stores);
+        if watch.is_hung() {
+            hangs.0.fetch_add(1, Ordering::Relaxed);
+        }
         CaseReport {
             case: self.case,
             outcome: result.into(),

@@ -3,6 +3,7 @@
 
 mod faults;
 pub(crate) mod faulty;
+mod hanging;
 mod memory;
 mod right;
 

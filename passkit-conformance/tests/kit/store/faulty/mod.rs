@@ -24,6 +24,9 @@ use passkit_server::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
+    /// Not among the faults of `faults.rs`, because a call that hangs takes until the time limit.
+    HangsForUnknownDevices,
+    BlocksThreads,
     TagsOfWholeSeconds,
     GreaterOrEqual,
     PushTokenNotReplaced,

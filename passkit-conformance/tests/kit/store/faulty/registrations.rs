@@ -42,6 +42,9 @@ impl RegistrationStore for Faulty {
                 .clone()
         });
         match self.fault {
+            Fault::BlocksThreads => loop {
+                std::thread::park();
+            },
             Fault::PushTokenNotReplaced => self.inner.register(device, pass, &first).await,
             Fault::AlwaysCreated => self
                 .inner
@@ -132,6 +135,11 @@ impl RegistrationStore for Faulty {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (type_id, device) = (&self.type_named(type_id), &self.device_named(device));
+        if self.is(Fault::HangsForUnknownDevices)
+            && !self.memory(|memory| memory.devices.contains(device))
+        {
+            return std::future::pending().await;
+        }
         let right = self.inner.changes_since(device, type_id, since).await?;
         let own = |_: &PassId, state: PassState| state.version;
         let second = |version: u64| version / 1_000_000;
