@@ -26,8 +26,8 @@ catalogue! {
         "A boarding pass whose serial number contains a slash is never updated, or its owner gets \
          the update of another pass.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
-        "Does the same for types where one is the start of another, or that differ in case. The \
-         serial numbers make the joined texts equal.",
+        "Does the same for types where one is the start of another, of up to 128 characters, or \
+         that differ in case. The serial numbers make the joined texts equal.",
         "Passes of one type are taken for those of another.";
     "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
         "Registers and unregisters devices where one identifier is the start of another, or that \
@@ -241,6 +241,11 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
             }
         }
     }
+    // The greatest length, and different in the last byte only.
+    let longest = format!("{base}{}", "u".repeat(128 - base.as_str().len()));
+    passes.push(PassId::new(&longest, "1")?);
+    passes.push(PassId::new(&longest[..127], "1")?);
+    passes.push(PassId::new(&format!("{}v", &longest[..127]), "1")?);
     passes.sort();
     passes.dedup();
     // Shuffled by length, so that short names are tried beside long ones of either kind.

@@ -44,6 +44,10 @@ pub(crate) enum Fault {
     TagOfWhatIsRegistered,
     TagNeverMoves,
     TagAheadIsCovered,
+    TypeTagAheadByOneIsCovered,
+    DeviceTagAheadByOneIsCovered,
+    TypesCut,
+    GroupCommitTakesOthersAlong,
     RegistrationVersionIgnored,
     NumberTakenBeforeItShows,
     MarkAllDoesNothing,
@@ -205,6 +209,7 @@ struct Memory {
     /// All digests that were ever published.
     digests: HashSet<(PassId, ContentDigest)>,
     owners: HashMap<String, String>,
+    group: registrations::Group,
 }
 
 impl Faulty {
@@ -243,6 +248,7 @@ impl Faulty {
         let text = type_id.as_str();
         match self.fault {
             Fault::TypesFolded => TypeIdentifier::new(&text.to_lowercase()).unwrap(),
+            Fault::TypesCut => TypeIdentifier::new(&text[..text.len().min(127)]).unwrap(),
             Fault::KindIgnored => {
                 TypeIdentifier::new(&text.replacen("order.", "pass.", 1)).unwrap()
             }
