@@ -14,12 +14,21 @@ pub struct Case {
     pub id: &'static str,
     /// How important the case is.
     pub level: Level,
-    /// The rules that the case checks. A failure may also name another rule.
+    /// The rules that the case checks. The first is the rule that the case is about. If a run finds
+    /// a violation of any other rule, that rule blocks the case.
     pub rules: &'static [Rule],
     /// The steps of the case, in a few sentences.
     pub steps: &'static str,
     /// What goes wrong for a phone or its owner if the case fails.
     pub consequence: &'static str,
+}
+
+impl Case {
+    /// Returns whether the case is about this rule. A trace is not about a single rule, because it
+    /// repeats what other cases check.
+    pub(crate) fn is_about(&self, rule: Rule) -> bool {
+        self.rules.first() == Some(&rule) && self.endpoint() != "trace"
+    }
 }
 
 /// How important a case is.
@@ -69,6 +78,8 @@ pub enum Outcome {
     Pass,
     /// A rule was broken.
     Fail(Violation),
+    /// The case could not be tried, because another rule is broken. It does not count as failed.
+    Blocked(Violation),
     /// The case does not apply to the target, or has no clear result. The text is the reason.
     Skip(String),
     /// The case could not be completed, so it says nothing about the target. The text is the
@@ -81,6 +92,8 @@ pub enum Outcome {
 pub enum Stop {
     /// A rule was broken.
     Fail(Violation),
+    /// The case can't be tried, because another rule is broken.
+    Blocked(Violation),
     /// The case does not apply to the target, or has no clear result. The text is the reason.
     Skip(String),
     /// The case cannot continue. The text is the reason.
@@ -107,6 +120,7 @@ impl From<CaseResult> for Outcome {
         match result {
             Ok(()) => Self::Pass,
             Err(Stop::Fail(violation)) => Self::Fail(violation),
+            Err(Stop::Blocked(violation)) => Self::Blocked(violation),
             Err(Stop::Skip(reason)) => Self::Skip(reason),
             Err(Stop::Error(reason)) => Self::Error(reason),
         }

@@ -1,5 +1,4 @@
 use std::{
-    error::Error as _,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -7,19 +6,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as HyperClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::{Request, response::Parts};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::ConfigBuilderExt;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tower_service::Service;
 
 use crate::{
     Exchange,
-    message::{Response, SendError, WithCapitals},
+    connections::Connections,
+    message::{Response, SendError},
     secrets::Secrets,
 };
 
@@ -45,34 +41,20 @@ impl Default for Limits {
 /// Sends requests to a web service, for one phone or for many. Clones share the connections.
 ///
 /// The client speaks HTTP/1.1 over the network. TLS trusts the certificates of the system. An
-/// `http://` URL means plain HTTP. The client follows no redirects and repeats no requests.
+/// `http://` URL means plain HTTP. The client follows no redirects. It repeats a request only if a
+/// connection that was kept open ends before the first byte of the answer.
 #[derive(Clone)]
 pub struct Client {
     transport: Transport,
     limits: Limits,
 }
 
-type Boxed = Pin<Box<dyn Future<Output = Result<http::Response<AnyBody>, SendError>> + Send>>;
-type AnyBody = UnsyncBoxBody<Bytes, BodyError>;
-
-/// Why a body ended early.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct BodyError(Box<dyn std::error::Error + Send + Sync>);
-
-type Hyper = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-/// One HTTP client for each of two spellings of header names. `with_capitals`, which few requests
-/// use, keeps no connection open, because a service may allow only one.
-struct Network {
-    lower_case: Hyper,
-    with_capitals: Hyper,
-}
+type Answering = Pin<Box<dyn Future<Output = Result<Response, SendError>> + Send>>;
 
 #[derive(Clone)]
 enum Transport {
-    Network(Arc<Network>),
-    InProcess(Arc<dyn Fn(Request<Full<Bytes>>) -> Boxed + Send + Sync>),
+    Network(Arc<Connections>),
+    InProcess(Arc<dyn Fn(Request<Full<Bytes>>, usize) -> Answering + Send + Sync>),
 }
 
 impl Default for Client {
@@ -93,22 +75,22 @@ impl Client {
     /// Makes a client for the network. If the system trusts no certificates, only plain HTTP works.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls())
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let builder = || HyperClient::builder(TokioExecutor::new());
-        let network = Network {
-            lower_case: builder().build(https.clone()),
-            with_capitals: builder()
-                .pool_max_idle_per_host(0)
-                .http1_title_case_headers(true)
-                .build(https),
+        Self {
+            transport: Transport::Network(Arc::default()),
+            limits,
+        }
+    }
+
+    /// Returns a client like this one, with its own connections. They close when the client is
+    /// dropped.
+    pub(crate) fn afresh(&self) -> Self {
+        let transport = match &self.transport {
+            Transport::Network(connections) => Transport::Network(Arc::new(connections.afresh())),
+            Transport::InProcess(call) => Transport::InProcess(call.clone()),
         };
         Self {
-            transport: Transport::Network(Arc::new(network)),
-            limits,
+            transport,
+            limits: self.limits,
         }
     }
 
@@ -129,7 +111,7 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let call = move |request| -> Boxed {
+        let call = move |request, limit| -> Answering {
             let mut service = service.clone();
             Box::pin(async move {
                 let broken = |error: S::Error| SendError::NoAnswer(error.into().to_string());
@@ -137,7 +119,8 @@ impl Client {
                     .await
                     .map_err(broken)?;
                 let answer = service.call(request).await.map_err(broken)?;
-                Ok(answer.map(any_body))
+                let (head, body) = answer.into_parts();
+                read(head, body, limit).await
             })
         };
         Self {
@@ -178,61 +161,41 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, SendError> {
-        let answer = match &self.transport {
-            Transport::InProcess(call) => call(request).await?,
-            Transport::Network(network) => {
-                let capitals = request.extensions().get::<WithCapitals>().is_some();
-                let hyper = if capitals {
-                    &network.with_capitals
-                } else {
-                    &network.lower_case
-                };
-                let answer = hyper.request(request).await.map_err(|error| {
-                    let mut text = error.to_string();
-                    let mut source = error.source();
-                    while let Some(cause) = source {
-                        text = format!("{text}: {cause}");
-                        source = cause.source();
-                    }
-                    if error.is_connect() {
-                        SendError::Unreachable(text)
-                    } else {
-                        SendError::NoAnswer(text)
-                    }
-                })?;
-                answer.map(any_body)
-            }
-        };
-        let (head, mut body) = answer.into_parts();
         let limit = self.limits.response_bytes;
-        // The body is copied, because small chunks take much more memory than their length.
-        let mut read = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| SendError::NoAnswer(format!("the answer broke off: {error}")))?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if data.len() > limit - read.len() {
-                let long = format!("the answer is longer than {limit} bytes");
-                return Err(SendError::NoAnswer(long));
-            }
-            read.extend_from_slice(&data);
+        match &self.transport {
+            Transport::InProcess(call) => call(request, limit).await,
+            Transport::Network(connections) => connections.exchange(request, limit).await,
         }
-        Ok(Response {
-            status: head.status,
-            headers: head.headers,
-            body: read.freeze(),
-        })
     }
 }
 
-fn any_body<B>(body: B) -> AnyBody
+/// Reads the body of an answer. Fails if it is longer than `limit` bytes.
+pub(crate) async fn read<B>(head: Parts, body: B, limit: usize) -> Result<Response, SendError>
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    body.map_err(|error| BodyError(error.into())).boxed_unsync()
+    let mut body = std::pin::pin!(body);
+    // The body is copied, because small chunks take much more memory than their length.
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            SendError::NoAnswer(format!("the answer broke off: {}", error.into()))
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.len() > limit - read.len() {
+            let long = format!("the answer is longer than {limit} bytes");
+            return Err(SendError::NoAnswer(long));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(Response {
+        status: head.status,
+        headers: head.headers,
+        body: read.freeze(),
+    })
 }
 
 pub(crate) fn tls() -> ClientConfig {

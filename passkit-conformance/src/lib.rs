@@ -21,12 +21,12 @@
 //! passkit-conformance run --url https://wallet.example.com/ --target target.toml --html report.html
 //! ```
 //!
-//! The target file names some passes with their authentication tokens, and two commands or URLs.
-//! `change` gives a pass new content. It must return after the new content is published. `save`
-//! saves a pass unchanged. It must return after the service has looked at the saved pass. If the
-//! service watches a folder or works through a queue, `change` and `save` must wait for that.
-//! Otherwise the change appears during a later case, which then fails. If the file has no `change`
-//! or `save`, the cases that need it are skipped.
+//! `init` writes a target file to start from. The file names some passes with their authentication
+//! tokens, and two commands or URLs. `change` gives a pass new content. It must return after the
+//! new content is published. `save` saves a pass unchanged. It must return after the service has
+//! looked at the saved pass. If the service watches a folder or works through a queue, `change` and
+//! `save` must wait for that. Otherwise the change appears during a later case, which then fails. If
+//! the file has no `change` or `save`, the cases that need it are skipped.
 //!
 //! The kit makes its own devices with random identifiers, and unregisters them at the end, even
 //! after Ctrl-C. It never touches other devices. Nothing else may change the passes during a run,
@@ -35,16 +35,23 @@
 //!
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
-//! `--junit`, `--json` and `--html` write reports. `--timeout` limits the time for each answer. The
-//! exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could
-//! not be tested.
+//! `--junit`, `--json` and `--html` write reports. `--badge` writes a badge for a README.
+//! `--timeout` limits the time for each answer. The exit code is 0 if all cases passed or were
+//! skipped, 1 if one failed, and 2 if the service could not be tested.
+//!
+//! If a case finds a violation of a rule that it is not about, that rule *blocks* the case. A blocked
+//! case does not count as failed, because the cases that are about the rule show the fault better. A
+//! broken rule always fails at least one case. The report ends with a verdict for each rule: kept,
+//! broken or not tried. It says how to fix the broken rules.
 //!
 //! A failure looks like this:
 //!
 //! ```text
 //! FAIL  register/new-pass-is-201 (must)
-//!   rule        REG-1: the first registration of a pass on a device is answered 201, every further one 200
+//!   rule        REG-1: the first registration of a pass on a device is answered 201, and every further one 200
 //!   source      Apple, Register a Pass for Update Notifications
+//!   see         https://developer.apple.com/documentation/walletpasses/register-a-pass-for-update-notifications
+//!   fix         answer 201 if the registration was inserted, else 200
 //!   expected    status 201
 //!   got         status 200
 //!   steps       A new device registers for a pass.
@@ -73,6 +80,10 @@
 //! records calls and checks them afterwards. To test your own crash or failover scenario, wrap a
 //! store in its `Recorder`.
 //!
+//! A call of a store may take 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. If three
+//! cases had a call that took longer, the remaining cases are not tried. If the store blocks all
+//! threads, the process prints the case and the call, and ends.
+//!
 //! The cases of a store need a multi-threaded Tokio runtime.
 
 #[cfg(doctest)]
@@ -86,6 +97,8 @@ pub mod cli;
 mod client;
 #[cfg(feature = "cli")]
 mod closest;
+#[cfg(feature = "service")]
+mod connections;
 mod exchange;
 #[cfg(feature = "load")]
 pub mod load;

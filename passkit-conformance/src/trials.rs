@@ -49,7 +49,7 @@ fn completion(
                 "the case could not be tried: {reason}"
             )));
         }
-        Outcome::Fail(violation) => violation,
+        Outcome::Fail(violation) | Outcome::Blocked(violation) => violation,
     };
     let mut text = format!(
         "{violation}\nsteps: {}\nconsequence: {}",

@@ -290,6 +290,39 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     );
 }
 
+#[test]
+fn init_writes_a_target_file_to_start_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (type_id, serial) = SUBJECTS[3];
+    let (archive, target) = (
+        folder.path().join("a.pkpass"),
+        folder.path().join("target.toml"),
+    );
+    fs::write(&archive, pass(type_id, serial, "0")).unwrap();
+    let init = |url: &str| {
+        run(passkit()
+            .args(["conformance", "init", "--url", url, "--target"])
+            .arg(&target)
+            .arg(&archive))
+    };
+    let (code, _, stderr) = init("https://wallet.example.com/v1");
+    assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
+    let (code, stdout, stderr) = init("https://wallet.example.com/");
+    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
+    let text = fs::read_to_string(&target).unwrap();
+    for expected in [
+        type_id,
+        serial,
+        &*token_of(type_id, serial),
+        "https://wallet.example.com/",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+    let (code, _, stderr) = init("https://wallet.example.com/");
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("exists already"), "{stderr}");
+}
+
 /// Returns the exit code, stdout, the line on stderr if there is one, and the JSON report.
 fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, Value) {
     let folder = tempfile::tempdir().unwrap();
@@ -422,15 +455,24 @@ fn a_server_of_another_kind_ends_the_run_in_time() {
 
 #[test]
 fn a_failure_says_what_to_fix() {
+    // The service serves passes that change all the time, and accepts no registrations.
     let not_found = listen(|mut stream| {
         let mut lines = BufReader::new(stream.try_clone().unwrap())
             .lines()
             .map_while(Result::ok);
-        while lines.by_ref().find(String::is_empty).is_some() {
-            let _ = stream.write_all(
-                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            );
-        }
+        let Some(request) = lines.next() else { return };
+        lines.find(String::is_empty);
+        let (status, body) = match request.starts_with("GET ") {
+            true => ("200 OK", format!("{:?}", Instant::now())),
+            false => ("404 Not Found", String::new()),
+        };
+        let length = body.len();
+        let _ = stream.write_all(
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        );
     });
     let url = format!("http://{not_found}");
     let (code, stdout, stderr, report) = run_against(&url, &["register/new-pass-is-201"]);
@@ -477,7 +519,8 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
     };
     let said = refused(kit().args(url).arg("--target").arg(&target));
     assert!(
-        said.contains("target.toml, line 4: \"serail\" is no key") && said.contains("\"serial\"?"),
+        said.contains("target.toml, line 4, column 1: \"serail\" is no key")
+            && said.contains("\"serial\"?"),
         "{said}"
     );
     fs::write(&target, target_file("")).unwrap();

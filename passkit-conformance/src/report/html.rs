@@ -2,19 +2,25 @@
 
 use std::{fmt::Write as _, time::Duration, time::SystemTime};
 
-use super::{CaseReport, Counts, Report};
+use super::{CaseReport, Counts, Report, blocked_by, verdicts::Verdict};
 use crate::{Outcome, Rule, Violation};
 
 const PAGE: &str = include_str!("page.html");
 
 impl Report {
-    /// Returns the report as a complete HTML page. `tested` names what was tested, such as a URL.
+    /// Returns the report as a complete HTML page.
     #[must_use]
-    pub fn html(&self, tested: &str) -> String {
+    pub fn html(&self) -> String {
         filled(PAGE, |name| match name {
-            "title" => escaped(&format!("{}: {tested}", self.headline())),
+            "title" => escaped(&format!("{}: {}", self.headline(), self.target)),
             "headline" => escaped(&self.headline()),
-            "tested" => escaped(tested),
+            "tested" => escaped(&self.target),
+            "level" => self
+                .level
+                .map_or_else(String::new, |level| format!(" · level {level}")),
+            "seed" => self
+                .seed
+                .map_or_else(String::new, |seed| format!(" · seed {seed}")),
             "date" => httpdate::fmt_http_date(SystemTime::now()),
             "time" => seconds(self.results.iter().map(|result| result.elapsed).sum()),
             "summary" => self.counts().to_string(),
@@ -22,14 +28,19 @@ impl Report {
             "counts" => numbers(self.counts()),
             "stopped" => self.stopped().map(stopped).unwrap_or_default(),
             "failures" => self.failures(),
+            "blocked" => self.reasons("Blocked by a broken rule", |outcome| match outcome {
+                Outcome::Blocked(violation) => Some(blocked_by(violation.rule())),
+                _ => None,
+            }),
             "errors" => self.reasons("Could not be tried", |outcome| match outcome {
-                Outcome::Error(reason) => Some(reason),
+                Outcome::Error(reason) => Some(reason.clone()),
                 _ => None,
             }),
             "skips" => self.reasons("Skipped", |outcome| match outcome {
-                Outcome::Skip(reason) => Some(reason),
+                Outcome::Skip(reason) => Some(reason.clone()),
                 _ => None,
             }),
+            "rules" => self.verdict_table(),
             "table" => self.table(),
             "version" => env!("CARGO_PKG_VERSION").to_owned(),
             _ => String::new(),
@@ -77,44 +88,35 @@ impl Report {
     /// Lists each broken rule with the cases that found it. The rule with the most cases comes
     /// first.
     fn broken_rules(&self) -> String {
-        let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
-        for (result, violation) in self
-            .results
-            .iter()
-            .filter_map(|result| Some((result, result.violation()?)))
-        {
-            match broken
-                .iter_mut()
-                .find(|(rule, _)| *rule == violation.rule())
-            {
-                Some((_, links)) => links.push(link(result)),
-                None => broken.push((violation.rule(), vec![link(result)])),
-            }
-        }
-        broken.sort_by_key(|(_, links)| std::cmp::Reverse(links.len()));
-        let entry = |(rule, links): (Rule, Vec<String>)| {
-            let sentence = escaped(&capitalised(rule.sentence()));
-            format!(
-                "<li><p><b>{}</b> {sentence}</p><span class=\"quiet\">{}</span></li>\n",
-                rule,
+        let mut broken = self.rules();
+        broken.retain(|one| one.verdict == Verdict::Broken);
+        broken.sort_by_key(|one| std::cmp::Reverse(one.results.len()));
+        let mut entries = String::new();
+        for one in &broken {
+            let links: Vec<_> = one.results.iter().map(|result| link(result)).collect();
+            let _ = writeln!(
+                entries,
+                "<li><p><b>{}</b> {}</p><p>How to fix it: {}.</p><span class=\"quiet\">{}</span></li>",
+                page_of(one.rule),
+                escaped(&capitalised(one.rule.sentence())),
+                escaped(one.rule.fix()),
                 links.join(", ")
-            )
-        };
-        let entries: String = broken.into_iter().map(entry).collect();
+            );
+        }
         format!(
             "<h2>Broken rules</h2>\n<div class=\"sheet\"><ul class=\"reasons\">\n{entries}</ul></div>\n"
         )
     }
 
     /// Lists the cases for which `reason_of` returns a reason, grouped by reason.
-    fn reasons(&self, heading: &str, reason_of: impl Fn(&Outcome) -> Option<&String>) -> String {
-        let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    fn reasons(&self, heading: &str, reason_of: impl Fn(&Outcome) -> Option<String>) -> String {
+        let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
         for result in &self.results {
             let Some(reason) = reason_of(&result.outcome) else {
                 continue;
             };
             let id = format!("<code>{}</code>", escaped(result.case.id));
-            match reasons.iter_mut().find(|(known, _)| known == reason) {
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, ids)) => ids.push(id),
                 None => reasons.push((reason, vec![id])),
             }
@@ -127,11 +129,31 @@ impl Report {
             let _ = writeln!(
                 html,
                 "<li><p>{}</p><span class=\"quiet\">{}</span></li>",
-                escaped(reason),
+                escaped(&reason),
                 ids.join(", ")
             );
         }
         html + "</ul></div>\n"
+    }
+
+    /// Returns the rows of the table of rules, each with its verdict.
+    fn verdict_table(&self) -> String {
+        let mut html = String::new();
+        for one in self.rules() {
+            let class = match one.verdict {
+                Verdict::Kept => "pass",
+                Verdict::Broken => "fail",
+                Verdict::Untried => "skip",
+            };
+            let _ = writeln!(
+                html,
+                "<tr><td><span class=\"mark {class}\">{}</span></td><td>{}</td><td>{}</td></tr>",
+                one.verdict.as_str(),
+                page_of(one.rule),
+                escaped(&capitalised(one.rule.sentence())),
+            );
+        }
+        html
     }
 
     fn table(&self) -> String {
@@ -154,6 +176,16 @@ impl Report {
         }
         html
     }
+}
+
+/// Returns the name of a rule as a link to its source.
+fn page_of(rule: Rule) -> String {
+    format!(
+        "<a href=\"{}\" title=\"{}\">{}</a>",
+        escaped(rule.link()),
+        escaped(rule.source()),
+        escaped(rule.id())
+    )
 }
 
 fn link(result: &CaseReport) -> String {
@@ -203,7 +235,12 @@ fn card(result: &CaseReport, violation: &Violation) -> String {
         expected = escaped(violation.expected()),
         actual = escaped(violation.actual()),
     );
-    for (name, text) in [("On a phone", case.consequence), ("Steps", case.steps)] {
+    let fix = format!("{}.", capitalised(rule.fix()));
+    for (name, text) in [
+        ("How to fix it", &*fix),
+        ("On a phone", result.consequence()),
+        ("Steps", case.steps),
+    ] {
         if !text.is_empty() {
             let _ = write!(html, "<dt>{name}</dt><dd>{}</dd>", escaped(text));
         }
@@ -246,7 +283,7 @@ fn bar(counts: Counts) -> String {
 }
 
 fn numbers(counts: Counts) -> String {
-    let words = ["passed", "failed", "errors", "skipped"];
+    let words = ["passed", "failed", "blocked", "errors", "skipped"];
     let number = |((name, count), word)| {
         let class = if count == 0 { "none" } else { name };
         format!("<li class=\"{class}\"><b>{count}</b>{word}</li>")
@@ -258,13 +295,15 @@ fn parts(
     Counts {
         pass,
         fail,
+        blocked,
         skip,
         error,
     }: Counts,
-) -> [(&'static str, usize); 4] {
+) -> [(&'static str, usize); 5] {
     [
         ("pass", pass),
         ("fail", fail),
+        ("blocked", blocked),
         ("error", error),
         ("skip", skip),
     ]
@@ -324,7 +363,7 @@ mod tests {
 
     #[test]
     fn the_page_is_complete_and_needs_no_other_file() {
-        let page = report().html("http://127.0.0.1/{{table}}?<x>");
+        let page = report().html();
         for expected in [
             "Does not conform: 1 case failed",
             "<code>http://127.0.0.1/{{table}}?&lt;x&gt;</code>",
@@ -337,10 +376,18 @@ mod tests {
             "it rains",
             "The run ended early:</strong> three cases got no answer",
             "1 of 1 passed",
+            "Blocked by a broken rule",
+            "<li><p>blocked by LIST-4: the answer is an object",
+            "How to fix it: send an object",
+            "level should",
+            "seed 7",
+            "<a href=\"https://developer.apple.com/documentation/walletpasses/",
         ] {
             assert!(page.contains(expected), "{expected} is not in\n{page}");
         }
-        for bad in ["<script", "src=", "@import", "url(", "{{title", "{{bar"] {
+        for bad in [
+            "<script", "src=", "@import", "url(", "{{title", "{{bar", "{{rules",
+        ] {
             assert!(!page.contains(bad), "{bad} is in\n{page}");
         }
         assert!(!page.chars().any(|c| c.is_control() && c != '\n'));

@@ -15,6 +15,19 @@ impl Report {
             "<testsuites name=\"passkit-conformance\" {}>",
             numbers(&self.results)
         );
+        let about = [
+            ("kit", env!("CARGO_PKG_VERSION").to_owned()),
+            ("target", self.target.clone()),
+            (
+                "level",
+                self.level.map_or(String::new(), |level| level.to_string()),
+            ),
+            (
+                "seed",
+                self.seed.map_or(String::new(), |seed| seed.to_string()),
+            ),
+        ];
+        let about = properties("    ", &about);
         for (endpoint, results) in self.endpoints() {
             let _ = writeln!(
                 xml,
@@ -22,6 +35,7 @@ impl Report {
                 escaped(endpoint),
                 numbers(results.iter().copied())
             );
+            xml.push_str(&about);
             results
                 .into_iter()
                 .for_each(|result| test_case(&mut xml, result));
@@ -32,18 +46,30 @@ impl Report {
     }
 }
 
+/// Returns the properties that are not empty, as XML.
+fn properties(indent: &str, properties: &[(&str, String)]) -> String {
+    let mut xml = format!("{indent}<properties>\n");
+    for (name, value) in properties.iter().filter(|(_, value)| !value.is_empty()) {
+        let value = escaped(value);
+        let _ = writeln!(
+            xml,
+            "{indent}  <property name=\"{name}\" value=\"{value}\"/>"
+        );
+    }
+    xml + indent + "</properties>\n"
+}
+
 fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseReport>) -> String {
     let (mut counts, mut time) = (Counts::default(), Duration::ZERO);
     for result in results {
         counts.add(&result.outcome);
         time += result.elapsed;
     }
-    let Counts {
-        fail, skip, error, ..
-    } = counts;
+    let Counts { fail, error, .. } = counts;
     format!(
-        "tests=\"{}\" failures=\"{fail}\" errors=\"{error}\" skipped=\"{skip}\" time=\"{:.3}\"",
+        "tests=\"{}\" failures=\"{fail}\" errors=\"{error}\" skipped=\"{}\" time=\"{:.3}\"",
         counts.total(),
+        counts.skip + counts.blocked,
         time.as_secs_f64()
     )
 }
@@ -58,13 +84,27 @@ fn test_case(xml: &mut String, result: &CaseReport) {
     let message = escaped(&result.message());
     let _ = match &result.outcome {
         Outcome::Pass => writeln!(xml, "/>"),
-        Outcome::Fail(violation) => writeln!(
-            xml,
-            ">\n      <failure message=\"{message}\" type=\"{}\">{}</failure>\n    </testcase>",
-            violation.rule(),
-            escaped(&result.to_string())
-        ),
-        Outcome::Skip(_) => writeln!(xml, "><skipped message=\"{message}\"/></testcase>"),
+        Outcome::Fail(violation) => {
+            let rule = violation.rule();
+            let about = [
+                ("rule", rule.id().to_owned()),
+                ("level", result.case.level.to_string()),
+                ("expected", violation.expected().to_owned()),
+                ("got", violation.actual().to_owned()),
+                ("consequence", result.consequence().to_owned()),
+                ("fix", rule.fix().to_owned()),
+                ("link", rule.link().to_owned()),
+            ];
+            writeln!(
+                xml,
+                ">\n{}      <failure message=\"{message}\" type=\"{rule}\">{}</failure>\n    </testcase>",
+                properties("      ", &about),
+                escaped(&result.to_string())
+            )
+        }
+        Outcome::Skip(_) | Outcome::Blocked(_) => {
+            writeln!(xml, "><skipped message=\"{message}\"/></testcase>")
+        }
         Outcome::Error(_) => writeln!(xml, "><error message=\"{message}\"/></testcase>"),
     };
 }
@@ -95,8 +135,12 @@ mod tests {
     fn the_xml_is_well_formed() {
         let xml = report().junit();
         for expected in [
-            r#"<testsuites name="passkit-conformance" tests="5" failures="1" errors="2" skipped="1""#,
-            r#"<testsuite name="list" tests="2" failures="1" errors="0" skipped="1""#,
+            r#"<testsuites name="passkit-conformance" tests="6" failures="1" errors="2" skipped="2""#,
+            r#"<testsuite name="list" tests="3" failures="1" errors="0" skipped="2""#,
+            r#"<property name="target" value="http://127.0.0.1/{{table}}?&lt;x&gt;"/>"#,
+            r#"<property name="seed" value="7"/>"#,
+            r#"<property name="rule" value="LIST-4"/>"#,
+            r#"<skipped message="blocked by LIST-4: "#,
             r#"<testcase classname="register" name="register/new-pass-is-201" time="0.012"/>"#,
             r#"type="LIST-4""#,
             r#"<skipped message="needs a way to change a pass"/>"#,

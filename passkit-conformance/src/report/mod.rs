@@ -1,13 +1,15 @@
 //! The results of running cases, for people and for programs.
 
+mod badge;
 mod html;
 mod json;
 mod junit;
 mod text;
+mod verdicts;
 
 use std::time::Duration;
 
-use crate::{Case, Exchange, Outcome, Violation};
+use crate::{Case, Exchange, Level, Outcome, Rule, Violation};
 
 /// The results of some cases. `Display` writes each failure in full, one line for each other case,
 /// and a summary.
@@ -16,6 +18,13 @@ use crate::{Case, Exchange, Outcome, Violation};
 pub struct Report {
     /// All results, in the order in which the cases ran.
     pub results: Vec<CaseReport>,
+    /// What was tested: the URL of a web service, or a name.
+    pub target: String,
+    /// The lowest level of the cases that were run, if one was chosen.
+    pub level: Option<Level>,
+    /// The seed of a store's random cases, if `PASSKIT_CONFORMANCE_SEED` sets it. If it is not set,
+    /// a failure that depends on the seed names it.
+    pub seed: Option<u64>,
     /// If the run ended early, the index of the first case that was not run, and the reason.
     stopped: Option<(usize, String)>,
 }
@@ -43,6 +52,8 @@ pub struct Counts {
     pub pass: usize,
     /// Broke a rule.
     pub fail: usize,
+    /// Could not be tried, because another rule is broken.
+    pub blocked: usize,
     /// Did not apply.
     pub skip: usize,
     /// Could not be completed.
@@ -53,7 +64,7 @@ impl Counts {
     /// The number of all cases.
     #[must_use]
     pub const fn total(self) -> usize {
-        self.pass + self.fail + self.skip + self.error
+        self.pass + self.fail + self.blocked + self.skip + self.error
     }
 
     /// Counts one more case.
@@ -61,6 +72,7 @@ impl Counts {
         *match outcome {
             Outcome::Pass => &mut self.pass,
             Outcome::Fail(_) => &mut self.fail,
+            Outcome::Blocked(_) => &mut self.blocked,
             Outcome::Skip(_) => &mut self.skip,
             Outcome::Error(_) => &mut self.error,
         } += 1;
@@ -109,7 +121,7 @@ impl Report {
     #[must_use]
     pub fn is_passed(&self) -> bool {
         let counts = self.counts();
-        counts.fail + counts.error == 0
+        counts.fail + counts.blocked + counts.error == 0
     }
 
     /// Does nothing if every case passed or was skipped. Use it as the last line of a test.
@@ -141,14 +153,25 @@ impl CaseReport {
     fn message(&self) -> String {
         match &self.outcome {
             Outcome::Pass => String::new(),
-            Outcome::Fail(violation) if self.case.consequence.is_empty() => violation.to_string(),
-            Outcome::Fail(violation) => {
-                format!("{violation}. On a phone: {}", self.case.consequence)
-            }
+            Outcome::Fail(violation) => match self.consequence() {
+                "" => violation.to_string(),
+                consequence => format!("{violation}. On a phone: {consequence}"),
+            },
+            Outcome::Blocked(violation) => blocked_by(violation.rule()),
             Outcome::Skip(reason) | Outcome::Error(reason) => reason.clone(),
         }
     }
 
+    /// Returns what goes wrong on a phone. Returns an empty text if the case did not fail, or if the
+    /// case does not check the broken rule.
+    fn consequence(&self) -> &'static str {
+        match self.violation() {
+            Some(violation) if self.case.rules.contains(&violation.rule()) => self.case.consequence,
+            _ => "",
+        }
+    }
+
+    /// Returns the violation, if the case failed.
     fn violation(&self) -> Option<&Violation> {
         match &self.outcome {
             Outcome::Fail(violation) => Some(violation),
@@ -157,13 +180,19 @@ impl CaseReport {
     }
 }
 
+/// Returns the reason of a blocked case.
+fn blocked_by(rule: Rule) -> String {
+    format!("blocked by {rule}: {}", rule.sentence())
+}
+
 impl Outcome {
-    /// `pass`, `fail`, `skip` or `error`.
+    /// `pass`, `fail`, `blocked`, `skip` or `error`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Fail(_) => "fail",
+            Self::Blocked(_) => "blocked",
             Self::Skip(_) => "skip",
             Self::Error(_) => "error",
         }
@@ -251,7 +280,15 @@ pub(crate) mod samples {
                     Outcome::Error("it rains".into()),
                     vec![],
                 ),
+                result(
+                    case("list/later", Level::Must, &[Rule::LIST_10]),
+                    Outcome::Blocked(Violation::new(Rule::LIST_4, "this", "<that>")),
+                    vec![],
+                ),
             ],
+            target: "http://127.0.0.1/{{table}}?<x>".into(),
+            level: Some(Level::Should),
+            seed: Some(7),
             stopped: None,
         };
         report.stop(

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{CaseReport, Counts, Report};
+use super::{CaseReport, Counts, Report, verdicts::Verdict};
 use crate::{Outcome, Violation};
 
 /// The width of a terminal line without the labels on its left.
@@ -26,7 +26,35 @@ impl fmt::Display for Report {
                 printable(reason)
             )?;
         }
+        write!(f, "{}", self.verdicts())?;
         writeln!(f, "{}", self.counts())
+    }
+}
+
+impl Report {
+    /// Returns the broken rules with advice, and the rules that were not tried.
+    pub(crate) fn verdicts(&self) -> String {
+        let rules = self.rules();
+        let of = |verdict| rules.iter().filter(move |one| one.verdict == verdict);
+        let counts = [Verdict::Kept, Verdict::Broken, Verdict::Untried]
+            .map(|verdict| format!("{} {}", of(verdict).count(), verdict.as_str()));
+        let mut text = format!("\nrules: {}\n", counts.join(", "));
+        let mut part = |name: &str, content: &str| {
+            let _ = writeln!(text, "  {name:10}  {}", wrapped(content));
+        };
+        for one in of(Verdict::Broken) {
+            let found: Vec<_> = one.results.iter().map(|result| result.case.id).collect();
+            part("broken", &format!("{}: {}", one.rule, one.rule.sentence()));
+            part("fix", one.rule.fix());
+            part("see", one.rule.link());
+            part("found by", &found.join(", "));
+        }
+        let untried: Vec<_> = of(Verdict::Untried).map(|one| one.rule.id()).collect();
+        if !untried.is_empty() {
+            part("not tried", &untried.join(", "));
+        }
+        text.push('\n');
+        text
     }
 }
 
@@ -36,11 +64,12 @@ impl CaseReport {
         let word = match self.outcome {
             Outcome::Pass => "pass",
             Outcome::Fail(_) => "FAIL",
+            Outcome::Blocked(_) => "blocked",
             Outcome::Skip(_) => "skip",
             Outcome::Error(_) => "ERROR",
         };
         let mut line = format!(
-            "{word:5}  {:>8}  {}",
+            "{word:7}  {:>8}  {}",
             format!("{:.1?}", self.elapsed),
             self.case.id
         );
@@ -48,6 +77,9 @@ impl CaseReport {
             Outcome::Pass => {}
             Outcome::Fail(violation) => {
                 let _ = write!(line, ": breaks {}", violation.rule());
+            }
+            Outcome::Blocked(violation) => {
+                let _ = write!(line, ": by {}", violation.rule());
             }
             Outcome::Skip(reason) | Outcome::Error(reason) => {
                 let _ = write!(line, ": {}", printable(reason));
@@ -71,10 +103,12 @@ impl CaseReport {
         };
         part("rule", &format!("{rule}: {}", rule.sentence()));
         part("source", rule.source());
+        part("see", rule.link());
+        part("fix", rule.fix());
         part("expected", violation.expected());
         part("got", violation.actual());
         part("steps", self.case.steps);
-        part("on a phone", self.case.consequence);
+        part("on a phone", self.consequence());
         if !self.transcript.is_empty() {
             text.push_str("  sent and got\n");
         }
@@ -101,6 +135,7 @@ impl fmt::Display for Counts {
         let Self {
             pass,
             fail,
+            blocked,
             skip,
             error,
         } = *self;
@@ -108,7 +143,7 @@ impl fmt::Display for Counts {
         let cases = if total == 1 { "case" } else { "cases" };
         write!(
             f,
-            "{total} {cases}: {pass} passed, {fail} failed, {skip} skipped, {error} errors"
+            "{total} {cases}: {pass} passed, {fail} failed, {blocked} blocked, {skip} skipped, {error} errors"
         )?;
         if skip == total {
             f.write_str("; nothing was tested, all were skipped")?;
@@ -118,7 +153,7 @@ impl fmt::Display for Counts {
 }
 
 /// Replaces characters that could move a terminal's cursor.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_control() && c != '\n' {
@@ -170,8 +205,14 @@ mod tests {
             "< no answer in",
             "list/quiet: needs a way to change a pass",
             "get/date: it rains",
+            "blocked    12.0ms  list/later: by LIST-4",
             "ERROR  1 not tried: three cases got no answer",
-            "5 cases: 1 passed, 1 failed, 1 skipped, 2 errors\n",
+            "rules: 1 kept, 1 broken, 5 not tried",
+            "  broken      LIST-4: the answer is an object",
+            "  fix         send an object with serialNumbers",
+            "  see         https://developer.apple.com/documentation/walletpasses/get-the-list-of-updatable-passes",
+            "  found by    list/shape\n",
+            "6 cases: 1 passed, 1 failed, 1 blocked, 1 skipped, 2 errors\n",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }

@@ -16,6 +16,8 @@ pub(crate) struct Answer {
     secrets: Secrets,
     /// A description of the request, for cases that send several requests.
     about: String,
+    /// Whether a phone would send the same request, with the right authentication token.
+    is_authorized: bool,
 }
 
 /// A parsed list.
@@ -33,12 +35,20 @@ impl Answer {
             response,
             secrets,
             about: String::new(),
+            is_authorized: false,
         }
     }
 
     /// Adds a description of the request, which violations show.
     pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
         self.about = what.into();
+        self
+    }
+
+    /// Says that a phone would send the same request, with the right authentication token. Then an
+    /// unexpected 401 breaks [`Rule::AUTH_1`].
+    pub(crate) fn authorized(mut self) -> Self {
+        self.is_authorized = true;
         self
     }
 
@@ -89,10 +99,10 @@ impl Answer {
             .collect::<Vec<_>>()
             .join(" or ");
         if !statuses.contains(&status) {
-            let rule = if matches!(status, 301..=303 | 307 | 308) {
-                Rule::HTTP_5
-            } else {
-                rule
+            let rule = match status {
+                301..=303 | 307 | 308 => Rule::HTTP_5,
+                401 | 403 if self.is_authorized => Rule::AUTH_1,
+                _ => rule,
             };
             return Err(self.violation(
                 rule,
@@ -141,8 +151,33 @@ impl Answer {
         }
     }
 
+    /// Expects status 200 or 204. Any other status of a list breaks [`Rule::LIST_1`], whatever the
+    /// case is about.
+    pub(crate) fn is_list(&self) -> CaseResult {
+        self.is_list_with(&[200, 204], Rule::LIST_1)
+    }
+
+    /// Expects one of several statuses of a list. The request may be unusual, and `rule` is about
+    /// such requests.
+    pub(crate) fn is_list_with(&self, statuses: &[u16], rule: Rule) -> CaseResult {
+        match self.status() {
+            401 | 403 => self.is_one_of(statuses, Rule::LIST_12),
+            _ => self.is_one_of(statuses, rule),
+        }
+    }
+
+    /// Expects an empty list. If passes are listed, `rule` is broken. If the list is empty without
+    /// status 204, [`Rule::LIST_7`] is broken.
+    pub(crate) fn lists_nothing(&self, kind: Kind, rule: Rule) -> CaseResult {
+        self.is_list_with(&[200, 204], Rule::LIST_7)?;
+        let is_empty =
+            ListAnswer::read(kind, self.body()).is_some_and(|one| one.serials.is_empty());
+        self.is(204, if is_empty { Rule::LIST_7 } else { rule })
+    }
+
     /// Expects a list of `kind` with a tag: status 200 and the right shape.
     pub(crate) fn listed(&self, kind: Kind) -> Result<Listed, Stop> {
+        self.is_list()?;
         let (serials, tag) = (kind.serials_key(), kind.tag_key());
         let shape_rule = match kind {
             Kind::Pass => Rule::LIST_4,

@@ -21,7 +21,7 @@ catalogue! {
     "get/is-a-signed-archive" Pass Advisory [ARCHIVE] is_a_signed_archive,
         "A pass is fetched. Its files, manifest and signature are checked as on a phone.",
         "The phone rejects the pass and keeps the old one. The case is for services that sign with real certificates.";
-    "orders/is-the-order-asked-for" Order Must [GET_7 ORD_1] is_the_pass_asked_for,
+    "orders/is-the-order-asked-for" Order Must [ORD_1 GET_7] is_the_pass_asked_for,
         "Two orders of a type are fetched. Their archives must hold the right type and identifier.",
         "The phone drops the order, or shows a stranger's order.";
 }

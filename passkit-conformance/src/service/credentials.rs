@@ -52,7 +52,7 @@ catalogue! {
         "Register, unregister and fetch an order without Authorization, and with an empty token. Then ask for the \
         list.",
         "Anyone who knows or guesses an order's identifier can read the order, and end its updates.";
-    "orders/wrong-scheme-is-401" Order Should [ORD_2 AUTH_3] wrong_scheme_is_401,
+    "orders/wrong-scheme-is-401" Order Should [AUTH_3 ORD_2] wrong_scheme_is_401,
         "Register, unregister and fetch an order with the right token, but with the scheme Bearer, with the scheme \
         ApplePass, and without a scheme.",
         "Credentials for other clients and proxies are accepted as if they came from a phone.";
@@ -93,7 +93,7 @@ async fn none_opens(
     keys: &[(&str, Auth<'_>)],
 ) -> CaseResult {
     let (newcomer, holder) = (session.device()?, session.device()?);
-    session.given(&holder, subject).await?;
+    session.given_all(&holder, &[subject]).await?;
     session.will_register(&newcomer, subject);
     for (key, auth) in keys {
         for call in calls(session, &newcomer, &holder, subject) {
@@ -280,9 +280,10 @@ async fn each_request_is_checked_alone(session: &Session) -> CaseResult {
 async fn token_survives_a_change(session: &Session) -> CaseResult {
     session.can_change()?;
     let subject = session.one()?;
+    session.fetch(subject, None).await?.is(200, Rule::GET_9)?;
     session.change(subject).await?;
     session
-        .fetch(subject, None)
+        .send(session.fetch_call(subject, None))
         .await?
         .about("GET after a change")
         .is(200, Rule::AUTH_6)

@@ -8,6 +8,7 @@ use super::{
     case::catalogue,
     fetching::fetched,
     session::{Auth, Device, ServiceRequest, Session},
+    steps::scene,
     target::Subject,
 };
 use crate::{
@@ -20,7 +21,7 @@ catalogue! {
     "list/no-tag-lists-all" Pass Must [LIST_1] no_tag_lists_all,
         "A device registers for two passes and asks what changed, without a tag.",
         "A phone that just added its passes gets no list of them, and fetches none.";
-    "orders/no-tag-lists-all" Order Must [LIST_1 ORD_1] no_tag_lists_all,
+    "orders/no-tag-lists-all" Order Must [ORD_1 LIST_1] no_tag_lists_all,
         "A device registers for two orders and asks what changed, without a tag.",
         "A phone that just added its orders gets no list of them, and fetches none.";
     "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
@@ -45,7 +46,7 @@ catalogue! {
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
         "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged passes with every push.";
-    "orders/tag-lists-only-newer" Order Must [LIST_2 ORD_1] tag_lists_only_newer,
+    "orders/tag-lists-only-newer" Order Must [ORD_1 LIST_2] tag_lists_only_newer,
         "A device with two orders keeps the tag of its list. One order changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged orders with every push.";
     "list/all-changes-are-listed" Pass Must [LIST_2] all_changes_are_listed,
@@ -63,7 +64,7 @@ catalogue! {
     "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it just got.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
-    "orders/nothing-new-is-204" Order Must [LIST_7 LIST_2 ORD_1] nothing_new_is_204,
+    "orders/nothing-new-is-204" Order Must [ORD_1 LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it just got.",
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
     "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
@@ -77,7 +78,7 @@ catalogue! {
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \
         forever.";
-    "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
+    "orders/unreadable-tag-is-no-error" Order Must [ORD_1 LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \
         forever.";
@@ -143,10 +144,10 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
         .collect();
     expected.sort_unstable();
     let wanted = format!("status 200 and a list of exactly {}", first_few(&expected));
+    answer.is_list()?;
     if answer.status() == 204 {
         return Err(answer.violation(rule, wanted, "status 204"));
     }
-    answer.is(200, rule)?;
     let listed = answer.listed(kind)?;
     let found: Vec<_> = listed
         .serials
@@ -161,6 +162,7 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
 
 /// Expects an answer that says that nothing changed.
 pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
+    answer.is_list_with(&[200, 204], Rule::LIST_7)?;
     let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
     if let (200, Some(again)) = (answer.status(), again) {
         let actual = format!("status 200 and a list of {} passes", again.serials.len());
@@ -179,8 +181,16 @@ pub(super) async fn registered_and_listed(
     device: &Device,
     subjects: &[&Subject],
 ) -> Result<String, Stop> {
+    scene(lists_all(session, device, subjects).await)
+}
+
+async fn lists_all(
+    session: &Session,
+    device: &Device,
+    subjects: &[&Subject],
+) -> Result<String, Stop> {
     for subject in subjects {
-        session.registered(device, subject).await?;
+        session.given(device, subject).await?;
     }
     names(
         &list(session, device, subjects[0], None).await?,
@@ -218,14 +228,14 @@ async fn list_raw(
 
 async fn no_tag_lists_all(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
-    registered_and_listed(session, &session.device()?, &[one, two])
+    lists_all(session, &session.device()?, &[one, two])
         .await
         .map(drop)
 }
 
 async fn empty_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     names(
         &list_raw(session, &device, one, "").await?,
         &[one],
@@ -236,7 +246,7 @@ async fn empty_tag_lists_all(session: &Session) -> CaseResult {
 
 async fn is_json(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let answer = list(session, &device, one, None).await?;
     names(&answer, &[one], Rule::LIST_1)?;
     answer.media_type(&["application/json"], Rule::HTTP_7)
@@ -244,7 +254,7 @@ async fn is_json(session: &Session) -> CaseResult {
 
 async fn values_are_strings(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     list(session, &device, one, None)
         .await?
         .listed(session.kind())
@@ -256,7 +266,7 @@ async fn only_what_was_registered(session: &Session) -> CaseResult {
     held.pop();
     let device = session.device()?;
     for one in &held {
-        session.registered(&device, one).await?;
+        session.given(&device, one).await?;
     }
     names(
         &list(session, &device, held[0], None).await?,
@@ -269,8 +279,8 @@ async fn only_what_was_registered(session: &Session) -> CaseResult {
 async fn keeps_devices_apart(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let (first, second) = (session.device()?, session.device()?);
-    session.registered(&first, one).await?;
-    session.registered(&second, two).await?;
+    session.given(&first, one).await?;
+    session.given(&second, two).await?;
     names(
         &list(session, &first, one, None).await?,
         &[one],
@@ -287,11 +297,11 @@ async fn keeps_devices_apart(session: &Session) -> CaseResult {
 async fn keeps_types_apart(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     list(session, &device, other, None)
         .await?
-        .is(204, Rule::LIST_3)?;
-    session.registered(&device, other).await?;
+        .lists_nothing(session.kind(), Rule::LIST_3)?;
+    session.given(&device, other).await?;
     names(
         &list(session, &device, one, None).await?,
         &[one],
@@ -407,15 +417,15 @@ async fn unknown_device_is_204(session: &Session) -> CaseResult {
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &stranger, one, None)
         .await?
-        .is(204, Rule::LIST_8)?;
+        .is_list_with(&[204], Rule::LIST_8)?;
     list(session, &stranger, one, Some(&tag))
         .await?
-        .is(204, Rule::LIST_8)
+        .is_list_with(&[204], Rule::LIST_8)
 }
 
 async fn unknown_type_is_204(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random type: {error}"));
     let random = random_hex::<8>().map_err(|error| unusable(&error))?;
     let type_id = TypeIdentifier::new(&format!("{}unknown.{random}", session.kind().type_prefix()))
@@ -423,30 +433,28 @@ async fn unknown_type_is_204(session: &Session) -> CaseResult {
     session
         .list(&device, &type_id, None)
         .await?
-        .is(204, Rule::LIST_8)
+        .is_list_with(&[204], Rule::LIST_8)
 }
 
 async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let long = "x".repeat(1_000);
     for tag in FOREIGN_TAGS.into_iter().chain([long.as_str()]) {
         list_raw(session, &device, one, tag)
             .await?
-            .is_one_of(&[200, 204], Rule::LIST_9)?;
+            .is_list_with(&[200, 204], Rule::LIST_9)?;
     }
     Ok(())
 }
 
 async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
-        names(
-            &list_raw(session, &device, one, tag).await?,
-            &[one],
-            Rule::LIST_9,
-        )?;
+        let answer = list_raw(session, &device, one, tag).await?;
+        answer.is_list_with(&[200, 204], Rule::LIST_9)?;
+        names(&answer, &[one], Rule::LIST_9)?;
     }
     Ok(())
 }
@@ -454,17 +462,18 @@ async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
 async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
-    session.registered(&device, other).await?;
+    session.given(&device, other).await?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &device, other, Some(&tag))
         .await?
-        .is_one_of(&[200, 204], Rule::LIST_9)
+        .is_list_with(&[200, 204], Rule::LIST_9)
 }
 
 async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let answer = list(session, &device, one, Some("999999999999999999")).await?;
+    answer.is_list_with(&[200, 204], Rule::LIST_9)?;
     names(&answer, &[one], Rule::LIST_9).map(drop)
 }
 
@@ -481,7 +490,7 @@ async fn asking_again_gives_the_same(session: &Session) -> CaseResult {
 
 async fn no_serial_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
     names(
         &list(session, &device, one, None).await?,
@@ -493,7 +502,7 @@ async fn no_serial_twice(session: &Session) -> CaseResult {
 
 async fn needs_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     names(
         &list(session, &device, one, None).await?,
         &[one],
@@ -504,7 +513,7 @@ async fn needs_no_authorization(session: &Session) -> CaseResult {
 
 async fn ignores_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     let scheme = session.kind().auth_scheme();
     for value in [
         format!("{scheme} not-the-token-of-this-pass"),
@@ -515,6 +524,7 @@ async fn ignores_authorization(session: &Session) -> CaseResult {
         let answer = session
             .send(ServiceRequest::new(Method::GET, path).auth(&Auth::Raw(value)))
             .await?;
+        answer.is_list_with(&[200, 204], Rule::LIST_12)?;
         names(&answer, &[one], Rule::LIST_12)?;
     }
     Ok(())
@@ -549,7 +559,9 @@ async fn new_registration_is_listed(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    session.registered(&device, two).await?;
+    let again = list(session, &device, one, Some(&tag)).await?;
+    scene(is_quiet(session.kind(), &again))?;
+    session.given(&device, two).await?;
     names(
         &list(session, &device, two, Some(&tag)).await?,
         &[two],
@@ -575,7 +587,7 @@ async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
     list(session, &device, one, Some(&tag))
         .await?
         .about("a list after a save")
-        .is(204, Rule::TAG_4)?;
+        .lists_nothing(session.kind(), Rule::TAG_4)?;
     session
         .fetch(one, Some(&date))
         .await?

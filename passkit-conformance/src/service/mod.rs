@@ -15,6 +15,7 @@ mod fetching;
 mod listing;
 mod logging;
 mod orders;
+mod preflight;
 mod racing;
 mod registering;
 mod running;

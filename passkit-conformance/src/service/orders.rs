@@ -37,7 +37,7 @@ catalogue! {
 
 async fn list_has_its_own_words(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.registered(&device, one).await?;
+    session.given(&device, one).await?;
     list(session, &device, one, None)
         .await?
         .listed(session.kind())
@@ -86,8 +86,8 @@ async fn has_apples_media_type(session: &Session) -> CaseResult {
 async fn lists_go_by_type(session: &Session) -> CaseResult {
     let (pass, order) = session.one_of_each()?;
     let device = session.device()?;
-    session.registered(&device, pass).await?;
-    session.registered(&device, order).await?;
+    session.given(&device, pass).await?;
+    session.given(&device, order).await?;
     for one in [pass, order] {
         let path = session.list_path(&device.id, &one.pass.type_id);
         names(

@@ -175,11 +175,11 @@ impl Poller {
 }
 
 /// Returns whether two answers have the same version. If both archives can be read, their files are
-/// compared. Otherwise the bytes or the dates must be equal.
+/// compared. Otherwise the bytes must be equal.
 fn is_same(one: &Answer, other: &Answer) -> bool {
     match (readable(one), readable(other)) {
         (Some(one), Some(other)) => one.content_digest == other.content_digest,
-        _ => one.body() == other.body() || one.archive().ok() == other.archive().ok(),
+        _ => one.body() == other.body(),
     }
 }
 
@@ -204,7 +204,7 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
     for number in 0..DEVICES {
         let device = session.device()?;
         for pass in &race.passes {
-            session.registered(&device, pass).await?;
+            session.given(&device, pass).await?;
         }
         let (listed, held) = (BTreeMap::new(), BTreeMap::new());
         let mut poller = Poller {
@@ -248,10 +248,11 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
         is_quiet(session.kind(), &again)?;
         for pass in race.passes.iter().filter(|_| poller.fetches) {
             let newest = session.fetch(pass, None).await?;
-            if poller
-                .held
-                .get(&pass.pass.serial)
-                .is_some_and(|held| !is_same(held, &newest))
+            if let Some(held) = poller.held.get(&pass.pass.serial)
+                && !is_same(held, &newest)
+                // If the service builds one version differently each time, the answers can't be
+                // compared.
+                && is_same(&session.fetch(pass, None).await?, &newest)
             {
                 let expected = format!(
                     "'{}' in a list after its new content is available",
@@ -285,5 +286,5 @@ async fn registered_in_parallel_is_listed_once(session: &Session) -> CaseResult 
     together((0..20).map(|_| unregister()).collect()).await?;
     list(session, &device, one, None)
         .await?
-        .is(204, Rule::UNR_1)
+        .lists_nothing(session.kind(), Rule::UNR_1)
 }

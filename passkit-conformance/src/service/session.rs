@@ -124,8 +124,11 @@ impl ServiceRequest {
 }
 
 impl Session {
-    pub(crate) fn new(target: Target, kind: Kind) -> Self {
+    pub(crate) fn new(mut target: Target, kind: Kind) -> Self {
         let mut notes = Notes::default();
+        // The case gets new connections. Those of the previous case may be closed, or they may be the
+        // only ones that the service allows.
+        target.client = target.client.afresh();
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
         }
@@ -158,6 +161,16 @@ impl Session {
             Kind::Pass => &self.target.passes,
             Kind::Order => &self.target.orders,
         }
+    }
+
+    /// Returns all passes and orders of the target.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = &Subject> {
+        self.target.passes.iter().chain(&self.target.orders)
+    }
+
+    /// Returns the URL of the service, without trailing slashes.
+    pub(crate) fn url(&self) -> &str {
+        self.target.url.as_str()
     }
 
     /// Returns a pass and an order.
@@ -360,7 +373,8 @@ impl Session {
         subject: &Subject,
     ) -> Result<Answer, Stop> {
         self.will_register(device, subject);
-        self.send(self.register_call(device, subject)).await
+        let answer = self.send(self.register_call(device, subject)).await?;
+        Ok(answer.authorized())
     }
 
     /// Records a registration that the case will make with [`send`](Self::send), so that it is
@@ -376,11 +390,6 @@ impl Session {
         }
     }
 
-    /// Registers a pass on a device, and checks that the registration is new.
-    pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> CaseResult {
-        self.register(device, subject).await?.is(201, Rule::REG_1)
-    }
-
     /// Unregisters a pass from a device.
     pub(crate) async fn unregister(
         &self,
@@ -390,7 +399,8 @@ impl Session {
         let path = self.registration_path(&device.id, &subject.pass);
         let answer = self
             .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(subject)))
-            .await?;
+            .await?
+            .authorized();
         if answer.status() == 200 {
             self.notes()
                 .registered
@@ -435,7 +445,8 @@ impl Session {
         subject: &Subject,
         since: Option<&str>,
     ) -> Result<Answer, Stop> {
-        self.send(self.fetch_call(subject, since)).await
+        let answer = self.send(self.fetch_call(subject, since)).await?;
+        Ok(answer.authorized())
     }
 
     /// Sends a call and reads the complete answer. A missing or incomplete answer breaks

@@ -13,11 +13,23 @@ use crate::{
 };
 
 impl Session {
-    /// Registers as a precondition. Does not check whether the registration is new.
+    /// Registers as a precondition. If that fails, the case is blocked. Does not check whether the
+    /// registration is new.
     pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
-        self.register(device, subject)
-            .await?
-            .is_one_of(&[200, 201], Rule::REG_1)
+        let answer = self.register(device, subject).await?;
+        scene(answer.is_one_of(&[200, 201], Rule::REG_1))
+    }
+
+    /// Registers for passes of one type, and lists them. If that fails, the case is blocked, because
+    /// other cases check it.
+    pub(crate) async fn given_all(&self, device: &Device, subjects: &[&Subject]) -> CaseResult {
+        for subject in subjects {
+            self.given(device, subject).await?;
+        }
+        match subjects.first() {
+            Some(first) => scene(self.holds(device, first, subjects, Rule::LIST_1).await),
+            None => Ok(()),
+        }
     }
 
     /// Checks that the device's list names exactly these passes, which have the type of `like`.
@@ -30,9 +42,21 @@ impl Session {
     ) -> CaseResult {
         let answer = self.list(device, &like.pass.type_id, None).await?;
         if answer.status() != 404 {
-            answer.is_one_of(&[200, 204], Rule::LIST_1)?;
+            answer.is_list()?;
         }
         self.names(&answer, expected, rule)
+    }
+
+    /// Expects that a registration was new. If the service never answers 201, the case is blocked.
+    pub(crate) async fn is_created(&self, answer: &Answer, subject: &Subject) -> CaseResult {
+        if answer.status() == 200 {
+            let first = self.register(&self.device()?, subject).await?;
+            let first = first.about("the registration of another new device");
+            if let Err(Stop::Fail(violation)) = first.is(201, Rule::REG_1) {
+                return Err(Stop::Blocked(violation));
+            }
+        }
+        answer.is(201, Rule::REG_1)
     }
 
     /// Checks that a list names exactly these passes. Accepts any form of an empty list, because
@@ -41,7 +65,7 @@ impl Session {
         let mut named: Vec<_> = match answer.status() {
             204 | 404 => Vec::new(),
             _ => {
-                answer.is(200, rule)?;
+                answer.is_list()?;
                 match ListAnswer::read(self.kind(), answer.body()) {
                     Some(list) => list.serials.iter().map(ToString::to_string).collect(),
                     None => return answer.listed(self.kind()).map(drop),
@@ -63,6 +87,15 @@ impl Session {
         };
         Err(answer.violation(rule, said(&wanted), said(&named)))
     }
+}
+
+/// Returns the result of a step that only prepares for what the case tests. If the step breaks a
+/// rule, the case is blocked.
+pub(super) fn scene<T>(result: Result<T, Stop>) -> Result<T, Stop> {
+    result.map_err(|stop| match stop {
+        Stop::Fail(violation) => Stop::Blocked(violation),
+        other => other,
+    })
 }
 
 /// Returns a random text for made-up identifiers.

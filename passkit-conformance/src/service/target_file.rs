@@ -56,7 +56,8 @@ impl TargetFile {
     ///
     /// # Errors
     ///
-    /// Fails if the file can't be read or is not a target file. The message names the line.
+    /// Fails if the file can't be read or is not a target file. The message names the line and
+    /// the column.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display();
         let text =
@@ -67,8 +68,16 @@ impl TargetFile {
             .map(Path::to_owned)
             .unwrap_or_default();
         Self::parse(&text, &folder).map_err(|(at, problem)| {
-            let line = text.get(..at).unwrap_or(&text).matches('\n').count() + 1;
-            format!("{name}, line {line}: {problem}")
+            let before = text.get(..at).unwrap_or(&text);
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            format!("{name}, line {line}, column {column}: {problem}")
         })
     }
 
@@ -301,6 +310,31 @@ token = "0123456789abcdef"
     }
 
     #[test]
+    fn an_error_names_line_and_column() {
+        for (from, to, expected) in [
+            (
+                "serial = \"A-1\"",
+                "serial = 7",
+                "line 5, column 10: serial",
+            ),
+            (
+                "serial = \"A-1\"",
+                "  serail = 1",
+                "line 5, column 3: \"serail\"",
+            ),
+            (
+                "token = \"0123",
+                "token = \"0123\" \"",
+                "line 6, column 16: ",
+            ),
+        ] {
+            let error = load(&WHOLE.replacen(from, to, 1)).map(drop).unwrap_err();
+            let expected = format!("target.toml, {expected}");
+            assert!(error.starts_with(&expected), "{error} is not {expected}");
+        }
+    }
+
+    #[test]
     fn an_error_names_line_and_key() {
         for (from, to, expected) in [
             (
@@ -384,6 +418,10 @@ token = "0123456789abcdef"
             let text = WHOLE.replacen(from, to, 1);
             assert_ne!(text, WHOLE, "{from}");
             let error = load(&text).map(|_| ()).unwrap_err();
+            // The next test is about the column.
+            let (line, rest) = error.split_once(", column ").unwrap();
+            let (_, problem) = rest.split_once(": ").unwrap();
+            let error = format!("{line}: {problem}");
             assert!(
                 error.starts_with(&format!("target.toml, {expected}")),
                 "{error}\nis not {expected}"

@@ -73,8 +73,7 @@ async fn never_registered_is_200(session: &Session) -> CaseResult {
 
 async fn leaves_other_passes(session: &Session) -> CaseResult {
     let (device, (one, two)) = (session.device()?, session.two()?);
-    session.given(&device, one).await?;
-    session.given(&device, two).await?;
+    session.given_all(&device, &[one, two]).await?;
     session
         .unregister(&device, one)
         .await?
@@ -89,8 +88,8 @@ async fn leaves_other_passes(session: &Session) -> CaseResult {
 
 async fn leaves_other_devices(session: &Session) -> CaseResult {
     let (leaver, other, pass) = (session.device()?, session.device()?, session.one()?);
-    session.given(&leaver, pass).await?;
-    session.given(&other, pass).await?;
+    session.given_all(&leaver, &[pass]).await?;
+    session.given_all(&other, &[pass]).await?;
     session
         .unregister(&leaver, pass)
         .await?

@@ -5,7 +5,9 @@
 //! the call or the state after it.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
+    slice,
     task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
@@ -15,7 +17,7 @@ use passkit_server::{
     store::{Audience, RegistrationStore, StoreError},
 };
 
-use crate::{Rule, Violation};
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     case::catalogue,
@@ -45,6 +47,12 @@ catalogue! {
         "A device has eight passes. A call that forgets it is dropped after 0 polls, then after 1, \
          2 and so on. Then the device registers again.",
         "After a phone comes back, some of its passes are half registered.";
+    "store/dropped-call-takes-no-other-along" Must [C12] store dropped_call_takes_no_other_along,
+        "Twelve registers run in parallel. The first of them is dropped after 0 polls, then after 1, \
+         2 and so on, and the others end. The same is done with marks. All acknowledged changes \
+         must be there.",
+        "The connection of one phone breaks, and registrations of other phones are lost, because \
+         the store was about to write them together.";
 }
 
 /// The greatest number of polls. If a call needs more, its last steps are not tested.
@@ -78,6 +86,79 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
         left: polls,
     }
     .await
+}
+
+type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send + 'a>>;
+
+/// Runs all calls in parallel until they have ended. Drops the first call after `polls` polls.
+async fn all_but_the_first(polls: usize, mut calls: Vec<Call<'_>>) -> Result<(), Violation> {
+    let first = calls.swap_remove(0);
+    calls.insert(
+        0,
+        Box::pin(async move {
+            give_up_after(polls, first).await;
+            Ok(())
+        }),
+    );
+    let mut result = Ok(());
+    poll_fn(|context| {
+        calls.retain_mut(|call| match call.as_mut().poll(context) {
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(violation)) => {
+                result = Err(violation);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if calls.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    result
+}
+
+async fn dropped_call_takes_no_other_along(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    const AT_ONCE: usize = 12;
+    for polls in 0..8 {
+        let (type_id, passes) = new_passes(AT_ONCE)?;
+        let devices = (0..AT_ONCE)
+            .map(|_| Device::new())
+            .collect::<Result<Vec<_>, _>>()?;
+        let register = |(device, pass)| -> Call<'_> {
+            let (device, pass): (&Device, &PassId) = (device, pass);
+            Box::pin(async move {
+                let call = store.register(&device.id, pass, &device.push_token);
+                Ok(call.await.map(drop)?)
+            })
+        };
+        let calls = devices.iter().zip(&passes).map(register).collect();
+        all_but_the_first(polls, calls).await?;
+        for (device, pass) in devices.iter().zip(&passes).skip(1) {
+            device
+                .lists_exactly(store, &type_id, [pass], Rule::C12)
+                .await?;
+        }
+        let mark = |pass| -> Call<'_> {
+            let pass: &PassId = pass;
+            Box::pin(async move {
+                let changed = Changed::Passes(slice::from_ref(&pass.serial));
+                Ok(store.mark(&pass.type_id, changed).await?)
+            })
+        };
+        all_but_the_first(polls, passes.iter().map(mark).collect()).await?;
+        for pass in &passes[1..] {
+            ensure(
+                Rule::C12,
+                store.pass_state(pass).await?.version > 0,
+                "a mark that was acknowledged while another call was dropped",
+                || "none".into(),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns a description of what is half done, or `None`.

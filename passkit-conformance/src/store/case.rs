@@ -1,10 +1,35 @@
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use super::stores::{AnyStores, Opened, Stores, not_opened};
-use crate::{Case, CaseReport, CaseResult, Rule, Violation};
+use super::{
+    limited::Watch,
+    stores::{AnyStores, Opened, Stores, not_opened},
+};
+use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
 
-/// After this time, the store counts as hanging.
+/// After this time, the case counts as hanging. Each call of the store has a shorter limit.
 const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The number of cases of a run with a call that did not return. After three, the remaining cases are
+/// not tried, because each could take as long.
+#[derive(Default)]
+pub(super) struct Hangs(AtomicUsize);
+
+impl Hangs {
+    const MOST: usize = 3;
+
+    /// Returns the reason why no more cases are tried, if there is one.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        (self.0.load(Ordering::Relaxed) >= Self::MOST)
+            .then_some("calls of the store did not return in three cases")
+    }
+}
 
 type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
 
@@ -17,24 +42,40 @@ pub struct StoreCase {
 }
 
 impl StoreCase {
-    /// Runs the case. If the store panics, or if the case takes longer than five minutes,
-    /// [`Rule::ERRORS`] is broken.
+    /// Runs the case. [`Rule::ERRORS`] is broken if the store panics, or if a call does not return
+    /// within 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit, in seconds.
+    ///
+    /// If the store blocks all threads of the runtime, the case can't report it. After a minute, the
+    /// case and the call are printed, and the process ends with exit code 101.
     ///
     /// # Panics
     /// Panics outside a Tokio runtime with time enabled.
     pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
-        self.run_on(stores.clone()).await
+        self.run_on(stores.clone(), &Hangs::default()).await
     }
 
-    async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
+    pub(super) async fn run_on(&self, stores: Arc<dyn AnyStores>, hangs: &Hangs) -> CaseReport {
         let start = std::time::Instant::now();
+        if let Some(reason) = hangs.reason() {
+            return CaseReport {
+                case: self.case,
+                outcome: Outcome::Error(format!("not tried: {reason}")),
+                elapsed: Duration::ZERO,
+                transcript: Vec::new(),
+            };
+        }
+        let watch = Watch::new(self.case.id);
         let run = self.run;
         // `stores` outlives the case, because dropping it may remove the data.
         let opening = stores.clone();
         // The case runs in a separate task, so that a panic ends only this case. Dropping the set
         // aborts the task.
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
+        let watched = watch.clone();
+        task.spawn(async move {
+            let opened = watched.limited("opening the store", opening.open()).await;
+            run(opened.map_err(not_opened)?.watched(&watched)).await
+        });
         let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
             Ok(Some(Err(error))) => {
@@ -45,6 +86,9 @@ impl StoreCase {
             }
         };
         drop(stores);
+        if watch.is_hung() {
+            hangs.0.fetch_add(1, Ordering::Relaxed);
+        }
         CaseReport {
             case: self.case,
             outcome: result.into(),

@@ -477,6 +477,14 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
         let ahead = clock::now_micros() + HOUR;
         for since in [
             UpdateTag {
+                type_version: now.type_version + 1,
+                ..now
+            },
+            UpdateTag {
+                device_version: now.device_version + 1,
+                ..now
+            },
+            UpdateTag {
                 type_version: ahead,
                 ..now
             },

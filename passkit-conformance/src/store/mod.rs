@@ -31,6 +31,7 @@ mod finishing;
 mod forgetting;
 mod growth;
 pub mod history;
+mod limited;
 mod listing;
 mod maintenance;
 mod marking;
@@ -50,6 +51,7 @@ mod stores;
 
 use std::sync::Arc;
 
+use self::case::Hangs;
 pub use self::{
     case::StoreCase,
     stores::{BoxError, Stores, TestStore},
@@ -90,7 +92,8 @@ pub async fn run_all(stores: impl Stores + 'static) -> Report {
     run(&cases(), stores).await
 }
 
-/// Runs cases one after the other.
+/// Runs cases one after the other. The run ends early if three cases had a call of the store that did
+/// not return.
 ///
 /// # Panics
 /// Panics outside a Tokio runtime with time enabled.
@@ -99,10 +102,20 @@ pub async fn run<'a>(
     stores: impl Stores + 'static,
 ) -> Report {
     let stores = Arc::new(stores);
+    let hangs = Hangs::default();
     let mut report = Report::default();
-    for case in cases {
-        report.results.push(case.run(&stores).await);
+    let mut cases = cases.into_iter();
+    while hangs.reason().is_none()
+        && let Some(case) = cases.next()
+    {
+        let result = case.run_on(stores.clone(), &hangs).await;
+        report.results.push(result);
     }
+    if let Some(reason) = hangs.reason() {
+        report.stop(cases.map(|one| one.case), reason);
+    }
+    report.seed = random::seed().ok().flatten();
+    report.conclude();
     report
 }
 
@@ -112,10 +125,10 @@ pub async fn run<'a>(
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
-    let stores = Arc::new(stores);
+    let (stores, hangs) = (Arc::new(stores), Arc::new(Hangs::default()));
     crate::trials::trials(cases().into_iter().map(|one| {
-        let stores = stores.clone();
-        (one.case, async move { one.run(&stores).await })
+        let (stores, hangs) = (stores.clone(), hangs.clone());
+        (one.case, async move { one.run_on(stores, &hangs).await })
     }))
 }
 

@@ -28,8 +28,8 @@ catalogue! {
          another pass goes to its owner.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
         "Registers, lists, marks and unregisters passes of types that differ only in case, or \
-         where one is the start of another. With some serial numbers, type and serial number \
-         joined give equal texts.",
+         where one is the start of another. The types have up to 128 characters. With some serial \
+         numbers, type and serial number joined give equal texts.",
         "Passes of two types are mixed up.";
     "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
         "Registers and unregisters devices whose identifiers differ only in case, or where one is \
@@ -243,6 +243,11 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
             }
         }
     }
+    // Types of the greatest length, which differ only in the last byte.
+    let longest = format!("{base}{}", "u".repeat(128 - base.as_str().len()));
+    passes.push(PassId::new(&longest, "1")?);
+    passes.push(PassId::new(&longest[..127], "1")?);
+    passes.push(PassId::new(&format!("{}v", &longest[..127]), "1")?);
     passes.sort();
     passes.dedup();
     // The order is mixed by length, so that passes with short and long names are neighbours.

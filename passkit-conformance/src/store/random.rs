@@ -2,6 +2,21 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+/// The environment variable with the seed of a run. Set it to the number in a report to run the same
+/// sequences again.
+pub(crate) const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
+
+/// Returns the seed in the environment, if there is one.
+///
+/// # Errors
+/// Fails with the text if it is not a number.
+pub(crate) fn seed() -> Result<Option<u64>, String> {
+    match std::env::var(SEED) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| text),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Numbers that depend only on a seed (splitmix64).
 pub(crate) struct Random(u64);
 

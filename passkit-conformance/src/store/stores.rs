@@ -7,6 +7,7 @@ use passkit_server::{
     store::{Coordination, RegistrationStore},
 };
 
+use super::limited::{Limited, Watch};
 use crate::Stop;
 
 /// Any error. Reports show its text.
@@ -143,6 +144,22 @@ impl TestStore {
     }
 }
 
+impl TestStore {
+    /// Returns the same store with a time limit for each call.
+    fn watched(self, watch: &Arc<Watch>) -> Self {
+        Self {
+            registrations: Limited::new(watch, self.registrations),
+            coordination: self
+                .coordination
+                .map(|store| Limited::new(watch, store) as _),
+            queue: self.queue.map(|store| Limited::new(watch, store) as _),
+            maintenance: self
+                .maintenance
+                .map(|store| Limited::new(watch, store) as _),
+        }
+    }
+}
+
 impl<S: RegistrationStore + ?Sized + 'static> From<Arc<S>> for TestStore {
     fn from(store: Arc<S>) -> Self {
         Self::new(store)
@@ -165,6 +182,7 @@ impl<S: Stores + 'static> AnyStores for S {
                 stores: self,
                 place,
             }),
+            watch: None,
         })
     }
 }
@@ -174,6 +192,7 @@ pub(super) struct Opened {
     // The store is dropped before the place.
     store: TestStore,
     place: Arc<dyn AnyPlace>,
+    watch: Option<Arc<Watch>>,
 }
 
 #[async_trait]
@@ -194,6 +213,15 @@ impl<S: Stores + 'static> AnyPlace for Placed<S> {
 }
 
 impl Opened {
+    /// Returns the same store with a time limit for each call, even after the data are opened again.
+    pub(super) fn watched(self, watch: &Arc<Watch>) -> Self {
+        Self {
+            store: self.store.watched(watch),
+            watch: Some(watch.clone()),
+            ..self
+        }
+    }
+
     pub(super) fn registrations(&self) -> &Arc<dyn RegistrationStore> {
         &self.store.registrations
     }
@@ -227,9 +255,14 @@ impl Opened {
             .reopen()
             .await
             .ok_or_else(|| Stop::Skip(LACKING.into()))?;
-        Ok(Self {
+        let opened = Self {
             store: store.map_err(not_opened)?,
             place: self.place.clone(),
+            watch: None,
+        };
+        Ok(match &self.watch {
+            Some(watch) => opened.watched(watch),
+            None => opened,
         })
     }
 }

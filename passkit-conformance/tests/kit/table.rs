@@ -78,9 +78,13 @@ fn table() -> String {
     }
     let _ = write!(text, "\n## Rules: {}\n", Rule::ALL.len());
     for (source, rules) in sources.into_values() {
-        let _ = write!(text, "\n### From: {source}\n\n| rule | says |\n|---|---|\n");
+        let _ = write!(
+            text,
+            "\n### From: {source}\n\n| rule | says | how to keep it |\n|---|---|---|\n"
+        );
         for rule in rules {
-            let _ = writeln!(text, "| {rule} | {} |", cell(rule.sentence()));
+            let (says, fix, link) = (cell(rule.sentence()), cell(rule.fix()), rule.link());
+            let _ = writeln!(text, "| [{rule}]({link}) | {says} | {fix} |");
         }
     }
     text

@@ -14,7 +14,10 @@ use std::{
 use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
-use super::{case::catalogue, random::Random};
+use super::{
+    case::catalogue,
+    random::{Random, SEED, seed},
+};
 use crate::{Rule, Violation};
 
 catalogue! {
@@ -32,25 +35,19 @@ const BUDGET: Duration = Duration::from_secs(3);
 /// The time limit for shortening a failing sequence.
 const SHRINKING: Duration = Duration::from_secs(5);
 
-/// The environment variable with the seed of a run. Set it to the number in a report to run the
-/// same sequences again.
-const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
-
 async fn random_sequences_follow_the_model(
     store: &Arc<dyn RegistrationStore>,
 ) -> Result<(), Violation> {
     let start = Instant::now();
-    let first = match std::env::var(SEED) {
-        Ok(text) => text.trim().parse().map_err(|_| {
-            Violation::new(
-                Rule::ERRORS,
-                format!("a number in {SEED}"),
-                format!("{text:?} in the environment"),
-            )
-        })?,
-        // The seed is short, because people copy it.
-        Err(_) => Random::from_time() % 1_000_000_000,
-    };
+    let given = seed().map_err(|text| {
+        Violation::new(
+            Rule::ERRORS,
+            format!("a number in {SEED}"),
+            format!("{text:?} in the environment"),
+        )
+    })?;
+    // The seed is short, because people copy it.
+    let first = given.unwrap_or_else(|| Random::from_time() % 1_000_000_000);
     for seed in first..first.saturating_add(SEQUENCES) {
         let sequence = operation::sequence(&mut Random::new(seed));
         if let Err((violation, end)) = run(store, &sequence).await {

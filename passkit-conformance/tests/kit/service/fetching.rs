@@ -12,6 +12,7 @@ use passkit_server::PassId;
 use super::{
     Fault,
     altered::{altered, asked_otherwise, become_empty, is_fetch, set},
+    right::dated_ahead,
     sound::{Answered, Asked},
 };
 
@@ -105,6 +106,12 @@ pub(super) const FAULTS: &[Fault] = &[
                 }
             })
         },
+    },
+    Fault {
+        name: "Last-Modified is ahead after quick changes",
+        rule: Rule::GET_1,
+        caught_by: &["get/last-modified-is-past"],
+        wrong: dated_ahead,
     },
     Fault {
         name: "If-Modified-Since is ignored",

@@ -66,10 +66,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "register keeps one device for each pass",
         rule: Rule::REG_1,
-        caught_by: &[
-            "register/second-device-is-201",
-            "register/after-unregistering-is-201",
-        ],
+        caught_by: &["register/second-device-is-201"],
         wrong: |sound| {
             let seen = Arc::new(Mutex::new(HashSet::new()));
             answering(sound, move |sound, asked| {

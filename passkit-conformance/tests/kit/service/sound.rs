@@ -222,7 +222,7 @@ impl PassSource for OneToken {
 pub(crate) type Wrong = Arc<dyn Fn(Asked) -> Answering + Send + Sync>;
 
 #[derive(Clone)]
-struct Wrapped(Wrong);
+pub(super) struct Wrapped(pub(super) Wrong);
 
 impl Service<Request<Full<Bytes>>> for Wrapped {
     type Response = Response<Full<Bytes>>;

@@ -11,6 +11,7 @@ use passkit_conformance::Rule;
 use super::{
     Fault,
     altered::{altered, asked_otherwise, become_empty, is_fetch, is_list, tag},
+    wrong::{answering, bare},
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -44,18 +45,20 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an unregistered pass cannot be registered again",
-        rule: Rule::REG_1,
+        name: "a pass that was unregistered is not registered again",
+        rule: Rule::LIST_1,
         caught_by: &["trace/added-again", "trace/updates-off-and-on"],
         wrong: |sound| {
             let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
-            altered(sound, move |asked, answer| {
-                let is_new =
-                    seen.lock()
-                        .unwrap()
-                        .insert(format!("{} {}", asked.method(), asked.uri()));
-                if asked.method() == Method::POST && !is_new {
-                    become_empty(answer, 200);
+            answering(sound, move |sound, asked| {
+                let is_again = asked.method() == Method::POST
+                    && !seen.lock().unwrap().insert(asked.uri().to_string());
+                async move {
+                    if is_again {
+                        bare(200)
+                    } else {
+                        sound.answer(asked).await
+                    }
                 }
             })
         },

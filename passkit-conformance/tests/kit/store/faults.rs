@@ -99,6 +99,22 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         &["tag-ahead-counts-as-none"],
     ),
     (
+        Fault::TypeTagAheadByOneIsCovered,
+        Rule::C5,
+        &["tag-ahead-counts-as-none"],
+    ),
+    (
+        Fault::DeviceTagAheadByOneIsCovered,
+        Rule::C5,
+        &["tag-ahead-counts-as-none"],
+    ),
+    (Fault::TypesCut, Rule::NAMES, &["types-that-start-alike"]),
+    (
+        Fault::GroupCommitTakesOthersAlong,
+        Rule::C12,
+        &["dropped-call-takes-no-other-along"],
+    ),
+    (
         Fault::RegistrationVersionIgnored,
         Rule::C3,
         &["new-registration-counts"],

@@ -3,7 +3,9 @@
 
 mod faults;
 pub(crate) mod faulty;
+mod hanging;
 mod memory;
+mod right;
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -24,6 +24,10 @@ use passkit_server::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
+    /// `hanging.rs` uses this fault. It is not in `faults.rs`, because a call that hangs takes until
+    /// the time limit.
+    HangsForUnknownDevices,
+    BlocksThreads,
     TagsOfWholeSeconds,
     GreaterOrEqual,
     PushTokenNotReplaced,
@@ -41,6 +45,10 @@ pub(crate) enum Fault {
     TagOfWhatIsRegistered,
     TagNeverMoves,
     TagAheadIsCovered,
+    TypeTagAheadByOneIsCovered,
+    DeviceTagAheadByOneIsCovered,
+    TypesCut,
+    GroupCommitTakesOthersAlong,
     RegistrationVersionIgnored,
     NumberTakenBeforeItShows,
     MarkAllDoesNothing,
@@ -202,6 +210,7 @@ struct Memory {
     /// All digests that were ever published.
     digests: HashSet<(PassId, ContentDigest)>,
     owners: HashMap<String, String>,
+    group: registrations::Group,
 }
 
 impl Faulty {
@@ -240,6 +249,7 @@ impl Faulty {
         let text = type_id.as_str();
         match self.fault {
             Fault::TypesFolded => TypeIdentifier::new(&text.to_lowercase()).unwrap(),
+            Fault::TypesCut => TypeIdentifier::new(&text[..text.len().min(127)]).unwrap(),
             Fault::KindIgnored => {
                 TypeIdentifier::new(&text.replacen("order.", "pass.", 1)).unwrap()
             }

@@ -14,7 +14,7 @@ use passkit_server::{
         RegistrationStore, StoreError, StoreErrorKind, UpdateTag, clock,
     },
 };
-use tokio::task::yield_now;
+use tokio::{sync::oneshot, task::yield_now};
 
 use super::{Fault, Faulty};
 
@@ -42,6 +42,12 @@ impl RegistrationStore for Faulty {
                 .clone()
         });
         match self.fault {
+            Fault::GroupCommitTakesOthersAlong => {
+                self.register_in_a_group(device, pass, push_token).await
+            }
+            Fault::BlocksThreads => loop {
+                std::thread::park();
+            },
             Fault::PushTokenNotReplaced => self.inner.register(device, pass, &first).await,
             Fault::AlwaysCreated => self
                 .inner
@@ -132,6 +138,11 @@ impl RegistrationStore for Faulty {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (type_id, device) = (&self.type_named(type_id), &self.device_named(device));
+        if self.is(Fault::HangsForUnknownDevices)
+            && !self.memory(|memory| memory.devices.contains(device))
+        {
+            return std::future::pending().await;
+        }
         let right = self.inner.changes_since(device, type_id, since).await?;
         let own = |_: &PassId, state: PassState| state.version;
         let second = |version: u64| version / 1_000_000;
@@ -273,6 +284,21 @@ impl RegistrationStore for Faulty {
                 tag: since.unwrap_or(right.tag),
                 ..right
             }),
+            Fault::TypeTagAheadByOneIsCovered | Fault::DeviceTagAheadByOneIsCovered => {
+                let covered =
+                    |since: u64, clock: u64| if since == clock + 1 { clock } else { since };
+                let since = since.map(|since| match self.fault {
+                    Fault::TypeTagAheadByOneIsCovered => UpdateTag {
+                        type_version: covered(since.type_version, right.tag.type_version),
+                        ..since
+                    },
+                    _ => UpdateTag {
+                        device_version: covered(since.device_version, right.tag.device_version),
+                        ..since
+                    },
+                });
+                self.inner.changes_since(device, type_id, since).await
+            }
             Fault::TagAheadIsCovered => {
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(right.tag.type_version),
@@ -486,7 +512,59 @@ impl RegistrationStore for Faulty {
     }
 }
 
+/// Registrations of several callers, which one of the callers writes.
+#[derive(Default)]
+pub(super) struct Group {
+    is_written: bool,
+    waiting: Vec<(
+        DeviceIdentifier,
+        PassId,
+        PushToken,
+        oneshot::Sender<Registered>,
+    )>,
+}
+
+/// Lets another caller write when this value is dropped, even if its caller is dropped.
+struct Writing<'a>(&'a Faulty);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.memory(|memory| memory.group.is_written = false);
+    }
+}
+
 impl Faulty {
+    /// Writes the registrations of all callers that wait. If this caller is dropped meanwhile, they
+    /// are lost.
+    async fn register_in_a_group(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let (done, mut answer) = oneshot::channel();
+        let one = (device.clone(), pass.clone(), push_token.clone(), done);
+        self.memory(|memory| memory.group.waiting.push(one));
+        loop {
+            match answer.try_recv() {
+                Ok(registered) => return Ok(registered),
+                Err(oneshot::error::TryRecvError::Closed) => return Ok(Registered::Created),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+            if self.memory(|memory| std::mem::replace(&mut memory.group.is_written, true)) {
+                yield_now().await;
+                continue;
+            }
+            let _writing = Writing(self);
+            yield_now().await;
+            let group = self.memory(|memory| std::mem::take(&mut memory.group.waiting));
+            yield_now().await;
+            for (device, pass, push_token, done) in group {
+                let _ = done.send(self.inner.register(&device, &pass, &push_token).await?);
+            }
+        }
+    }
+
     async fn mark_passes(
         &self,
         type_id: &TypeIdentifier,

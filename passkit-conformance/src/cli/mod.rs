@@ -1,6 +1,8 @@
 //! The command line of the program: its arguments, output and exit codes. `passkit-conformance` and
 //! `passkit conformance` use it.
 
+mod init;
+
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -12,8 +14,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use passkit_server::text::OneLine;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
     closest::closest,
@@ -32,6 +36,12 @@ pub enum Command {
     /// Exit code: 0 if all cases passed or were skipped, 1 if a case failed, 2 if the service could
     /// not be tested.
     Run(Run),
+
+    /// Writes a target file to start from.
+    ///
+    /// Types, serial numbers and authentication tokens are read from the given archives. Without
+    /// archives, the file has placeholders to fill in.
+    Init(Init),
 }
 
 /// Which cases to run, against which service, and where to write the reports.
@@ -71,6 +81,10 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
+    /// Write a badge for a README, which shows the result
+    #[arg(long, value_name = "FILE.svg")]
+    badge: Option<PathBuf>,
+
     /// The longest time for an answer.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
@@ -98,6 +112,7 @@ impl Command {
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
+            Self::Init(init) => init.run(),
         }
     }
 }
@@ -119,7 +134,7 @@ impl Run {
             ..Limits::default()
         };
         let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
-        let (report, problem) = match target {
+        let (mut report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
                 let report = run_watched(
@@ -137,8 +152,10 @@ impl Run {
                 Some(problem),
             ),
         };
+        report.target = OneLine::url(url).to_string();
+        report.level = Some(self.level);
         for (path, mut file, render) in files {
-            file.write_all(render(&report, url).as_bytes())
+            file.write_all(render(&report).as_bytes())
                 .map_err(|error| cannot_write(path, &error))?;
         }
         conclude(&report);
@@ -158,10 +175,11 @@ impl Run {
     /// Creates the files for the reports. This happens before any case runs, so that a wrong path
     /// fails at once.
     fn report_files(&self) -> Result<Vec<(&Path, File, Render)>, String> {
-        let wanted: [(&Option<PathBuf>, Render); 3] = [
-            (&self.junit, |report, _| report.junit()),
-            (&self.json, |report, _| report.json()),
-            (&self.html, |report, url| report.html(url)),
+        let wanted: [(&Option<PathBuf>, Render); 4] = [
+            (&self.junit, Report::junit),
+            (&self.json, Report::json),
+            (&self.html, Report::html),
+            (&self.badge, Report::badge),
         ];
         wanted
             .into_iter()
@@ -174,7 +192,7 @@ impl Run {
     }
 }
 
-type Render = fn(&Report, &str) -> String;
+type Render = fn(&Report) -> String;
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> String {
     format!("can't write {}: {error}", path.display())
@@ -258,7 +276,7 @@ fn list(cases: &[&ServiceCase]) {
     }
 }
 
-/// Prints the failures in full, and the counts.
+/// Prints the failures in full, what to fix, and the counts.
 fn conclude(report: &Report) {
     for failure in report.results.iter().filter_map(|result| result.failure()) {
         say(&format!("\n{}", failure.trim_end()));
@@ -268,6 +286,7 @@ fn conclude(report: &Report) {
         .iter()
         .any(|result| !matches!(result.outcome, Outcome::Error(_)));
     if tried {
+        say(report.verdicts().trim_end());
         say("");
     }
     say(&report.counts().to_string());
@@ -350,8 +369,10 @@ mod tests {
     fn parsed(arguments: &str) -> Result<Run, String> {
         let arguments = std::iter::once("program").chain(arguments.split(' '));
         let program = Program::try_parse_from(arguments).map_err(|error| error.to_string())?;
-        let Command::Run(run) = program.command;
-        Ok(run)
+        match program.command {
+            Command::Run(run) => Ok(run),
+            Command::Init(_) => Err("not a run".into()),
+        }
     }
 
     #[test]

@@ -1,0 +1,227 @@
+//! A time limit for each call of the store under test, and a watchdog for stores that block their
+//! threads.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{
+        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+    },
+};
+
+/// The environment variable with the longest time for a call, in seconds.
+const TIMEOUT: &str = "PASSKIT_CONFORMANCE_TIMEOUT";
+
+fn limit() -> Duration {
+    let usual = Duration::from_secs(30);
+    let Ok(text) = std::env::var(TIMEOUT) else {
+        return usual;
+    };
+    text.trim()
+        .parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|limit| !limit.is_zero())
+        .unwrap_or(usual)
+}
+
+/// The calls of one case that are running.
+pub(super) struct Watch {
+    case: &'static str,
+    limit: Duration,
+    hung: AtomicBool,
+    running: Mutex<HashMap<u64, (&'static str, Instant)>>,
+}
+
+impl Watch {
+    /// Watches the calls of a case. A separate thread finds calls that block all threads of the
+    /// runtime.
+    pub(super) fn new(case: &'static str) -> Arc<Self> {
+        let watch = Arc::new(Self {
+            case,
+            limit: limit(),
+            hung: AtomicBool::new(false),
+            running: Mutex::default(),
+        });
+        let dog = Arc::downgrade(&watch);
+        std::thread::spawn(move || watch_threads(&dog));
+        watch
+    }
+
+    /// Returns whether a call took longer than the limit.
+    pub(super) fn is_hung(&self) -> bool {
+        self.hung.load(Ordering::Relaxed)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, (&'static str, Instant)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Awaits a call. Fails if the call takes longer than the limit.
+    pub(super) async fn limited<T, E>(
+        &self,
+        call: &'static str,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E>
+    where
+        E: From<TooSlow>,
+    {
+        let _running = Running::begin(self, call);
+        match tokio::time::timeout(self.limit, future).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.hung.store(true, Ordering::Relaxed);
+                Err(TooSlow(call, self.limit).into())
+            }
+        }
+    }
+}
+
+/// A call took longer than the limit.
+#[derive(Debug)]
+pub(super) struct TooSlow(&'static str, Duration);
+
+impl std::fmt::Display for TooSlow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(call, limit) = self;
+        write!(
+            f,
+            "{call} did not return within {limit:?} ({TIMEOUT} sets this limit)"
+        )
+    }
+}
+
+impl std::error::Error for TooSlow {}
+
+impl From<TooSlow> for StoreError {
+    fn from(error: TooSlow) -> Self {
+        Self::new(StoreErrorKind::Other, error)
+    }
+}
+
+/// A running call. Dropping this value ends it.
+struct Running<'a>(&'a Watch, u64);
+
+impl<'a> Running<'a> {
+    fn begin(watch: &'a Watch, call: &'static str) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        watch.running().insert(number, (call, Instant::now()));
+        Self(watch, number)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Self(watch, number) = self;
+        watch.running().remove(number);
+    }
+}
+
+/// Ends the process if a call still runs long after its limit. Then all threads of the runtime are
+/// blocked, and none is left to end the call.
+fn watch_threads(watch: &Weak<Watch>) {
+    while let Some(watch) = watch.upgrade() {
+        let late = watch.limit * 2 + Duration::from_secs(5);
+        let blocking = watch
+            .running()
+            .values()
+            .find(|(_, since)| since.elapsed() > late)
+            .map(|(call, _)| *call);
+        if let Some(call) = blocking {
+            eprintln!(
+                "passkit-conformance: {}: the store blocks its threads: {call} did not return within {late:?}, and no \
+                 other code runs. Await instead of blocking, or use spawn_blocking. The run ends here.",
+                watch.case
+            );
+            #[expect(clippy::exit, reason = "nothing else can run")]
+            std::process::exit(101);
+        }
+        drop(watch);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// A store whose calls are watched.
+pub(super) struct Limited<T: ?Sized> {
+    watch: Arc<Watch>,
+    store: Arc<T>,
+}
+
+impl<T: ?Sized> Limited<T> {
+    pub(super) fn new(watch: &Arc<Watch>, store: Arc<T>) -> Arc<Self> {
+        let watch = watch.clone();
+        Arc::new(Self { watch, store })
+    }
+}
+
+macro_rules! limited {
+    ($($trait:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $returned:ty;)+ })+) => {
+        $(
+            #[async_trait]
+            impl<T: $trait + ?Sized> $trait for Limited<T> {
+                $(
+                    async fn $name(&self, $($argument: $type),*) -> Result<$returned, StoreError> {
+                        let call = self.store.$name($($argument),*);
+                        self.watch.limited(stringify!($name), call).await
+                    }
+                )+
+            }
+        )+
+    };
+}
+
+limited! {
+    RegistrationStore {
+        fn register(device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered;
+        fn unregister(device: &DeviceIdentifier, pass: &PassId) -> bool;
+        fn changes_since(
+            device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>
+        ) -> Changes;
+        fn pass_state(pass: &PassId) -> PassState;
+        fn mark(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+        fn published(passes: &[PassId]) -> Vec<Option<Published>>;
+        fn devices(
+            audience: Audience<'_>, after: Option<&PageCursor>, limit: usize
+        ) -> Page<RegisteredDevice>;
+        fn count_devices(pass: &PassId, at_most: u64) -> u64;
+        fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
+    }
+    Coordination {
+        fn claim(name: &str, owner: &str, time: Duration) -> bool;
+        fn release(name: &str, owner: &str) -> ();
+        fn note(name: &str) -> Option<String>;
+        fn replace_note(name: &str, expected: Option<&str>, new: Option<&str>) -> bool;
+    }
+    PushQueue {
+        fn mark_and_push(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+        fn backlog() -> Vec<Backlog>;
+        fn pending(type_id: &TypeIdentifier, limit: usize) -> Vec<PendingChange>;
+        fn record_progress(type_id: &TypeIdentifier, progress: &[(Scope, Progress)]) -> ();
+        fn defer(
+            type_id: &TypeIdentifier, pushes: &[(DeviceIdentifier, Option<DeferredPush>)]
+        ) -> ();
+        fn deferred(
+            type_id: &TypeIdentifier, after: Option<&PageCursor>, limit: usize
+        ) -> Page<(DeviceIdentifier, DeferredPush)>;
+    }
+    StoreMaintenance {
+        fn register_many(registrations: &[Registration]) -> u64;
+        fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
+        fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
+        fn stats() -> StoreStats;
+    }
+}
