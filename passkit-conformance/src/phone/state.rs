@@ -377,7 +377,7 @@ mod tests {
         fs::write(&path, "{\"pushToken\":\"z z\"}").unwrap();
         let text = State::load(&path).unwrap_err().to_string();
         assert!(
-            text.contains("phone.json") && text.contains("printable") && !text.contains('\n'),
+            text.contains("phone.json") && text.contains("line 1 ") && !text.contains("z z"),
             "{text}"
         );
     }
