@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use crate::{
     archives::pass,
     postgres,
-    program::{Service, passkit, run},
+    program::{Service, eventually, passkit, run},
     push::TYPE,
 };
 
@@ -321,6 +321,9 @@ fn the_admin_token_is_read_from_a_file() {
     fs::write(&file, "the-right-token-1234\n").unwrap();
     service.set_variable("PASSKIT_ADMIN_TOKEN_FILE", file.to_str().unwrap());
     service.start();
+    eventually("it is logged", || {
+        service.said().contains("publish at http://")
+    });
     let said = service.said();
     let (_, rest) = said.split_once("publish at http://").unwrap();
     let address = rest.split('/').next().unwrap();
