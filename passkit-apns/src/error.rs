@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use passkit_identity::IdentityError;
+use passkit_identity::{IdentityError, pem};
 
 /// A problem with a certificate, a key or a setting. The text is one line. It names the type and
 /// the file, if there are any.
@@ -22,7 +22,7 @@ impl ApnsError {
     /// Makes an error that names what has the problem, and the file if there is one.
     pub(crate) fn about(what: &str, file: Option<&Path>, problem: impl std::fmt::Display) -> Self {
         Self(match file {
-            Some(file) => format!("{what}: {}: {problem}", file.display()),
+            Some(file) => format!("{what}: {}: {problem}", pem::shown(file)),
             None => format!("{what}: {problem}"),
         })
     }

@@ -38,6 +38,18 @@ impl fmt::Debug for TokenKey {
     }
 }
 
+/// The error does not repeat the text, because it may be the key.
+fn check_ids(key_id: &str, team_id: &str) -> Result<(), ApnsError> {
+    for (what, id) in [("key id", key_id), ("team id", team_id)] {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(ApnsError::new(format!(
+                "the {what} must be letters and digits"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl TokenKey {
     /// Reads a key in PEM, as Apple provides it. The ids of the key and of the team have 10 letters
     /// and digits each.
@@ -58,7 +70,8 @@ impl TokenKey {
         team_id: &str,
     ) -> Result<Self, ApnsError> {
         let file = file.as_ref();
-        let key = std::fs::read(file)
+        check_ids(key_id, team_id)?;
+        let key = pem::read_file(file)
             .map_err(|error| ApnsError::about(&name(key_id), Some(file), error))?;
         Self::load(&key, Some(file), key_id, team_id)
     }
@@ -69,13 +82,7 @@ impl TokenKey {
         key_id: &str,
         team_id: &str,
     ) -> Result<Self, ApnsError> {
-        for (what, id) in [("key id", key_id), ("team id", team_id)] {
-            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Err(ApnsError::new(format!(
-                    "the {what} {id:?} must be letters and digits"
-                )));
-            }
-        }
+        check_ids(key_id, team_id)?;
         let bad = |problem: &str| ApnsError::about(&name(key_id), file, problem);
         let key = pem::private_key(key).map_err(|error| bad(&error.to_string()))?;
         let key = EcdsaKeyPair::from_pkcs8(

@@ -14,7 +14,7 @@ use crate::{ApnsError, endpoint::Endpoint};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// In this time before a certificate expires, a warning is logged once a day.
+/// During this time before a certificate expires, a warning is logged once a day.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A certificate that is read again when its files change.

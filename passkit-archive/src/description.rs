@@ -61,7 +61,8 @@ pub(crate) fn read(
     let Some(json) = json::parse_object(file, text, &rules::JSON_TWICE, findings) else {
         return Description::default();
     };
-    let mut walk = Walk::new(file, text, findings);
+    let text = json::readable(text);
+    let mut walk = Walk::new(file, &text, findings);
     match kind {
         Kind::Pass => {
             walk.object(&json, schema::PASS);
@@ -140,8 +141,8 @@ fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
         .filter(|style| *style != schema::POSTER_GENERIC)
         .collect();
     match (&*known, &*classic) {
-        ([], _) => match json.iter().find(|(_, value)| looks_like_style(value)) {
-            Some((style, _)) => walk.within(Step::Key(style), |walk| {
+        ([], _) => match unknown_style(json) {
+            Some(style) => walk.within(Step::Key(style), |walk| {
                 walk.report(
                     &rules::STYLE_UNKNOWN,
                     "is a style that this program does not know; add another one for older phones",
@@ -179,11 +180,18 @@ fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Returns whether an object has groups of fields, as every style has.
-fn looks_like_style(value: &Value) -> bool {
-    value
-        .as_object()
-        .is_some_and(|object| object.keys().any(|key| key.ends_with("Fields")))
+/// Returns the key of what is a style that is newer than this program: an object with groups of fields, or an empty
+/// one.
+fn unknown_style(json: &Map<String, Value>) -> Option<&str> {
+    let is_style = |value: &Value| {
+        value.as_object().is_some_and(|object| {
+            object.is_empty() || object.keys().any(|key| key.ends_with("Fields"))
+        })
+    };
+    json.iter()
+        .filter(|(key, _)| schema::PASS.iter().all(|known| known.name != *key))
+        .find(|(_, value)| is_style(value))
+        .map(|(key, _)| key.as_str())
 }
 
 /// Checks the rules for fields that the tables can't express.

@@ -41,6 +41,8 @@ fn parse(
     key_twice: &'static Rule,
     findings: &mut Vec<Finding>,
 ) -> Result<Map<String, Value>, Finding> {
+    let decoded = to_utf8(file, bytes, findings)?;
+    let bytes = &*decoded;
     let text = utf8(file, bytes)?;
     if text.len() < bytes.len() {
         findings.push(Finding::in_file(
@@ -213,19 +215,78 @@ fn skip_value(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// The text in UTF-8, with its byte order mark if it was UTF-8 before.
+fn to_utf8<'a>(
+    file: &str,
+    bytes: &'a [u8],
+    findings: &mut Vec<Finding>,
+) -> Result<Cow<'a, [u8]>, Finding> {
+    match wide::decode(bytes) {
+        None => Ok(bytes.into()),
+        Some(Ok(text)) => {
+            let message = "is UTF-16 or UTF-32; write it in UTF-8";
+            findings.push(Finding::in_file(&rules::JSON_ENCODING, file, message));
+            Ok(text.into_bytes().into())
+        }
+        Some(Err(_)) => Err(Finding::in_file(
+            &rules::JSON,
+            file,
+            "is damaged UTF-16 or UTF-32; write it in UTF-8",
+        )),
+    }
+}
+
+/// The text in UTF-8, for positions. Nothing is reported.
+pub(crate) fn readable(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match wide::decode(bytes) {
+        Some(Ok(text)) => text.into_bytes().into(),
+        _ => bytes.into(),
+    }
+}
+
+/// UTF-16 and UTF-32.
+mod wide {
+    /// The text is damaged.
+    pub(super) struct Damaged;
+
+    /// Decodes a JSON text. `None` if it is in neither of the two encodings. The first characters of JSON are ASCII, so
+    /// the zeros show the encoding.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Result<String, Damaged>> {
+        let (text, width, is_big_endian) = match bytes {
+            [0, 0, 0xfe, 0xff, text @ ..] => (text, 4, true),
+            [0xff, 0xfe, 0, 0, text @ ..] => (text, 4, false),
+            [0xfe, 0xff, text @ ..] => (text, 2, true),
+            [0xff, 0xfe, text @ ..] => (text, 2, false),
+            [0, 0, 0, _, ..] => (bytes, 4, true),
+            [_, 0, 0, 0, ..] => (bytes, 4, false),
+            [0, _, ..] => (bytes, 2, true),
+            [_, 0, ..] => (bytes, 2, false),
+            _ => return None,
+        };
+        let number = |unit: &[u8]| {
+            let shift = |number: u32, byte: &u8| number << 8 | u32::from(*byte);
+            if is_big_endian {
+                unit.iter().fold(0, shift)
+            } else {
+                unit.iter().rev().fold(0, shift)
+            }
+        };
+        let units = text.chunks_exact(width);
+        let decoded: Option<String> = if !units.remainder().is_empty() {
+            None
+        } else if width == 4 {
+            units.map(|unit| char::from_u32(number(unit))).collect()
+        } else {
+            let units = units.map(|unit| u16::try_from(number(unit)).unwrap_or_default());
+            char::decode_utf16(units).map(Result::ok).collect()
+        };
+        Some(decoded.ok_or(Damaged))
+    }
+}
+
 /// Returns the text without its byte order mark.
 fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Finding> {
-    let bytes = match bytes {
-        [0xef, 0xbb, 0xbf, text @ ..] => text,
-        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => {
-            return Err(Finding::in_file(
-                &rules::JSON,
-                file,
-                "is UTF-16 or UTF-32; write it in UTF-8",
-            ));
-        }
-        text => text,
-    };
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         Finding::in_file(
             &rules::JSON,
@@ -342,8 +403,33 @@ mod tests {
 
     #[test]
     fn encodings_other_than_utf8_are_reported() {
-        assert!(refusal(b"\xff\xfe{\0}\0").contains("UTF-16"));
-        assert!(refusal(b"\0{\0}").contains("UTF-16"));
+        let text = "{\"a\":\"\u{e4}\u{1f600}\"}";
+        let utf16 = |mark: &str, to_bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            let text = format!("{mark}{text}");
+            text.encode_utf16().flat_map(to_bytes).collect()
+        };
+        let utf32 = |mark: &str, to_bytes: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            let text = format!("{mark}{text}");
+            text.chars().flat_map(|c| to_bytes(c.into())).collect()
+        };
+        for mark in ["", "\u{feff}"] {
+            for bytes in [
+                utf16(mark, u16::to_be_bytes),
+                utf16(mark, u16::to_le_bytes),
+                utf32(mark, u32::to_be_bytes),
+                utf32(mark, u32::to_le_bytes),
+            ] {
+                let (object, found) = findings(&bytes);
+                assert_eq!(
+                    Value::from(object),
+                    serde_json::json!({"a": "\u{e4}\u{1f600}"})
+                );
+                assert_eq!(found, ["pass.json: is UTF-16 or UTF-32; write it in UTF-8"]);
+            }
+        }
+        for damaged in [&b"\xff\xfe{\0}"[..], b"\0{\xd8\0\0}", b"\0\0\0{\0\x11\0\0"] {
+            assert!(refusal(damaged).contains("damaged UTF-16"));
+        }
         assert_eq!(
             refusal(b"{\n\"a\": \"\xe4\"}"),
             "pass.json:2:7: is not UTF-8 from here on; write it in UTF-8"

@@ -93,6 +93,7 @@ rules! {
     JSON_LIMIT "json-limit" Refused "The JSON has more values, or nests deeper, than this program reads.";
     JSON_COMMA "json-comma" Warning "A comma follows the last member. Phones take it, JSON does not allow it.";
     JSON_MARK "json-byte-order-mark" Warning "The file starts with a byte order mark. Phones take it, JSON does not allow it.";
+    JSON_ENCODING "json-encoding" Warning "The file is UTF-16 or UTF-32. Apple's parser reads both, many others do not.";
     JSON_TWICE "json-key-twice" Error "A key occurs twice. Readers differ in which value they take.";
 
     // The manifest.
@@ -147,6 +148,7 @@ rules! {
     NO_WEB_SERVICE "no-web-service" Warning "The pass has no web service. It is never updated.";
     URL "url" Error "Phones can't call this web service, so no update arrives.";
     URL_HTTP "url-http" Warning "Phones call a web service without TLS only if a switch for developers is on.";
+    URL_USER "url-user" Warning "The address of the web service has a user name, which everybody reads who has the pass. Phones may not send it.";
     URL_QUERY "url-query" Warning "The address of the web service has a query or a fragment. Phones append their path to it.";
     URL_SCRIPT "url-script" Warning "The address of the web service is that of a script. Phones append their path to it.";
     URL_VERSION "url-version" Error "The address of the web service ends in /v1, which phones append themselves.";

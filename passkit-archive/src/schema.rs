@@ -30,6 +30,8 @@ pub(crate) enum Shape {
     Color,
     /// One of these texts.
     Choice(&'static [&'static str]),
+    /// A currency of ISO 4217, such as `EUR`.
+    Currency,
     Object(&'static [Key]),
     List(&'static Shape),
 }
@@ -313,6 +315,31 @@ pub(crate) static ORDER: &[Key] = &[
     text("teamIdentifier"),
     text("webServiceURL"),
     text("authenticationToken"),
+    Key::minor("payment", Shape::Object(PAYMENT)),
+    Key::minor("lineItems", Shape::List(&Shape::Object(LINE_ITEM))),
+    Key::minor("fulfillments", Shape::List(&Shape::Object(FULFILLMENT))),
+];
+
+static PAYMENT: &[Key] = &[
+    Key::minor("total", Shape::Object(AMOUNT)),
+    Key::minor("summaryItems", Shape::List(&Shape::Object(SUMMARY_ITEM))),
+];
+
+static SUMMARY_ITEM: &[Key] = &[Key::minor("value", Shape::Object(AMOUNT))];
+
+static LINE_ITEM: &[Key] = &[Key::minor("price", Shape::Object(AMOUNT))];
+
+static AMOUNT: &[Key] = &[
+    Key::minor("amount", Shape::Number),
+    Key::minor("currency", Shape::Currency),
+];
+
+static FULFILLMENT: &[Key] = &[
+    minor_date("shippedAt"),
+    minor_date("deliveredAt"),
+    minor_date("estimatedDeliveryAt"),
+    minor_date("pickupAt"),
+    minor_date("pickedUpAt"),
 ];
 
 static MERCHANT: &[Key] = &[
@@ -429,6 +456,13 @@ impl<'a, 'f> Walk<'a, 'f> {
                     self.report(key.wrong_value, message);
                 }
             }
+            (Shape::Currency, Value::String(text)) => {
+                if text.len() != 3 || !text.bytes().all(|b| b.is_ascii_uppercase()) {
+                    let message =
+                        format_args!("is {}; write it in three letters as EUR", excerpt(text));
+                    self.report(key.wrong_value, message);
+                }
+            }
             (Shape::Object(keys), Value::Object(object)) => self.object(object, keys),
             (Shape::List(shape), Value::Array(values)) => {
                 for (index, value) in values.iter().enumerate() {
@@ -485,7 +519,7 @@ impl Shape {
     fn expected(&self) -> &'static str {
         match self {
             Self::Any => "any value",
-            Self::Text | Self::Color | Self::Choice(_) => "a string",
+            Self::Text | Self::Color | Self::Choice(_) | Self::Currency => "a string",
             Self::Number => "a number",
             Self::Bool => "true or false",
             Self::One => "the number 1",

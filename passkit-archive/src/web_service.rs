@@ -25,6 +25,7 @@ pub(crate) fn check(url: &str) -> Vec<(&'static Rule, &'static str)> {
 
 struct Parts<'a> {
     is_http: bool,
+    has_user: bool,
     path: &'a str,
     has_query: bool,
 }
@@ -52,18 +53,20 @@ fn parts(url: &str) -> Result<Parts<'_>, &'static str> {
         Some(slash) => before_query.split_at(slash),
         None => (before_query, ""),
     };
-    if authority.contains('@') {
-        return Err("has a user name; remove it");
-    }
-    let (host, port) = match authority.rsplit_once(':') {
+    let (user, address) = match authority.rsplit_once('@') {
+        Some((user, address)) => (Some(user), address),
+        None => (None, authority),
+    };
+    let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (authority, "443"),
+        _ => (address, "443"),
     };
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err("has no host, or an invalid port");
     }
     Ok(Parts {
         is_http,
+        has_user: user.is_some(),
         path,
         has_query: before_query.len() < rest.len(),
     })
@@ -76,6 +79,12 @@ impl Parts<'_> {
             remarks.push((
                 &rules::URL_HTTP,
                 "starts with \"http://\"; phones want \"https://\", except for development",
+            ));
+        }
+        if self.has_user {
+            remarks.push((
+                &rules::URL_USER,
+                "has a user name; remove it, because everybody reads it who has the pass",
             ));
         }
         if self.has_query {
@@ -158,7 +167,9 @@ mod tests {
             ("https://?a", Error, "no host"),
             ("https://example.com:port", Error, "port"),
             ("https://example.com:99999/", Error, "port"),
-            ("https://me@example.com/", Error, "user name"),
+            ("https://me@example.com/", Warning, "user name"),
+            ("https://me:secret@example.com:8443/x", Warning, "user name"),
+            ("https://me:secret@/x", Error, "no host"),
             ("https://example.com/a b", Error, "character"),
             ("https://münchen.example/", Error, "character"),
         ] {

@@ -604,7 +604,7 @@ mod description {
     #[test]
     fn is_not_json() {
         let text = serde_json::to_string_pretty(&pass()).unwrap();
-        assert_text_problem(b"\xff\xfe{\0}\0", "pass.json: is UTF-16", "UTF-8");
+        assert_text_problem(b"\xff\xfe{\0}", "pass.json: is damaged UTF-16", "UTF-8");
         assert_text_problem(b"{\n\xff}", "pass.json:2:1: is not UTF-8", "UTF-8");
         assert_text_problem(b"[]", "pass.json:1:1: ", "expected a JSON object");
         let twice = text.replacen('{', "{\"description\": \"\",", 1);
@@ -740,7 +740,7 @@ mod description {
     #[test]
     fn of_an_order_has_a_wrong_value() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 6] = [
+        let cases: [(Change, &str, &str); 8] = [
             (
                 |order| order["schemaVersion"] = 2.into(),
                 "order.json:",
@@ -760,6 +760,16 @@ mod description {
                 |order| order["createdAt"] = "yesterday".into(),
                 "order.json:3:3: createdAt is \"yesterday\"",
                 "write it as",
+            ),
+            (
+                |order| order["payment"] = json!({"total": {"amount": 1, "currency": "euro"}}),
+                "order.json:16:7: payment.total.currency is \"euro\"",
+                "three letters",
+            ),
+            (
+                |order| order["fulfillments"] = json!([{"shippedAt": "2026-01-31"}]),
+                "order.json:",
+                "fulfillments[0].shippedAt is \"2026-01-31\"",
             ),
             (
                 |order| order["merchant"]["url"] = 1.into(),
@@ -1183,7 +1193,22 @@ mod levels {
                 "style-unknown",
             ),
             (
+                |p| style(p, "posterOfNextYear", json!({})),
+                Warning,
+                "style-unknown",
+            ),
+            (
                 |p| style(p, "userInfo", json!({})),
+                Refused,
+                "style-missing",
+            ),
+            (
+                |p| style(p, "userInfo", json!({"headerFields": []})),
+                Refused,
+                "style-missing",
+            ),
+            (
+                |p| style(p, "loyalty", json!({"points": 3})),
                 Refused,
                 "style-missing",
             ),
@@ -1387,6 +1412,28 @@ mod levels {
         );
         let twice = text.replacen('{', "{\"description\": \"\",", 1);
         the_finding(&of(&twice), Level::Error, "json-key-twice");
+    }
+
+    #[test]
+    fn a_pass_in_utf16_is_read_and_its_findings_have_positions() {
+        let mut pass = pass();
+        pass["expirationDate"] = "2026-01-31".into();
+        let text = serde_json::to_string_pretty(&pass).unwrap();
+        let of = |bytes: Vec<u8>| {
+            let mut files = unzip(&sign(&builder(&pass), "pass.com.example.ticket"));
+            *find(&mut files, "pass.json") = bytes;
+            findings(&zip_all(&files), Rules::strict())
+        };
+        let utf8 = of(text.clone().into_bytes());
+        let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let dates = |found: &Findings| {
+            let dates = found.iter().filter(|one| one.rule().code == "date");
+            dates.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let utf16 = of(utf16);
+        assert_eq!(dates(&utf8).len(), 1);
+        assert_eq!(dates(&utf8), dates(&utf16));
+        assert!(utf16.iter().any(|one| one.rule().code == "json-encoding"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use passkit_apns::{ApnsSender, Config, TokenKey};
-use passkit_identity::Identity;
+use passkit_identity::{Identity, pem};
 use passkit_server::{
     identifiers::TypeIdentifier,
     metrics::Measured,
@@ -162,8 +162,9 @@ impl ApnsOptions {
             config = config.endpoint(host, *port);
         }
         if let Some(root) = &self.root {
-            config = config
-                .root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
+            config = config.root_certificates(
+                pem::read_file(root).map_err(|error| cannot_read(root, &error))?,
+            );
         }
         let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Some(Apns {
@@ -188,21 +189,23 @@ pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher>
 }
 
 fn cannot_read(file: &Path, error: &dyn std::error::Error) -> Failure {
-    Failure::from_error(format!("can't read {}", file.display()), error)
+    Failure::from_error(format!("can't read {}", pem::shown(file)), error)
 }
 
 fn read(
     file: &Path,
     usual_password: Option<&Secret>,
 ) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
-    let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
+    let text = pem::read_file(file).map_err(|error| cannot_read(file, &error))?;
+    let text = String::from_utf8(text)
+        .map_err(|_| Failure::new(format!("{}: is not UTF-8", file.display())))?;
     let wrong =
         |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
     let File { topic, token } = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        wrong(&format!("line {line}: {}", error.message()))
+        wrong(&format!("line {line}: {}", without_values(error.message())))
     })?;
     // The paths in this file are relative to its folder.
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
@@ -238,6 +241,19 @@ fn read(
     Ok((identities, token))
 }
 
+/// The message of a TOML file's error. Without the value that has the wrong type, because it may be a password.
+fn without_values(message: &str) -> String {
+    let start = ["invalid type: ", "invalid value: "]
+        .into_iter()
+        .find(|start| message.starts_with(start));
+    match (start, message.rsplit_once(", expected ")) {
+        (Some(start), Some((_, expected))) => {
+            format!("{}, expected {expected}", start.trim_end_matches(": "))
+        }
+        _ => message.to_owned(),
+    }
+}
+
 /// Reads the certificate in a file. It must be for `type_id`. Without one, it may be for any type.
 fn identity(
     type_id: Option<&TypeIdentifier>,
@@ -245,7 +261,7 @@ fn identity(
     key: Option<&Path>,
     password: Option<&Secret>,
 ) -> Result<Identity, String> {
-    let wrong = |problem: &str| format!("{}: {problem}", certificate.display());
+    let wrong = |problem: &str| format!("{}: {problem}", pem::shown(certificate));
     let identity = match (is_pkcs12(certificate), key, password) {
         (true, Some(_), _) => {
             return Err(wrong(
@@ -276,7 +292,7 @@ fn is_pkcs12(file: &Path) -> bool {
     fs::File::open(file)
         .and_then(|file| file.take(16).read_to_end(&mut start))
         .is_ok()
-        && passkit_identity::pem::is_pkcs12(&start)
+        && pem::is_pkcs12(&start)
 }
 
 #[cfg(test)]

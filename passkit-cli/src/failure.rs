@@ -64,7 +64,8 @@ fn hide_secrets(error: &mut clap::Error) {
         text.starts_with('-') && text.chars().all(is_plain)
     };
     let is_url = text(ContextKind::InvalidArg).ends_with("<URL>")
-        || text(ContextKind::InvalidValue).contains(['@', '/']);
+        || text(ContextKind::InvalidValue).contains(['@', '/'])
+        || passkit_identity::pem::is_text(text(ContextKind::InvalidValue));
     let hidden = match error.kind() {
         ErrorKind::UnknownArgument if !is_option(text(ContextKind::InvalidArg)) => {
             ContextKind::InvalidArg

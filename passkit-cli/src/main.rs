@@ -42,7 +42,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(commands::serve::Serve),
+    Serve(Box<commands::serve::Serve>),
     Push(commands::push::Push),
     Check(commands::check::Check),
     Device(commands::device::Device),

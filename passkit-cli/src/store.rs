@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use passkit_identity::pem;
 use passkit_server::{
     maintenance::StoreMaintenance,
     metrics::Measured,
@@ -60,9 +61,10 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
     };
-    let read = std::fs::read(&path);
-    read.map(Some)
-        .map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
+    let read = pem::read_file(path.as_ref());
+    let shown = pem::shown(path.as_ref());
+    read.map(|text| Some(pem::tidy(&text)))
+        .map_err(|error| Failure::from_error(format!("{name}={shown}"), &error))
 }
 
 impl StoreUrl {

@@ -1,7 +1,8 @@
 //! What `--store` names, and how it is shown.
 //!
-//! A URL is checked before any part of it is used or shown. What can't be read is not shown at all, and what stands before
-//! the last `@` and after the first `?` never is.
+//! A URL is checked before any part of it is used or shown. A URL that can't be parsed is not shown at all. The login of a
+//! server (up to the last `@`) and the parameters (from the first `?`) are never shown. In a path, everything up to the last
+//! `@` is hidden.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 

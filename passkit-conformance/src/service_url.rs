@@ -58,17 +58,6 @@ impl ServiceUrl {
         Ok(Self(url.trim_end_matches('/').to_owned()))
     }
 
-    /// Returns a URL that can't be used in quotes, for a message. One with an `@` is not shown, because it may have a
-    /// password before it.
-    #[must_use]
-    pub fn quoted(url: &str) -> String {
-        if url.contains('@') {
-            "\"…\"".into()
-        } else {
-            format!("{url:?}")
-        }
-    }
-
     /// Returns a made-up URL for a service in this process.
     pub(crate) fn in_process() -> Self {
         Self("http://in-process".into())

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, identifiers::TokenDigest, private_files};
+use passkit_server::{PassId, identifiers::TokenDigest, private_files, service::Prefix};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +29,7 @@ create table if not exists pass (
     withdrawn integer not null,
     unmarked integer not null,
     misdated integer not null,
+    prefix text,
     primary key (type, serial)
 ) strict, without rowid;
 create table if not exists archive (
@@ -181,7 +182,7 @@ impl Catalog {
     pub(crate) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), CatalogError> {
         self.read(|connection| {
             let mut statement = connection.prepare(
-                "select type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated from pass \
+                "select type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated, prefix from pass \
                  order by type, serial",
             )?;
             let mut rows = statement.query([])?;
@@ -265,7 +266,7 @@ impl Catalog {
         })
     }
 
-    /// Remembers that phones may have a copy of `pass` under the date of other content. This is on
+    /// Remembers that phones may have a copy of `pass` with the `Last-Modified` of other content. This is on
     /// disk when the call returns.
     pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), CatalogError> {
         self.write(true, |transaction| {
@@ -450,6 +451,7 @@ fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError>
         misdated,
         path,
         withdrawn,
+        prefix,
     } = listed;
     let tokens: Vec<u8> = tokens.iter().flat_map(|token| *token.as_bytes()).collect();
     let stamp: Vec<u8> = stamp
@@ -459,8 +461,8 @@ fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError>
         .collect();
     transaction
         .prepare_cached(
-            "insert or replace into pass (type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated) \
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "insert or replace into pass (type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated, \
+             prefix) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             pass.type_id.as_str(),
@@ -471,7 +473,8 @@ fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError>
             tokens,
             withdrawn,
             unmarked,
-            misdated
+            misdated,
+            prefix.as_ref().map(ToString::to_string)
         ])?;
     Ok(())
 }
@@ -497,6 +500,10 @@ fn to_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
         unmarked: row.get(7)?,
         misdated: row.get(8)?,
         path: row.get_ref(2)?.as_str()?.into(),
+        prefix: match row.get_ref(9)?.as_str_or_null()? {
+            Some(prefix) => Prefix::new(prefix).ok().map(Arc::new),
+            None => None,
+        },
     };
     Ok(Some(Row {
         pass,

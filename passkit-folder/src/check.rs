@@ -1,7 +1,7 @@
 //! Reads files and checks whether they hold an archive to serve.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,8 @@ pub(crate) enum Checked {
     },
     /// The reason why the file can't be served.
     Refused(String),
+    /// The file is no longer there.
+    Gone,
 }
 
 /// Reads and checks a group of files on several threads. The results are in the order of the files.
@@ -58,10 +60,10 @@ fn check(path: &Path, rules: Rules) -> Checked {
 
     let mut bytes = Vec::new();
     let limit = MAX_ARCHIVE_BYTES as u64 + 1;
-    if let Err(error) =
-        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    {
-        return Checked::Refused(format!("can't be read: {error}"));
+    match fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Checked::Gone,
+        Err(error) => return Checked::Refused(format!("can't be read: {error}")),
     }
     let report = Report::of(&bytes, rules);
     let findings = report.findings.at_least(Level::Error);

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use passkit_server::identifiers::Kind;
+use passkit_server::{identifiers::Kind, service::Prefix};
 
 /// Says which folders a [`Folder`](crate::Folder) serves, and with which rules.
 ///
@@ -29,6 +29,9 @@ pub struct Config {
     /// Whether development archives are served: those without a signature, and those with a
     /// `webServiceURL` of `http://`.
     pub allow_unsigned: bool,
+    /// The path below which the service answers, beside the root. If it is set, a warning names each other path that a
+    /// `webServiceURL` has.
+    pub prefix: Option<Prefix>,
 }
 
 impl Config {
@@ -41,6 +44,7 @@ impl Config {
             next_free: false,
             edition: None,
             allow_unsigned: false,
+            prefix: None,
         }
     }
 
@@ -76,6 +80,13 @@ impl Config {
     #[must_use]
     pub fn allow_unsigned(mut self, allow: bool) -> Self {
         self.allow_unsigned = allow;
+        self
+    }
+
+    /// Warns of passes that point to another path than the service answers at.
+    #[must_use]
+    pub fn prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = Some(prefix);
         self
     }
 }

@@ -85,18 +85,12 @@ impl Folder {
             .collect::<Result<Vec<_>, _>>()?;
         let (catalog, copies) = Catalog::open_free(&config.copies, config.next_free)?;
         let shared = Arc::new(Shared::new(catalog));
-        let watching = Publishing::new(
-            shared.clone(),
-            publisher.clone(),
-            runtime,
-            config.allow_unsigned,
-            config.edition.as_deref(),
-        )
-        .and_then(|publishing| Watcher::new(publishing, roots).start())
-        .map_err(|error| FolderError::Copies {
-            path: copies,
-            source: error.into(),
-        })?;
+        let watching = Publishing::new(shared.clone(), publisher.clone(), runtime, config)
+            .and_then(|publishing| Watcher::new(publishing, roots).start())
+            .map_err(|error| FolderError::Copies {
+                path: copies,
+                source: error.into(),
+            })?;
         Ok(Self(Arc::new(Inner {
             shared,
             publisher,

@@ -36,6 +36,8 @@
 //!   both.
 //! * A pass has changed if its content has. A new time stamp or a new signature is no change.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
+//! * While a folder itself is gone, or an empty one is in its place, everything that was served from it stays. Only files that
+//!   are removed from a folder withdraw passes.
 //! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.
 //!
 //! # How a change is noticed
@@ -65,9 +67,10 @@
 //! again: at once the first time, and later after pauses that grow from a minute to an hour. No
 //! request is answered 503 because of it.
 //!
-//! A phone that fetches such a copy gets it under the date of the other content. When the other
-//! content is served later, the phone would believe that nothing changed. So the pass is *misdated*
-//! until it is marked again. Its next change is marked even if the store knows the new content.
+//! A phone that fetches this copy gets it with the `Last-Modified` of the published content. If the
+//! published content were served later, the phone would get a 304 and keep the copy. So the pass is
+//! *misdated* until it is marked again. Its next change is marked even if the store knows the new
+//! content.
 
 mod catalog;
 mod check;

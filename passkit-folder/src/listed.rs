@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use passkit_server::{identifiers::TokenDigest, store::ContentDigest};
+use passkit_server::{identifiers::TokenDigest, service::Prefix, store::ContentDigest};
 
 /// What is known about a pass without reading its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +12,14 @@ pub(crate) struct Listed {
     pub(crate) content: ContentDigest,
     /// Whether the store lacks the last change.
     pub(crate) unmarked: bool,
-    /// Whether phones may have a copy of this pass under the date of other content.
+    /// Whether phones may have fetched this content with the `Last-Modified` of other content. The
+    /// section "Several instances" of the crate docs says how.
     pub(crate) misdated: bool,
     /// The file that the pass was last read from.
     pub(crate) path: Arc<str>,
     pub(crate) withdrawn: bool,
+    /// The path of its `webServiceURL`. `None` if it has none.
+    pub(crate) prefix: Option<Arc<Prefix>>,
 }
 
 impl Listed {

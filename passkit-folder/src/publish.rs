@@ -14,12 +14,14 @@ use passkit_server::{
     AuthToken, Changed, PassId,
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
+    service::Prefix,
     store::{Content, ContentDigest, StoreError, unite_tokens},
     text::{Chain, OneLine},
 };
 use tokio::runtime::Handle;
 
 use crate::{
+    Config,
     catalog::{CatalogError, Copy, Row},
     check::{Checked, check_all, summary},
     files::Stamp,
@@ -30,6 +32,8 @@ use crate::{
 
 /// How many changes go to the store in one call.
 const MARKS: usize = 1_000;
+/// The most paths that warnings name.
+const PREFIXES: usize = 20;
 
 pub(crate) struct Publishing {
     shared: Arc<Shared>,
@@ -42,6 +46,52 @@ pub(crate) struct Publishing {
     /// Passes with a change that the store does not have yet.
     unmarked: BTreeSet<PassId>,
     pauses: Pauses,
+    prefixes: Prefixes,
+}
+
+/// The paths to which passes point, and which of them were reported.
+#[derive(Default)]
+struct Prefixes {
+    /// The path below which the service answers. Nothing is reported if it is not known.
+    served: Option<Prefix>,
+    known: BTreeSet<Arc<Prefix>>,
+    reported: BTreeSet<Arc<Prefix>>,
+    /// Whether all files were looked at once. Before, a file may be about to get another path.
+    is_started: bool,
+}
+
+impl Prefixes {
+    /// The same prefix. All passes with one prefix share its memory.
+    fn shared(&mut self, prefix: Arc<Prefix>) -> Arc<Prefix> {
+        if let Some(known) = self.known.get(&prefix) {
+            return known.clone();
+        }
+        self.known.insert(prefix.clone());
+        prefix
+    }
+
+    /// Warns of the path of a pass, once, if the service does not answer there.
+    fn check(&mut self, pass: &PassId, listed: &Listed) {
+        let (Some(served), Some(prefix)) = (&self.served, &listed.prefix) else {
+            return;
+        };
+        let is_served = **prefix == *served || **prefix == Prefix::ROOT;
+        if is_served
+            || !self.is_started
+            || listed.withdrawn
+            || self.reported.len() >= PREFIXES
+            || !self.reported.insert(prefix.clone())
+        {
+            return;
+        }
+        let text = prefix.to_string();
+        let text = OneLine::of(&text);
+        tracing::warn!(
+            "{pass}: its webServiceURL has the path {text}, but the service answers below {served}. Unless a proxy \
+             removes that path, phones get 404: set the prefix (`passkit serve --prefix {text}`). Other passes with this path \
+             are not named"
+        );
+    }
 }
 
 /// A file as it was when it was last read.
@@ -61,9 +111,9 @@ impl Publishing {
         shared: Arc<Shared>,
         publisher: Arc<Publisher>,
         runtime: Handle,
-        allow_unsigned: bool,
-        edition: Option<&str>,
+        config: &Config,
     ) -> Result<Self, CatalogError> {
+        let allow_unsigned = config.allow_unsigned;
         let mut publishing = Self {
             shared,
             publisher,
@@ -77,6 +127,10 @@ impl Publishing {
             types: BTreeSet::new(),
             unmarked: BTreeSet::new(),
             pauses: Pauses::default(),
+            prefixes: Prefixes {
+                served: config.prefix.clone(),
+                ..Prefixes::default()
+            },
         };
         let shared = publishing.shared.clone();
         shared.write(|passes| shared.catalog.rows(|row| publishing.recall(row, passes)))?;
@@ -87,7 +141,7 @@ impl Publishing {
         if allowed_unsigned != allow_unsigned {
             shared.catalog.remember_rules(allow_unsigned)?;
         }
-        if let Some(edition) = edition
+        if let Some(edition) = config.edition.as_deref()
             && shared.catalog.edition()?.as_deref() != Some(edition)
         {
             publishing.publish_all_again(edition)?;
@@ -99,10 +153,11 @@ impl Publishing {
     fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
         let Row {
             pass,
-            listed,
+            mut listed,
             stamp,
         } = row;
         let pass = self.shared_type(pass);
+        listed.prefix = listed.prefix.map(|prefix| self.prefixes.shared(prefix));
         if !listed.withdrawn {
             self.files.insert(
                 listed.path.clone(),
@@ -175,6 +230,19 @@ impl Publishing {
         }
         self.types.insert(pass.type_id.clone());
         pass
+    }
+
+    /// Warns of the paths of passes where the service does not answer. All files were looked at once.
+    pub(crate) fn check_prefixes(&mut self) {
+        let Self {
+            shared, prefixes, ..
+        } = self;
+        prefixes.is_started = true;
+        shared.read(|passes| {
+            for (pass, listed) in passes {
+                prefixes.check(pass, listed);
+            }
+        });
     }
 
     /// Returns every file that was read, in the order of the paths.
@@ -261,6 +329,8 @@ impl Publishing {
                 rival: None,
             };
             match checked {
+                // The next search withdraws its pass, or finds it back.
+                Checked::Gone => continue,
                 Checked::Refused(reason) => {
                     note.good = false;
                     // The file still belongs to the pass that it held. The last good version of
@@ -376,6 +446,7 @@ impl Publishing {
                 _,
             ) in rows
             {
+                self.prefixes.check(&pass, &listed);
                 if listed.withdrawn {
                     tracing::info!("{}: no longer serves {pass}", OneLine::of(&listed.path));
                 }
@@ -390,7 +461,7 @@ impl Publishing {
     /// Returns the new row of a good archive. The row is unmarked if the content has changed or is
     /// new. Returns `None` if the catalog already has all of it.
     fn row(
-        &self,
+        &mut self,
         path: &str,
         stamp: Stamp,
         archive: &Archive,
@@ -412,6 +483,11 @@ impl Publishing {
             misdated: before.as_ref().is_some_and(|listed| listed.misdated),
             path: path.into(),
             withdrawn: false,
+            prefix: archive
+                .web_service_url
+                .as_deref()
+                .and_then(Prefix::of_url)
+                .map(|prefix| self.prefixes.shared(Arc::new(prefix))),
         };
         let copy = match self.shared.catalog.archive(&archive.id) {
             Ok(Some(copy)) if copy == bytes => Copy::Keep,
@@ -665,6 +741,7 @@ mod tests {
                 misdated: false,
                 path: file.to_str().unwrap().into(),
                 withdrawn: false,
+                prefix: None,
             },
             stamp: Stamp::default(),
         };

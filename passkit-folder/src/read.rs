@@ -38,6 +38,7 @@ pub fn read_archives(
                 }
                 Checked::Read { archive, .. } => Ok(*archive),
                 Checked::Refused(problem) => Err(problem),
+                Checked::Gone => continue,
             };
             if !each(path, content) {
                 return Ok(());

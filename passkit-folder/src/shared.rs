@@ -33,8 +33,9 @@ impl Shared {
         change(&mut self.passes.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the content of the copy of `pass` if other content was published last. Returns
-    /// `None` if the copy has a change that the store lacks, because the copy is then newer.
+    /// Returns the digest of this instance's copy of `pass` if the store last published another
+    /// digest. Returns `None` if the copy has a change that the store lacks, because the copy is
+    /// then newer.
     pub(crate) fn differing(&self, pass: &PassId, state: &PassState) -> Option<ContentDigest> {
         let published = state.published?;
         self.read(|passes| {
@@ -44,8 +45,8 @@ impl Shared {
         })
     }
 
-    /// Remembers that phones may get this content under the date of other content. Does nothing if
-    /// this content is no longer served. Returns whether this is new.
+    /// Remembers that phones may get this content with the `Last-Modified` of other content. Does
+    /// nothing if this content is no longer served. Returns whether this is new.
     pub(crate) fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {
         self.write(|passes| match passes.get_mut(pass) {
             Some(listed) if listed.content == content => {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     catalog::CatalogError,
-    files::{self, Found, Stamp},
+    files::{self, Found, Identity, Stamp},
     publish::Publishing,
 };
 
@@ -67,6 +68,10 @@ pub(crate) struct Watcher {
     comparing: Vec<Comparison>,
     /// What the last search could not read. Each of these is reported once.
     unreadable: BTreeSet<PathBuf>,
+    /// The folders in which archives were found last, by the paths of the roots. A path may come to lead to another folder.
+    homes: HashMap<PathBuf, Identity>,
+    /// The roots that are not there now, as far as they were reported.
+    absent: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
 }
 
@@ -120,6 +125,8 @@ impl Watcher {
             again: BTreeMap::new(),
             comparing: Vec::new(),
             unreadable: BTreeSet::new(),
+            homes: HashMap::new(),
+            absent: BTreeSet::new(),
             stop: Arc::default(),
         }
     }
@@ -139,6 +146,7 @@ impl Watcher {
         self.publish(changed)?;
         // Publish changes, also those of the last run, before any request is answered.
         self.publishing.mark();
+        self.publishing.check_prefixes();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
             .name("folder".into())
@@ -155,8 +163,10 @@ impl Watcher {
         // Sending fails if the watcher has ended.
         let send = move |event| drop(sender.send(Event::Changed(event)));
         let watching = notify::recommended_watcher(send).and_then(|mut watcher| {
+            // A root that is gone is watched again when it is back.
             self.roots
                 .iter()
+                .filter(|(_, root)| root.is_dir())
                 .try_for_each(|(_, root)| watcher.watch(root, RecursiveMode::Recursive))?;
             Ok(watcher)
         });
@@ -343,6 +353,11 @@ impl Watcher {
         for (kind, root) in &self.roots {
             files::find(*kind, root, &mut found);
         }
+        // A folder may be given for passes and for orders.
+        let roots: BTreeSet<PathBuf> = self.roots.iter().map(|(_, root)| root.clone()).collect();
+        for root in roots {
+            self.look_at_root(root, &mut found);
+        }
         found.files.retain(|(path, _)| {
             if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
                 tracing::warn!(
@@ -359,7 +374,7 @@ impl Watcher {
         self.unreadable
             .retain(|path| unnamed(path) || found.unreadable.iter().any(|(now, _)| now == path));
         for (path, error) in &found.unreadable {
-            if self.unreadable.insert(path.clone()) {
+            if !self.absent.contains(path) && self.unreadable.insert(path.clone()) {
                 tracing::warn!(
                     "{}: can't be read; the version before stays: {error}",
                     OneLine::path(path)
@@ -367,6 +382,57 @@ impl Watcher {
             }
         }
         found
+    }
+
+    /// Records whether a root is there. If it is not, its content counts as unreadable.
+    ///
+    /// An empty folder where another one had archives counts as absent too: that is what a mount point looks like when
+    /// nothing is mounted. An absent root is there again when it has an archive.
+    fn look_at_root(&mut self, root: PathBuf, found: &mut Found) {
+        let is_empty = !found.files.iter().any(|(path, _)| path.starts_with(&root));
+        let now = files::identity(&root);
+        let is_replaced = self.homes.get(&root).is_some_and(|home| Some(*home) != now);
+        let mut error = found
+            .unreadable
+            .iter()
+            .find(|(path, _)| *path == root)
+            .map(|(_, error)| error.to_string());
+        if error.is_none() && is_empty && (is_replaced || self.absent.contains(&root)) {
+            let reason = "an empty folder is in its place";
+            found
+                .unreadable
+                .push((root.clone(), io::Error::other(reason)));
+            error = Some(reason.to_owned());
+        }
+        let shown = OneLine::path(&root).to_string();
+        match error {
+            Some(error) => {
+                if self.absent.insert(root) {
+                    tracing::warn!(
+                        "{shown}: is not there; everything that was served from it stays: {error}"
+                    );
+                }
+            }
+            None => {
+                if self.absent.remove(&root) {
+                    tracing::info!("{shown}: is there again");
+                }
+                if let (Some(now), false) = (now, is_empty) {
+                    self.homes.insert(root, now);
+                }
+            }
+        }
+    }
+
+    /// Returns whether the root of a file is there, and is the folder in which archives were found last.
+    fn has_root(&self, path: &Path) -> bool {
+        self.roots
+            .iter()
+            .filter(|(_, root)| path.starts_with(root) && !self.absent.contains(root))
+            .any(|(_, root)| {
+                let is_home = |home: &Identity| Some(*home) == files::identity(root);
+                root.is_dir() && self.homes.get(root).is_none_or(is_home)
+            })
     }
 
     /// Returns the known files that were not found now. Leaves out places where the search failed.
@@ -443,9 +509,10 @@ impl Watcher {
         for path in &due {
             self.gone.remove(path);
         }
+        // While a root is gone, so are its files. The search after its return finds those that are gone for good.
         let gone: Vec<PathBuf> = due
             .into_iter()
-            .filter(|path| matches!(Stamp::of(path), Ok(None)))
+            .filter(|path| matches!(Stamp::of(path), Ok(None)) && self.has_root(path))
             .collect();
         self.withdraw(&gone)
     }

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::{
     IdentityError,
     parts::{Fault, Pair, Part, Parts},
+    pem,
 };
 
 /// The certificate of one type, with its private key and its chain.
@@ -204,7 +205,7 @@ impl Identity {
         let named = |type_id: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
             let file = source
                 .file(part)
-                .map(|file| format!("{}: ", file.display()))
+                .map(|file| format!("{}: ", pem::shown(file)))
                 .unwrap_or_default();
             IdentityError(match type_id {
                 Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
@@ -249,7 +250,7 @@ impl Source {
     fn read(&self) -> Result<Parts, Fault> {
         let read = |part| {
             let file = self.file(part).unwrap_or(Path::new(""));
-            std::fs::read(file).map_err(|error| Fault(part, error.to_string()))
+            pem::read_file(file).map_err(|error| Fault(part, error.to_string()))
         };
         let certificate = read(Part::Certificate)?;
         match self {

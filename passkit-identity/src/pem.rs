@@ -5,6 +5,13 @@
 //!
 //! No error repeats any of the text, because the text may contain a private key.
 
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
@@ -93,6 +100,72 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     .into_iter()
     .find(|key| public_key(key).is_some())
     .ok_or(PemError::NoKey)
+}
+
+/// The largest file with certificates or keys. A real one has a few thousand bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Reads a file with certificates or keys.
+///
+/// # Errors
+/// If it can't be read, or has more than 1 MiB.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = MAX_FILE_BYTES + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 >= limit {
+        return Err(io::Error::other(
+            "has more than 1 MiB, so it is no certificate and no key",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Returns PEM with line ends where other programs need them. A text with damaged sections, or with headers in a section,
+/// is returned as it is.
+#[must_use]
+pub fn tidy(text: &[u8]) -> Vec<u8> {
+    let Ok(sections) = sections(text) else {
+        return text.to_vec();
+    };
+    if sections.is_empty() || sections.iter().any(|section| section.body.contains(':')) {
+        return text.to_vec();
+    }
+    let mut tidy = String::new();
+    for Section { label, body } in sections {
+        tidy.push_str(&format!("-----BEGIN {label}-----\n"));
+        let characters: Vec<char> = body.chars().filter(|c| !c.is_whitespace()).collect();
+        for line in characters.chunks(64) {
+            tidy.extend(line);
+            tidy.push('\n');
+        }
+        tidy.push_str(&format!("-----END {label}-----\n"));
+    }
+    tidy.into_bytes()
+}
+
+/// Returns whether a text is PEM itself, instead of the name of a file with PEM.
+#[must_use]
+pub fn is_text(text: &str) -> bool {
+    text.contains("-----BEGIN") || text.contains("PRIVATE KEY")
+}
+
+/// Shows a path in a message. If it is PEM itself, which may be a key, it is not shown.
+#[must_use]
+pub fn shown(path: &Path) -> impl fmt::Display {
+    struct Shown<'a>(&'a Path);
+
+    impl fmt::Display for Shown<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            if is_text(&self.0.to_string_lossy()) {
+                f.write_str("(the text of a PEM file where the name of a file belongs)")
+            } else {
+                self.0.display().fmt(f)
+            }
+        }
+    }
+
+    Shown(path)
 }
 
 /// Returns whether a file begins like PKCS #12: with a sequence whose first element is the number
@@ -214,6 +287,44 @@ mod tests {
         for wrong in ["", "Z", "Zm9v!", "Zg=x", "Zh==", "===="] {
             assert_eq!(decoded(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn bent_pem_is_tidied() {
+        let line = "A".repeat(64);
+        let good = format!(
+            "-----BEGIN CERTIFICATE-----\n{line}\nBBBB\n-----END CERTIFICATE-----\n\
+             -----BEGIN PRIVATE KEY-----\nCCCC\n-----END PRIVATE KEY-----\n"
+        );
+        for bent in [
+            good.clone(),
+            good.replace('\n', "\\n"),
+            good.replace('\n', " "),
+            good.replace('\n', "\r"),
+            good.replace('\n', "\r\n"),
+            format!("\u{feff}{good}"),
+        ] {
+            assert_eq!(
+                String::from_utf8(tidy(bent.as_bytes())).unwrap(),
+                good,
+                "{bent}"
+            );
+        }
+        for other in [
+            "",
+            "nothing",
+            "-----BEGIN A-----\nAAAA",
+            "-----BEGIN A-----\nB: C\n\nAA\n-----END A-----\n",
+        ] {
+            assert_eq!(tidy(other.as_bytes()), other.as_bytes());
+        }
+    }
+
+    #[test]
+    fn pem_in_place_of_a_path_is_not_shown() {
+        assert_eq!(shown(Path::new("/a/b.pem")).to_string(), "/a/b.pem");
+        let text = shown(Path::new("-----BEGIN RSA PRIVATE KEY-----\nSECRET")).to_string();
+        assert!(!text.contains("SECRET"), "{text}");
     }
 
     #[test]

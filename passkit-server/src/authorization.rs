@@ -5,7 +5,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use crate::{
     PassId, PassSource,
     identifiers::{Kind, TokenDigest, TypeIdentifier},
-    refusal::Refusal,
+    refusal::{Denied, Refusal},
     route::{MalformedEscape, decode, serial_candidates},
     store::RegistrationStore,
 };
@@ -39,17 +39,18 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     let kind = kind
         .or(type_id.as_ref().ok().map(TypeIdentifier::kind))
         .unwrap_or(Kind::Pass);
-    let unauthorized = if serials.is_malformed {
-        MalformedEscape.into()
-    } else {
-        Refusal::Unauthorized(kind)
+    let is_malformed = serials.is_malformed;
+    let unauthorized = |denied| {
+        if is_malformed {
+            MalformedEscape.into()
+        } else {
+            Refusal::Unauthorized(kind, denied)
+        }
     };
 
-    let Some(token) = presented_token(headers, kind, other_wallets) else {
-        return Err(unauthorized);
-    };
+    let token = presented_token(headers, kind, other_wallets).map_err(unauthorized)?;
     let Some(type_id) = type_id.ok().filter(|id| id.kind() == kind) else {
-        return Err(unauthorized);
+        return Err(unauthorized(Denied::Type));
     };
     let token = TokenDigest::of(token);
     let mut candidates = Vec::new();
@@ -71,7 +72,7 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     // Boxed, so that the future of the usual request stays small.
     Box::pin(authorize_published(store, candidates, token, access))
         .await?
-        .ok_or(unauthorized)
+        .map_err(unauthorized)
 }
 
 /// A pass that a path may name.
@@ -81,15 +82,17 @@ struct Candidate {
     offered: Option<bool>,
 }
 
-/// Returns the candidate that the token opens, according to the published tokens.
+/// Returns the candidate that the token opens, according to the published tokens, or why there is
+/// none.
 async fn authorize_published<S: RegistrationStore>(
     store: &S,
     candidates: Vec<Candidate>,
     token: TokenDigest,
     access: Access,
-) -> Result<Option<PassId>, Refusal> {
+) -> Result<Result<PassId, Denied>, Refusal> {
+    let mut denied = Denied::Unknown;
     if candidates.is_empty() {
-        return Ok(None);
+        return Ok(Err(denied));
     }
     let passes: Vec<PassId> = candidates
         .iter()
@@ -97,6 +100,12 @@ async fn authorize_published<S: RegistrationStore>(
         .collect();
     let published = store.published(&passes).await?;
     for (Candidate { pass, offered }, published) in candidates.into_iter().zip(published) {
+        match offered {
+            Some(false) => denied = Denied::Removed,
+            None if published.is_none() => {}
+            _ if denied == Denied::Unknown => denied = Denied::WrongToken,
+            _ => {}
+        }
         let Some(published) = published else { continue };
         if !published
             .tokens
@@ -107,23 +116,32 @@ async fn authorize_published<S: RegistrationStore>(
         }
         let withdrawn = published.removed || offered == Some(false);
         match access {
-            Access::Unregister => return Ok(Some(pass)),
-            _ if withdrawn => {}
+            Access::Unregister => return Ok(Ok(pass)),
+            _ if withdrawn => denied = Denied::Removed,
             Access::Fetch if offered.is_none() => return Err(Refusal::Behind(pass)),
-            Access::Fetch | Access::Register => return Ok(Some(pass)),
+            Access::Fetch | Access::Register => return Ok(Ok(pass)),
         }
     }
-    Ok(None)
+    Ok(Err(denied))
 }
 
 /// Returns the token of `Authorization: <scheme> <token>`.
-fn presented_token(headers: &HeaderMap, kind: Kind, other_wallets: bool) -> Option<&[u8]> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii();
-    let space = value.iter().position(|b| *b == b' ')?;
+fn presented_token(headers: &HeaderMap, kind: Kind, other_wallets: bool) -> Result<&[u8], Denied> {
+    let value = headers.get(AUTHORIZATION).ok_or(Denied::NoAuthorization)?;
+    let value = value.as_bytes().trim_ascii();
+    let space = value
+        .iter()
+        .position(|b| *b == b' ')
+        .ok_or(Denied::Scheme)?;
     let (scheme, token) = value.split_at(space);
-    let known = scheme.eq_ignore_ascii_case(kind.auth_scheme().as_bytes())
-        || (other_wallets && kind == Kind::Pass && is_other_scheme(scheme));
-    known.then(|| token.trim_ascii())
+    if scheme.eq_ignore_ascii_case(kind.auth_scheme().as_bytes()) {
+        return Ok(token.trim_ascii());
+    }
+    match kind == Kind::Pass && is_other_scheme(scheme) {
+        true if other_wallets => Ok(token.trim_ascii()),
+        true => Err(Denied::OtherWallet),
+        false => Err(Denied::Scheme),
+    }
 }
 
 fn is_other_scheme(scheme: &[u8]) -> bool {
@@ -144,6 +162,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(header));
             presented_token(&headers, kind, other_wallets)
+                .ok()
                 .map(|t| String::from_utf8(t.to_vec()).unwrap())
         };
         assert_eq!(
@@ -173,6 +192,9 @@ mod tests {
         ] {
             assert_eq!(token(header, kind, false), None, "{header:?}");
         }
-        assert_eq!(presented_token(&HeaderMap::new(), Kind::Pass, false), None);
+        assert_eq!(
+            presented_token(&HeaderMap::new(), Kind::Pass, false),
+            Err(Denied::NoAuthorization)
+        );
     }
 }

@@ -96,8 +96,8 @@
 //!
 //! # Spans
 //!
-//! Each step from a change to a phone that has it is a span of
-//! [`tracing`](https://docs.rs/tracing), at the level `debug`:
+//! Four spans of [`tracing`](https://docs.rs/tracing), at the level `debug`, show the way of a
+//! change to a phone:
 //!
 //! | span | fields |
 //! |---|---|
@@ -138,10 +138,12 @@ mod kind;
 pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod prefix;
 #[doc(hidden)]
 pub mod private_files;
 pub mod push;
 mod refusal;
+mod refused;
 mod request_body;
 mod response;
 mod route;

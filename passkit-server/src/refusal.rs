@@ -6,18 +6,49 @@ use http::{
 };
 
 use crate::{
-    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
-    store::StoreError, text::Chain,
+    PassId, SourceError,
+    body::ResponseBody,
+    identifiers::Kind,
+    response,
+    route::{MalformedEscape, Route},
+    store::StoreError,
+    text::Chain,
 };
 
 /// Seconds after which a device may try again if the store or the source is unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("30");
 
+/// The part of a request that is malformed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Path,
+    Identifier,
+    Body,
+    PushToken,
+}
+
+/// Why a request may not use a pass. All reasons get the same answer, and only the log tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// There is no `Authorization`.
+    NoAuthorization,
+    /// `Authorization` has another scheme, or none.
+    Scheme,
+    /// `Authorization` has the scheme of a wallet that may not use the service.
+    OtherWallet,
+    /// The path names no type of passes, or of orders.
+    Type,
+    /// Nobody knows the pass.
+    Unknown,
+    Removed,
+    WrongToken,
+}
+
 pub(crate) enum Refusal {
     /// The request is malformed. The text gives the reason and repeats nothing of the request.
-    Malformed(String),
+    Malformed(Part, String),
     /// The request has no valid token of the pass, or there is no such pass.
-    Unauthorized(Kind),
+    Unauthorized(Kind, Denied),
     NotFound,
     /// The endpoint does not have the method. The text lists its methods.
     Method(&'static str),
@@ -36,13 +67,14 @@ pub(crate) enum Refusal {
 
 impl From<MalformedEscape> for Refusal {
     fn from(_: MalformedEscape) -> Self {
-        Self::Malformed("the path has a malformed escape, or is not UTF-8".into())
+        let problem = "the path has a malformed escape, or is not UTF-8";
+        Self::Malformed(Part::Path, problem.into())
     }
 }
 
 impl From<crate::identifiers::InvalidIdentifier> for Refusal {
     fn from(error: crate::identifiers::InvalidIdentifier) -> Self {
-        Self::Malformed(error.to_string())
+        Self::Malformed(Part::Identifier, error.to_string())
     }
 }
 
@@ -52,64 +84,108 @@ impl From<StoreError> for Refusal {
     }
 }
 
+impl Denied {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NoAuthorization => "no Authorization; a proxy may have removed it",
+            Self::Scheme => "Authorization has another scheme than a phone's, or no token",
+            Self::OtherWallet => {
+                "Authorization is that of another wallet, and other wallets are off"
+            }
+            Self::Type => "no such type of passes or orders",
+            Self::Unknown => "unknown pass",
+            Self::Removed => "the pass was removed",
+            Self::WrongToken => "wrong token",
+        }
+    }
+}
+
 impl Refusal {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(..) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(..) => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Store(error) if !error.is_transient() => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooManyBodies
+            | Self::TooManyDevices
+            | Self::Store(_)
+            | Self::Source(_)
+            | Self::Behind(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The reason for the log, one of few. `None` for a fault of our own.
+    pub(crate) fn reason(&self, path: &str) -> Option<&'static str> {
+        Some(match self {
+            Self::Malformed(part, _) => match part {
+                Part::Path => "malformed path",
+                Part::Identifier => "malformed identifier",
+                Part::Body => "malformed body",
+                Part::PushToken => "bad push token",
+            },
+            Self::Unauthorized(_, denied) => denied.reason(),
+            Self::NotFound if Route::is_below_a_prefix(path) => {
+                "the service is not below this path; set its prefix"
+            }
+            Self::NotFound => "unknown path",
+            Self::Method(_) => "the endpoint does not have this method",
+            Self::Slow => "the body came too slowly",
+            Self::TooLarge => "the body is too large",
+            Self::TooManyBodies => "all bodies in flight take too much memory",
+            Self::TooManyDevices => "the pass has as many devices as are allowed",
+            Self::Store(_) | Self::Source(_) | Self::Behind(_) => return None,
+        })
+    }
+
+    /// More about the reason, as the end of a line.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::Malformed(_, problem) => format!(": {problem}"),
+            _ => String::new(),
+        }
+    }
+
     /// Makes the response. Details of our own faults go only to the log.
     pub(crate) fn into_response(self) -> Response<ResponseBody> {
+        let status = self.status();
+        if let Self::Malformed(_, problem) = self {
+            let mut answer = response::with_body(status, problem.into());
+            answer.headers_mut().insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            );
+            return answer;
+        }
+        let mut answer = response::empty(status);
+        let headers = answer.headers_mut();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
         match self {
-            Self::Malformed(reason) => {
-                let mut answer = response::with_body(StatusCode::BAD_REQUEST, reason.into());
-                answer.headers_mut().insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("text/plain; charset=utf-8"),
-                );
-                answer
+            Self::Unauthorized(kind, _) => {
+                let scheme = HeaderValue::from_static(kind.auth_scheme());
+                headers.insert(WWW_AUTHENTICATE, scheme);
             }
-            Self::Unauthorized(kind) => {
-                let mut answer = response::empty(StatusCode::UNAUTHORIZED);
-                answer.headers_mut().insert(
-                    WWW_AUTHENTICATE,
-                    HeaderValue::from_static(kind.auth_scheme()),
-                );
-                answer
-            }
-            Self::NotFound => response::empty(StatusCode::NOT_FOUND),
             Self::Method(allowed) => {
-                let mut answer = response::empty(StatusCode::METHOD_NOT_ALLOWED);
-                answer
-                    .headers_mut()
-                    .insert(ALLOW, HeaderValue::from_static(allowed));
-                answer
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
-            Self::Slow => response::empty(StatusCode::REQUEST_TIMEOUT),
-            Self::TooLarge => response::empty(StatusCode::PAYLOAD_TOO_LARGE),
-            Self::TooManyBodies | Self::TooManyDevices => unavailable(),
             Self::Store(error) => {
-                let transient = error.is_transient();
-                tracing::error!(transient, "{}", Chain(&error));
-                if transient {
-                    unavailable()
-                } else {
-                    response::empty(StatusCode::INTERNAL_SERVER_ERROR)
-                }
+                tracing::error!(transient = error.is_transient(), "{}", Chain(&error));
             }
             Self::Source(error) => {
                 tracing::error!("the pass source failed: {}", Chain(&*error));
-                unavailable()
             }
             Self::Behind(pass) => {
                 tracing::warn!(
                     "{pass}: another instance has published this pass, and this instance does not have it yet"
                 );
-                unavailable()
             }
+            _ => {}
         }
+        answer
     }
-}
-
-fn unavailable() -> Response<ResponseBody> {
-    let mut answer = response::empty(StatusCode::SERVICE_UNAVAILABLE);
-    answer
-        .headers_mut()
-        .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
-    answer
 }

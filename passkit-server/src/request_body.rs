@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::refusal::Refusal;
+use crate::refusal::{Part, Refusal};
 
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -66,7 +66,8 @@ where
     };
     let reading = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Refusal::Malformed("the body ended early".into()))?;
+            let frame =
+                frame.map_err(|_| Refusal::Malformed(Part::Body, "the body ended early".into()))?;
             let Ok(mut data) = frame.into_data() else {
                 continue;
             };

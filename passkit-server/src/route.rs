@@ -67,6 +67,13 @@ impl<'a> Route<'a> {
         })
     }
 
+    /// Returns whether a path would be that of an endpoint without its first parts.
+    pub(crate) fn is_below_a_prefix(path: &str) -> bool {
+        path.match_indices("/v1/")
+            .take(8)
+            .any(|(at, _)| Route::of(path.get(at..).unwrap_or_default()).is_some())
+    }
+
     /// Returns the methods of the endpoint, for the `Allow` header.
     pub(crate) fn allowed_methods(&self) -> &'static str {
         match self {

@@ -19,18 +19,21 @@ use crate::{
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
     identifiers::Kind,
     refusal::Refusal,
+    refused::RefusedLog,
     request_body::{self, BodyBudget},
     route::Route,
     store::RegistrationStore,
 };
 
-pub use crate::body::ResponseBody;
+pub use crate::{
+    body::ResponseBody,
+    prefix::{InvalidPrefix, Prefix},
+};
 
 /// The web service: Apple's endpoints for passes and orders, as a [`tower` service](Service).
 ///
 /// It handles paths that start with `/v1/`. Mount it where the `webServiceURL` of your passes
-/// points: at the root, or below any path of an axum router with `nest_service`. Clones share their
-/// state.
+/// points: at the root, or [below a path](#below-a-path). Clones share their state.
 ///
 /// | call | method and path | answers |
 /// |---|---|---|
@@ -47,6 +50,24 @@ pub use crate::body::ResponseBody;
 /// All calls: 400 for a malformed path, 404 for an unknown path, 405 for another method, 408 for a
 /// body that takes longer than ten seconds, 500 and 503 (with `Retry-After`) if the store or the
 /// source fails.
+///
+/// # Below a path
+/// If passes have the `webServiceURL` `https://example.com/api/wallet`, phones ask for
+/// `/api/wallet/v1/…`. A router that nests the service removes its own part of the path, as axum
+/// does:
+///
+/// ```
+/// # use passkit_server::{PassSource, WalletService, store::RegistrationStore};
+/// # fn app<S: RegistrationStore + 'static, P: PassSource + 'static>(store: S, source: P) -> axum::Router {
+/// axum::Router::new().nest_service("/api/wallet", WalletService::new(store, source))
+/// # }
+/// ```
+///
+/// Without a router, and behind a proxy that passes on the whole path, set [`prefix`](Self::prefix).
+///
+/// # Refused requests
+/// Each refused request is an event at the level `debug`, with the reason. Once a minute, an event
+/// at the level `info` counts them for each reason. No event has a token or a device identifier.
 ///
 /// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web
 /// service.
@@ -68,6 +89,8 @@ struct Options {
     order_media_type: HeaderValue,
     device_limit: Arc<DeviceLimit>,
     body_budget: Arc<BodyBudget>,
+    prefix: Prefix,
+    refused: Arc<RefusedLog>,
 }
 
 /// The default of [`WalletService::max_devices_per_pass`].
@@ -85,6 +108,8 @@ impl<S, P> WalletService<S, P> {
             order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
             device_limit: Arc::new(DeviceLimit::new(MAX_DEVICES_PER_PASS)),
             body_budget: Arc::new(BodyBudget::new(MAX_BODY_BYTES)),
+            prefix: Prefix::ROOT,
+            refused: Arc::default(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -132,6 +157,16 @@ impl<S, P> WalletService<S, P> {
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.options_mut().body_budget = Arc::new(BodyBudget::new(bytes));
+        self
+    }
+
+    /// Answers below this path too, for a proxy that does not remove it. Default:
+    /// [`Prefix::ROOT`].
+    ///
+    /// The service still answers at the root, for a proxy that removes it.
+    #[must_use]
+    pub fn prefix(mut self, prefix: Prefix) -> Self {
+        self.options_mut().prefix = prefix;
         self
     }
 
@@ -188,14 +223,19 @@ where
         let shared = self.shared.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let route = Route::of(head.uri.path());
+            let path = head.uri.path();
+            let below = || Route::of(shared.options.prefix.strip(path)?);
+            let route = Route::of(path).or_else(below);
             #[cfg(feature = "metrics")]
             let measured = crate::metrics::Request::new(&head.method, route.as_ref());
             let answer = match &route {
                 Some(route) => shared.answer(route, &head, body).await,
                 None => Err(Refusal::NotFound),
             };
-            let mut answer = answer.unwrap_or_else(Refusal::into_response);
+            let mut answer = answer.unwrap_or_else(|refusal| {
+                shared.options.refused.record(&head.method, path, &refusal);
+                refusal.into_response()
+            });
             if head.method == Method::HEAD {
                 *answer.body_mut() = ResponseBody::empty();
             }

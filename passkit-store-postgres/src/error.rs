@@ -90,6 +90,23 @@ impl PostgresError {
         Self::new(StoreErrorKind::Configuration, RUN_MIGRATE)
     }
 
+    /// The address of the database can't be read. The driver quotes values of its parameters, and any of them may be a
+    /// password that was not encoded.
+    pub(crate) fn bad_address(error: &sqlx::Error) -> Self {
+        let text = error.to_string();
+        let text = match (text.find('"'), text.rfind('"')) {
+            (Some(open), Some(close)) if open < close => {
+                format!("{}…{}", &text[..=open], &text[close..])
+            }
+            _ => text,
+        };
+        Self::new(
+            StoreErrorKind::Configuration,
+            "the URL of PostgreSQL can't be read",
+        )
+        .caused_by(text)
+    }
+
     fn needs_pooler_setting() -> Self {
         Self::new(
             StoreErrorKind::Configuration,

@@ -84,7 +84,9 @@ impl PostgresStore {
     /// # Errors
     /// Fails if the address is not valid, or the server does not accept a connection within [`Config::timeout`].
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
-        let mut options: PgConnectOptions = url.parse().map_err(PostgresError::from)?;
+        let mut options: PgConnectOptions = url
+            .parse()
+            .map_err(|error| PostgresError::bad_address(&error))?;
         if config.transaction_pooler {
             // Such a pooler refuses settings that it does not know.
             options = options.extra_float_digits(None).statement_cache_capacity(0);

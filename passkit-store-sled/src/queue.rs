@@ -140,7 +140,7 @@ fn put_pending_row(
     move_place(group, place, since(before), since(after));
 }
 
-/// Moves an entry of an index by time from the time `before` to the time `after`.
+/// Moves an entry in an index that is sorted by time, from `before` to `after`. `None` means no entry.
 fn move_place(
     group: &mut Group<'_>,
     place: impl Fn(u64) -> Vec<u8>,

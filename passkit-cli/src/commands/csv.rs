@@ -11,7 +11,7 @@ use std::{
 
 use csv_core::ReadRecordResult;
 use passkit_server::{
-    PassId,
+    AuthToken, PassId,
     identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::Registration,
 };
@@ -21,6 +21,14 @@ pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
 /// The longest line in bytes. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
+
+/// Names that issuers use for the token of a pass, in the same form. A column of this name may be missing.
+const TOKEN_NAMES: [&str; 4] = [
+    "authenticationtoken",
+    "authtoken",
+    "passtoken",
+    "authorizationtoken",
+];
 
 /// Names that issuers use for the columns, in lower case, without spaces and punctuation.
 const NAMES: [&[&str]; 4] = [
@@ -48,6 +56,8 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     /// The position of each column in a line.
     order: [usize; 4],
+    /// The position of the token of the pass, if there is such a column.
+    token: Option<usize>,
     /// Whether the first line names the columns.
     pub(crate) named: bool,
     /// How many fields a line may have.
@@ -60,8 +70,16 @@ pub(crate) struct Lines {
     pub(crate) length: Option<u64>,
 }
 
-/// Device, push token, type, serial number.
-pub(crate) type Record = [String; 4];
+/// The fields of a line, as text.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) device: String,
+    pub(crate) push_token: String,
+    pub(crate) type_id: String,
+    pub(crate) serial: String,
+    /// The token of the pass, if the line has one.
+    pub(crate) token: Option<String>,
+}
 
 /// The number of a line, and its fields or its problem.
 pub(crate) type Line = (u64, Result<Record, String>);
@@ -84,6 +102,7 @@ impl Lines {
             parser: csv_core::Reader::new(),
             line: Vec::new(),
             order: [0, 1, 2, 3],
+            token: None,
             named: false,
             columns: 4,
             number: 0,
@@ -115,16 +134,14 @@ impl Lines {
             let fields = self.fields();
             if self.number == 1
                 && let Ok(fields) = &fields
-                && let Some(order) = named_columns(fields)
+                && let Some((order, token)) = named_columns(fields)
             {
-                (self.order, self.named, self.columns) = (order, true, fields.len());
+                (self.order, self.token) = (order, token);
+                (self.named, self.columns) = (true, fields.len());
                 continue;
             }
-            let wanted = if self.named {
-                self.order.into_iter().max().unwrap_or(0) + 1
-            } else {
-                4
-            };
+            let positions = self.order.into_iter().chain(self.token);
+            let wanted = positions.max().unwrap_or(0) + 1;
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
                 // One more field is allowed, because a serial number may have an unquoted comma.
@@ -133,13 +150,15 @@ impl Lines {
                 }
                 let [device, push_token, type_id, serial] =
                     self.order.map(|at| std::mem::take(&mut fields[at]));
+                let token = self.token.map(|at| fields[at].trim().to_owned());
                 // Only a serial number may contain blanks.
-                Ok([
-                    device.trim().into(),
-                    push_token.trim().into(),
-                    type_id.trim().into(),
+                Ok(Record {
+                    device: device.trim().into(),
+                    push_token: push_token.trim().into(),
+                    type_id: type_id.trim().into(),
                     serial,
-                ])
+                    token: token.filter(|token| !token.is_empty()),
+                })
             });
             return Ok(Some((self.number, record)));
         }
@@ -221,8 +240,8 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// Returns the position of each column, if these fields are names of columns.
-fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
+/// Returns the position of each column, and that of the pass's token, if these fields are names of columns.
+fn named_columns(fields: &[String]) -> Option<([usize; 4], Option<usize>)> {
     let plain = |field: &String| -> String {
         field
             .chars()
@@ -231,26 +250,31 @@ fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
             .to_ascii_lowercase()
     };
     let fields: Vec<String> = fields.iter().map(plain).collect();
+    let column = |names: &[&str]| {
+        let is_one = |field: &String| names.contains(&field.as_str());
+        fields.iter().position(is_one)
+    };
     let mut order = [0; 4];
     for (place, names) in order.iter_mut().zip(NAMES) {
-        *place = fields
-            .iter()
-            .position(|field| names.contains(&field.as_str()))?;
+        *place = column(names)?;
     }
-    Some(order)
+    Some((order, column(&TOKEN_NAMES)))
 }
 
+/// Returns the registration of a line, and the token that the phone has.
 pub(crate) fn to_registration(
-    [device, push_token, type_id, serial]: &Record,
-) -> Result<Registration, InvalidIdentifier> {
-    Ok(Registration {
-        device: DeviceIdentifier::new(device)?,
-        push_token: PushToken::new(push_token)?,
+    record: &Record,
+) -> Result<(Registration, Option<AuthToken>), InvalidIdentifier> {
+    let registration = Registration {
+        device: DeviceIdentifier::new(&record.device)?,
+        push_token: PushToken::new(&record.push_token)?,
         pass: PassId {
-            type_id: TypeIdentifier::new(type_id)?,
-            serial: SerialNumber::new(serial)?,
+            type_id: TypeIdentifier::new(&record.type_id)?,
+            serial: SerialNumber::new(&record.serial)?,
         },
-    })
+    };
+    let token = record.token.as_deref().map(AuthToken::new).transpose()?;
+    Ok((registration, token))
 }
 
 /// The line of a file that [`Lines`] reads.
@@ -290,7 +314,14 @@ mod tests {
     }
 
     fn record(fields: [&str; 4]) -> Result<Record, String> {
-        Ok(fields.map(str::to_owned))
+        let [device, push_token, type_id, serial] = fields.map(str::to_owned);
+        Ok(Record {
+            device,
+            push_token,
+            type_id,
+            serial,
+            token: None,
+        })
     }
 
     #[test]
@@ -307,6 +338,26 @@ mod tests {
             "no other serial number"
         );
         assert_eq!(comma[1], (3, record(["d1", "aa", "pass.a", "1,5"])));
+    }
+
+    #[test]
+    fn the_token_of_a_pass_has_a_named_column() {
+        let lines = read(
+            b"device,push_token,type,serial,authenticationToken\nd1,aa,pass.a,1, secret \nd1,aa,pass.a,2,\n\
+              d1,aa,pass.a,3\n",
+        );
+        let tokens: Vec<_> = lines
+            .into_iter()
+            .map(|(_, record)| record.map(|record| record.token))
+            .collect();
+        assert_eq!(
+            tokens,
+            [
+                Ok(Some("secret".into())),
+                Ok(None),
+                Err("4 fields instead of 5".into())
+            ]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use passkit_conformance::{
 };
 use passkit_server::{
     identifiers::{Kind, TypeIdentifier},
-    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS},
+    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix},
 };
 use serde_json::json;
 
@@ -71,6 +71,7 @@ impl Demo {
             copies: folder.path().join("copies"),
             passes: Some(passes),
             orders: Some(orders),
+            prefix: Prefix::ROOT,
             allow_unsigned: false,
             max_connections: 64,
             max_connections_per_address: None,

@@ -11,7 +11,7 @@ use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
     push::Publisher,
-    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, ResponseBody},
+    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
@@ -77,6 +77,11 @@ pub(crate) struct Serve {
     /// A folder with .order files.
     #[arg(long, env = "PASSKIT_ORDERS", value_name = "DIR")]
     pub(crate) orders: Option<PathBuf>,
+
+    /// The path of the passes' webServiceURL, such as /api/wallet: the service answers below it, and at the root too, for a
+    /// proxy that removes the path. The endpoint to publish stays at the root.
+    #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
+    pub(crate) prefix: Prefix,
 
     /// Serve development archives too: those without a signature, and those with a webServiceURL of
     /// http://.
@@ -176,7 +181,8 @@ impl Serve {
             Some(folder) => Config::new(folder),
             None => Config::new(&self.copies).next_free(true),
         }
-        .allow_unsigned(self.allow_unsigned);
+        .allow_unsigned(self.allow_unsigned)
+        .prefix(self.prefix.clone());
         if let Some(folder) = &self.passes {
             config = config.passes(folder);
         }
@@ -234,6 +240,7 @@ impl Serve {
             }
         }
         let service = WalletService::new(store.clone(), folder.clone())
+            .prefix(self.prefix.clone())
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
@@ -315,8 +322,8 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, each step from
-/// a change to a phone that has it is logged. Libraries log at `info` at most.
+/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, the log
+/// shows the way of each change to a phone. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG")
         .ok()

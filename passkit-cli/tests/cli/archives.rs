@@ -55,6 +55,16 @@ pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
         .unwrap()
 }
 
+/// An unsigned pass with this `webServiceURL`.
+pub(crate) fn with_url(type_id: &str, serial: &str, url: &str) -> Vec<u8> {
+    let mut description = description(Kind::Pass, type_id, serial, "one");
+    description["webServiceURL"] = url.into();
+    ArchiveBuilder::new(Kind::Pass, description.to_string())
+        .file("icon.png", placeholder_icon(29))
+        .build_unsigned()
+        .unwrap()
+}
+
 fn builder(
     type_id: &str,
     serial: &str,

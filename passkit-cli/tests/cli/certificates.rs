@@ -108,6 +108,97 @@ fn a_bad_certificate_is_reported_in_one_line() {
     }
 }
 
+/// What may be a key or a password never reaches stderr, whatever form it has.
+#[test]
+fn no_error_shows_a_secret() {
+    let local = Local::start();
+    let issued = local.apns.issue(TYPE).unwrap();
+    let pem = issued.certificate.clone() + &issued.key;
+    let passes = tempfile::tempdir().unwrap();
+    let said_of = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = passkit();
+        let store = format!("sqlite:{}", passes.path().join("db").display());
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--passes"])
+            .arg(passes.path());
+        command
+            .env("PASSKIT_STORE", store)
+            .envs(environment.iter().copied());
+        let (code, _, said) = run(command.args(arguments));
+        assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
+        said
+    };
+    // Any line of the key, without the line ends that a message may replace.
+    let lines: Vec<&str> = issued.key.lines().filter(|line| line.len() > 40).collect();
+    assert!(lines.len() > 1);
+    let shows_key = |said: &str| {
+        let numbers = lines[0].bytes().take(6).map(|byte| byte.to_string());
+        let numbers = numbers.collect::<Vec<_>>().join(", ");
+        said.contains(&numbers) || lines.iter().any(|line| said.contains(&line[..20]))
+    };
+    let cut = &pem[..pem.len() - 60];
+    let damaged = pem.replace(lines[1], &format!("!{}", &lines[1][1..]));
+    let twice = pem.replace("-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----");
+    let flat = issued.key.replace('\n', " ");
+    let quoted = format!(
+        "{}{:?}",
+        issued.certificate,
+        flat.replace("-----END", "----END")
+    );
+    let page = format!("<html><body>{pem}</body>").replace("-----BEGIN CERT", "BEGIN CERT");
+    let large = pem.repeat(2_000);
+    for (name, text) in [
+        ("cut", cut),
+        ("damaged", &damaged),
+        ("twice", &twice),
+        ("quoted", &quoted),
+        ("page", &page),
+        ("large", &large),
+        ("key", &issued.key),
+        ("empty", ""),
+    ] {
+        let file = local.file(&format!("{name}.pem"), text);
+        let said = said_of(&["--apns-cert", file.to_str().unwrap()], &[]);
+        assert!(said.contains(name) && !shows_key(&said), "{said}");
+    }
+    let folder = local.folder.path().to_str().unwrap();
+    assert!(said_of(&["--apns-cert", folder], &[]).contains("directory"));
+
+    // The key itself, where the name of a file belongs.
+    let key_file = local.file("good.pem", &pem);
+    let key_file = key_file.to_str().unwrap();
+    for (arguments, name) in [
+        (&[][..], "PASSKIT_APNS_CERT"),
+        (&["--apns-cert", key_file], "PASSKIT_APNS_KEY"),
+        (&[], "PASSKIT_APNS_CONFIG"),
+        (&["--apns-cert", key_file], "PASSKIT_APNS_ROOT"),
+        (&["--store", "rediss://127.0.0.1:1"], "PASSKIT_REDIS_CERT"),
+        (&["--store", "rediss://127.0.0.1:1"], "PASSKIT_REDIS_ROOT"),
+        (&[], "PASSKIT_PREFIX"),
+    ] {
+        for text in [&pem, &flat] {
+            let said = said_of(arguments, &[(name, text)]);
+            assert!(!shows_key(&said), "{name}: {said}");
+        }
+    }
+
+    // A password of the wrong type.
+    for text in [
+        "[[topic]]\ntype = \"pass.a\"\ncert = \"c\"\npassword = 5332783",
+        "[[topic]]\ntype = \"pass.a\"\ncert = \"c\"\npassword = [\"5332783\"]",
+        "token = \"5332783\"",
+        "[token]\nkey = 5332783\nkey_id = \"a\"\nteam_id = \"b\"",
+        "topic = \"5332783\"",
+    ] {
+        let file = local.file("secret.toml", text);
+        let said = said_of(&["--apns-config", file.to_str().unwrap()], &[]);
+        assert!(
+            said.contains("secret.toml: line ") && !said.contains("5332783"),
+            "{said}"
+        );
+    }
+}
+
 const P12_PASSWORD: &str = "a p12 password";
 
 /// Writes a certificate with its key, in the form that Keychain Access exports.

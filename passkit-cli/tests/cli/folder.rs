@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use crate::{
     archives::{self, order, pass, replace, token_of},
@@ -586,6 +586,169 @@ fn many_replacements_at_once_are_noticed_and_do_not_hold_up_the_end() {
         "{:?}",
         started.elapsed()
     );
+}
+
+/// Returns when a file that is removed now from the other folder counts as gone. What was removed before then has counted
+/// too.
+fn a_removal_is_noticed_elsewhere(service: &Service) {
+    let file = service.orders().join("elsewhere.order");
+    fs::write(&file, order(ORDERS, "elsewhere", "one")).unwrap();
+    eventually("it is served", || {
+        service.get(ORDERS, "elsewhere", None).status == 200
+    });
+    fs::remove_file(&file).unwrap();
+    eventually("its removal is noticed", || {
+        service.get(ORDERS, "elsewhere", None).status == 401
+    });
+}
+
+/// The lines about a folder that is not there, and those about what is no longer served.
+fn lines_about(service: &Service, words: &str) -> usize {
+    service
+        .said()
+        .lines()
+        .filter(|line| line.contains(words))
+        .count()
+}
+
+#[test]
+fn everything_stays_while_the_folder_is_gone() {
+    let mut service = Service::new();
+    let passes = service.passes();
+    fs::create_dir(passes.join("sub")).unwrap();
+    let one = pass(TYPE, "A", "one");
+    fs::write(passes.join("a.pkpass"), &one).unwrap();
+    fs::write(passes.join("sub/b.pkpass"), pass(TYPE, "B", "one")).unwrap();
+    service.start();
+    let aside = service.folder.path().join("aside");
+    let is_served = |service: &Service| {
+        assert_eq!(service.get(TYPE, "A", None).body, one);
+        assert_eq!(service.get(TYPE, "B", None).status, 200);
+        assert_eq!(service.register("d1", TYPE, "A") / 100, 2);
+    };
+    type Act = fn(&Path, &Path);
+    let ways: [(Act, Act); 4] = [
+        // Renamed away.
+        (
+            |passes, aside| fs::rename(passes, aside).unwrap(),
+            |passes, aside| fs::rename(aside, passes).unwrap(),
+        ),
+        // Deleted, and restored.
+        (
+            |passes, aside| {
+                let copied = Command::new("cp").arg("-a").args([passes, aside]).status();
+                assert!(copied.unwrap().success());
+                fs::remove_dir_all(passes).unwrap();
+            },
+            |passes, aside| fs::rename(aside, passes).unwrap(),
+        ),
+        // An empty folder is in its place, as after an unmount.
+        (
+            |passes, aside| {
+                fs::rename(passes, aside).unwrap();
+                fs::create_dir(passes).unwrap();
+            },
+            |passes, aside| {
+                fs::remove_dir(passes).unwrap();
+                fs::rename(aside, passes).unwrap();
+            },
+        ),
+        // A file is in its place.
+        (
+            |passes, aside| {
+                fs::rename(passes, aside).unwrap();
+                fs::write(passes, "").unwrap();
+            },
+            |passes, aside| {
+                fs::remove_file(passes).unwrap();
+                fs::rename(aside, passes).unwrap();
+            },
+        ),
+    ];
+    for (gone, (vanish, return_)) in (1..).zip(ways) {
+        vanish(&passes, &aside);
+        eventually("it is noticed", || {
+            lines_about(&service, "is not there") == gone
+        });
+        a_removal_is_noticed_elsewhere(&service);
+        is_served(&service);
+        return_(&passes, &aside);
+        eventually("its return is noticed", || {
+            lines_about(&service, "is there again") == gone
+        });
+        is_served(&service);
+        assert_eq!(lines_about(&service, "is not there"), gone);
+        assert_eq!(
+            lines_about(&service, &format!("no longer serves {TYPE}")),
+            0,
+            "{}",
+            service.said()
+        );
+    }
+    // Everything goes on as before.
+    let two = pass(TYPE, "A", "two");
+    replace(&passes.join("a.pkpass"), &two);
+    eventually("a change is served", || {
+        service.get(TYPE, "A", None).body == two
+    });
+    fs::remove_dir_all(passes.join("sub")).unwrap();
+    eventually("a pass that was removed is withdrawn", || {
+        service.get(TYPE, "B", None).status == 401
+    });
+    fs::remove_file(passes.join("a.pkpass")).unwrap();
+    eventually("the last one is withdrawn", || {
+        service.get(TYPE, "A", None).status == 401
+    });
+}
+
+#[test]
+fn what_was_removed_while_the_folder_was_gone_is_withdrawn_when_it_is_back() {
+    let mut service = Service::new();
+    let passes = service.passes();
+    for serial in ["A", "B"] {
+        fs::write(
+            passes.join(format!("{serial}.pkpass")),
+            pass(TYPE, serial, "one"),
+        )
+        .unwrap();
+    }
+    service.start();
+    let aside = service.folder.path().join("aside");
+    fs::rename(&passes, &aside).unwrap();
+    eventually("it is noticed", || {
+        lines_about(&service, "is not there") == 1
+    });
+    fs::remove_file(aside.join("A.pkpass")).unwrap();
+    let two = pass(TYPE, "B", "two");
+    fs::write(aside.join("B.pkpass"), &two).unwrap();
+    assert_eq!(service.get(TYPE, "A", None).status, 200);
+    fs::rename(&aside, &passes).unwrap();
+    eventually("the change is served", || {
+        service.get(TYPE, "B", None).body == two
+    });
+    eventually("the removal counts", || {
+        service.get(TYPE, "A", None).status == 401
+    });
+
+    // It comes back without archives, as a mounted disk that is filled later.
+    fs::rename(&passes, &aside).unwrap();
+    eventually("it is noticed", || {
+        lines_about(&service, "is not there") == 2
+    });
+    fs::remove_file(aside.join("B.pkpass")).unwrap();
+    fs::rename(&aside, &passes).unwrap();
+    a_removal_is_noticed_elsewhere(&service);
+    assert_eq!(service.get(TYPE, "B", None).body, two);
+    fs::write(passes.join("C.pkpass"), pass(TYPE, "C", "one")).unwrap();
+    eventually("it counts as back", || {
+        lines_about(&service, "is there again") == 2
+    });
+    eventually("the removal counts", || {
+        service.get(TYPE, "B", None).status == 401
+    });
+    eventually("the new one is served", || {
+        service.get(TYPE, "C", None).status == 200
+    });
 }
 
 #[cfg(unix)]

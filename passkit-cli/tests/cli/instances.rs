@@ -108,7 +108,7 @@ pub(crate) fn disagree(store: &str) {
     let lines = said.matches("instances serve different contents").count();
     assert!((1..=2 + 2 * pauses).contains(&lines), "{said}");
 
-    // A phone got the new content under the date of the old content. It gets the old content when
+    // A phone got the new content with the `Last-Modified` of the old content. It gets the old content when
     // both instances have it.
     let date = || {
         one.get(TYPE, "A-1", None)

@@ -307,6 +307,16 @@ impl Service {
         running.process.wait().unwrap()
     }
 
+    /// Ends it with SIGTERM. Returns all that it wrote to stderr.
+    pub(crate) fn stop_and_hear(&mut self) -> String {
+        let said = self.running.as_ref().unwrap().said.clone();
+        assert!(self.stop("TERM").success());
+        // The collector holds the other reference until the end of stderr.
+        eventually("its stderr has ended", || Arc::strong_count(&said) == 1);
+        let said = said.lock().unwrap();
+        said.clone()
+    }
+
     pub(crate) fn send(
         &self,
         method: &str,

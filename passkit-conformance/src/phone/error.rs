@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf};
 
 use passkit_archive::Findings;
-use passkit_server::PassId;
+use passkit_server::{PassId, text::OneLine};
 
 use crate::service_url::ServiceUrl;
 
@@ -17,9 +17,9 @@ pub enum Error {
     #[error("the pass has no web service, so phones never update it")]
     NoWebService,
     /// The web service URL cannot be used.
-    #[error("the web service url {url} {problem}")]
+    #[error("the web service url \"{}\" {problem}", OneLine::url(url))]
     ServiceUrl {
-        /// The URL in quotes.
+        /// The URL.
         url: String,
         /// What is wrong with the URL.
         problem: &'static str,
@@ -41,18 +41,19 @@ pub enum Error {
         source: io::Error,
     },
     /// The state file was not written by this phone.
-    #[error("the phone's state in {} is not readable: {source}", .path.display())]
+    // The error of the parser may repeat a token.
+    #[error("the phone's state in {} is not readable: line {line} is not what a phone writes", .path.display())]
     StateFormat {
         /// The file.
         path: PathBuf,
-        /// The reason.
-        source: serde_json::Error,
+        /// The line, counted from 1.
+        line: usize,
     },
 }
 
 pub(super) fn service_url(url: &str) -> Result<ServiceUrl, Error> {
     ServiceUrl::new(url).map_err(|problem| Error::ServiceUrl {
-        url: ServiceUrl::quoted(url),
+        url: url.to_owned(),
         problem,
     })
 }

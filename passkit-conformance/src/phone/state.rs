@@ -107,9 +107,9 @@ impl State {
     /// Fails if the file can't be read or does not contain a state.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
-        serde_json::from_slice(&text).map_err(|source| Error::StateFormat {
+        serde_json::from_slice(&text).map_err(|error| Error::StateFormat {
             path: path.to_owned(),
-            source,
+            line: error.line().max(1),
         })
     }
 

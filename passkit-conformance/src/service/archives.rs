@@ -26,7 +26,8 @@ catalogue! {
         "The phone drops the order, or shows a stranger's order.";
 }
 
-/// Only one case checks the signature and all that phones refuse. The others use these rules.
+/// `get/is-a-signed-archive` checks an archive as strictly as a phone does. The other cases use
+/// these rules.
 const LENIENT: Rules = Rules::development();
 
 async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {

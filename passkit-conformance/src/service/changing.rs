@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use passkit_server::PassId;
+use passkit_server::{PassId, text::OneLine};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -197,18 +197,20 @@ impl ChangeUrl {
 
     async fn post(&self, pass: &PassId) -> Result<(), String> {
         let url = substituted(&self.url, pass, encoded);
+        // A query may hold a password.
+        let shown = OneLine::url(&url).to_string();
         let request = Request::builder()
             .method(Method::POST)
             .uri(&url)
             .body(Full::<Bytes>::default());
-        let request = request.map_err(|error| format!("POST {url}: {error}"))?;
+        let request = request.map_err(|error| format!("POST {shown}: {error}"))?;
         match self.client.send(request, &Secrets::default()).await.0 {
             Ok(answer) if answer.status.is_success() => Ok(()),
             Ok(answer) => Err(format!(
-                "POST {url} was answered {}, not 2xx",
+                "POST {shown} was answered {}, not 2xx",
                 answer.status.as_u16()
             )),
-            Err(error) => Err(format!("POST {url}: {error}")),
+            Err(error) => Err(format!("POST {shown}: {error}")),
         }
     }
 }

@@ -38,6 +38,14 @@ struct Notes {
     transcript: Vec<Exchange>,
 }
 
+/// Ends a case about a wrong token, because the token opens both passes.
+pub(crate) fn shared_token(one: &Subject, two: &Subject) -> Stop {
+    Stop::Skip(format!(
+        "needs {} and {} to have different tokens, as each pass should",
+        one.pass, two.pass
+    ))
+}
+
 /// A device that the case made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -167,31 +175,41 @@ impl Session {
         self.all().first().ok_or_else(|| self.lacking("one"))
     }
 
+    /// Returns the first two passes that fit together.
+    fn pair(&self, fit: impl Fn(&Subject, &Subject) -> bool) -> Option<(&Subject, &Subject)> {
+        let all = self.all();
+        let with_later = |(i, one)| all[i + 1..].iter().map(move |two| (one, two));
+        let mut pairs = all.iter().enumerate().flat_map(with_later);
+        pairs.find(|(one, two)| fit(one, two))
+    }
+
     /// Returns two passes of one type.
     pub(crate) fn two(&self) -> Result<(&Subject, &Subject), Stop> {
-        let all = self.all();
-        let pairs = all
-            .iter()
-            .enumerate()
-            .flat_map(|(i, one)| all[i + 1..].iter().map(move |two| (one, two)));
-        let same_type = |(one, two): &(&Subject, &Subject)| one.pass.type_id == two.pass.type_id;
-        pairs
-            .into_iter()
-            .find(same_type)
+        self.pair(Subject::has_type_of)
             .ok_or_else(|| self.lacking("two of one type"))
+    }
+
+    /// Returns two passes of one type with different tokens. Some services use one token for all passes.
+    pub(crate) fn two_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
+        let (one, two) = self.two()?;
+        self.pair(|one, two| one.has_type_of(two) && !one.has_token_of(two))
+            .ok_or_else(|| shared_token(one, two))
     }
 
     /// Returns two passes of different types.
     pub(crate) fn two_types(&self) -> Result<(&Subject, &Subject), Stop> {
-        let one = self.one()?;
-        let other = self
-            .all()
-            .iter()
-            .find(|two| two.pass.type_id != one.pass.type_id);
-        Ok((
-            one,
-            other.ok_or_else(|| self.lacking("two of different types"))?,
-        ))
+        self.pair(|one, two| !one.has_type_of(two))
+            .ok_or_else(|| self.lacking("two of different types"))
+    }
+
+    /// Returns two passes of different types and with different tokens. Two passes with the same serial number are
+    /// preferred, because a service may look up the token by serial number alone.
+    pub(crate) fn two_types_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
+        let (one, two) = self.two_types()?;
+        let fit = |one: &Subject, two: &Subject| !one.has_type_of(two) && !one.has_token_of(two);
+        self.pair(|one, two| fit(one, two) && one.pass.serial == two.pass.serial)
+            .or_else(|| self.pair(fit))
+            .ok_or_else(|| shared_token(one, two))
     }
 
     /// Returns all passes of the type that has the most. There must be at least `least`.

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use passkit_server::{AuthToken, PassId};
+use passkit_server::{AuthToken, PassId, text::OneLine};
 use tower_service::Service;
 
 use crate::{Client, Limits, service_url::ServiceUrl};
@@ -35,6 +35,16 @@ pub struct Subject {
     pub pass: PassId,
     /// The authentication token that opens the pass.
     pub token: AuthToken,
+}
+
+impl Subject {
+    pub(crate) fn has_type_of(&self, other: &Self) -> bool {
+        self.pass.type_id == other.pass.type_id
+    }
+
+    pub(crate) fn has_token_of(&self, other: &Self) -> bool {
+        self.token.as_str() == other.token.as_str()
+    }
 }
 
 type Acting = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -67,7 +77,7 @@ impl Target {
     /// Fails if the URL can't be used.
     pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
         let url = ServiceUrl::new(url)
-            .map_err(|problem| format!("the url {} {problem}", ServiceUrl::quoted(url)))?;
+            .map_err(|problem| format!("the url \"{}\" {problem}", OneLine::url(url)))?;
         Ok(Self::new(Client::new(limits), url))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, PassId, identifiers::Kind};
+use passkit_server::{AuthToken, PassId, identifiers::Kind, text::OneLine};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -170,11 +170,12 @@ fn changing(
             ChangeCommand::new(command, folder)
                 .map_err(|problem| (at, format!("{command_key}: {problem}")))?,
         )),
-        (None, Some((at, url))) => {
-            Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
-                (at, format!("{url_key}: {url:?} {problem}"))
-            })?))
-        }
+        (None, Some((at, url))) => Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
+            (
+                at,
+                format!("{url_key}: \"{}\" {problem}", OneLine::url(url)),
+            )
+        })?)),
         (None, None) => None,
     })
 }

@@ -7,7 +7,7 @@ use super::{
     case::catalogue,
     fetching::{fetched, is_newer, until_past},
     listing::{is_quiet, list, names, registered_and_listed},
-    session::{Auth, Device, ServiceRequest, Session},
+    session::{Auth, Device, ServiceRequest, Session, shared_token},
     target::Subject,
 };
 use crate::{CaseResult, Rule, Stop};
@@ -399,7 +399,7 @@ fn guarded_calls(
 }
 
 async fn wrong_token(session: &Session) -> CaseResult {
-    let (one, other) = session.two()?;
+    let (one, other) = session.two_with_own_tokens()?;
     let (device, stranger) = (session.device()?, session.device()?);
     registered_and_listed(session, &device, &[one]).await?;
     let bearer = Auth::Raw(format!("Bearer {}", one.token.as_str()));
@@ -431,18 +431,12 @@ async fn unknown_pass(session: &Session) -> CaseResult {
 }
 
 async fn same_serial_in_two_types(session: &Session) -> CaseResult {
-    let (one, other) = session.two_types()?;
+    let (one, other) = session.two_types_with_own_tokens()?;
     let mut namesake = one.clone();
     namesake.pass.type_id = other.pass.type_id.clone();
-    let is_namesake = |known: &&Subject| known.pass == namesake.pass;
-    if session
-        .all()
-        .iter()
-        .find(is_namesake)
-        .is_some_and(|known| known.token.as_str() == one.token.as_str())
-    {
-        let reason = "needs passes of equal serial numbers in two types to have different tokens";
-        return Err(Stop::Skip(reason.into()));
+    let is_namesake = |known: &&Subject| known.pass == namesake.pass && known.has_token_of(one);
+    if let Some(known) = session.all().iter().find(is_namesake) {
+        return Err(shared_token(one, known));
     }
     let device = session.device()?;
     registered_and_listed(session, &device, &[one]).await?;

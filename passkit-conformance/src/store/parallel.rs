@@ -57,7 +57,8 @@ async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let writing = Arc::new(AtomicUsize::new(WRITERS));
     let mut tasks = JoinSet::new();
     for (number, device) in devices.iter().enumerate() {
-        // Nobody else registers or unregisters the passes of the first devices.
+        // The first half of the devices keeps exactly these passes. Writers only repeat some of these
+        // registrations, with a new push token.
         for pass in passes.iter().skip(number).step_by(6) {
             recorder
                 .register(&device.id, pass, &device.push_token)

@@ -1,4 +1,4 @@
-//! Has the calls and checks of a [`PushQueue`] that several modules share.
+//! The calls and checks of a [`PushQueue`] that several modules share.
 
 use std::{
     collections::BTreeMap,

@@ -87,7 +87,7 @@ async fn a_store_that_lost_a_change_gets_it_again() {
 }
 
 /// Makes a misdated pass. The new instance publishes again, then the old one. After that the new
-/// one serves its copy under the date of the old content.
+/// one serves its copy with the `Last-Modified` of the old content.
 async fn misdated(world: &World) -> (Instance, Instance) {
     let new = world.serve("new", "new").await;
     let old = world.serve("old", "old").await;

@@ -10,7 +10,7 @@ use crate::{
     PassId, PassSource,
     body::ResponseBody,
     conditional,
-    refusal::Refusal,
+    refusal::{Denied, Refusal},
     response,
     store::{RegistrationStore, clock},
     traced::Fetch,
@@ -35,7 +35,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         until_date_is_reached(state.last_modified).await;
-        let gone = Refusal::Unauthorized(pass.type_id.kind());
+        let gone = Refusal::Unauthorized(pass.type_id.kind(), Denied::Removed);
         let (length, body) = if head.method == Method::HEAD {
             let length = source.archive_length(pass, &state).await;
             let length = length.map_err(Refusal::Source)?.ok_or(gone)?;

@@ -6,7 +6,7 @@ use crate::{
     body::ResponseBody,
     device_limit::DeviceLimit,
     identifiers::{DeviceIdentifier, PushToken},
-    refusal::Refusal,
+    refusal::{Part, Refusal},
     response,
     route::decode,
     store::{Registered, RegistrationStore},
@@ -37,17 +37,18 @@ pub(crate) async fn register<S: RegistrationStore>(
 
 /// Reads the body as JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.
 fn push_token(body: &[u8], other_wallets: bool) -> Result<PushToken, Refusal> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| Refusal::Malformed(format!("the body is not JSON: {error}")))?;
+    let body: Value = serde_json::from_slice(body).map_err(|error| {
+        Refusal::Malformed(Part::Body, format!("the body is not JSON: {error}"))
+    })?;
     let Some(Value::String(token)) = body.get("pushToken") else {
-        return Err(Refusal::Malformed(
-            "the body is not a JSON object with a string \"pushToken\"".into(),
-        ));
+        let problem = "the body is not a JSON object with a string \"pushToken\"";
+        return Err(Refusal::Malformed(Part::Body, problem.into()));
     };
-    let token = PushToken::new(token)?;
+    let token = PushToken::new(token)
+        .map_err(|error| Refusal::Malformed(Part::PushToken, error.to_string()))?;
     if !other_wallets && !token.is_apns() {
         let problem = "push token is not an APNs token, which has an even number of hexadecimal digits, 2 to 400";
-        return Err(Refusal::Malformed(problem.into()));
+        return Err(Refusal::Malformed(Part::PushToken, problem.into()));
     }
     Ok(token)
 }

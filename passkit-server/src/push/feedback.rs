@@ -18,7 +18,8 @@ use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
 
 /// How long a token must be reported as bad before its device is removed.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// If credentials that never had a push accepted get this many bad tokens, they may be wrong.
+/// If APNs has never accepted a push with these credentials, and calls this many tokens bad, then
+/// the credentials may be wrong.
 const SUSPICIOUS: u32 = 5;
 /// No deferred push is added for a bad token if the type has this many. Anyone can register bad
 /// tokens.
@@ -48,7 +49,7 @@ pub(super) struct Actions {
 #[derive(Debug)]
 pub(super) enum Stop {
     Misconfigured(String),
-    /// Every token is bad, and the credentials never had a push accepted.
+    /// Every token is bad, and APNs has never accepted a push with these credentials.
     AllRefused(String),
     Outage(String),
     Unreachable(String),
@@ -253,7 +254,7 @@ impl Feedback {
     }
 
     /// Returns a reason to stop if these answers suggest that the credentials are wrong. Call it
-    /// only while the credentials never had a push accepted. Otherwise a stranger who registers bad
+    /// only while APNs has never accepted a push with the credentials. Otherwise a stranger who registers bad
     /// tokens could stop the pushes of a type.
     pub(super) fn all_refused(&self, actions: &Actions) -> Option<Stop> {
         (self.refused >= SUSPICIOUS && !actions.bad.is_empty())
@@ -286,7 +287,7 @@ impl Feedback {
             Stop::AllRefused(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused, and these credentials never had a push accepted: check that the certificate is for this type and the service is production"
+                    "every push token is refused, and APNs has never accepted a push with these credentials: check that the certificate is for this type and the service is production"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }

@@ -39,8 +39,8 @@ use crate::{
 /// * The token went out of use: the device is removed, unless it registered again since.
 /// * The token is bad: the device gets no more pushes for this change. If the token is still bad a
 ///   day later, and other pushes were accepted meanwhile, the device is removed.
-/// * All tokens are bad, and the [credentials](PushSender::credentials) never had a push of the
-///   type accepted: the credentials may be wrong. These changes wait, and an error is logged. Other
+/// * All tokens are bad, and APNs has never accepted a push of the type with these
+///   [credentials](PushSender::credentials): the credentials may be wrong. These changes wait, and an error is logged. Other
 ///   changes are tried with a few pushes. The first accepted push ends the wait, and a note in the
 ///   store records it for all instances. After that, bad tokens never stop a type, because anyone
 ///   who has a pass can register bad tokens.

@@ -62,8 +62,8 @@ pub trait PushQueue: RegistrationStore + Coordination {
     /// Records the progress of each pending change. [`Progress::version`] is the version that the
     /// change had when its first page of devices was read.
     ///
-    /// With a cursor, the next worker continues there. Without a cursor, all devices were read. If
-    /// the entry still has that version, it is removed. If it has a newer version, it stays as if
+    /// If `Progress` has a cursor, the next worker continues at it. Without a cursor, all
+    /// devices were read. If the entry still has that version, it is removed. If it has a newer version, it stays as if
     /// it had just become pending, and its devices are read from the start. A missing entry is
     /// ignored. The items are applied in their order.
     async fn record_progress(

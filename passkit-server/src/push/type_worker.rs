@@ -36,7 +36,7 @@ const DEVICES: usize = 20_000;
 const PAGE: (usize, usize) = (100, 5_000);
 /// The first page of a change is short, so that its first push is sent soon.
 const FIRST_PAGE: usize = 500;
-/// While the credentials never had a push accepted, this many devices of each change get a push in
+/// Until APNs has accepted a push with the credentials, this many devices of each change get a push in
 /// a round.
 const PROBE: usize = 5;
 /// While every push token is refused, other changes are tried after this pause.
@@ -57,7 +57,7 @@ pub(super) struct TypeWorker {
     paused_until: Option<Instant>,
     /// The credentials that are known to have had a push of this type accepted.
     proven: Option<String>,
-    /// Every token was refused, and these credentials never had a push accepted. Until then, the
+    /// Every token was refused, and APNs has never accepted a push with these credentials. Until then, the
     /// changes in `refused` wait.
     suspect_until: Option<Instant>,
     /// Changes whose tokens were all refused, with their versions. Other changes are still tried,

@@ -37,6 +37,23 @@ impl<'a> OneLine<'a> {
         Self { text, max_chars }
     }
 
+    /// Takes a URL, which may be mistyped. Leaves out what may be a secret: everything up to the last `@`, and the query.
+    ///
+    /// ```
+    /// use passkit_server::text::OneLine;
+    ///
+    /// let url = OneLine::url("postgres://me:secret@host/database?password=secret");
+    /// assert_eq!(url.to_string(), "postgres://host/database");
+    /// ```
+    #[must_use]
+    pub fn url(url: &'a str) -> Self {
+        let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+        // A password may have any of these characters, although it should be encoded.
+        let rest = rest.rsplit('@').next().unwrap_or_default();
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        Self::new(format!("{scheme}{rest}").into(), Self::MAX_CHARS)
+    }
+
     /// Takes a path. Parts that are not UTF-8 are shown as `\u{fffd}`.
     #[must_use]
     pub fn path(path: &'a std::path::Path) -> Self {
@@ -76,6 +93,21 @@ mod tests {
             OneLine::of("a\r\nb\t\u{202e}\u{2028}\u{7f}\0").to_string(),
             r"a\r\nb\t\u{202e}\u{2028}\u{7f}\0"
         );
+    }
+
+    #[test]
+    fn a_url_is_shown_without_secrets() {
+        for (url, shown) in [
+            ("https://example.com/a", "https://example.com/a"),
+            ("redis://:s/e?c#r@et@host:1", "redis://host:1"),
+            ("me:secret@host/a", "host/a"),
+            ("https://host/a?token=secret", "https://host/a"),
+            ("https://host#secret", "https://host"),
+            ("secret@", ""),
+            ("host", "host"),
+        ] {
+            assert_eq!(OneLine::url(url).to_string(), shown, "{url}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod nesting;
 mod options;
 mod orders;
 mod published;
+mod refused;
 mod register;
 mod steps;
 mod traces;

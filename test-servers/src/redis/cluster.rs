@@ -22,7 +22,7 @@ impl Cluster {
     /// one.
     ///
     /// # Errors
-    /// Fails if there is neither.
+    /// Fails if the variable is not set, and `redis-server` is missing or does not start.
     pub fn start() -> io::Result<Self> {
         match env::var("PASSKIT_TEST_REDIS_CLUSTER_URLS") {
             Ok(addresses) => Ok(Self {

@@ -2,6 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::Uri;
 use passkit_conformance::load::ServiceUrl;
+use passkit_server::text::OneLine;
 
 use crate::failure::Failure;
 
@@ -16,8 +17,10 @@ impl Address {
     /// is set.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
         let wrong = |problem: &str| {
-            let url = ServiceUrl::quoted(url);
-            Failure::new(format!("--url: the url {url} {problem}"))
+            Failure::new(format!(
+                "--url: the url \"{}\" {problem}",
+                OneLine::url(url)
+            ))
         };
         let service = ServiceUrl::new(url).map_err(wrong)?;
         let uri: Uri = service

@@ -1,14 +1,17 @@
 mod place;
+mod tokens;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
-use passkit_server::maintenance::Registration;
+use passkit_server::{PassId, maintenance::Registration, store::Published, text::OneLine};
 use place::{Place, Reached};
+use tokens::Tokens;
 
 use super::{
     csv::{Lines, to_registration},
@@ -33,6 +36,9 @@ const NAMED: usize = 10;
 /// are in this order, or in any order with a first line that names them (device, push_token, type,
 /// serial). Existing registrations stay. Every device gets the push token of its last line. The
 /// store may be in use meanwhile.
+///
+/// If the first line names a column authentication_token, its tokens open the passes too. These are the tokens that phones
+/// have from another service, where this service gives the passes new ones.
 ///
 /// A bad line is reported by its number and skipped. If the import was stopped, the same command
 /// continues it. The progress is kept in the store itself, so another store, or an emptied one, is
@@ -99,22 +105,26 @@ impl Import {
         let mut reached = place.reached;
         let (mut registrations, mut left_out) = (0_u64, 0_u64);
         let mut blanks = Blanks::default();
+        let mut crowded: BTreeSet<PassId> = BTreeSet::new();
         loop {
             let mut group = Vec::with_capacity(GROUP);
+            let mut tokens = Tokens::default();
             while group.len() < GROUP
                 && let Some((number, record)) = lines.next().map_err(cannot_read)?
             {
-                if let Ok([.., serial]) = &record
-                    && serial.trim() != serial
-                {
-                    blanks.add(number);
-                }
                 match record
                     .and_then(|record| to_registration(&record).map_err(|error| error.to_string()))
                 {
-                    Ok(registration) => {
+                    Ok((registration, token)) => {
                         registrations += 1;
+                        let serial = registration.pass.serial.as_str();
+                        if serial.trim_matches(is_blank) != serial {
+                            blanks.add(number);
+                        }
                         if number > stored {
+                            if let Some(token) = token {
+                                tokens.add(&registration.pass, token.digest());
+                            }
                             group.push(registration);
                         }
                     }
@@ -135,16 +145,20 @@ impl Import {
             if group.is_empty() {
                 break;
             }
-            let register = async || store.register_many(&group).await;
-            reached.created += progress.patiently(register).await.map_err(|error| {
-                let stopped = match place.reached.lines {
+            let before = place.reached.lines;
+            let stopped = |error| {
+                let stopped = match before {
                     0 => "stopped; the same command starts from the beginning".to_owned(),
                     line => {
                         format!("stopped after line {line}; the same command continues there")
                     }
                 };
                 Failure::from_error(stopped, &error)
-            })?;
+            };
+            let register = async || store.register_many(&group).await;
+            reached.created += progress.patiently(register).await.map_err(stopped)?;
+            let keep = async || tokens.store(&*store).await;
+            crowded.extend(progress.patiently(keep).await.map_err(stopped)?);
             reached.lines = lines.number;
             place.remember(reached).await;
             progress.set(lines.number, lines.bytes);
@@ -155,6 +169,7 @@ impl Import {
         progress.finish();
         place.forget().await;
         blanks.warn();
+        warn_of_crowded(&crowded);
         say!(
             "{registrations} registrations imported, {} of them new; {left_out} lines left out",
             reached.created
@@ -190,7 +205,7 @@ async fn missing(
             break;
         }
         if let Ok(record) = record
-            && let Ok(registration) = to_registration(&record)
+            && let Ok((registration, _)) = to_registration(&record)
         {
             last = Some((number, registration));
         }
@@ -236,10 +251,42 @@ impl Blanks {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
+            let (numbers, lines) = match count {
+                1 => ("1 serial number begins or ends", "line"),
+                _ => (&*format!("{count} serial numbers begin or end"), "lines"),
+            };
             eprintln!(
-                "passkit: {count} serial numbers begin or end with blanks, which were kept: lines {}{more}",
+                "passkit: {numbers} with blanks, which were kept: {lines} {}{more}. If the passes have no such serial \
+                 numbers, these phones hear of no update: remove the blanks, and import the file again",
                 first.join(", ")
             );
         }
     }
+}
+
+/// White space, and what editors and spreadsheets show as nothing.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
+}
+
+/// Names the passes of which some tokens were dropped.
+fn warn_of_crowded(crowded: &BTreeSet<PassId>) {
+    if crowded.is_empty() {
+        return;
+    }
+    let named: Vec<String> = crowded.iter().take(NAMED).map(PassId::to_string).collect();
+    let more = match crowded.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    eprintln!(
+        "passkit: {} passes have more than {} tokens, and the last ones were kept: {}{more}",
+        crowded.len(),
+        Published::MAX_TOKENS,
+        OneLine::of(&named.join(", "))
+    );
 }

@@ -1,4 +1,4 @@
-//! The progress of an import. It is a note in the store that is filled.
+//! The progress of an import, kept as a note in the store that the import fills.
 //!
 //! The name of the note has the SHA-256 of the file. So a moved copy of the file continues, and a
 //! changed file starts from the beginning. The digest needs one more pass over the file, which is

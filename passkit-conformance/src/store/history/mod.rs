@@ -1,4 +1,4 @@
-//! Records the calls to a store and its answers, with the begin and end of each call. Afterwards,
+//! Records the calls to a store and its answers, with the start and end of each call. Afterwards,
 //! checks whether a store that keeps the contract could have given these answers.
 //!
 //! A [`Recorder`] wraps a store and records the calls. [`History::check`] checks them. To test a

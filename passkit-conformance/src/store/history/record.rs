@@ -6,7 +6,7 @@ use passkit_server::{
     store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
-/// All calls to a store. At the begin of a history, none of its devices is registered.
+/// All calls to a store. At the start of a history, none of its devices is registered.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// The calls, in the order in which they began.

@@ -77,7 +77,7 @@ impl Recorder {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the begin of a call. Must run before the call.
+    /// Records the start of a call. Must run before the call.
     fn begin(&self, event: Event) -> usize {
         let mut log = self.log();
         log.time += 1;

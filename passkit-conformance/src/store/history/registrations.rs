@@ -330,7 +330,7 @@ impl Changes {
         })
     }
 
-    /// Returns the begin of the last register that was over before `time`.
+    /// Returns the start of the last call of `register` that ended before `time`.
     pub(super) fn last_register(&self, time: u64) -> Option<u64> {
         self.registers()
             .filter(|made| made.over_before(time))

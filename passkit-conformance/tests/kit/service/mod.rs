@@ -57,6 +57,23 @@ async fn the_sound_service_passes_all_over_the_network() {
     assert_eq!(skipped(&report), [""; 0], "no case is skipped\n{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_one_token_for_all_passes_is_not_accused() {
+    let report = run(&cases(), &Sound::new().target_with_one_token()).await;
+    println!("{report}");
+    report.assert_passed();
+    let about_tokens = [
+        "auth/token-of-another-pass-is-401",
+        "auth/token-of-another-type-is-401",
+        "orders/token-of-another-order-is-401",
+        "trace/same-serial-in-two-types",
+        "trace/wrong-token",
+        transport::ON_THE_WIRE,
+    ];
+    let skipped: BTreeSet<_> = skipped(&report).into_iter().collect();
+    assert_eq!(skipped, BTreeSet::from(about_tokens), "{report}");
+}
+
 /// A service with one fault.
 pub(crate) struct Fault {
     /// A description of the fault.

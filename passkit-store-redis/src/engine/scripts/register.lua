@@ -1,8 +1,8 @@
 -- KEYS[1] device. ARGV: now, push token, the number of types; for each type its name and the number of its index entry; for
 -- each pass its field and the number of its index entry.
 -- Registers the device for the passes. Returns for each pass 1 if the registration is new and 0 if it existed. A result above
--- 1 is the device's tombstone. The registration was refused, because its index entries may have been removed. Add them again,
--- with numbers above the tombstone, and run the script again.
+-- 1 means that the registration was refused, because its index entries may have been removed. The result is the number of the
+-- device's tombstone. Add the entries again, with numbers above the tombstone, and run the script again.
 --
 -- The value of a registration has its version v (the reading of the device's clock) and the number n of its index entry. It
 -- is "v" if both are equal, else "v:n". If the pass was registered again later, it is "v+" or "v+n". If the script runs

@@ -1,0 +1,117 @@
+//! The log of refused requests: a line for each at `debug`, and a summary a minute at `info`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::Method;
+use tokio::runtime::Handle;
+
+use crate::{refusal::Refusal, text::OneLine};
+
+/// How long refused requests are counted until a summary is logged.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Counts refused requests by status and reason.
+///
+/// There are few reasons, so whatever strangers send, the counts stay small.
+#[derive(Default)]
+pub(crate) struct RefusedLog(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    by_reason: BTreeMap<(u16, &'static str), u64>,
+    /// Whether a task waits for the end of the period.
+    is_timed: bool,
+}
+
+impl RefusedLog {
+    /// Logs a request. Nothing is logged for a fault of our own, which has a line already.
+    pub(crate) fn record(self: &Arc<Self>, method: &Method, path: &str, refusal: &Refusal) {
+        let Some(reason) = refusal.reason(path) else {
+            return;
+        };
+        let status = refusal.status().as_u16();
+        tracing::debug!(
+            "refused with {status}: {method} {}: {reason}{}",
+            WithoutDevice(path),
+            refusal.detail()
+        );
+        let mut counts = self.lock();
+        *counts.by_reason.entry((status, reason)).or_default() += 1;
+        if counts.is_timed {
+            return;
+        }
+        // Without a runtime, the summary is logged at the end.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        counts.is_timed = true;
+        let log = Arc::downgrade(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(PERIOD).await;
+            if let Some(log) = log.upgrade() {
+                log.summarize();
+            }
+        });
+    }
+
+    fn summarize(&self) {
+        let Counts { by_reason, .. } = std::mem::take(&mut *self.lock());
+        for ((status, reason), count) in by_reason {
+            let requests = if count == 1 { "request" } else { "requests" };
+            tracing::info!("{count} {requests} refused with {status} within a minute: {reason}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RefusedLog {
+    fn drop(&mut self) {
+        self.summarize();
+    }
+}
+
+/// A path in one line, without the device identifier, which is a secret.
+struct WithoutDevice<'a>(&'a str);
+
+impl fmt::Display for WithoutDevice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut is_device = false;
+        let parts: Vec<&str> = self
+            .0
+            .split('/')
+            .map(|part| {
+                let shown = if is_device { "…" } else { part };
+                is_device = part == "devices";
+                shown
+            })
+            .collect();
+        OneLine::of(&parts.join("/")).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_without_its_device() {
+        for (path, shown) in [
+            (
+                "/v1/devices/d1/registrations/pass.a/S",
+                "/v1/devices/…/registrations/pass.a/S",
+            ),
+            ("/api/v1/devices/d1", "/api/v1/devices/…"),
+            ("/v1/passes/pass.a/S\n", "/v1/passes/pass.a/S\\n"),
+        ] {
+            assert_eq!(WithoutDevice(path).to_string(), shown);
+        }
+    }
+}
