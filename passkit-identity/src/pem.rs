@@ -18,7 +18,8 @@ use rustls_pki_types::{
 
 use crate::{certificate::Facts, key::public_key};
 
-/// The reason why a certificate or a key can't be read. The text follows the name of a file.
+/// The reason why a certificate or a key can't be read. The message continues a line that
+/// starts with the file name, such as `key.pem has no private key in PEM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {

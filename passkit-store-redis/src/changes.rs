@@ -9,8 +9,8 @@
 //! The following is true for each tag (t, d) that a device got. Take a pass of the type that was registered when the device's
 //! clock was at d or before. When the bucket of this pass was read, its clock was at least t. The rules follow from that:
 //!
-//! * **C1**: If a mark was made before its bucket was read, it is in the answer, because a list has everything that is newer
-//!   than the tag of its request. If it was made later, its version is above t, and it is in the next answer.
+//! * **C1**: A mark that was made before its bucket was read is in the answer, unless the tag of the request already covers
+//!   it. If the mark was made later, its version is above t, and it is in the next answer.
 //! * **C2**: T is the highest of the clocks, so nothing in the answer is newer than T. The only exception is a mark that is
 //!   made while the list is read. The next answer has it again.
 //! * **C3**: A pass that was registered after d is in the answer, whatever its version. The clock of its bucket may be behind
@@ -33,11 +33,11 @@
 //! # Failover
 //! A failover may lose what the new master had not received. With `min_replicas`, no acknowledged mark or registration is
 //! lost. A clock that went into a tag must not be lost either. Otherwise later changes on the new master would get lower
-//! readings, and would never be in a list of the device. The same is true for dates. So before a device gets an answer, the
+//! versions, and would never be in a list of the device. The same is true for dates. So before a device gets an answer, the
 //! replicas must have confirmed everything that the answer shows. For this, the script that reads also writes the clocks of
-//! the device and the buckets, even if they don't change. Without `min_replicas`, readings after a failover start from the
-//! wall clock, which is read again for each attempt. If the clocks of the hosts agree, these readings are higher than the
-//! lost ones.
+//! the device and the buckets, even if they don't change. Without `min_replicas`, a failover may set a clock back. So
+//! each attempt to mark or to register sends the current wall-clock time, and the clock advances at least to that time. If the
+//! wall clocks of the hosts agree, the new values are higher than the lost ones.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -516,7 +516,7 @@ impl LastMark {
 }
 
 impl BucketState {
-    /// Parses the values of the fields [`BUCKET_HEAD`] and of this number of passes.
+    /// Parses the values of the fields [`BUCKET_HEAD`] and of `passes` passes.
     fn read(values: Vec<Option<Vec<u8>>>, passes: usize) -> Result<Self, Error> {
         let unreadable = || Error::unreadable(BUCKET);
         if values.len() != BUCKET_HEAD.len() + passes {

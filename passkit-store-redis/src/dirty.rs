@@ -1,8 +1,8 @@
 //! Records which buckets may have pending changes. Workers look for changes several times a second, and read only these
 //! *dirty* buckets.
 //!
-//! A process marks a bucket dirty before anything in it becomes pending, with the time of the server. The process does so
-//! again only after a minute. If a worker finds that a dirty bucket is empty and was marked ten minutes ago, it clears the
+//! Before anything in a bucket becomes pending, the process marks the bucket dirty. The mark has the time of the server. The
+//! process marks the bucket again only after a minute. If a worker finds that a dirty bucket is empty and was marked ten minutes ago, it clears the
 //! bucket. No change takes that long. So a bucket with pending changes is dirty. There are two exceptions: a failover loses
 //! the mark, or a process stands still for ten minutes. Therefore a process reads all buckets every five minutes, and finds
 //! such changes then.

@@ -335,7 +335,7 @@ pub(crate) fn start_logging(level: tracing::Level) {
     write_log(wanted);
 }
 
-/// Logs only that others have rights on the files of a store. For commands that write no log otherwise.
+/// Logs nothing but warnings that other users can open files of the store. For commands that write no log otherwise.
 pub(crate) fn start_warning_of_readers() {
     let module = "passkit_server::private_files";
     write_log(Targets::new().with_target(module, LevelFilter::WARN));
