@@ -285,7 +285,7 @@ pub(crate) fn line(registration: &Registration) -> String {
         pass,
     } = registration;
     let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
-    // The other two contain letters, digits and "-._~" only.
+    // The other two fields contain only letters, digits and "-._~".
     format!(
         "{},{push_token},{},{serial}\n",
         device.as_str(),

@@ -307,7 +307,7 @@ impl Service {
         running.process.wait().unwrap()
     }
 
-    /// Ends it with SIGTERM. Returns all that it wrote to stderr.
+    /// Ends the service with SIGTERM. Returns everything that it wrote to stderr.
     pub(crate) fn stop_and_hear(&mut self) -> String {
         let said = self.running.as_ref().unwrap().said.clone();
         assert!(self.stop("TERM").success());

@@ -38,7 +38,7 @@ const URLS: [&str; 54] = [
     "redis+cluster://frobozz:xyzzyplugh@127.0.0.1:1,127.0.0.1:1",
     "redis+sentinel://frobozz:xyzzyplugh@127.0.0.1:1,127.0.0.1:1/m",
     "rediss://frobozz:xyzzyplugh@127.0.0.1:1",
-    // Characters in the password that end it.
+    // Characters in the password that would end it.
     "postgres://frobozz:xyzzy/plugh@127.0.0.1:1/d",
     "postgres://frobozz:12/xyzzyplugh@127.0.0.1:1/d",
     "postgres://frobozz:xyzzy?plugh@127.0.0.1:1/d",
@@ -204,7 +204,7 @@ fn the_login_of_a_web_service_is_not_shown() {
     }
 }
 
-/// Somebody forgot the user, so the password is taken for one.
+/// The user is missing from the URL, so the password is taken for the user.
 #[test]
 fn what_a_server_repeats_is_not_shown() {
     let database = postgres::migrated();
