@@ -151,7 +151,8 @@ pub fn is_text(text: &str) -> bool {
     text.contains("-----BEGIN") || text.contains("PRIVATE KEY")
 }
 
-/// Shows a path in a message. If it is PEM itself, which may be a key, it is not shown.
+/// Shows a path in a message. If the path is itself the text of a PEM file, it may be a key, and
+/// is not shown.
 #[must_use]
 pub fn shown(path: &Path) -> impl fmt::Display {
     struct Shown<'a>(&'a Path);
