@@ -309,7 +309,7 @@ fn a_source_that_cannot_be_read_is_named() {
     let mut bytes = fs::read(at("good.db")).unwrap();
     let half = bytes.len() / 2;
     bytes[half..].fill(0x5a);
-    // A copy, so that only its owner can open it too.
+    // The test copies the file, so that the new file has the same mode.
     fs::copy(at("good.db"), at("damaged.db")).unwrap();
     fs::write(at("damaged.db"), bytes).unwrap();
     let (code, out, said) = run(&mut copy(&sqlite("damaged.db"), &to));

@@ -16,7 +16,7 @@ use crate::{
     push::TYPE,
 };
 
-/// The program in this folder. It starts with a umask that gives all rights to everyone.
+/// Makes a command that runs the program in this folder. The umask gives all rights to everyone.
 fn open_to_all(folder: &Path, arguments: &[&str]) -> Command {
     let program = passkit();
     let mut command = Command::new("sh");
@@ -34,7 +34,7 @@ fn open_to_all(folder: &Path, arguments: &[&str]) -> Command {
 struct Running(Child);
 
 impl Running {
-    /// Starts the program and waits for a line that begins so. Returns the rest of the line too.
+    /// Starts the program and waits for a line that begins with `start`. Also returns the rest of this line.
     fn until(mut command: Command, start: &str) -> (Self, String) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -87,7 +87,7 @@ fn serve(folder: &Path, store: &str) -> (Running, String) {
     Running::until(command, "listening on ")
 }
 
-/// Everything that the commands make, with its mode. Paths are relative.
+/// Collects everything that the commands made, with its mode. The paths are relative.
 fn modes(folder: &Path, below: &Path, found: &mut Vec<(PathBuf, u32)>) {
     for entry in fs::read_dir(folder.join(below)).unwrap() {
         let entry = entry.unwrap();

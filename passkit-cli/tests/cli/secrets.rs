@@ -136,7 +136,7 @@ fn no_command_shows_the_login_of_a_store() {
         shows_nothing(command.current_dir(folder.path()), url);
     }
     for (arguments, url) in COMMANDS.iter().flat_map(|command| {
-        // One that is read, one that is not, one without a scheme, and a parameter.
+        // A URL that can be read, one that can't, one without a scheme, and one with a parameter.
         [URLS[0], URLS[11], URLS[38], URLS[52]].map(|url| (command, url))
     }) {
         let what = format!("{arguments:?} {url}");
@@ -264,7 +264,7 @@ fn secrets_are_read_from_files() {
         let (code, out, said) = stats(&[("PASSKIT_STORE_FILE", "url")], &[]);
         assert_eq!(code, Some(0), "{content:?}: {out}{said}");
     }
-    // What is nearer to the command has precedence.
+    // A value that is nearer to the command has precedence.
     fs::write(folder.join("other"), "sqlite:./missing.db").unwrap();
     let (code, ..) = stats(
         &[("PASSKIT_STORE_FILE", "other")],
