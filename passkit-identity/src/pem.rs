@@ -103,13 +103,13 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     .ok_or(PemError::NoKey)
 }
 
-/// The largest file with certificates or keys. A real one has a few thousand bytes.
+/// The maximum size of a file with certificates or keys. A real file has a few thousand bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Reads a file with certificates or keys.
 ///
 /// # Errors
-/// If it can't be read, or has more than 1 MiB.
+/// If the file can't be read, or has more than 1 MiB.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES + 1;
