@@ -99,7 +99,8 @@ fn main() {
     bench.finish();
 }
 
-/// Compares a 200 of 20 KB over each store with the 304 over that store, and with the 200 over sled.
+/// Fetches a pass of 20 KB from a service on each store. Compares this with a 304 from the same service, and with the same
+/// fetch from a service on sled.
 fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     let redis = OnceCell::new();
     let files: RefCell<HashMap<String, Arc<Server>>> = RefCell::default();

@@ -59,8 +59,8 @@ fn main() {
     bench.finish();
 }
 
-/// The floor asks for a device with a number that is higher by this. If both asked for the same device in one database, the
-/// second one would find the rows in memory.
+/// The floor and the store ask for different devices: the floor's device number is higher by this. If both asked for the same
+/// device in one database, the second to ask would find the rows in memory.
 const APART: usize = 15_000;
 
 /// Returns the floor and the store, with this number of callers.

@@ -1,5 +1,5 @@
-//! The floor of SQLite: the store's statements, prepared, on threads with a connection each. The connections are set up like
-//! the store's.
+//! The floor of SQLite: the prepared statements of the store. They run on threads, each with its
+//! own connection. The connections are set up like those of the store.
 
 use std::{
     path::Path,
@@ -20,15 +20,15 @@ use tokio::sync::oneshot;
 
 use crate::data::{TYPE, token};
 
-/// As many threads as the store reads with.
+/// The number of threads, which is also the number of the store's readers.
 const THREADS: usize = 4;
 
-/// The page cache of a connection, as large as the store's, in kilobytes.
+/// The size of a connection's page cache in kilobytes, the same as in the store.
 const CACHE: i64 = 64 * 1024 / 7;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Threads that run what they get. They end when this is dropped.
+/// Threads that run the jobs that they get. They end when this value is dropped.
 pub struct Threads(Vec<Sender<Job>>);
 
 impl Threads {

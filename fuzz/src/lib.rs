@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-// The program is no library.
+// `passkit` is not a library, so this includes its file.
 #[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../../passkit-cli/src/commands/csv.rs"]
 mod csv;
@@ -139,7 +139,7 @@ pub fn target_file(input: &[u8]) {
     let _ = TargetFile::load(file.path());
 }
 
-/// Any bytes as a file for `passkit import`.
+/// Reads any bytes as a file for `passkit import`.
 pub fn csv(input: &[u8]) {
     let mut lines = csv::Lines::new(std::io::Cursor::new(input.to_vec()), None);
     while let Some((_, record)) = lines.next().expect("memory can be read") {
@@ -157,7 +157,7 @@ pub fn csv(input: &[u8]) {
     }
 }
 
-/// Any bytes as the answer of a service to the question what changed.
+/// Reads any bytes as the answer of a service that was asked for the changed passes.
 pub fn list(input: &[u8]) {
     for kind in Kind::ALL {
         let Some(answer) = ListAnswer::read(kind, input) else {
@@ -167,7 +167,8 @@ pub fn list(input: &[u8]) {
         serials.sort();
         serials.dedup();
         assert_eq!(serials.len(), answer.serials.len(), "each is named once");
-        // Ten faults, how many more there are, and that the list is empty.
+        // There is a remark for each of ten faults, one for the number of other faults, and one if
+        // the list is empty.
         assert!(answer.remarks.len() <= 12, "remarks are bounded");
     }
 }

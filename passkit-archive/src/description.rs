@@ -180,8 +180,8 @@ fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Returns the key of what is a style that is newer than this program: an object with groups of fields, or an empty
-/// one.
+/// Returns the key of an object that is probably a style newer than this program. Such an object
+/// has groups of fields, or is empty.
 fn unknown_style(json: &Map<String, Value>) -> Option<&str> {
     let is_style = |value: &Value| {
         value.as_object().is_some_and(|object| {

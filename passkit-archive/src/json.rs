@@ -215,7 +215,7 @@ fn skip_value(text: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The text in UTF-8, with its byte order mark if it was UTF-8 before.
+/// Returns the text in UTF-8. A text that is already UTF-8 keeps its byte order mark.
 fn to_utf8<'a>(
     file: &str,
     bytes: &'a [u8],
@@ -236,7 +236,7 @@ fn to_utf8<'a>(
     }
 }
 
-/// The text in UTF-8, for positions. Nothing is reported.
+/// Returns the text in UTF-8, for finding positions. Reports nothing.
 pub(crate) fn readable(bytes: &[u8]) -> Cow<'_, [u8]> {
     match wide::decode(bytes) {
         Some(Ok(text)) => text.into_bytes().into(),
@@ -249,8 +249,8 @@ mod wide {
     /// The text is damaged.
     pub(super) struct Damaged;
 
-    /// Decodes a JSON text. `None` if it is in neither of the two encodings. The first characters of JSON are ASCII, so
-    /// the zeros show the encoding.
+    /// Decodes a JSON text. Returns `None` if the text has neither encoding. The first characters
+    /// of JSON are ASCII, so the positions of zero bytes show the encoding.
     pub(super) fn decode(bytes: &[u8]) -> Option<Result<String, Damaged>> {
         let (text, width, is_big_endian) = match bytes {
             [0, 0, 0xfe, 0xff, text @ ..] => (text, 4, true),

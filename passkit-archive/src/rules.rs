@@ -148,7 +148,7 @@ rules! {
     NO_WEB_SERVICE "no-web-service" Warning "The pass has no web service. It is never updated.";
     URL "url" Error "Phones can't call this web service, so no update arrives.";
     URL_HTTP "url-http" Warning "Phones call a web service without TLS only if a switch for developers is on.";
-    URL_USER "url-user" Warning "The address of the web service has a user name, which everybody reads who has the pass. Phones may not send it.";
+    URL_USER "url-user" Warning "The address of the web service has a user name. Everyone who has the pass can read this name, and phones may not send it.";
     URL_QUERY "url-query" Warning "The address of the web service has a query or a fragment. Phones append their path to it.";
     URL_SCRIPT "url-script" Warning "The address of the web service is that of a script. Phones append their path to it.";
     URL_VERSION "url-version" Error "The address of the web service ends in /v1, which phones append themselves.";

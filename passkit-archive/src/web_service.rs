@@ -84,7 +84,7 @@ impl Parts<'_> {
         if self.has_user {
             remarks.push((
                 &rules::URL_USER,
-                "has a user name; remove it, because everybody reads it who has the pass",
+                "has a user name; remove it, because everyone who has the pass can read it",
             ));
         }
         if self.has_query {

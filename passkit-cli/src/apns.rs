@@ -37,8 +37,8 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files. Files in --apns-config may have their own. Better set in the environment, or
-    /// in the file that PASSKIT_APNS_PASSWORD_FILE names.
+    /// The password of .p12 files. Files in --apns-config may have their own password. It is safer to set the
+    /// password in the environment, or in the file that PASSKIT_APNS_PASSWORD_FILE names.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",
@@ -241,7 +241,7 @@ fn read(
     Ok((identities, token))
 }
 
-/// The message of a TOML file's error. Without the value that has the wrong type, because it may be a password.
+/// Returns the message of a TOML error, without a value of the wrong type, because the value may be a password.
 fn without_values(message: &str) -> String {
     let start = ["invalid type: ", "invalid value: "]
         .into_iter()

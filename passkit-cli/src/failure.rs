@@ -53,7 +53,7 @@ impl From<clap::Error> for Failure {
     }
 }
 
-/// Removes what may be the URL of a store, or a part of one that has blanks.
+/// Removes text that may be the URL of a store, or a part of a URL that has blanks.
 fn hide_secrets(error: &mut clap::Error) {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
@@ -75,7 +75,7 @@ fn hide_secrets(error: &mut clap::Error) {
         _ => return,
     };
     error.insert(hidden, ContextValue::String("…".into()));
-    // They may repeat the text.
+    // Suggestions may repeat the text.
     error.remove(ContextKind::Suggested);
 }
 

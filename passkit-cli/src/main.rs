@@ -106,13 +106,13 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 }
 
 fn prepare(command: &Command) {
-    // Whatever a command makes is for its owner alone, also what libraries make. `conformance` runs the user's own commands,
-    // which would inherit this.
+    // Only the owner can open what a command and its libraries make. `conformance` is left out,
+    // because it runs the user's own commands, which would inherit the umask.
     #[cfg(unix)]
     if !matches!(command, Command::Conformance(_)) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
-    // The others start the log themselves, or have no store.
+    // The other commands start the log themselves, or have no store.
     if matches!(
         command,
         Command::Migrate(_)

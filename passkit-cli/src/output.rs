@@ -65,7 +65,8 @@ impl Output {
     }
 }
 
-/// Reads a path from the command line. Refuses a URL, which may be that of a store and contain a password.
+/// Reads a path from the command line. Refuses a URL, because it may be the URL of a store and
+/// contain a password.
 pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
         if path.to_string_lossy().contains("://") {

@@ -7,7 +7,7 @@ use clap::Command;
 use crate::failure::Failure;
 
 /// Adds the secrets in files to the options of the chosen subcommand. An option is secret if the help hides the value that it
-/// has in the environment. The option itself has precedence.
+/// has in the environment. The option on the command line has precedence over the file.
 pub(crate) fn add(command: Command, chosen: Option<OsString>) -> Result<Command, Failure> {
     let chosen = chosen.unwrap_or_default();
     let Some(subcommand) = command.find_subcommand(&chosen) else {
@@ -40,7 +40,7 @@ pub(crate) fn add(command: Command, chosen: Option<OsString>) -> Result<Command,
     }))
 }
 
-/// The secret in the file that belongs to this variable.
+/// Reads the secret from the file that belongs to this variable.
 fn read(variable: &str) -> Result<Option<String>, Failure> {
     let name = format!("{variable}_FILE");
     let Some(path) = env::var_os(&name).filter(|path| !path.is_empty()) else {
@@ -51,7 +51,7 @@ fn read(variable: &str) -> Result<Option<String>, Failure> {
             "{variable} and {name} are both set; remove one"
         )));
     }
-    // The path is not shown, because the secret may stand there by mistake.
+    // The path is not shown, because it may be the secret itself by mistake.
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -265,8 +265,8 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// The note that a store has until `passkit copy` or `passkit restored` has completed: the name of the command, and a
-/// random text.
+/// The name of a note that a store has until `passkit copy` or `passkit restored` is complete. The
+/// note contains the name of the command and a random text.
 const UNFINISHED: &str = "passkit-unfinished";
 
 /// A change to a store that must not be served before it is complete.
@@ -290,12 +290,13 @@ impl Unfinished {
         }
     }
 
-    /// Returns whether this store has the note. Then both are the same store.
+    /// Returns whether this store has the note. If so, it is the store to which the note was
+    /// written.
     pub(crate) async fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
         Ok(store.note(UNFINISHED).await?.as_ref() == Some(&self.note))
     }
 
-    /// Puts the earlier note back, because nothing was changed.
+    /// Puts the earlier note back. Call this if the command ends before it changes anything else in the store.
     pub(crate) async fn undo(&self, store: &dyn Store) -> Result<(), StoreError> {
         let before = self.before.as_deref();
         store
@@ -304,7 +305,7 @@ impl Unfinished {
             .map(drop)
     }
 
-    /// Removes the note, unless another command has begun meanwhile.
+    /// Removes the note, unless another command has replaced it.
     pub(crate) async fn finish(&self, store: &dyn Store) -> Result<(), StoreError> {
         store
             .replace_note(UNFINISHED, Some(&self.note), None)

@@ -1,4 +1,4 @@
-//! What `--store` names, and how it is shown.
+//! Reads the URL in `--store`, and shows it without secrets.
 //!
 //! A URL is checked before any part of it is used or shown. A URL that can't be parsed is not shown at all. The login of a
 //! server (up to the last `@`) and the parameters (from the first `?`) are never shown. In a path, everything up to the last
@@ -17,14 +17,14 @@ pub(crate) enum StoreUrl {
     Sled(PathBuf),
     /// `postgres://…`
     Postgres(String),
-    /// `redis://…` and its relatives.
+    /// `redis://…`, and the other schemes for Redis.
     Redis(String),
 }
 
 const FORMS: &str = "sqlite:FILE, as in sqlite:./passkit.db, sled:FOLDER, postgres://USER:PASSWORD@HOST/DATABASE, \
                      redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT/MASTER";
 
-/// The parameters that the driver knows. It logs others with their values.
+/// The parameters that the driver knows. The driver logs other parameters with their values.
 const POSTGRES_PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
@@ -51,13 +51,13 @@ struct Parts<'a> {
     scheme: &'a str,
     login: Option<&'a str>,
     hosts: &'a str,
-    /// Empty, or with the slash before it.
+    /// The path with its first slash, or empty.
     path: &'a str,
     query: Option<&'a str>,
 }
 
 impl<'a> Parts<'a> {
-    /// No error repeats anything of the URL.
+    /// No error repeats any part of the URL.
     fn of(url: &'a str) -> Result<Self, String> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(format!("// is missing after the scheme; write {FORMS}"));
@@ -100,12 +100,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether a URL ends before this character, or no URL contains it.
+/// Returns whether a login can't contain this character, because the character ends the login or is not allowed in a URL.
 fn ends_login(c: char) -> bool {
     matches!(c, '/' | '?' | '#' | '@' | '\\') || c.is_whitespace() || c.is_control()
 }
 
-/// Whether two digits follow each `%`.
+/// Returns whether two hexadecimal digits follow each `%`.
 fn is_escaped_well(text: &str) -> bool {
     text.split('%').skip(1).all(|rest| {
         let digits = rest.as_bytes().get(..2);
@@ -211,8 +211,8 @@ impl fmt::Debug for StoreUrl {
 }
 
 impl StoreUrl {
-    /// A text of a server without the user and the password, which servers repeat in quotes. A password may stand in the
-    /// place of the user by mistake.
+    /// Returns a server's text without the user and the password. Servers repeat both in quotes. The user is hidden too,
+    /// because it may be a password by mistake.
     pub(crate) fn hide_login(&self, text: &str) -> String {
         let url = match self {
             Self::Postgres(url) | Self::Redis(url) => url,

@@ -29,8 +29,8 @@ pub struct Config {
     /// Whether development archives are served: those without a signature, and those with a
     /// `webServiceURL` of `http://`.
     pub allow_unsigned: bool,
-    /// The path below which the service answers, beside the root. If it is set, a warning names each other path that a
-    /// `webServiceURL` has.
+    /// The path below which the service answers, in addition to the root. If it is set, the log
+    /// has a warning about each other path in a `webServiceURL`.
     pub prefix: Option<Prefix>,
 }
 

@@ -1,4 +1,4 @@
-//! Finds the files in a folder. Detects without reading a file whether it has changed.
+//! Finds the files in a folder. Detects, without reading a file, whether it has changed.
 
 use std::{
     fs, io,

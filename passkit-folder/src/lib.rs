@@ -36,8 +36,8 @@
 //!   both.
 //! * A pass has changed if its content has. A new time stamp or a new signature is no change.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
-//! * While a folder itself is gone, or an empty one is in its place, everything that was served from it stays. Only files that
-//!   are removed from a folder withdraw passes.
+//! * While a folder itself is missing, or an empty one is in its place, the passes from it stay available. Only the removal of
+//!   a file from an existing folder withdraws its pass.
 //! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.
 //!
 //! # How a change is noticed

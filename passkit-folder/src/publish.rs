@@ -32,7 +32,7 @@ use crate::{
 
 /// How many changes go to the store in one call.
 const MARKS: usize = 1_000;
-/// The most paths that warnings name.
+/// The maximum number of paths that warnings name.
 const PREFIXES: usize = 20;
 
 pub(crate) struct Publishing {
@@ -56,12 +56,12 @@ struct Prefixes {
     served: Option<Prefix>,
     known: BTreeSet<Arc<Prefix>>,
     reported: BTreeSet<Arc<Prefix>>,
-    /// Whether all files were looked at once. Before, a file may be about to get another path.
+    /// Whether all files were read once. Before that, a known path may be out of date.
     is_started: bool,
 }
 
 impl Prefixes {
-    /// The same prefix. All passes with one prefix share its memory.
+    /// Returns an equal prefix. All passes with the same prefix share its memory.
     fn shared(&mut self, prefix: Arc<Prefix>) -> Arc<Prefix> {
         if let Some(known) = self.known.get(&prefix) {
             return known.clone();
@@ -70,7 +70,8 @@ impl Prefixes {
         prefix
     }
 
-    /// Warns of the path of a pass, once, if the service does not answer there.
+    /// Logs a warning if the service does not answer at the path of a pass. Warns of each path
+    /// once.
     fn check(&mut self, pass: &PassId, listed: &Listed) {
         let (Some(served), Some(prefix)) = (&self.served, &listed.prefix) else {
             return;
@@ -232,7 +233,8 @@ impl Publishing {
         pass
     }
 
-    /// Warns of the paths of passes where the service does not answer. All files were looked at once.
+    /// Warns of the paths of passes where the service does not answer. Call it when all files have
+    /// been read once.
     pub(crate) fn check_prefixes(&mut self) {
         let Self {
             shared, prefixes, ..
@@ -329,7 +331,7 @@ impl Publishing {
                 rival: None,
             };
             match checked {
-                // The next search withdraws its pass, or finds it back.
+                // The next search withdraws the pass of the file, or finds the file again.
                 Checked::Gone => continue,
                 Checked::Refused(reason) => {
                     note.good = false;

@@ -68,9 +68,9 @@ pub(crate) struct Watcher {
     comparing: Vec<Comparison>,
     /// What the last search could not read. Each of these is reported once.
     unreadable: BTreeSet<PathBuf>,
-    /// The folders in which archives were found last, by the paths of the roots. A path may come to lead to another folder.
+    /// For the path of each root, the folder in which archives were found last. Later, the path may lead to another folder.
     homes: HashMap<PathBuf, Identity>,
-    /// The roots that are not there now, as far as they were reported.
+    /// The absent roots. Each of them was reported.
     absent: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
 }
@@ -367,7 +367,8 @@ impl Watcher {
             }
             path.to_str().is_some()
         });
-        // A folder given for passes and for orders, or one within the other, is found once.
+        // A file is found twice if its folder was given for both passes and orders, or if one given
+        // folder contains the other. It is kept once.
         found.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found.files.dedup_by(|a, b| a.0 == b.0);
         let unnamed = |path: &PathBuf| path.to_str().is_none();
@@ -384,10 +385,11 @@ impl Watcher {
         found
     }
 
-    /// Records whether a root is there. If it is not, its content counts as unreadable.
+    /// Records whether a root is absent. The content of an absent root counts as unreadable.
     ///
-    /// An empty folder where another one had archives counts as absent too: that is what a mount point looks like when
-    /// nothing is mounted. An absent root is there again when it has an archive.
+    /// If a root leads to an empty folder, and archives were last found in another folder at this path, the root counts as
+    /// absent too. A mount point looks like this when nothing is mounted. An absent root that is readable counts as present
+    /// again when it has an archive.
     fn look_at_root(&mut self, root: PathBuf, found: &mut Found) {
         let is_empty = !found.files.iter().any(|(path, _)| path.starts_with(&root));
         let now = files::identity(&root);
@@ -409,7 +411,7 @@ impl Watcher {
             Some(error) => {
                 if self.absent.insert(root) {
                     tracing::warn!(
-                        "{shown}: is not there; everything that was served from it stays: {error}"
+                        "{shown}: is not there; the passes from it are still served: {error}"
                     );
                 }
             }
@@ -424,7 +426,7 @@ impl Watcher {
         }
     }
 
-    /// Returns whether the root of a file is there, and is the folder in which archives were found last.
+    /// Returns whether the root of a file exists, and is still the folder in which archives were found last.
     fn has_root(&self, path: &Path) -> bool {
         self.roots
             .iter()
@@ -509,7 +511,8 @@ impl Watcher {
         for path in &due {
             self.gone.remove(path);
         }
-        // While a root is gone, so are its files. The search after its return finds those that are gone for good.
+        // While a root is absent, its files are gone too. The search after the return of the root finds the files that are
+        // gone for good.
         let gone: Vec<PathBuf> = due
             .into_iter()
             .filter(|path| matches!(Stamp::of(path), Ok(None)) && self.has_root(path))

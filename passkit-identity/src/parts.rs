@@ -26,7 +26,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The faulty part, and a message that follows the name of its file.
+/// The faulty part, and a message that continues a line after the name of its file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 

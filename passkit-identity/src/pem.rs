@@ -18,7 +18,8 @@ use rustls_pki_types::{
 
 use crate::{certificate::Facts, key::public_key};
 
-/// The reason why a certificate or a key can't be read. The text follows the name of a file.
+/// The reason why a certificate or a key can't be read. The message continues a line that
+/// starts with the file name, such as `key.pem has no private key in PEM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
@@ -102,13 +103,13 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     .ok_or(PemError::NoKey)
 }
 
-/// The largest file with certificates or keys. A real one has a few thousand bytes.
+/// The maximum size of a file with certificates or keys. A real file has a few thousand bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Reads a file with certificates or keys.
 ///
 /// # Errors
-/// If it can't be read, or has more than 1 MiB.
+/// If the file can't be read, or has more than 1 MiB.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES + 1;
@@ -150,7 +151,8 @@ pub fn is_text(text: &str) -> bool {
     text.contains("-----BEGIN") || text.contains("PRIVATE KEY")
 }
 
-/// Shows a path in a message. If it is PEM itself, which may be a key, it is not shown.
+/// Shows a path in a message. If the path is itself the text of a PEM file, it may be a key, and
+/// is not shown.
 #[must_use]
 pub fn shown(path: &Path) -> impl fmt::Display {
     struct Shown<'a>(&'a Path);

@@ -82,8 +82,8 @@ struct Candidate {
     offered: Option<bool>,
 }
 
-/// Returns the candidate that the token opens, according to the published tokens, or why there is
-/// none.
+/// Returns the candidate that the token opens, according to the published tokens. If there is
+/// none, returns the reason.
 async fn authorize_published<S: RegistrationStore>(
     store: &S,
     candidates: Vec<Candidate>,

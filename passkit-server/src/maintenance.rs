@@ -38,7 +38,8 @@ pub trait StoreMaintenance: RegistrationStore {
     /// [`registrations`](Self::registrations). [`published`](RegistrationStore::published) returns
     /// what the store keeps about each of them.
     ///
-    /// A page may be longer than `limit` if the store keeps more passes in one piece.
+    /// A page may be longer than `limit` if the store reads several passes at once, such as a
+    /// bucket of passes.
     async fn published_passes(
         &self,
         after: Option<&PageCursor>,

@@ -85,13 +85,13 @@ pub fn create_empty(path: &Path) -> io::Result<()> {
     named
 }
 
-/// Renames a file, unless there is anything at the new path.
+/// Renames a file. Never replaces anything at the new path.
 ///
 /// # Errors
-/// If there is, or if the file can't be renamed.
+/// If there is anything at the new path, also a link, or if the file can't be renamed.
 pub fn give_name(file: &Path, path: &Path) -> io::Result<()> {
     use io::ErrorKind::{PermissionDenied, Unsupported};
-    // Unlike renaming, this replaces nothing.
+    // Unlike `rename`, a hard link never replaces anything.
     match fs::hard_link(file, path) {
         Ok(()) => fs::remove_file(file),
         // Some file systems have no hard links.
@@ -105,7 +105,7 @@ pub fn give_name(file: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// A path in the same folder that nobody can guess.
+/// Returns a path in the same folder that nobody can guess.
 ///
 /// # Errors
 /// If the path has no file name.

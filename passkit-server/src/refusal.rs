@@ -38,7 +38,7 @@ pub(crate) enum Denied {
     OtherWallet,
     /// The path names no type of passes, or of orders.
     Type,
-    /// Nobody knows the pass.
+    /// The pass is unknown.
     Unknown,
     Removed,
     WrongToken,
@@ -118,7 +118,8 @@ impl Refusal {
         }
     }
 
-    /// The reason for the log, one of few. `None` for a fault of our own.
+    /// Returns the reason for the log, which is one of a few texts. Returns `None` if the service
+    /// itself is at fault.
     pub(crate) fn reason(&self, path: &str) -> Option<&'static str> {
         Some(match self {
             Self::Malformed(part, _) => match part {
@@ -141,7 +142,7 @@ impl Refusal {
         })
     }
 
-    /// More about the reason, as the end of a line.
+    /// Returns more about the reason, for the end of the line in the log.
     pub(crate) fn detail(&self) -> String {
         match self {
             Self::Malformed(_, problem) => format!(": {problem}"),

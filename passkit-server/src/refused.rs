@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts refused requests by status and reason.
 ///
-/// There are few reasons, so whatever strangers send, the counts stay small.
+/// There are few reasons, so there are few counts, whatever strangers send.
 #[derive(Default)]
 pub(crate) struct RefusedLog(Mutex<Counts>);
 
@@ -29,7 +29,8 @@ struct Counts {
 }
 
 impl RefusedLog {
-    /// Logs a request. Nothing is logged for a fault of our own, which has a line already.
+    /// Logs a refused request. Logs nothing if the service itself is at fault, because the log has
+    /// a line about that already.
     pub(crate) fn record(self: &Arc<Self>, method: &Method, path: &str, refusal: &Refusal) {
         let Some(reason) = refusal.reason(path) else {
             return;
@@ -78,7 +79,7 @@ impl Drop for RefusedLog {
     }
 }
 
-/// A path in one line, without the device identifier, which is a secret.
+/// Shows a path in one line, without the device identifier, which is a secret.
 struct WithoutDevice<'a>(&'a str);
 
 impl fmt::Display for WithoutDevice<'_> {

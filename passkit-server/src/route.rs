@@ -67,7 +67,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// Returns whether a path would be that of an endpoint without its first parts.
+    /// Returns whether a path would be the path of an endpoint if its first parts were removed.
     pub(crate) fn is_below_a_prefix(path: &str) -> bool {
         path.match_indices("/v1/")
             .take(8)

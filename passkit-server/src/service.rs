@@ -53,8 +53,8 @@ pub use crate::{
 ///
 /// # Below a path
 /// If passes have the `webServiceURL` `https://example.com/api/wallet`, phones ask for
-/// `/api/wallet/v1/…`. A router that nests the service removes its own part of the path, as axum
-/// does:
+/// `/api/wallet/v1/…`. A router that nests the service removes `/api/wallet` from the path. With
+/// axum:
 ///
 /// ```
 /// # use passkit_server::{PassSource, WalletService, store::RegistrationStore};
@@ -66,8 +66,9 @@ pub use crate::{
 /// Without a router, and behind a proxy that passes on the whole path, set [`prefix`](Self::prefix).
 ///
 /// # Refused requests
-/// Each refused request is an event at the level `debug`, with the reason. Once a minute, an event
-/// at the level `info` counts them for each reason. No event has a token or a device identifier.
+/// Each refused request is an event at the level `debug`, with the reason. Once a minute, there is
+/// an event at the level `info` for each reason, with the number of requests. No event contains a
+/// token or a device identifier.
 ///
 /// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web
 /// service.
@@ -160,10 +161,10 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Answers below this path too, for a proxy that does not remove it. Default:
-    /// [`Prefix::ROOT`].
+    /// Makes the service answer below this path too. Set it if your proxy passes on the whole
+    /// path. Default: [`Prefix::ROOT`].
     ///
-    /// The service still answers at the root, for a proxy that removes it.
+    /// The service still answers at the root, for requests from which a proxy removed the path.
     #[must_use]
     pub fn prefix(mut self, prefix: Prefix) -> Self {
         self.options_mut().prefix = prefix;

@@ -90,8 +90,8 @@ impl PostgresError {
         Self::new(StoreErrorKind::Configuration, RUN_MIGRATE)
     }
 
-    /// The address of the database can't be read. The driver quotes values of its parameters, and any of them may be a
-    /// password that was not encoded.
+    /// Makes the error for an address of the database that can't be read. Hides what the driver quotes, because any value of
+    /// a parameter may be a password that was not encoded.
     pub(crate) fn bad_address(error: &sqlx::Error) -> Self {
         let text = error.to_string();
         let text = match (text.find('"'), text.rfind('"')) {

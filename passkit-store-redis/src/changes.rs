@@ -1,43 +1,45 @@
 //! Marks, lists of changes, and published content.
 //!
 //! # Marks and lists
-//! Each bucket of a type has a clock of its own. A mark advances the clock of the pass's bucket. The new reading is the
-//! version of the pass. A list advances the clocks of all buckets that it reads to one common reading T, and puts T into the
-//! tag. One script advances the clock of a bucket and then reads its passes. If all clocks are at T already, plain reads are
-//! enough.
+//! Each bucket of a type has its own clock. A mark advances the clock of the bucket that contains the pass. The new value of
+//! the clock is the version of the pass. A list advances the clocks of all buckets that it reads to one common value T, and
+//! puts T into the tag. For each bucket, one script advances the clock and then reads the passes. If all clocks are at T
+//! already, plain reads are enough.
 //!
-//! The following is true for each tag (t, d) that a device got. Take a pass of the type that was registered when the device's
-//! clock was at d or before. When the bucket of this pass was read, its clock was at least t. The rules follow from that:
+//! A tag (t, d) contains the value t of the buckets' clocks and the value d of the device's clock. Each tag that a device got
+//! has this property: if a pass of the type was registered when the device's clock was at most d, then the clock of the pass's
+//! bucket was at least t when the bucket was read. The rules follow from this property:
 //!
-//! * **C1**: If a mark was made before its bucket was read, it is in the answer, because a list has everything that is newer
-//!   than the tag of its request. If it was made later, its version is above t, and it is in the next answer.
-//! * **C2**: T is the highest of the clocks, so nothing in the answer is newer than T. The only exception is a mark that is
-//!   made while the list is read. The next answer has it again.
-//! * **C3**: A pass that was registered after d is in the answer, whatever its version. The clock of its bucket may be behind
-//!   t. That clock is advanced before the device gets a tag that covers the registration.
-//! * **C4**: Clocks never go back. So if a list reads a bucket that an earlier list has read, T is at least the t of the
-//!   earlier tag. If the device has unregistered from all passes of the earlier buckets, no bucket is read again, and the tag
-//!   of the request may be older than the last tag. But the current registrations are newer than the last tag, and T is at
-//!   least their time. If the answer has serial numbers, their version or registration is above the tag of the request, and T
-//!   or the device's clock is at least as high.
-//! * **C5**: A tag above T, or above the device's clock, counts as no tag. The tag may come from a host whose clock is
-//!   slightly ahead. In that case, the clocks are advanced above the tag, so that C4 holds.
+//! * **C1**: A mark is in the answer if it was made before its bucket was read, unless the tag of the request already covers
+//!   the mark. A later mark has a version above t, so it is in the next answer.
+//! * **C2**: Nothing in the answer is newer than T, because T is the highest of the clocks. The only exception is a mark that
+//!   is made while the list is read. The next answer contains this mark again.
+//! * **C3**: A pass that was registered after d is in the answer, whatever its version. The clock of its bucket may be below
+//!   t. The store advances that clock before the device gets a tag that covers the registration.
+//! * **C4**: Tags never go back, because clocks never go back. If a list reads a bucket that an earlier list has read, T is at
+//!   least the t of the earlier tag. If the device has unregistered from all passes of the earlier buckets, the list reads
+//!   none of these buckets. In this case, the current registrations are newer than the earlier tag, and the store raises T to
+//!   the time of the newest registration. If the answer has serial numbers, the version of each pass is above the t of the
+//!   request, or its registration is above the d of the request. T is at least as high as the version, and the device's clock
+//!   is at least as high as the registration.
+//! * **C5**: If t is above T, or d is above the device's clock, the tag counts as no tag. The tag may come from a host whose
+//!   clock is slightly ahead. In that case, the store advances the clocks above t, so that C4 holds.
 //!
 //! If a device has no passes of the type, no bucket is read, and the answer has no serial numbers.
 //!
 //! # Published content
-//! The bucket has the mark of a pass and the digest of its content, so that one command reads the state of the pass. A second
-//! hash in the same slot has the tokens, and whether the pass is removed. One script compares the digest, and changes both
-//! hashes and the pending change.
+//! The hash of a bucket contains the last mark of each pass and the digest of its content, so that one command reads the state
+//! of a pass. A second hash in the same slot contains the tokens, and records whether the pass is removed. One script compares
+//! the new digest with the old one, changes both hashes, and makes the change pending if the call sends pushes.
 //!
 //! # Failover
-//! A failover may lose what the new master had not received. With `min_replicas`, no acknowledged mark or registration is
-//! lost. A clock that went into a tag must not be lost either. Otherwise later changes on the new master would get lower
-//! readings, and would never be in a list of the device. The same is true for dates. So before a device gets an answer, the
-//! replicas must have confirmed everything that the answer shows. For this, the script that reads also writes the clocks of
-//! the device and the buckets, even if they don't change. Without `min_replicas`, readings after a failover start from the
-//! wall clock, which is read again for each attempt. If the clocks of the hosts agree, these readings are higher than the
-//! lost ones.
+//! A failover loses what the new master has not received. With `min_replicas`, no acknowledged mark or registration is lost.
+//! The value of a clock in a tag must not be lost either. Otherwise the new master would give later changes lower versions,
+//! and no list of the device would contain these changes. The same is true for dates. So the replicas must confirm everything
+//! that an answer shows before a device gets the answer. Replicas confirm only writes. So the script that reads a device or a
+//! bucket also writes its clock, even if the clock does not change. Without `min_replicas`, a failover may set a clock back.
+//! So each attempt to mark or to register sends the current wall-clock time, and the clock advances at least to that time. If
+//! the wall clocks of the hosts agree, the new values are higher than the lost ones.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -211,8 +213,8 @@ impl Shared {
         self.runner.write(calls).await.map(drop)
     }
 
-    /// Marks all passes of the type. It takes one step for each bucket, for any number of passes. If it is interrupted, some
-    /// passes are marked.
+    /// Marks all passes of the type. The call takes one step for each bucket, for any number of passes. If it is interrupted,
+    /// only some passes are marked.
     async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         let calls = (0..self.keys.buckets).map(|bucket| {
             Command::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)])
@@ -425,7 +427,8 @@ impl Shared {
         Ok(of_device)
     }
 
-    /// Reads buckets. With `reading`, first advances their clocks to it, so that the replicas confirm what is read.
+    /// Reads buckets. If `reading` is a value, first advances the clocks of the buckets to it. This is a write, so the
+    /// replicas confirm what is read.
     async fn read_buckets(
         &self,
         type_id: &TypeIdentifier,
@@ -475,7 +478,7 @@ fn latest(buckets: &[(u64, Bucket)]) -> u64 {
 #[derive(Debug, Default)]
 struct OfDevice {
     clock: u64,
-    /// The passes, each with the reading of the device's clock at its registration.
+    /// The passes, each with the value of the device's clock at its registration.
     passes: Vec<(SerialNumber, u64)>,
     /// Whether the device was ever unregistered from something.
     lost_some: bool,
@@ -516,7 +519,7 @@ impl LastMark {
 }
 
 impl BucketState {
-    /// Parses the values of the fields [`BUCKET_HEAD`] and of this number of passes.
+    /// Parses the values of the fields [`BUCKET_HEAD`] and of `passes` passes.
     fn read(values: Vec<Option<Vec<u8>>>, passes: usize) -> Result<Self, Error> {
         let unreadable = || Error::unreadable(BUCKET);
         if values.len() != BUCKET_HEAD.len() + passes {
@@ -549,7 +552,8 @@ fn digest(bytes: Vec<u8>) -> Result<ContentDigest, Error> {
     ContentDigest::try_from(bytes).map_err(|_| Error::unreadable(PUBLISHED_CONTENT))
 }
 
-/// Parses the two values of a published pass: its digest, and its tokens with the sign for a removal.
+/// Parses the two values of a published pass: its digest, and its tokens after the sign that shows whether the pass is
+/// removed.
 fn read_published(
     content: Option<Vec<u8>>,
     other: Option<Vec<u8>>,

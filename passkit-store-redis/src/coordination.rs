@@ -1,9 +1,9 @@
 //! Claims and notes.
 //!
-//! A claim is a key that expires, so the clock of the server decides when it ends. A script compares and sets a note. If a
-//! connection breaks before the answer, the store may run the script twice, and another call may replace the note in between.
-//! So each call has a name, and the script remembers the calls that recently replaced the note. A repeated call gets the same
-//! answer again.
+//! A claim is a key that expires, so the clock of the server decides when the claim ends. A script compares and sets a note.
+//! If a connection breaks before the answer, the store may run the script twice, and another call may replace the note in
+//! between. So each call has a name, and the script remembers the names of the calls that recently replaced the note. A
+//! repeated call gets the same answer again.
 
 use std::time::Duration;
 

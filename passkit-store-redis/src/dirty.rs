@@ -1,11 +1,11 @@
 //! Records which buckets may have pending changes. Workers look for changes several times a second, and read only these
 //! *dirty* buckets.
 //!
-//! A process marks a bucket dirty before anything in it becomes pending, with the time of the server. The process does so
-//! again only after a minute. If a worker finds that a dirty bucket is empty and was marked ten minutes ago, it clears the
-//! bucket. No change takes that long. So a bucket with pending changes is dirty. There are two exceptions: a failover loses
-//! the mark, or a process stands still for ten minutes. Therefore a process reads all buckets every five minutes, and finds
-//! such changes then.
+//! Before a process makes a change pending, it marks the bucket of the change dirty, with the current time of the server.
+//! After that, the process relies on the mark for a minute, and then renews it. A worker clears a dirty bucket if the bucket
+//! is empty and its mark is more than ten minutes old. No change takes that long, so a bucket with pending changes is dirty.
+//! There are two exceptions: a failover may lose the mark, or a process may stand still for ten minutes. To find such changes
+//! too, a process reads all buckets every five minutes.
 
 use std::{
     collections::HashMap,
@@ -22,10 +22,10 @@ use crate::{
     layout::Keys,
 };
 
-/// How long a process relies on having marked a bucket.
+/// How long a process relies on its last mark of a bucket.
 const RELIED_ON: Duration = Duration::from_secs(60);
 
-/// An empty bucket is cleared if it was marked this number of microseconds ago.
+/// An empty bucket is cleared if its mark is older than this number of microseconds.
 pub(crate) const CLEARED_AGE: u64 = 600_000_000;
 
 /// How often a process reads all buckets.
@@ -41,7 +41,7 @@ pub(crate) struct DirtyBuckets {
     swept: Mutex<Option<Instant>>,
 }
 
-/// When this process added a type to `types`, and when it marked each bucket of the type dirty. Each time is from before the
+/// When this process added a type to `types`, and when it marked each bucket of the type dirty. Each time was taken before the
 /// call.
 #[derive(Debug, Default)]
 struct Marked {
@@ -85,7 +85,7 @@ impl DirtyBuckets {
         Ok(())
     }
 
-    /// Adds the type to `types` and marks these buckets dirty, in any case.
+    /// Adds the type to `types` and marks these buckets dirty, even if this process has just done so.
     pub(crate) async fn mark_now(
         runner: &Runner,
         keys: &Keys,
@@ -103,7 +103,7 @@ impl DirtyBuckets {
         runner.write(calls).await.map(drop)
     }
 
-    /// Clears buckets, each with the time of its mark. A bucket that was marked again later stays dirty.
+    /// Clears buckets. Each bucket is given with the time of its mark. A bucket that was marked again since then stays dirty.
     pub(crate) async fn clear(
         runner: &Runner,
         keys: &Keys,
@@ -116,7 +116,7 @@ impl DirtyBuckets {
         let call = Command::script(&scripts::CLEAR_DIRTY, keys.dirty(type_id))
             .arg(CLEARED_AGE)
             .arg(buckets.as_flattened());
-        // If a bucket stays dirty, that does no harm, so this does not wait for replicas.
+        // A bucket that stays dirty does no harm, so this does not wait for replicas.
         runner.read(vec![call]).await.map(drop)
     }
 

@@ -26,7 +26,7 @@ impl Error {
         Self::new(StoreErrorKind::Configuration, text)
     }
 
-    /// The error for a value that this store can't have written.
+    /// Makes the error for a value that this store can't have written.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
@@ -58,7 +58,7 @@ impl Error {
         )
     }
 
-    /// Prepends what the store was doing.
+    /// Prepends where the error occurred.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
         Self {
             text: format!("{what}: {}", self.text).into(),
@@ -121,7 +121,7 @@ impl From<RedisError> for Error {
     }
 }
 
-/// Parts of error messages that show a wrong set-up. The server reports all of these as `ERR`.
+/// Parts of error messages that show a wrong set-up. The server reports all of them with the code `ERR`.
 const ANSWERS: [&str; 5] = [
     "DB index",
     "SELECT is not allowed",
@@ -130,8 +130,8 @@ const ANSWERS: [&str; 5] = [
     "without any password",
 ];
 
-/// Parts of error messages that show a wrong set-up of a Cluster. The driver keeps only the text of an error of the first
-/// connection.
+/// Parts of error messages that show a wrong set-up of a Cluster. If the first connection fails, the driver keeps only the
+/// text of the error.
 const CONNECTING: [&str; 7] = [
     "AuthenticationFailed",
     "CertificateRequired",
@@ -170,7 +170,7 @@ fn kind(error: &RedisError) -> StoreErrorKind {
     }
 }
 
-/// Returns whether the same command may succeed in a moment. The server may be down, fail over or move a slot.
+/// Returns whether the command may succeed if it is soon repeated. The server may be down, fail over or move a slot.
 pub(crate) fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io
@@ -196,8 +196,8 @@ pub(crate) fn is_transient(error: &RedisError) -> bool {
     }
 }
 
-/// Returns the I/O error that caused an error of the driver. Some of them are in an `Arc`, which a plain downcast does not
-/// find.
+/// Returns the I/O error that caused an error of the driver. The driver puts some I/O errors into an `Arc`, where a plain
+/// downcast does not find them.
 pub(crate) fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     let source = error::Error::source(error)?;
     let shared = source.downcast_ref::<std::sync::Arc<dyn error::Error + Send + Sync>>();

@@ -7,24 +7,24 @@
 //! | --- | --- | --- |
 //! | `store` | hash | `format`, `created` (seconds), `buckets` |
 //! | `types` | hash | the types that ever had pending or deferred pushes |
-//! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` version and date of the last mark of the whole type; `\tl` the latest date of any pass; `\t#` and a serial number -> the digest of the content published last |
+//! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` the version and the date of the last mark of the whole type; `\tl` the latest date of any pass; `\t#` followed by a serial number -> the digest of the content published last |
 //! | `t{T:b}` | hash | the published passes of the bucket: serial number -> `+`, or `-` if the pass is removed, followed by the digests of its tokens, 32 bytes each, the newest last |
 //! | `o{T:b}` | hash | the pending changes of the bucket: serial number, or `\tall` for the whole type (in bucket 0) -> version, followed by `:version:cursor` of the progress, if any |
 //! | `a{T:b}` | sorted set | the index of these changes by age: serial number or `\tall` -> when it became pending; in bucket 0 also `\tp` and a name for each mark of the whole type that is under way |
 //! | `q{T}` | hash | the dirty buckets, which may have pending changes: bucket -> when it was marked dirty |
 //! | `h{T}` | hash | deferred pushes: device -> `due:attempts:bad_since:token`; and `\t`, which has no meaning |
 //! | `z{T}` | sorted set | the deferred pushes that have a due time: device -> time |
-//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that last removed something; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and its count of registrations. See `register.lua` |
+//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that last removed something; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and the count of the device's registrations of the type. See `register.lua` |
 //! | `p{T:S:k}` | hash | part k of the index of a pass: device -> number of the entry |
 //! | `y{T:k}` | hash | part k of the index of a type: device -> number of the entry |
 //! | `l{H}N` | string | the owner of the claim N; expires with the claim |
 //! | `n{H}N` | hash | `v` the note N |
 //! | `r{H}N` | sorted set | the calls that recently replaced the note N -> when |
 //!
-//! Times are in microseconds. A type contains neither `:` nor `/`, a device no brace, and a serial number no control character.
-//! So these keys and fields are never ambiguous. The serial number determines the bucket, and the device determines the part of
-//! an index. The name N of a claim or a note may contain braces. So the hash tag is the hash H of the name, and the name
-//! follows the tag.
+//! Times are in microseconds, and dates in seconds. A type contains neither `:` nor `/`, a device no brace, and a serial
+//! number no control character. So these keys and fields are never ambiguous. The serial number determines the bucket, and the
+//! device determines the part of an index. The name N of a claim or a note may contain braces. So the hash tag is the hash H
+//! of the name, and the name follows the tag.
 
 use passkit_server::{
     PassId,
@@ -34,20 +34,20 @@ use passkit_server::{
 
 use crate::error::Error;
 
-/// The version of the layout. It increases with every change.
+/// The version of the layout. It increases with every change of the layout.
 pub(crate) const FORMAT: u64 = 2;
 
-/// The number of parts of the index of a pass, and of a type. Changing them changes the format.
+/// The number of parts of the index of a pass, and of the index of a type. If one of them changes, the format changes too.
 pub(crate) const PASS_PARTS: u64 = 8;
 pub(crate) const TYPE_PARTS: u64 = 64;
 
-/// The fields of a bucket that are read first. The fields of the serial numbers follow.
+/// The first fields in each read of a bucket. The fields of the serial numbers follow.
 pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
 
 pub(crate) const BUCKET_CLOCK: &str = "\tc";
 
-/// The field of a pending change of the whole type, and the start of the entry that shows that such a change is under way.
-/// Neither is a serial number.
+/// The field of a pending change of the whole type, and the start of an entry that records such a change while it is under
+/// way. Neither can be a serial number.
 pub(crate) const WHOLE_TYPE: &str = "\tall";
 pub(crate) const UNDER_WAY: &str = "\tp";
 
@@ -236,7 +236,7 @@ pub(crate) fn parts(audience: Audience<'_>) -> u64 {
     }
 }
 
-/// Returns the field of a device that the entries of an index point to.
+/// Returns the field of a device that its entry in an index belongs to.
 pub(crate) fn field(audience: Audience<'_>) -> String {
     match audience {
         Audience::Pass(pass) => format!("{}/{}", pass.type_id, pass.serial),
@@ -244,7 +244,7 @@ pub(crate) fn field(audience: Audience<'_>) -> String {
     }
 }
 
-/// Returns the pass or type that a field of a device belongs to. `None` for a field of the device itself.
+/// Returns the pass or type that a field of a device belongs to. Returns `None` for a field of the device itself.
 pub(crate) fn read_field(field: &str) -> Option<Indexed> {
     Some(match field.split_once('/') {
         Some((type_id, serial)) => Indexed::Pass(PassId::new(type_id, serial).ok()?),
@@ -260,14 +260,14 @@ pub(crate) fn read_field_of(field: &[u8], type_id: &TypeIdentifier) -> Option<Se
     SerialNumber::new(std::str::from_utf8(serial).ok()?).ok()
 }
 
-/// Returns the field of the bucket that has the digest of a pass's content.
+/// Returns the field of a bucket that contains the digest of a pass's content.
 pub(crate) fn content_field(serial: &SerialNumber) -> String {
     format!("\t#{serial}")
 }
 
-/// Returns the reading of the device's clock at a registration: the digits at the start of the value.
+/// Returns the value of the device's clock at a registration, which is the digits at the start of the field's value.
 ///
-/// Only the scripts use the rest of the value: see `register.lua`.
+/// Only the scripts use the rest: see `register.lua`.
 pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
     let digits = value
         .iter()

@@ -29,15 +29,15 @@
 //! |---|---|---|---|
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
 //! | failover, `min_replicas` 0 | what the replica had not received, usually milliseconds | the same | the same |
-//! | failover, `min_replicas` 1 or more | nothing, if a replica is chosen that has confirmed the changes | the same | the same |
-//! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts in that time: on a Cluster until `cluster-node-timeout`, behind Sentinels until the end | the same | the same |
+//! | failover, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
+//! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts while it is cut off: on a Cluster for up to `cluster-node-timeout`, behind Sentinels for the whole time | the same | the same |
 //! | the same, `min_replicas` 1 or more | nothing, as above | the same | the same |
 //! | all copies end at once | everything | up to a second | nothing |
 //!
 //! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in time,
-//! the call fails, although the change may have taken effect. It is right to repeat the call. Lists and dates wait as well,
-//! because a failover must not lose a change or a time that a device has seen. A list waits twice, and the replicas and the
-//! append-only file receive it as a write.
+//! the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists and dates
+//! wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice, and it writes
+//! to the replicas and the append-only file.
 //!
 //! **How many replicas?** If each master has a single replica, changes and lists fail while the master or the replica is
 //! down. To avoid that on a Cluster, use two replicas for each master and `min_replicas(1)`. Behind Sentinels, set
@@ -45,16 +45,18 @@
 //! is up to ten seconds old. The replicas of a Cluster compare their data during the election, but the replica with the
 //! newest data may be unreachable. So even on a Cluster, only waiting for all replicas is completely safe.
 //!
-//! **An old master that can still be reached.** Sentinels may choose a new master while the service can still reach the old one.
-//! The service changes to the new master with the first change or list that is not confirmed. Until then, for about
-//! `replica_timeout`, it may read the devices of a pass from the old master. A device that has just registered with the new
-//! master may miss a push. With `min_replicas` 0, the service stays with the old master until the other servers reach it
-//! again. Set `min-replicas-to-write` in Redis, so that the old master stops by itself.
+//! **An old master that can still be reached.** Sentinels may choose a new master while the service can still reach the old
+//! one. The service changes to the new master with the first change or list that is not confirmed. Until then, for about
+//! `replica_timeout`, the service may read the devices of a pass from the old master. A device that has just been registered
+//! at the new master may then miss a push. With `min_replicas` 0, the service stays with the old master until the other
+//! servers reach the old master again. Set `min-replicas-to-write` in Redis, so that the old master stops accepting changes by
+//! itself.
 //!
-//! **Pushes.** A pending push is lost only together with its mark. If a failover loses the progress of pushes, they are sent
-//! again. If it loses a claim, two workers may send the same pushes for a while. With `min_replicas` 0, a failover may also
-//! lose the list of buckets with pending pushes. These pushes then wait up to five minutes, until a worker reads all buckets.
-//! If the very first push of a type is affected, it waits for the next push of the type, or for [`RedisStore::repair`].
+//! **Pushes.** A pending push is lost only together with its mark. If a failover loses the progress of pushes, these pushes
+//! are sent again. If a failover loses a claim, two workers may send the same pushes for a while. With `min_replicas` 0, a
+//! failover may also lose the list of buckets with pending pushes. These pushes then wait up to five minutes, until a worker
+//! reads all buckets. The very first push of a type may wait longer: until the next push of the type, or until
+//! [`RedisStore::repair`] runs.
 //!
 //! **After a loss or a restored backup**, mark each type with `Changed::All`, so that devices fetch what they missed.
 //! [`RedisStore::repair`] rebuilds the indexes. A device whose registration was lost registers again only when its user does
@@ -72,14 +74,14 @@
 //! * If the store has its own Redis user, the user needs these rights: `~passkit:* +@hash +@scripting +@connection +info
 //!   +wait +expire +persist +unlink +scan +memory|usage +zadd +zcard +zrange +zrem +zremrangebyscore +zscore +get +set
 //!   +time`, and on a Cluster also `+cluster|slots +cluster|countkeysinslot +cluster|getkeysinslot`.
-//! * For TLS, the certificate of the server must be for the host name of the URL, and from an authority of the system or of
-//!   `Config::root_certificates`. Redis asks for a client certificate unless `tls-auth-clients` is `no`: see
-//!   `Config::client_certificate`.
+//! * For TLS, the certificate of the server must be for the host name of the URL. It must come from an authority that the
+//!   system trusts, or from one in `Config::root_certificates`. Redis asks for a client certificate unless `tls-auth-clients`
+//!   is `no`: see `Config::client_certificate`.
 //!
 //! # What it costs
 //!
-//! Times are ratios to the bare commands or scripts over the same driver, on two cores that also ran Redis
-//! (`cargo bench -p passkit-benches -- 'redis|cluster'`):
+//! Each number is the time of the call, divided by the time of the bare commands or scripts over the same driver. Redis ran on
+//! the same two cores (`cargo bench -p passkit-benches -- 'redis|cluster'`):
 //!
 //! | call | one node | Cluster |
 //! |---|---|---|
@@ -87,16 +89,17 @@
 //! | registration without the index of its type, 1 caller; 64 callers | 0.97; 1.24 | 1.02; 1.23 |
 //! | mark, 1 caller; 512 callers | 1.13; 1.07 | 1.13; 1.22 |
 //!
-//! A registration takes about 400 bytes if each device has 3 passes that no other device has. In addition, the index of a
-//! type takes about 150 bytes for each device. Because of this index, 1 caller makes 0.86 and 64 callers make 0.75 times as
-//! many registrations a second as without it. In return, a push to a whole type reads only the devices of that type.
+//! A registration takes about 400 bytes if each device has 3 passes that no other device has. In addition, the index of a type
+//! takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times as many
+//! registrations a second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole type
+//! reads only the devices of that type.
 //!
 //! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores
 //! (`cargo bench -p passkit-benches --bench masters`).
 //!
-//! A list of a device with 10,000 passes takes 21 ms, 1.1 to 1.25 times as long as the bare commands. If the type has fewer than
-//! about 30,000 passes, it takes 10 ms more, because Redis then stores a bucket as a list and searches it for each pass. The
-//! setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that, and takes some memory.
+//! A list of a device with 10,000 passes takes 21 ms, 1.1 to 1.25 times as long as the bare commands. If the type has fewer
+//! than about 30,000 passes, the list takes 10 ms more, because Redis then stores a bucket as a list and searches it for each
+//! pass. The setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that, and takes some memory.
 //!
 //! # Features
 //!
@@ -104,8 +107,8 @@
 //! |---|---|---|
 //! | `tls` | off | Accepts `rediss://`, `rediss+cluster://` and `rediss+sentinel://` URLs, and the certificates of [`Config`]. |
 
-// Each file uses only those before it: config, error, layout, engine, dirty, store, changes, registrations, coordination, queue,
-// maintenance.
+// Each file uses only the files that come before it in this list: config, error, layout, engine, dirty, store, changes,
+// registrations, coordination, queue, maintenance.
 mod changes;
 mod config;
 mod coordination;

@@ -23,7 +23,7 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// How many registrations are written, or keys are read, in one step.
+/// The number of registrations to write, or of keys to read, in one step.
 const STEP: usize = 500;
 
 const SLOTS: u16 = 16_384;
@@ -44,8 +44,8 @@ impl RedisStore {
     /// Rebuilds the indexes of passes and types from the registrations of the devices.
     ///
     /// An index has superfluous entries if a process ended in the middle of a call. Each of them costs a little time with
-    /// every push. An index lacks entries if a failover lost them, and then devices get no push. The call also restores the
-    /// lists of buckets and types with pending or deferred pushes.
+    /// every push. An index lacks entries if a failover lost them. Without an entry, a device gets no push. The call also
+    /// restores the lists of buckets and types with pending or deferred pushes.
     ///
     /// The call may run while the service runs. It reads everything in small steps, and can be stopped and run again.
     ///
@@ -112,7 +112,7 @@ impl StoreMaintenance for RedisStore {
         Ok(page)
     }
 
-    /// A page has whole buckets, so it may have more passes than `limit`.
+    /// A page contains whole buckets, so it may have more passes than `limit`.
     async fn published_passes(
         &self,
         after: Option<&PageCursor>,
@@ -274,7 +274,7 @@ impl Shared {
                 let token = fields
                     .iter()
                     .find(|(field, _)| field == PUSH_TOKEN.as_bytes());
-                // Without a push token, it is the tombstone of a removed device.
+                // A hash without a push token is the tombstone of a removed device.
                 let Some((_, token)) = token else { continue };
                 let token = std::str::from_utf8(token)
                     .ok()
@@ -379,7 +379,7 @@ impl Shared {
         }
     }
 
-    /// Adds the missing index entries of registrations. Returns how many.
+    /// Adds the missing index entries of registrations. Returns how many it added.
     async fn restore_entries(&self, registrations: &[Registration]) -> Result<u64, Error> {
         let of_pass = registrations
             .iter()

@@ -1,13 +1,13 @@
 //! Pending and deferred pushes.
 //!
-//! **A pending change** is in the slot of its pass's bucket, so that one script can mark the pass and make its push pending.
-//! A hash has the version and the progress of each change. A sorted set has their ages, so that the oldest changes are found
-//! quickly.
+//! **A pending change** is in the slot of its pass's bucket, so that one script can mark the pass and make its push pending. A
+//! hash contains the version and the progress of each change. A sorted set contains the time when each change became pending,
+//! so that the oldest changes are found quickly.
 //!
-//! **A change of a whole type** is marked bucket by bucket. It becomes pending in the script that marks the last bucket, which
-//! is bucket 0. So no push is sent before all passes are marked, and the change has the greatest version of all its marks.
-//! Before the first mark, an entry records that the change is under way. If the call does not finish, a worker marks the type
-//! again a minute later.
+//! **A change of a whole type** is marked bucket by bucket, and bucket 0 is the last one. The script that marks bucket 0 also
+//! makes the change pending. So no push is sent before all passes are marked, and the version of the change is at least the
+//! version of each mark. Before the first mark, an entry in the sorted set of bucket 0 records that the change is under way.
+//! If the call does not finish, a worker marks the type again a minute later.
 //!
 //! [`dirty`](crate::dirty) describes which buckets workers read.
 
@@ -136,7 +136,7 @@ impl Shared {
         let mut looks = Vec::new();
         for type_id in types {
             let dirty: BTreeMap<u64, u64> = read(answer(), "dirty bucket")?;
-            // One field of the hash is never a push.
+            // The hash has one field that is not a push.
             let has_deferred = length(&answer()) > 1;
             let next_deferred = first_time(answer())?.map(at);
             looks.push(async move {
@@ -157,8 +157,8 @@ impl Shared {
         Ok(backlog)
     }
 
-    /// Counts pending changes in the dirty buckets or in all buckets. Marks buckets dirty that have changes, and clears old
-    /// ones that don't.
+    /// Counts the pending changes in the dirty buckets, or in all buckets. Marks a bucket dirty if it has changes but is not
+    /// marked. Clears a dirty bucket if it is empty and its mark is old.
     async fn count_pending(
         &self,
         type_id: &TypeIdentifier,
@@ -238,7 +238,7 @@ impl Shared {
         self.read_pending(type_id, oldest).await
     }
 
-    /// Reads at least the oldest change of each bucket, and about `limit` changes in total, the oldest first.
+    /// Reads the oldest changes of each bucket. Returns at least `limit` changes if there are as many, the oldest first.
     async fn oldest(
         &self,
         type_id: &TypeIdentifier,
@@ -249,7 +249,7 @@ impl Shared {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let (mut calls, mut buckets) = (Vec::new(), Vec::new());
         for (bucket, count) in counts {
-            // Reads the share of each bucket and some more, because one bucket may have older changes than others.
+            // Reads more than the bucket's share, because one bucket may have older changes than others.
             let share = if total <= limit {
                 *count
             } else {
@@ -413,7 +413,7 @@ impl Shared {
             .runner
             .page::<String>(key, place, limit.clamp(1, PAGE), DEFERRED)
             .await?;
-        // The field without a value is not a push.
+        // The field with an empty value is not a push.
         let rows = rows.iter().filter(|(_, value)| !value.is_empty());
         let items = rows
             .map(|(device, value)| read_deferred(device, value))

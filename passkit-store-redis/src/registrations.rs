@@ -1,35 +1,39 @@
 //! Registrations: the passes of a device, and the devices of a pass or of a type.
 //!
-//! A registration is stored with its device. The device also has an entry in two indexes: the index of the pass and the index
-//! of the type. Pages of devices are read from an index. No script can change the device and both indexes together, because
-//! they are in different slots. So an index entry is only a hint, and every reader of an index also reads the device. A
-//! superfluous entry costs a little time. Because of a missing entry, a device would not get a push.
+//! A registration is a field in the hash of its device. The device also has an entry in two indexes: the index of the pass and
+//! the index of the type. Pages of devices are read from an index. No script can change the device and both indexes together,
+//! because they are in different slots. So an index entry alone proves nothing, and every reader of an index also reads the
+//! device. A superfluous entry costs a little time. A missing entry would be worse: the device would not get a push.
 //!
 //! # The invariant
 //! **While a device is registered for a pass, it is in the index of the pass. While it is registered for a pass of a type, it
-//! is in the index of the type.** Both indexes work in the same way. Each index entry belongs to a field of the device. For
-//! the index of a pass, the field is the registration. For the index of a type, it is the field `T`, which counts the
-//! registrations of the type and exists while there are any.
+//! is in the index of the type.** Both indexes work in the same way. Each index entry belongs to a field of the device, and
+//! the field contains the number of its entry. For the index of a pass, the field is the registration. For the index of a
+//! type, it is the field `T`, which counts the registrations of the type. The field `T` exists while the device has a
+//! registration of the type.
 //!
-//! * A register first gives both entries a *new* number, above the old one. Then it writes their fields with these numbers.
-//!   The number in a field never falls.
-//! * An unregister, or a forget, first removes the registration. With the last registration of a type, it also removes the
-//!   field of the type. The same script raises the *tombstone* of the device to the numbers in the removed fields.
-//! * If a field is missing, a register can make it only with a number above the tombstone. Otherwise the register is refused,
-//!   and adds its entries again with numbers above the tombstone. Without this rule, another register might have overwritten
-//!   its entry, and an unregister might then have removed it.
-//! * An unregister removes an entry only after it has raised the tombstone, and only if the entry still has the number of the
-//!   removed field.
+//! * `register` first gives both entries a *new* number, above the old one. Then it writes these numbers into the fields. The
+//!   number in a field never falls.
+//! * `unregister` and `forget_device` first remove registrations. With the last registration of a type, they also remove the
+//!   field of the type. The same script raises the *tombstone* of the device at least to the numbers in the removed fields.
+//! * If a field is missing, `register` can make it only with a number above the tombstone. Otherwise the script refuses the
+//!   registration, and `register` adds its entries again with numbers above the tombstone. The rule is needed because the
+//!   entry may be gone when the field is made: another `register` may have given the entry a new number, and an `unregister`
+//!   may then have removed the entry.
+//! * `unregister` and `forget_device` remove an entry only after the tombstone was raised, and only if the entry still has the
+//!   number of the removed field.
 //!
 //! Proof: suppose that an entry with the number n is removed while its field exists. When the tombstone was raised to n, the
-//! field did not exist. So the field was made later, with a number above n, and its entry had that number before. The entry
-//! was not removed in between, because the tombstone is raised before a removal, and would have refused the register. The
-//! number of an existing entry never falls. So the number of the entry can't be n.
+//! field did not exist. So a `register` made the field later, with a number m above n. Before it made the field, it gave the
+//! entry the number m. The entry was not removed between these two steps, because the tombstone is raised before each removal,
+//! and would have refused the registration. The number of an existing entry never falls. So the number of the entry is at
+//! least m, and can't be n.
 //!
-//! A crash between two steps leaves at worst an entry without a field. `repair` removes such entries in the same way, with a
-//! tombstone. It also adds entries that a failover lost.
+//! A crash between two steps leaves at worst an entry without a field. Before `repair` removes such an entry, it raises the
+//! tombstone too. `repair` also adds entries that a failover lost.
 //!
-//! A device keeps its tombstone for [`LINGER`] after its last registration was removed. A register takes much less time.
+//! A device keeps its tombstone for [`LINGER`] after its last registration was removed. A call of `register` takes much less
+//! time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -68,7 +72,8 @@ const PAGE: usize = 5_000;
 /// The maximum number of devices to read in one pipeline.
 const DEVICES: usize = 250;
 
-/// How often a refused registration is tried. It is refused again only if another unregister comes in between.
+/// The maximum number of attempts to make a registration. An attempt after the first fails only if another call unregistered
+/// something in between.
 const TRIES: usize = 100;
 
 /// Numbers in scripts are exact up to this number.
@@ -223,7 +228,7 @@ impl Shared {
         ))
     }
 
-    /// Adds the entries of devices to indexes, or gives them new numbers. Returns the numbers in the same order.
+    /// Adds index entries, or gives existing ones new numbers. Returns the numbers in the order of `places`.
     pub(crate) async fn index_add(
         &self,
         places: &[(Audience<'_>, &DeviceIdentifier)],
@@ -260,7 +265,7 @@ impl Shared {
         Ok(numbers)
     }
 
-    /// Writes registrations. Returns the answer of the script for each.
+    /// Writes registrations. Returns each of them with the answer of the script.
     async fn write_registrations<'a>(
         &self,
         open: &[&'a Registration],
@@ -430,7 +435,7 @@ impl Shared {
             .and_then(|cursor| IndexPosition::read(cursor.as_str(), parts))
             .unwrap_or_default();
         let first = start.part;
-        // Most passes are on few devices, so most parts are empty. This round trip shows which parts are not.
+        // Most passes are on few devices, so most parts are empty. This round trip shows which parts have entries.
         let lengths = self.lengths(audience, first).await?;
         let mut next = Some(start);
         let mut items = Vec::new();
@@ -460,7 +465,7 @@ impl Shared {
         })
     }
 
-    /// Reads these devices. Returns the ones that are really registered for the audience.
+    /// Reads these devices. Returns those that are registered for the audience.
     async fn only_registered(
         &self,
         audience: Audience<'_>,

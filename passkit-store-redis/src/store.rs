@@ -47,9 +47,9 @@ impl RedisStore {
     /// With the feature `tls`, `rediss` in place of `redis` uses TLS.
     ///
     /// # Errors
-    /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong; if the server refuses the
-    ///   user, the password, the database or a command, runs in another mode than the URL says, or may evict keys; or if the
-    ///   store has another format or number of buckets.
+    /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong; if the server refuses
+    ///   the user, the password, the database or a command; if the server runs in another mode than the URL says, or may evict
+    ///   keys; or if the store has another format or number of buckets.
     /// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) if the server can't be reached.
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
@@ -63,8 +63,8 @@ impl RedisStore {
         })
     }
 
-    /// Opens the store over a connection of your own. The timeouts of the connection apply. If `config` waits for replicas,
-    /// use the connection for nothing else, because every command after a change waits as well.
+    /// Opens the store over a connection of your own. The timeouts of the connection apply. If `min_replicas` is above 0, use
+    /// the connection for nothing else, because each change makes later commands on the connection wait for replicas too.
     ///
     /// # Errors
     /// Same errors as [`connect`](Self::connect).
@@ -121,7 +121,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     check(&runner, config).await?;
 
     let key = Keys::store(prefix);
-    // This changes nothing, and fails if the user may not run scripts.
+    // This script changes nothing. The call fails if the user may not run scripts.
     runner
         .read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())])
         .await?;

@@ -174,7 +174,8 @@ pub(crate) fn forget(
     Ok(true)
 }
 
-/// The part of the index by pass that has the rows of a page.
+/// Where a page starts in the index of registrations: the prefix of its keys, and the key after which the page starts. The
+/// first page has no such key.
 #[derive(Debug)]
 pub(crate) struct Range {
     prefix: Vec<u8>,

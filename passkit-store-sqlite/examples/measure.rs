@@ -157,8 +157,8 @@ async fn hand_over<T: Send + 'static>(
 /// The microseconds of calls by a single caller: what, bare, store.
 type Times = Vec<(&'static str, [f64; 2])>;
 
-/// Measures the microseconds of each kind of call, and prints them. It is the fastest of 15 runs, because other work on the
-/// machine only makes runs slower. The kinds take turns.
+/// Measures each kind of call in 15 runs, and prints the microseconds of the fastest run, because other work on the machine
+/// only makes runs slower. The kinds take turns.
 async fn alone<A, B>(
     times: &mut Times,
     what: &'static str,

@@ -18,7 +18,7 @@ use crate::{
     error::SqliteError,
 };
 
-/// SQLite takes files with these endings for a part of the database that is beside them.
+/// SQLite takes a file with one of these endings for a part of the database beside it.
 const PARTS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Copies the current state of the database. The copy gets its name only when it is complete and durable.
@@ -66,7 +66,8 @@ fn exists(path: &Path) -> SqliteError {
     ))
 }
 
-/// Refuses a name that makes the copy a part of another database. SQLite would apply it to that database, or delete it.
+/// Refuses a name that makes the copy a part of another database. SQLite would apply the copy to that database, or
+/// delete the copy.
 fn refuse_part(path: &Path) -> Result<(), SqliteError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let whole = PARTS.iter().find_map(|part| name?.strip_suffix(part));
@@ -103,7 +104,8 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
         .map_err(|(_, error)| SqliteError::sqlite(to, error))
 }
 
-/// Whether the error is of the copy, and not of the database. The copy is only written, and the database only read.
+/// Returns whether the error comes from the copy, and not from the database. The copy is only written, and the database
+/// is only read.
 fn is_of_copy(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| match error.code {
         ErrorCode::DiskFull => true,

@@ -180,7 +180,8 @@ from passkit_registration r indexed by passkit_registration_by_pass
 where r.type = ?1 and r.serial = ?2 and r.device > ?3
 order by r.device limit ?4";
 
-/// Parameters: type, serial and device to start after or empty texts, limit. Returns devices, push tokens and serials.
+/// Parameters: type, serial, device, limit. The rows start after this pass and device, or with the first if both are empty.
+/// Returns devices, push tokens and serials.
 pub(crate) const DEVICES_OF_TYPE: &str = "\
 select r.device, (select d.push_token from passkit_device d where d.device = r.device), r.serial
 from passkit_registration r indexed by passkit_registration_by_pass
@@ -339,14 +340,16 @@ pub(crate) const REPLACE_NOTE: &str =
 /// Parameters: name, expected note.
 pub(crate) const REMOVE_NOTE: &str = "delete from passkit_note where name = ?1 and note = ?2";
 
-/// Parameters: device, type and serial to start after or empty texts, limit. Returns registrations and push tokens.
+/// Parameters: device, type, serial, limit. The rows start after this registration, or with the first if the texts are empty.
+/// Returns registrations and push tokens.
 pub(crate) const REGISTRATIONS: &str = "\
 select r.device, (select d.push_token from passkit_device d where d.device = r.device), r.type, r.serial
 from passkit_registration r
 where (r.device, r.type, r.serial) > (?1, ?2, ?3)
 order by r.device, r.type, r.serial limit ?4";
 
-/// Parameters: type and serial to start after or empty texts, limit. Returns passes that were ever published.
+/// Parameters: type, serial, limit. The rows start after this pass, or with the first if both texts are
+/// empty. Returns passes that were ever published.
 pub(crate) const PUBLISHED_PASSES: &str = "\
 select type, serial from passkit_published where (type, serial) > (?1, ?2) order by type, serial limit ?3";
 

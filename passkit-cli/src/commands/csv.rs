@@ -22,7 +22,8 @@ pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 /// The longest line in bytes. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
-/// Names that issuers use for the token of a pass, in the same form. A column of this name may be missing.
+/// Names that issuers use for the column with the token of a pass, in the same form as [`NAMES`]. This column may
+/// be missing.
 const TOKEN_NAMES: [&str; 4] = [
     "authenticationtoken",
     "authtoken",
@@ -285,7 +286,7 @@ pub(crate) fn line(registration: &Registration) -> String {
         pass,
     } = registration;
     let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
-    // The other two contain letters, digits and "-._~" only.
+    // The other two fields contain only letters, digits and "-._~".
     format!(
         "{},{push_token},{},{serial}\n",
         device.as_str(),

@@ -45,7 +45,7 @@ async fn restore(
     named: Vec<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<BTreeSet<TypeIdentifier>, StoreError> {
-    // Keeps instances away until every type is marked.
+    // The note keeps instances from starting until every type is marked.
     let unfinished = progress
         .patiently(async || Unfinished::begin(store, "restored").await)
         .await?;

@@ -78,8 +78,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ORDERS", value_name = "DIR")]
     pub(crate) orders: Option<PathBuf>,
 
-    /// The path of the passes' webServiceURL, such as /api/wallet: the service answers below it, and at the root too, for a
-    /// proxy that removes the path. The endpoint to publish stays at the root.
+    /// The path of the passes' webServiceURL, such as /api/wallet. The service answers below this path. It also answers at
+    /// the root, because a proxy may remove the path. The endpoint to publish stays at the root.
     #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
     pub(crate) prefix: Prefix,
 
@@ -121,8 +121,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. Another program publishes changes of passes with
-    /// it. At least 16 characters. Better set in the environment, or in the file that PASSKIT_ADMIN_TOKEN_FILE names.
+    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. With this call, another program publishes changes
+    /// of passes. The token needs at least 16 characters. It is safer to set it in the environment, or in the file that
+    /// PASSKIT_ADMIN_TOKEN_FILE names.
     #[arg(
         long,
         env = "PASSKIT_ADMIN_TOKEN",
@@ -131,7 +132,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// Where to accept these calls, instead of at the address for phones.
+    /// The address for POST /admin/v1/publish, instead of the address for phones.
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
@@ -335,7 +336,7 @@ pub(crate) fn start_logging(level: tracing::Level) {
     write_log(wanted);
 }
 
-/// Logs only that others have rights on the files of a store. For commands that write no log otherwise.
+/// Logs nothing but warnings that other users can open files of the store. For commands that write no log otherwise.
 pub(crate) fn start_warning_of_readers() {
     let module = "passkit_server::private_files";
     write_log(Targets::new().with_target(module, LevelFilter::WARN));

@@ -107,6 +107,9 @@ fn a_pass_takes_no_more_devices_than_allowed() {
         .collect();
     assert_eq!(statuses[..50], [201; 50]);
     assert_eq!(statuses[50..], [503; 10]);
+    eventually("it is logged", || {
+        service.said().contains("which is the most allowed")
+    });
     let said = service.said();
     assert_eq!(
         said.matches("which is the most allowed").count(),
@@ -241,8 +244,9 @@ fn a_client_address_gets_its_share_of_connections_and_no_more() {
     eventually("there is a place again", || {
         crate::program::send(&service.address(), "GET", "/", &[], b"").is_ok()
     });
-    let said = service.said();
-    assert!(said.contains("--max-connections-per-address"), "{said}");
+    eventually("it is logged", || {
+        service.said().contains("--max-connections-per-address")
+    });
 }
 
 /// If the connection were closed while the client writes, the client would lose the answer.
@@ -275,6 +279,7 @@ fn wrong_admin_tokens_leave_one_line_and_are_slow() {
             "it is slowed down"
         );
     }
+    eventually("it is logged", || service.said().contains("wrong token"));
     let said = service.said();
     assert_eq!(said.matches("wrong token").count(), 1, "{said}");
     assert!(!said.contains("the-right-token"), "{said}");

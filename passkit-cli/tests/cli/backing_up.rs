@@ -211,7 +211,7 @@ fn a_killed_backup_leaves_no_copy_and_says_what_to_remove() {
         fs::remove_file(at("copy.db")).unwrap();
     }
     assert!(!at("copy.db").exists());
-    // The line names what is in the way, until nothing is.
+    // Each refusal names a file to remove, until no such file is left.
     for _ in 0..4 {
         let (code, _, said) = run(&mut backup(&store, &at("copy.db")));
         if code == Some(0) {

@@ -108,7 +108,7 @@ fn a_bad_certificate_is_reported_in_one_line() {
     }
 }
 
-/// What may be a key or a password never reaches stderr, whatever form it has.
+/// A text that may be a key or a password never reaches stderr, whatever form it has.
 #[test]
 fn no_error_shows_a_secret() {
     let local = Local::start();
@@ -128,7 +128,7 @@ fn no_error_shows_a_secret() {
         assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
         said
     };
-    // Any line of the key, without the line ends that a message may replace.
+    // A message may replace line ends, so the test looks for each line of the key.
     let lines: Vec<&str> = issued.key.lines().filter(|line| line.len() > 40).collect();
     assert!(lines.len() > 1);
     let shows_key = |said: &str| {
@@ -164,7 +164,7 @@ fn no_error_shows_a_secret() {
     let folder = local.folder.path().to_str().unwrap();
     assert!(said_of(&["--apns-cert", folder], &[]).contains("directory"));
 
-    // The key itself, where the name of a file belongs.
+    // The key itself is given in place of the name of a file.
     let key_file = local.file("good.pem", &pem);
     let key_file = key_file.to_str().unwrap();
     for (arguments, name) in [
@@ -262,7 +262,7 @@ fn a_certificate_exported_by_keychain_access_is_accepted() {
     local.no_violation();
 }
 
-/// A service that can send no push, and what its log says when a pass changes.
+/// Starts a service that can't send a push, changes a pass, and waits for the reason in the log.
 fn reason_in_the_log(arguments: &[String], expected: &str) {
     let mut service = Service::new().given(arguments);
     let file = service.passes().join("a.pkpass");
@@ -295,7 +295,8 @@ fn the_log_tells_why_the_push_service_cannot_be_reached() {
         &with("--apns-root", root.to_str().unwrap()),
         "UnknownIssuer",
     );
-    // Leads to this machine, and the certificate of the service has another name.
+    // This address leads to this machine, but the certificate of the push service has another
+    // name.
     let elsewhere = format!("0.0.0.0:{}", local.apns.port());
     reason_in_the_log(&with("--apns-endpoint", &elsewhere), "not valid for name");
     reason_in_the_log(&with("--apns-endpoint", "127.0.0.1:1"), "refused");
@@ -314,6 +315,7 @@ fn a_certificate_that_is_not_valid_yet_is_a_warning() {
     let mut service = Service::new().given(&local.arguments_with(&file, local.apns.port()));
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     service.start();
-    let said = service.said();
-    assert!(said.contains("is not valid before"), "{said}");
+    eventually("it is logged", || {
+        service.said().contains("is not valid before")
+    });
 }

@@ -34,8 +34,9 @@ fn import(store: &str, file: &Path) {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// Runs a command over a SQLite store until it was killed five times while the store was not complete, each time a little
-/// later. A service refuses the store then, and names the command.
+/// Runs a command over a SQLite store and kills it, until five kills have left the store
+/// incomplete. Each of them comes a little later than the one before. After each of them, a
+/// service must refuse the store and name the command.
 pub(crate) fn interrupted(name: &str, store: &str, command: impl Fn() -> Command) {
     let service = Service::over(store);
     let path = Path::new(store.strip_prefix("sqlite:").unwrap());
@@ -55,12 +56,12 @@ pub(crate) fn interrupted(name: &str, store: &str, command: impl Fn() -> Command
         eventually("it is under way", || {
             child.try_wait().unwrap().is_some() || is_begun().unwrap_or(false)
         });
-        // This only chooses the moment of the kill. Nothing waits for it.
+        // The pause only chooses the moment of the kill. No result depends on it.
         std::thread::sleep(Duration::from_millis(refused * 60));
         child.kill().unwrap();
         let ended = child.wait().unwrap();
         assert!(ended.code().is_none_or(|code| code == 0));
-        // It may have been complete when it was killed.
+        // The command may have been complete when it was killed.
         if let Some(said) = service.refusal() {
             let expected = format!("not complete, because `passkit {name}` was interrupted");
             assert!(said.contains(&expected), "{said}");
@@ -95,7 +96,7 @@ fn moves(from: &str, to: &str) {
     moves_after(from, to, || ());
 }
 
-/// Something happens before the copy is made.
+/// Checks a copy that is made after `prepare` has run.
 fn moves_after(from: &str, to: &str, prepare: impl FnOnce()) {
     const FIRST: &str = "the-first-token-of-it";
     const SECOND: &str = "the-second-token-of-it";
@@ -308,7 +309,7 @@ fn a_source_that_cannot_be_read_is_named() {
     let mut bytes = fs::read(at("good.db")).unwrap();
     let half = bytes.len() / 2;
     bytes[half..].fill(0x5a);
-    // A copy, so that only its owner can open it too.
+    // The test copies the file, so that the new file has the same mode.
     fs::copy(at("good.db"), at("damaged.db")).unwrap();
     fs::write(at("damaged.db"), bytes).unwrap();
     let (code, out, said) = run(&mut copy(&sqlite("damaged.db"), &to));
@@ -321,7 +322,7 @@ fn a_source_that_cannot_be_read_is_named() {
     );
     let said = Service::over(&to).refusal().unwrap();
     assert!(said.contains("`passkit copy` was interrupted"), "{said}");
-    // From a good copy of the source, the copy is made complete.
+    // Another run from a good copy of the source completes the copy.
     let (code, _, said) = run(&mut copy(&sqlite("good.db"), &to));
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(export(&to), export(&sqlite("good.db")));
@@ -375,7 +376,7 @@ fn what_the_new_store_has_already_stays() {
     assert_eq!(export(&to), expected);
 }
 
-/// As docs/moving.md describes it: a sled store has the copies of the files inside.
+/// Follows docs/moving.md. A sled store contains the copies of the files.
 #[test]
 fn a_file_that_was_removed_after_the_stop_is_known_to_the_new_store_as_removed() {
     let mut old = Service::alone();
@@ -400,7 +401,7 @@ fn a_file_that_was_removed_after_the_stop_is_known_to_the_new_store_as_removed()
     new.start();
     let token = token_of(TYPE, "removed");
     assert_eq!(new.statuses("E", TYPE, "removed", &token), [401, 401, 200]);
-    // Another instance learns it from the store.
+    // Another instance learns of the removal from the store.
     let mut other = new.newcomer();
     other.start();
     assert_eq!(

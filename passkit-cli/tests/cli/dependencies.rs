@@ -1,11 +1,11 @@
-//! What the crates depend on, checked against `deny.toml`: licences, sources and wildcards. `cargo deny` checks more, but
-//! takes minutes to install.
+//! Checks the dependencies of the crates against `deny.toml`: licences, sources and wildcards. `cargo deny` checks more,
+//! but takes minutes to install.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-/// The list of this name in `deny.toml`.
+/// Returns the list of this name in `deny.toml`.
 fn listed(deny: &toml::Table, section: &str, key: &str) -> BTreeSet<String> {
     let list = deny[section][key].as_array().unwrap();
     list.iter()
@@ -13,7 +13,7 @@ fn listed(deny: &toml::Table, section: &str, key: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether the licence can be met with the allowed ones: names with `OR`, `AND`, `WITH` and brackets.
+/// Returns whether the allowed licences satisfy this licence. It consists of names, `OR`, `AND`, `WITH` and brackets.
 fn is_met(licence: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = licence
         .replace('(', " ( ")

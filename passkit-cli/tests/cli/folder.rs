@@ -588,8 +588,8 @@ fn many_replacements_at_once_are_noticed_and_do_not_hold_up_the_end() {
     );
 }
 
-/// Returns when a file that is removed now from the other folder counts as gone. What was removed before then has counted
-/// too.
+/// Removes a file from another folder, and waits until the service has noticed it. The service has
+/// then noticed all earlier removals too.
 fn a_removal_is_noticed_elsewhere(service: &Service) {
     let file = service.orders().join("elsewhere.order");
     fs::write(&file, order(ORDERS, "elsewhere", "one")).unwrap();
@@ -602,7 +602,7 @@ fn a_removal_is_noticed_elsewhere(service: &Service) {
     });
 }
 
-/// The lines about a folder that is not there, and those about what is no longer served.
+/// Returns how many lines of the log contain these words.
 fn lines_about(service: &Service, words: &str) -> usize {
     service
         .said()

@@ -298,7 +298,7 @@ fn tokens_of_another_service_open_the_passes_of_this_one() {
         }
         let current = token_of(TYPE, "A");
         for token in [OLD, &format!("another-{OLD}"), &current] {
-            // Registered already, fetched, unregistered.
+            // The phone registers for a pass that it has, fetches the pass, and unregisters.
             assert_eq!(service.statuses("d1", TYPE, "A", token), [200, 200, 200]);
             let (code, _, _) = import_old(&service);
             assert_eq!(code, Some(1));

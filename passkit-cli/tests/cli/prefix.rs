@@ -44,7 +44,7 @@ fn the_service_answers_below_a_prefix_and_warns_of_other_paths_once() {
     let below = format!("/api/wallet/v1/passes/{TYPE}/A");
     let root = format!("/v1/passes/{TYPE}/A");
 
-    // Without a prefix, only a proxy that removes the path helps.
+    // Without a prefix, the service works only behind a proxy that removes the path.
     service.start();
     assert_eq!(fetch(&service, &below).status, 404);
     assert_eq!(fetch(&service, &root).status, 200);
@@ -74,7 +74,7 @@ fn the_service_answers_below_a_prefix_and_warns_of_other_paths_once() {
     service.start();
     eventually("it is named again", || warnings(&service).len() == 1);
 
-    // With it, both kinds of proxies work. The endpoint to publish stays at the root.
+    // With the prefix, both kinds of proxies work. The endpoint to publish stays at the root.
     service.stop("TERM");
     let mut service = service.given(&["--prefix", "/api/wallet/"]);
     service.start();

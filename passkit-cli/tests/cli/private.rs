@@ -1,4 +1,5 @@
-//! What the program leaves on the disk is for its owner alone, whatever the umask is and whatever was there before.
+//! Only the owner can open what the program leaves on the disk, whatever the umask is and whatever was there
+//! before.
 #![cfg(unix)]
 
 use std::{
@@ -15,7 +16,7 @@ use crate::{
     push::TYPE,
 };
 
-/// The program in this folder. It starts with a umask that gives all rights to everyone.
+/// Makes a command that runs the program in this folder. The umask gives all rights to everyone.
 fn open_to_all(folder: &Path, arguments: &[&str]) -> Command {
     let program = passkit();
     let mut command = Command::new("sh");
@@ -33,7 +34,7 @@ fn open_to_all(folder: &Path, arguments: &[&str]) -> Command {
 struct Running(Child);
 
 impl Running {
-    /// Starts the program and waits for a line that begins so. Returns the rest of the line too.
+    /// Starts the program and waits for a line that begins with `start`. Also returns the rest of this line.
     fn until(mut command: Command, start: &str) -> (Self, String) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -55,7 +56,7 @@ impl Drop for Running {
     }
 }
 
-/// A folder with a pass and a file to import, one line of which is bad.
+/// Makes a folder with a pass, and with a file to import that has one bad line.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("passes")).unwrap();
@@ -86,7 +87,7 @@ fn serve(folder: &Path, store: &str) -> (Running, String) {
     Running::until(command, "listening on ")
 }
 
-/// Everything that the commands make, with its mode. Paths are relative.
+/// Collects everything that the commands made, with its mode. The paths are relative.
 fn modes(folder: &Path, below: &Path, found: &mut Vec<(PathBuf, u32)>) {
     for entry in fs::read_dir(folder.join(below)).unwrap() {
         let entry = entry.unwrap();
@@ -106,7 +107,7 @@ fn modes(folder: &Path, below: &Path, found: &mut Vec<(PathBuf, u32)>) {
 fn all_that_is_made_is_for_its_owner_alone() {
     let temporary = folder();
     let folder = temporary.path();
-    // A folder that others can open, in which the files still are not for them.
+    // Others can open this folder, but must not be able to open the files in it.
     fs::create_dir(folder.join("old")).unwrap();
     fs::set_permissions(folder.join("old"), fs::Permissions::from_mode(0o755)).unwrap();
     for (arguments, code) in [
@@ -202,7 +203,7 @@ fn all_that_is_made_is_for_its_owner_alone() {
     assert!(is_there("passkit-copies/catalog.db"), "{found:#?}");
 }
 
-/// Runs a command while there is a link at `planted`, to nothing and to a file of somebody else.
+/// Runs a command with a link at `planted`. First the link leads to nothing, then to a file of another user.
 fn with_link(planted: &str, arguments: &[&str]) {
     for exists in [false, true] {
         let temporary = folder();

@@ -22,7 +22,7 @@ pub(crate) fn passkit() -> Command {
     command
 }
 
-/// Makes a folder as the program makes it. Another one would be a warning.
+/// Makes a folder with the mode that the program gives its folders. Another mode would cause a warning.
 fn private_folder(path: &std::path::Path) {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().mode(0o700).create(path).unwrap();
@@ -35,7 +35,7 @@ pub(crate) struct Service {
     arguments: Vec<String>,
     /// The value of PASSKIT_LOG.
     log: Option<&'static str>,
-    /// Another variable of the environment.
+    /// One more variable of the environment.
     variable: Option<(&'static str, String)>,
     running: Option<Running>,
 }
@@ -307,7 +307,7 @@ impl Service {
         running.process.wait().unwrap()
     }
 
-    /// Ends it with SIGTERM. Returns all that it wrote to stderr.
+    /// Ends the service with SIGTERM. Returns everything that it wrote to stderr.
     pub(crate) fn stop_and_hear(&mut self) -> String {
         let said = self.running.as_ref().unwrap().said.clone();
         assert!(self.stop("TERM").success());

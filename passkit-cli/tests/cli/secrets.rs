@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use crate::{
     archives::pass,
     postgres,
-    program::{Service, passkit, run},
+    program::{Service, eventually, passkit, run},
     push::TYPE,
 };
 
@@ -38,7 +38,7 @@ const URLS: [&str; 54] = [
     "redis+cluster://frobozz:xyzzyplugh@127.0.0.1:1,127.0.0.1:1",
     "redis+sentinel://frobozz:xyzzyplugh@127.0.0.1:1,127.0.0.1:1/m",
     "rediss://frobozz:xyzzyplugh@127.0.0.1:1",
-    // Characters in the password that end it.
+    // Characters in the password that would end it.
     "postgres://frobozz:xyzzy/plugh@127.0.0.1:1/d",
     "postgres://frobozz:12/xyzzyplugh@127.0.0.1:1/d",
     "postgres://frobozz:xyzzy?plugh@127.0.0.1:1/d",
@@ -136,7 +136,7 @@ fn no_command_shows_the_login_of_a_store() {
         shows_nothing(command.current_dir(folder.path()), url);
     }
     for (arguments, url) in COMMANDS.iter().flat_map(|command| {
-        // One that is read, one that is not, one without a scheme, and a parameter.
+        // A URL that can be read, one that can't, one without a scheme, and one with a parameter.
         [URLS[0], URLS[11], URLS[38], URLS[52]].map(|url| (command, url))
     }) {
         let what = format!("{arguments:?} {url}");
@@ -204,7 +204,7 @@ fn the_login_of_a_web_service_is_not_shown() {
     }
 }
 
-/// Somebody forgot the user, so the password is taken for one.
+/// The user is missing from the URL, so the password is taken for the user.
 #[test]
 fn what_a_server_repeats_is_not_shown() {
     let database = postgres::migrated();
@@ -264,7 +264,7 @@ fn secrets_are_read_from_files() {
         let (code, out, said) = stats(&[("PASSKIT_STORE_FILE", "url")], &[]);
         assert_eq!(code, Some(0), "{content:?}: {out}{said}");
     }
-    // What is nearer to the command has precedence.
+    // A value that is nearer to the command has precedence.
     fs::write(folder.join("other"), "sqlite:./missing.db").unwrap();
     let (code, ..) = stats(
         &[("PASSKIT_STORE_FILE", "other")],
@@ -321,6 +321,9 @@ fn the_admin_token_is_read_from_a_file() {
     fs::write(&file, "the-right-token-1234\n").unwrap();
     service.set_variable("PASSKIT_ADMIN_TOKEN_FILE", file.to_str().unwrap());
     service.start();
+    eventually("it is logged", || {
+        service.said().contains("publish at http://")
+    });
     let said = service.said();
     let (_, rest) = said.split_once("publish at http://").unwrap();
     let address = rest.split('/').next().unwrap();

@@ -56,7 +56,7 @@ fn commands_name_a_store_that_is_missing_and_make_none() {
     }
 }
 
-/// `sqlite3` in a transaction, for example.
+/// The stranger may be `sqlite3` in a transaction, for example.
 #[test]
 fn a_lock_of_a_stranger_is_answered_503_and_stops_no_reader() {
     let mut service = Service::new();
@@ -86,7 +86,7 @@ fn a_lock_of_a_stranger_is_answered_503_and_stops_no_reader() {
     stranger.execute_batch("rollback").unwrap();
     drop(stranger);
     for number in 0..32 {
-        // 201: the refused call did not happen later.
+        // The status 201 shows that the refused call did not take effect later.
         assert_eq!(register(number).status, 201);
     }
     service.kill();

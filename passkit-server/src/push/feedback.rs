@@ -74,8 +74,8 @@ pub(super) struct Feedback {
     /// are logged.
     rejected: BTreeMap<String, u64>,
     rejected_logged: Option<Instant>,
-    /// Devices whose token is reported as bad, with the time of the first such report, which is
-    /// long ago.
+    /// Devices whose token has been reported as bad for at least [`BAD_FOR`], with the time of the
+    /// first report.
     suspects: Vec<(DeviceIdentifier, SystemTime)>,
 }
 

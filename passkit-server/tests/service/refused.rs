@@ -20,7 +20,7 @@ use crate::app::{
 struct Events(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl Events {
-    /// The events of a level so far, which are forgotten.
+    /// Returns the events of a level so far, and forgets them.
     fn take(&self, level: Level) -> Vec<String> {
         let mut events = self.0.lock().unwrap();
         let taken = events.extract_if(.., |(of, _)| *of == level);
@@ -172,14 +172,14 @@ async fn refused_requests_are_counted_for_each_minute_and_reason() {
     ];
     assert_eq!(events.take(Level::INFO), summary);
 
-    // A minute without any has no summary. The next one is counted anew.
+    // A minute without refused requests has no summary. The next refused request is counted anew.
     tokio::time::sleep(Duration::from_secs(200)).await;
     ask(wrong()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     let summary = ["1 request refused with 401 within a minute: wrong token"];
     assert_eq!(events.take(Level::INFO), summary);
 
-    // The rest is counted at the end.
+    // When the service is dropped, the log counts the remaining requests.
     ask(wrong()).await.unwrap();
     assert_eq!(events.take(Level::INFO), [""; 0]);
     drop(app);

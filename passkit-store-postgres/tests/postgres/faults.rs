@@ -224,7 +224,7 @@ async fn a_call_that_takes_too_long_fails() {
     }
 }
 
-/// With their places in the queue, the last of these callers would wait for eight statements or more.
+/// Without a limit for the time in the queue, the last of these callers would wait for eight statements or more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_wait_no_longer_than_the_timeout_however_many_they_are() {
     const CALLERS: usize = 2_000;

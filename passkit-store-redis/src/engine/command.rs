@@ -21,7 +21,7 @@ pub(crate) struct Command {
     pub(super) route: Route,
     pub(super) cmd: Cmd,
     script: Option<&'static Script>,
-    /// The position of the current time among the arguments, if it is one of them.
+    /// The position of the current time among the arguments, if the script gets the time.
     time: Option<usize>,
 }
 
@@ -41,7 +41,7 @@ impl Command {
         }
     }
 
-    /// Makes a command of two words that the key follows.
+    /// Makes a command whose name has two words. The key follows the name.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
@@ -122,8 +122,8 @@ impl Command {
         true
     }
 
-    /// Sets the time to now. A new master may have lost changes that devices have seen. New changes must not get the times of
-    /// these changes again.
+    /// Replaces the time with the current time. A new master may have lost changes that devices have seen. A new change must
+    /// not get the time of a lost one.
     pub(super) fn renew(&mut self) {
         if let Some(at) = self.time {
             self.replace(at, clock::now_micros().to_string().as_bytes());

@@ -208,8 +208,8 @@ impl Address {
     }
 }
 
-/// Closes a connection if the other side acknowledges nothing for [`Config::call_timeout`]. Without this, the store would
-/// wait for a machine that lost its power, because it sends no error.
+/// Closes a connection if the other side acknowledges nothing for [`Config::call_timeout`]. Without this, the store would keep
+/// waiting for a machine that lost its power, because such a machine sends no error.
 fn tcp(config: &Config) -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]

@@ -37,9 +37,9 @@ enum Kind {
 
 /// A connection to a Cluster that can be replaced.
 ///
-/// While slots move or masters change, the driver may wait forever for a lock that belongs to a command that it no longer
-/// polls. So a connection is replaced after a command timed out on it. Commands use the old connection until the new one is
-/// open.
+/// While slots move or masters change, the driver may wait forever for a lock. The lock belongs to a command that the driver
+/// no longer polls. So the store replaces a connection after a command timed out on it. Commands use the old connection until
+/// the new one is open.
 struct Cluster {
     /// The client, and how long connecting may take. `None` if the user made the connection.
     client: Option<(ClusterClient, Duration)>,
@@ -48,17 +48,17 @@ struct Cluster {
 
 struct Current {
     connection: ClusterConnection,
-    /// Counts the connections. If many calls time out on one, only the first call replaces it.
+    /// Counts the connections. If many calls time out on one connection, only the first of these calls replaces it.
     generation: u64,
     is_replaced: bool,
 }
 
-/// The master that the Sentinels named last. The store asks them again after each failure.
+/// The connection to the master that the Sentinels named last. The store asks the Sentinels again after each failure.
 struct Sentinel {
     client: SentinelClient,
     config: redis::AsyncConnectionConfig,
     master: Option<MultiplexedConnection>,
-    /// Counts the masters. If many calls fail with one, only the first call drops it.
+    /// Counts the connections to masters. If many calls fail on one connection, only the first of these calls drops it.
     generation: u64,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Wait {
     pub(super) timeout: Duration,
 }
 
-/// The answer to a command, and how many replicas confirmed it if the command waited for them.
+/// The answer to a command. If the command waited for replicas, also the number of replicas that confirmed it.
 pub(super) type Answer = RedisResult<(Value, Option<i64>)>;
 
 impl Connection {
@@ -194,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Makes the next command ask the Sentinels for the master, unless one is asking now.
+    /// Makes the next command ask the Sentinels for the master, unless another command is asking them now.
     pub(super) fn rediscover_master(&self) {
         if let Kind::Sentinel(sentinel) = &self.0
             && let Ok(mut sentinel) = sentinel.try_lock()
@@ -284,8 +284,8 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
     pipeline
 }
 
-/// Splits the answers to a pipeline, one for each command. All of them get the count of replicas from the end of the
-/// pipeline.
+/// Splits the answers to a pipeline into one for each command. The last answer of the pipeline is the number of replicas,
+/// which each command gets.
 fn spread(answers: RedisResult<Vec<Value>>, calls: usize, wait: Option<Wait>) -> Vec<Answer> {
     let mut answers = match answers {
         Ok(answers) => answers,

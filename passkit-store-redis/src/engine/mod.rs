@@ -1,7 +1,7 @@
 //! Runs commands on a node, behind Sentinels or on a Cluster.
 //!
-//! Each file uses only those before it: `scripts`, `command`, `connection` (the kinds of servers), `runner` (retries), `answers`,
-//! `pages`, `tls`, `connect` (addresses).
+//! Each file uses only the files that come before it in this list: `scripts`, `command`, `connection` (the kinds of servers),
+//! `runner` (retries), `answers`, `pages`, `tls`, `connect` (addresses).
 
 mod answers;
 mod command;

@@ -65,7 +65,7 @@ impl Runner {
         Ok((entries, Some(Place { cursor: 0, after })))
     }
 
-    /// Reads one step of a hash. Returns the next cursor, which is 0 at the end.
+    /// Reads one part of a hash. Returns the next cursor, which is 0 at the end.
     pub(crate) async fn scan<V: redis::FromRedisValue>(
         &self,
         key: String,

@@ -61,9 +61,9 @@ impl Runner {
         }
     }
 
-    /// Asks the Sentinels again after too few replicas confirmed a change. The master may be cut off from the others, and a
-    /// new one may have taken over. If replicas are only down, asking is useless. So this limits how often the Sentinels are
-    /// asked.
+    /// Makes the connections ask the Sentinels again. Call it after too few replicas confirmed a change, because the master
+    /// may be cut off from the other servers, and a new master may have taken over. If replicas are only down, asking is
+    /// useless. So this method limits how often the Sentinels are asked.
     fn rediscover_master(&self) {
         let rest = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
         let mut last = self
@@ -83,8 +83,8 @@ impl Runner {
         &self.connection
     }
 
-    /// Runs commands without waiting for replicas. Use it for commands that only read or whose loss does no harm. No answer
-    /// to a device may depend on them. Returns the answers in the order of the commands.
+    /// Runs commands without waiting for replicas. Use it for commands that only read, and for writes whose loss does no harm.
+    /// No answer to a device may depend on these commands. Returns the answers in the order of the commands.
     pub(crate) async fn read(&self, calls: Vec<Command>) -> Result<Vec<Value>, Error> {
         self.run(&self.connection, calls, None).await
     }
@@ -95,8 +95,9 @@ impl Runner {
         self.run(&self.writers[next], calls, self.wait).await
     }
 
-    /// Reads fields of a hash, or all of them. If changes wait for replicas, this waits too, because a failover must not lose
-    /// anything that a device has seen. To make the replicas confirm, it writes `field` without changing it.
+    /// Reads fields of a hash, or all fields if `fields` is empty. If changes wait for replicas, this read waits too, because
+    /// a failover must not lose anything that a device has seen. The read then also writes `field` without changing it,
+    /// because replicas confirm only writes.
     pub(crate) async fn read_confirmed(
         &self,
         key: String,

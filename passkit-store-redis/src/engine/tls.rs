@@ -23,7 +23,7 @@ use crate::{
 #[cfg(feature = "tls")]
 pub(super) fn prepare(is_tls: bool, config: &Config) -> Result<(), Error> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-    // An error means that another part of the program has already chosen the cryptography. That is fine.
+    // An error means that another part of the program has already chosen a crypto provider. That is fine.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     let (own, roots) = (&config.client_certificate, &config.root_certificates);
     let is_certificate =
@@ -87,7 +87,7 @@ pub(super) fn for_cluster(builder: ClusterClientBuilder, config: &Config) -> Clu
     builder
 }
 
-/// Turns TLS on. The other builders see that from the URL, but this one does not get the URL.
+/// Turns TLS on. The other builders take this from the URL, but this builder does not get the URL.
 pub(super) fn for_sentinel(
     builder: SentinelClientBuilder,
     config: &Config,
@@ -122,8 +122,8 @@ pub(super) fn advise(error: Error, is_tls: bool) -> Error {
     error.advising(fix)
 }
 
-/// Returns whether the text of an error has one of these parts. The text is all that the driver keeps if no node of a Cluster
-/// can be reached.
+/// Returns whether the text of an error has one of these parts. If no node of a Cluster can be reached, the driver keeps only
+/// this text.
 fn says(error: &Error, parts: &[&str]) -> bool {
     let detail = error
         .driver()

@@ -26,7 +26,7 @@ async fn change(store: &SqliteStore, number: usize) {
     report(&format!("acknowledged-{number}."));
 }
 
-/// The log starts over once in each round, and is removed at the end of it.
+/// The log starts over once in each round, and is removed at the end of the round.
 #[test]
 fn the_child() {
     let Some(path) = child::path() else { return };
@@ -55,7 +55,7 @@ fn the_child() {
 struct File {
     durable: Vec<u8>,
     unsynced: Vec<Change>,
-    /// The file of this name before it was removed, which comes back if the folder was not synced since.
+    /// The removed file that had this name before. It comes back if the folder was not synced after the removal.
     removed: Option<Vec<u8>>,
     /// Whether the folder was synced since the file was made.
     is_named: bool,
@@ -68,7 +68,7 @@ enum Change {
 }
 
 impl File {
-    /// What is left after a power loss, if only the unsynced changes stay that `stays` accepts.
+    /// Returns what is left after a power loss. Of the unsynced changes, only those stay that `stays` accepts.
     fn after_loss(&self, mut stays: impl FnMut() -> bool) -> Option<Vec<u8>> {
         if let Some(removed) = &self.removed
             && !stays()
@@ -98,7 +98,7 @@ impl Change {
     }
 }
 
-/// The files of a folder, from the system calls of a process.
+/// The files of a folder. They are derived from the system calls of a process.
 struct Disk {
     folder: PathBuf,
     files: BTreeMap<String, File>,
@@ -141,7 +141,7 @@ impl Disk {
             }
             "unlink" if !call.contains(") = -1 ") => {
                 let old = self.files.remove(&file).unwrap_or_default();
-                // The one before it came back in the worst case.
+                // In the worst case, the file that had this name before is back.
                 let removed = old.after_loss(|| false);
                 self.files.insert(
                     file,
@@ -163,14 +163,14 @@ impl Disk {
         false
     }
 
-    /// The name of the file that a call is about, if it is in the folder.
+    /// Returns the name of the file that a call is about, if the file is in the folder.
     fn file_of(&self, call: &str) -> Option<String> {
         let (_, name) = call.split_once(&format!("{}/", self.folder.display()))?;
         let name: String = name
             .chars()
             .take_while(|c| !matches!(c, '>' | '"'))
             .collect();
-        // SQLite makes that one anew.
+        // SQLite makes this file anew.
         (!name.ends_with("-shm")).then_some(name)
     }
 
@@ -216,7 +216,7 @@ fn bytes_of(call: &str) -> Vec<u8> {
     panic!("the string is cut off: {call:.80}")
 }
 
-/// Everything that was acknowledged is there.
+/// Checks that everything that was acknowledged is there.
 async fn check(path: &Path, acknowledged: usize) {
     let store = SqliteStore::open(path).unwrap();
     let found = registered(&store, &device("phone")).await;
@@ -259,7 +259,7 @@ async fn a_power_loss_takes_back_nothing_acknowledged() {
     for line in trace.lines() {
         let (thread, call) = line.split_once(' ').unwrap_or((line, ""));
         let call = call.trim_start();
-        // Writes count from their begin, and syncs from their end.
+        // A write counts from its start, and a sync from its end.
         let is_sync = |call: &str| call.starts_with("fsync") || call.starts_with("fdatasync");
         let call = if call.starts_with("<... ") {
             match begun.remove(thread) {
@@ -277,7 +277,7 @@ async fn a_power_loss_takes_back_nothing_acknowledged() {
         if is_acknowledgement {
             acknowledged += 1;
         }
-        // A loss just before a sync has most to lose.
+        // A power loss just before a sync loses the most.
         let before = if is_sync(call) && acknowledged > 0 {
             Some(disk.files.clone())
         } else {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::stop::Stop;
 
-/// How long the pace may go on after a request to stop.
+/// The longest that `pace` sleeps before it checks again whether it has to stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// How many visits are due per second.

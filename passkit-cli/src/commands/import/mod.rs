@@ -37,8 +37,9 @@ const NAMED: usize = 10;
 /// serial). Existing registrations stay. Every device gets the push token of its last line. The
 /// store may be in use meanwhile.
 ///
-/// If the first line names a column authentication_token, its tokens open the passes too. These are the tokens that phones
-/// have from another service, where this service gives the passes new ones.
+/// If the first line names a column authentication_token, the service also accepts the tokens in
+/// this column. Phones have such tokens from another service, while the passes of this service
+/// have new ones.
 ///
 /// A bad line is reported by its number and skipped. If the import was stopped, the same command
 /// continues it. The progress is kept in the store itself, so another store, or an emptied one, is
@@ -186,8 +187,8 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("can't read {}: {error}", path.display()))
 }
 
-/// Looks up some of the first `lines` lines in the store. Returns the number of a line that the
-/// store lacks.
+/// Looks up some of the first `lines` lines in the store. Returns the number of a line whose
+/// registration is not in the store.
 ///
 /// A store may keep its notes when its rows are deleted, for example PostgreSQL after a `truncate`.
 async fn missing(
@@ -264,7 +265,7 @@ impl Blanks {
     }
 }
 
-/// White space, and what editors and spreadsheets show as nothing.
+/// White space, and characters that editors and spreadsheets don't show.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(

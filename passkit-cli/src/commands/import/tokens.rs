@@ -1,6 +1,6 @@
-//! Tokens that phones have from another service. They open the passes here too.
+//! Tokens that phones have from another service. This service accepts them too.
 //!
-//! The store keeps them beside the tokens that `serve` publishes.
+//! The store keeps them together with the tokens that `serve` publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use passkit_server::{
 
 use crate::store::Store;
 
-/// How often the tokens are written again because a service published a pass meanwhile.
+/// The maximum number of attempts to write the tokens. Another attempt is needed if a service published a pass in
+/// between.
 const TRIES: u32 = 10;
 
 /// The tokens of some lines.
@@ -27,14 +28,14 @@ impl Tokens {
         }
     }
 
-    /// Adds the tokens to those that the store knows. These count as newer. Returns the passes with more tokens than a
-    /// store keeps.
+    /// Adds the tokens to those in the store. The tokens that are already in the store count as newer. Returns the
+    /// passes with more tokens than a store keeps.
     ///
-    /// It neither changes what is published of a pass nor marks it. It may be repeated.
+    /// The call does not change the published content of a pass, and does not mark the pass. The call may be repeated.
     pub(super) async fn store(&self, store: &dyn Store) -> Result<BTreeSet<PassId>, StoreError> {
         let mut left = self.0.clone();
         let mut crowded = BTreeSet::new();
-        // The contents that were published when the tokens of a pass were written.
+        // For each pass, the content that was published when the tokens were written.
         let mut written: BTreeMap<PassId, Option<ContentDigest>> = BTreeMap::new();
         for _ in 0..TRIES {
             let passes: Vec<PassId> = left.keys().cloned().collect();
@@ -57,7 +58,7 @@ impl Tokens {
                     left.remove(pass);
                     continue;
                 }
-                // Without a digest it counts as removed until a service publishes it.
+                // Without a digest, the pass counts as removed until a service publishes it.
                 let digest = known.digest.filter(|_| !known.removed || is_hidden);
                 written.insert(pass.clone(), known.digest);
                 changes

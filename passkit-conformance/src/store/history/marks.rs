@@ -64,8 +64,8 @@ impl<'h> Marks<'h> {
                 }
             }
         }
-        // Several calls may publish the same digest. When the first of them has ended, one of them
-        // has marked the pass.
+        // Several calls may publish the same digest. One of them marks the pass
+        // before any of them returns.
         for ((type_id, serial, _), calls) in contents {
             let first = Span {
                 begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),

@@ -38,8 +38,8 @@ use crate::Violation;
 impl History {
     /// Checks whether a store that keeps the contract could have given these answers:
     ///
-    /// * For each registration, the answers of `register` and `unregister` are right in some order
-    ///   of the calls that their times allow (C10).
+    /// * For each registration, the start and end times of the calls allow an order in which all
+    ///   answers of `register` and `unregister` are right (C10).
     /// * The lists of a device that asks with its own tags name every marked and every registered
     ///   pass. If nothing happened, they are empty (C1, C2, C3, C9). The tags never go back (C4).
     /// * Lists, pages and counts contain every registration that must exist, and none that can't

@@ -1,5 +1,5 @@
--- KEYS[1] dirty buckets of a type. ARGV: an age in microseconds, then buckets, each with its time.
--- Removes a bucket if it still has that time and, by the server's clock, the time is longer ago than the age.
+-- KEYS[1] dirty buckets of a type. ARGV: an age in microseconds, then buckets, each with the time of its mark.
+-- Removes a bucket if it still has that time, and if the mark is older than the age by the server's clock.
 local time = redis.call('TIME')
 local before = time[1] * 1000000 + time[2] - tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do

@@ -1,4 +1,4 @@
--- KEYS: bucket, published passes. ARGV: 1 if the replicas must confirm the result, else 0; serial numbers.
+-- KEYS: bucket, published passes. ARGV: 1 if the replicas must confirm the result, else 0; then serial numbers.
 -- Returns two lists: the digests, and the values of the published passes. A mark changes both in one step, so this script
 -- reads both in one step.
 local clock = redis.call('HGET', KEYS[1], '\tc')

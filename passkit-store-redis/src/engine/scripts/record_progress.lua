@@ -1,7 +1,7 @@
--- KEYS: bucket, pending changes, the index of these changes by age. ARGV for each change: its field, the version whose
--- devices were read, and "end", or "@" and a cursor.
--- Records the progress. "end" means that all devices were read. Then the change is removed, unless it has a newer version.
--- In that case it stays, without progress.
+-- KEYS: bucket, pending changes, the index of these changes by age. ARGV for each change: its field, the version whose devices
+-- were read, and "end", or "@" and a cursor.
+-- Records the progress. "end" means that all devices were read. The script then removes the change, unless the change has a
+-- newer version. A newer change stays, without progress.
 for i = 1, #ARGV, 3 do
     local field, version, to = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local newest = string.match(redis.call('HGET', KEYS[2], field) or '', '^%d+')

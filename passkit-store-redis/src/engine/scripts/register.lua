@@ -1,13 +1,14 @@
 -- KEYS[1] device. ARGV: now, push token, the number of types; for each type its name and the number of its index entry; for
 -- each pass its field and the number of its index entry.
 -- Registers the device for the passes. Returns for each pass 1 if the registration is new and 0 if it existed. A result above
--- 1 means that the registration was refused, because its index entries may have been removed. The result is the number of the
--- device's tombstone. Add the entries again, with numbers above the tombstone, and run the script again.
+-- 1 means that the script refused the registration, because its index entries may have been removed. This result is the number
+-- of the device's tombstone. The caller must then add the entries again, with numbers above the tombstone, and run the script
+-- again.
 --
--- The value of a registration has its version v (the reading of the device's clock) and the number n of its index entry. It
--- is "v" if both are equal, else "v:n". If the pass was registered again later, it is "v+" or "v+n". If the script runs
--- twice, the second run finds the number of the first and gives the same answer. The value of a type is the number of its
--- index entry. If the type has several registrations, ":" and their count follow.
+-- The value of a registration contains its version v (the value of the device's clock) and the number n of its index entry.
+-- The value is "v" if both are equal, else "v:n". After the pass was registered again, the value is "v+" or "v+n". If the
+-- script runs twice, the second run finds the entry number of the first run and gives the same answer.
+-- The value of a type is the number of its index entry. If the type has several registrations, ":" and their count follow.
 local now = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[1], 't', 'c', 'x')
 local clock, tombstone = tonumber(head[2] or 0), tonumber(head[3] or 0)

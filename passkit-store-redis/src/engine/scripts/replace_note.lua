@@ -1,7 +1,7 @@
 -- KEYS: note, the calls that recently replaced it. ARGV: name of the call; the expected note; the new note; how many seconds
 -- to remember the call. Each note starts with "=", or is "" if there is none.
--- Replaces the note if it is the expected one. Returns 1 if it was, else 0. If the script runs twice, the second run finds
--- the name of its call and gives the same answer, even if another call replaced the note in between.
+-- Replaces the note if it is the expected one. Returns 1 if it replaced the note, else 0. If the script runs twice, the second
+-- run finds the name of its call and gives the same answer, even if another call replaced the note in between.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local is_done = redis.call('ZSCORE', KEYS[2], ARGV[1])

@@ -1,8 +1,9 @@
 -- KEYS[1] device. ARGV: field, type, how many seconds to keep the tombstone, name of the call.
--- Removes a registration. Returns two values: the number of its index entry; and if it was the last registration of the type,
--- the number of the type's index entry, else "". Returns nothing if there was no registration.
--- The field "u" has the name of the call that removed something last, and the two numbers. With it, a second run of the
--- script gives the same answer.
+-- Removes a registration. Returns two numbers: the number of the device's entry in the index of the pass, and the number of
+-- its entry in the index of the type. The second is "" if the device has other registrations of the type. Returns nothing if
+-- there was no registration.
+-- The field "u" contains the name of the call that removed something last, and the two numbers. A second run of the script
+-- uses this field to give the same answer.
 local previous = redis.call('HGET', KEYS[1], ARGV[1])
 if not previous then
     -- An earlier run may have removed it without confirmation. A write makes the replicas confirm that.
