@@ -39,8 +39,9 @@ pub enum Progress<'a> {
     Done(&'a CaseReport),
 }
 
-/// Like [`run`], but reports progress to `watch`, and ends when `stop` is ready. The current case
-/// then becomes an error too, and its registrations are removed.
+/// Like [`run`], but reports progress to `watch`, and also ends when `stop` is ready. In that case,
+/// the interrupted case and all remaining cases become errors. The registrations of the interrupted
+/// case are removed.
 ///
 /// # Panics
 ///
