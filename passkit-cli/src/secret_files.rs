@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fs};
 
-use clap::Command;
+use clap::{Arg, Command};
 
 use crate::failure::Failure;
 
@@ -20,6 +20,7 @@ pub(crate) fn add(command: Command, chosen: Option<OsString>) -> Result<Command,
     {
         let variable = option.get_env().and_then(|variable| variable.to_str());
         if let Some(variable) = variable
+            && !is_given(option)
             && let Some(secret) = read(variable)?
         {
             secrets.push((option.get_id().clone(), secret));
@@ -40,6 +41,17 @@ pub(crate) fn add(command: Command, chosen: Option<OsString>) -> Result<Command,
     }))
 }
 
+/// Returns whether the command line has the option.
+fn is_given(option: &Arg) -> bool {
+    let Some(name) = option.get_long().map(|name| format!("--{name}")) else {
+        return false;
+    };
+    env::args_os().skip(2).any(|argument| {
+        let rest = argument.to_str().and_then(|text| text.strip_prefix(&*name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
+}
+
 /// Reads the secret from the file that belongs to this variable.
 fn read(variable: &str) -> Result<Option<String>, Failure> {
     let name = format!("{variable}_FILE");
@@ -56,5 +68,10 @@ fn read(variable: &str) -> Result<Option<String>, Failure> {
         .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() || text.contains('\n') {
+        return Err(Failure::new(format!(
+            "the file of {name} must have one line, and no empty line after it"
+        )));
+    }
     Ok(Some(text.to_owned()))
 }

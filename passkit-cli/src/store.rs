@@ -1,6 +1,7 @@
 //! The stores that `--store` can name.
 
 use std::{
+    error::Error as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -220,8 +221,11 @@ impl StoreUrl {
             Self::Sqlite(path) => {
                 self.check_there()?;
                 let copied = open_sqlite(path, false).await?.backup(to).await;
-                return copied
-                    .map_err(|error| Failure::from_error("can't make the backup", &error));
+                // The kind of the error would name the store, and the copy is at fault.
+                return copied.map_err(|error| {
+                    let cause = error.source().unwrap_or(&error);
+                    Failure::from_error("can't make the backup", cause)
+                });
             }
             Self::Sled(path) => format!("stop the service, and copy the folder {}", path.display()),
             Self::Postgres(_) => "use pg_dump, or the backups of your database server".into(),

@@ -218,12 +218,19 @@ impl StoreUrl {
             Self::Postgres(url) | Self::Redis(url) => url,
             Self::Sqlite(_) | Self::Sled(_) => return text.to_owned(),
         };
-        let login = Parts::of(url).ok().and_then(|parts| parts.login);
-        let (user, password) = login
-            .map(|login| login.split_once(':').unwrap_or((login, "")))
-            .unwrap_or_default();
-        [user, password]
+        let Ok(parts) = Parts::of(url) else {
+            return text.to_owned();
+        };
+        let parameters = parts.query.unwrap_or_default().split('&');
+        let parameters = parameters.filter_map(|parameter| match parameter.split_once('=') {
+            Some(("user" | "password", secret)) => Some(secret),
+            _ => None,
+        });
+        parts
+            .login
             .into_iter()
+            .flat_map(|login| login.splitn(2, ':'))
+            .chain(parameters)
             .filter(|secret| !secret.is_empty())
             .fold(text.to_owned(), |text, secret| {
                 let decoded = percent_decode_str(secret).decode_utf8_lossy();

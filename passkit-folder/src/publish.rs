@@ -77,7 +77,10 @@ impl Prefixes {
             return;
         };
         let is_served = **prefix == *served || **prefix == Prefix::ROOT;
+        // A finding tells to remove that part.
+        let ends_in_v1 = prefix.to_string().ends_with("/v1");
         if is_served
+            || ends_in_v1
             || !self.is_started
             || listed.withdrawn
             || self.reported.len() >= PREFIXES

@@ -94,7 +94,7 @@ impl Denied {
             }
             Self::Type => "no such type of passes or orders",
             Self::Unknown => "unknown pass",
-            Self::Removed => "the pass was removed",
+            Self::Removed => "the pass was removed, or has no archive yet",
             Self::WrongToken => "wrong token",
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use http::Method;
 use tokio::runtime::Handle;
 
-use crate::{refusal::Refusal, text::OneLine};
+use crate::{refusal::Refusal, route::Route, text::OneLine};
 
 /// How long refused requests are counted until a summary is logged.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ impl RefusedLog {
         let status = refusal.status().as_u16();
         tracing::debug!(
             "refused with {status}: {method} {}: {reason}{}",
-            WithoutDevice(path),
+            WithoutSecrets(path),
             refusal.detail()
         );
         let mut counts = self.lock();
@@ -80,18 +80,33 @@ impl Drop for RefusedLog {
 }
 
 /// Shows a path in one line, without the device identifier, which is a secret.
-struct WithoutDevice<'a>(&'a str);
+///
+/// Of a path that is not the path of an endpoint, only the words of endpoints are shown. Any other
+/// part may be a device identifier or a token in the wrong place.
+struct WithoutSecrets<'a>(&'a str);
 
-impl fmt::Display for WithoutDevice<'_> {
+const WORDS: [&str; 8] = [
+    "",
+    "v1",
+    "devices",
+    "registrations",
+    "passes",
+    "orders",
+    "log",
+    "personalize",
+];
+
+impl fmt::Display for WithoutSecrets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_endpoint = Route::of(self.0).is_some() || Route::is_below_a_prefix(self.0);
         let mut is_device = false;
         let parts: Vec<&str> = self
             .0
             .split('/')
             .map(|part| {
-                let shown = if is_device { "…" } else { part };
+                let is_shown = !is_device && (is_endpoint || WORDS.contains(&part));
                 is_device = part == "devices";
-                shown
+                if is_shown { part } else { "…" }
             })
             .collect();
         OneLine::of(&parts.join("/")).fmt(f)
@@ -103,16 +118,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_shown_without_its_device() {
+    fn a_path_is_shown_without_secrets() {
         for (path, shown) in [
             (
                 "/v1/devices/d1/registrations/pass.a/S",
                 "/v1/devices/…/registrations/pass.a/S",
             ),
-            ("/api/v1/devices/d1", "/api/v1/devices/…"),
+            (
+                "/api/v1/devices/d1/registrations/pass.a",
+                "/api/v1/devices/…/registrations/pass.a",
+            ),
+            ("/api/v1/devices/d1", "/…/v1/devices/…"),
+            (
+                "/v1/devices//d1/registrations/pass.a",
+                "/v1/devices/…/…/registrations/…",
+            ),
+            ("/d1/registrations/pass.a/S", "/…/registrations/…/…"),
+            ("/v1/devices%2Fd1%2Fregistrations/pass.a", "/v1/…/…"),
+            ("/v1/%64evices/d1/x/y", "/v1/…/…/…/…"),
+            ("/V1/Devices/d1", "/…/…/…"),
+            (
+                "/v1/passes/pass.a/S/token/personalize",
+                "/v1/passes/…/…/…/personalize",
+            ),
             ("/v1/passes/pass.a/S\n", "/v1/passes/pass.a/S\\n"),
         ] {
-            assert_eq!(WithoutDevice(path).to_string(), shown);
+            assert_eq!(WithoutSecrets(path).to_string(), shown);
         }
     }
 }

@@ -28,15 +28,16 @@ pub(crate) fn back_up(
     lock_timeout: Duration,
 ) -> Result<(), SqliteError> {
     let partial = with_ending(to, ".partial");
-    for path in [to, &partial] {
-        refuse_existing(path)?;
-        for part in PARTS {
-            refuse_existing(&with_ending(path, part))?;
-        }
+    refuse_existing(to)?;
+    for part in PARTS {
+        refuse_existing(&with_ending(to, part))?;
     }
+    refuse_unfinished(&partial)?;
     refuse_part(to)?;
     match private_files::create_empty(&partial) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&partial)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(unfinished(&partial));
+        }
         made => made.map_err(|error| SqliteError::io("create", &partial, error))?,
     }
     let copied = copy(from, &partial, lock_timeout).and_then(|()| keep(&partial, to));
@@ -56,13 +57,26 @@ fn refuse_existing(path: &Path) -> Result<(), SqliteError> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
-    Err(exists(path))
-}
-
-fn exists(path: &Path) -> SqliteError {
-    SqliteError::configuration(format!(
+    Err(SqliteError::configuration(format!(
         "{} exists; remove it or name another file",
         path.display()
+    )))
+}
+
+/// Refuses to write where an earlier backup was killed, or where another one runs.
+fn refuse_unfinished(partial: &Path) -> Result<(), SqliteError> {
+    let parts = PARTS.map(|part| with_ending(partial, part));
+    let mut files = parts.iter().map(PathBuf::as_path).chain([partial]);
+    if files.any(|file| fs::symlink_metadata(file).is_ok()) {
+        return Err(unfinished(partial));
+    }
+    Ok(())
+}
+
+fn unfinished(partial: &Path) -> SqliteError {
+    SqliteError::configuration(format!(
+        "{0} is left of a backup that was interrupted, or another backup runs; if none runs, remove {0}*",
+        partial.display()
     ))
 }
 

@@ -59,8 +59,8 @@ pub(crate) struct Lines {
     order: [usize; 4],
     /// The position of the token of the pass, if there is such a column.
     token: Option<usize>,
-    /// Whether the first line names the columns.
-    pub(crate) named: bool,
+    /// The first line, if it names the columns.
+    pub(crate) names: Option<Vec<u8>>,
     /// How many fields a line may have.
     columns: usize,
     /// How many lines were read.
@@ -104,7 +104,7 @@ impl Lines {
             line: Vec::new(),
             order: [0, 1, 2, 3],
             token: None,
-            named: false,
+            names: None,
             columns: 4,
             number: 0,
             bytes: 0,
@@ -138,7 +138,7 @@ impl Lines {
                 && let Some((order, token)) = named_columns(fields)
             {
                 (self.order, self.token) = (order, token);
-                (self.named, self.columns) = (true, fields.len());
+                (self.names, self.columns) = (Some(self.line.clone()), fields.len());
                 continue;
             }
             let positions = self.order.into_iter().chain(self.token);

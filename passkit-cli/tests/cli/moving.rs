@@ -134,7 +134,12 @@ fn bad_lines_are_named_and_left_out() {
     for number in [3, 4, 5, 6] {
         assert!(said.contains(&format!("bad.csv:{number}: ")), "{said}");
     }
-    assert_eq!(fs::read_to_string(&rejects).unwrap().lines().count(), 4);
+    let rejected = fs::read_to_string(&rejects).unwrap();
+    assert_eq!(rejected.lines().count(), 5, "{rejected}");
+    assert!(
+        rejected.starts_with("device,push_token,type,serial\n"),
+        "{rejected}"
+    );
     assert_eq!(export(&store).lines().count(), 3);
 }
 

@@ -272,6 +272,11 @@ fn secrets_are_read_from_files() {
     );
     assert_eq!(code, Some(0));
     let (code, ..) = stats(
+        &[("PASSKIT_STORE_FILE", "absent")],
+        &["--store=sqlite:./a.db"],
+    );
+    assert_eq!(code, Some(0));
+    let (code, ..) = stats(
         &[
             ("PASSKIT_STORE_FILE", ""),
             ("PASSKIT_STORE", "sqlite:./a.db"),
@@ -279,8 +284,12 @@ fn secrets_are_read_from_files() {
         &[],
     );
     assert_eq!(code, Some(0));
+    fs::write(folder.join("empty"), "\n").unwrap();
+    fs::write(folder.join("two"), "sqlite:./a.db\n\n").unwrap();
     for (variables, hint) in [
         (&[("PASSKIT_STORE_FILE", "other")][..], "missing.db"),
+        (&[("PASSKIT_STORE_FILE", "empty")], "one line"),
+        (&[("PASSKIT_STORE_FILE", "two")], "one line"),
         (
             &[("PASSKIT_STORE_FILE", "postgres://frobozz:xyzzyplugh@h/d")],
             "PASSKIT_STORE_FILE",

@@ -135,9 +135,13 @@ impl Import {
                             progress.say(&format!("{from}:{number}: {problem}; left out"));
                         }
                         if let Some(rejects) = &mut rejects {
-                            rejects.write(lines.raw())?;
-                            if !lines.raw().ends_with(b"\n") {
-                                rejects.write(b"\n")?;
+                            // The lines can be corrected and imported, so they need the names of their columns.
+                            let names = lines.names.as_deref().filter(|_| left_out == 1);
+                            for line in names.into_iter().chain([lines.raw()]) {
+                                rejects.write(line)?;
+                                if !line.ends_with(b"\n") {
+                                    rejects.write(b"\n")?;
+                                }
                             }
                         }
                     }
