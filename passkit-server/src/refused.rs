@@ -85,7 +85,7 @@ impl Drop for RefusedLog {
 /// part may be a device identifier or a token in the wrong place.
 struct WithoutSecrets<'a>(&'a str);
 
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 7] = [
     "",
     "v1",
     "devices",
@@ -93,7 +93,6 @@ const WORDS: [&str; 8] = [
     "passes",
     "orders",
     "log",
-    "personalize",
 ];
 
 impl fmt::Display for WithoutSecrets<'_> {
