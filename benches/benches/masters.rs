@@ -1,4 +1,5 @@
-//! Compares a Redis Cluster with three masters with one node, by the same calls of 64 callers. The floor is the node.
+//! Compares a Redis Cluster of three masters with a single node. 64 callers make the same calls to each. The floor is the
+//! node.
 
 #![allow(clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Registrations of new devices by one caller and by 64, in stores that start empty.
+//! Measures registrations of new devices by one caller and by 64, in stores that start empty.
 
 #![allow(clippy::expect_used)]
 

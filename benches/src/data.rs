@@ -1,5 +1,5 @@
-//! The data, the same for every store: devices with three passes each, where each pass is on one device, and a device with
-//! 10,000 passes.
+//! The data, which are the same for every store. Many devices have three passes each, which are on no other device. One
+//! device has 10,000 passes.
 
 use std::path::PathBuf;
 

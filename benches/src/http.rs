@@ -43,7 +43,7 @@ pub enum Case {
 }
 
 impl Case {
-    /// All of them.
+    /// All requests.
     pub const ALL: [Self; 6] = [
         Self::ListNothing,
         Self::ListAll,
@@ -122,7 +122,7 @@ fn large() -> passkit_server::identifiers::SerialNumber {
     data::serial_of_many(0)
 }
 
-/// Every pass, with one token for all.
+/// All passes. They share one authentication token.
 #[derive(Clone, Debug)]
 pub struct Passes {
     token: TokenDigest,

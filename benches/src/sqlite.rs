@@ -35,7 +35,7 @@ impl Threads {
     /// Connects to the database of a store.
     ///
     /// # Errors
-    /// If the database can't be opened.
+    /// Fails if the database can't be opened.
     pub fn start(path: &Path) -> Result<Self> {
         let start = |_| {
             let connection = Connection::open(path)?;
@@ -124,7 +124,7 @@ impl Threads {
         self.commit(mark).await;
     }
 
-    /// The devices after this one, with their push tokens.
+    /// Returns the devices after this one, with their push tokens.
     pub(crate) async fn devices(
         &self,
         pass: &PassId,
@@ -143,7 +143,7 @@ impl Threads {
     }
 }
 
-/// The store's statement of this name.
+/// Returns the store's statement of this name.
 fn statement<'a>(connection: &'a Connection, name: &str) -> Result<CachedStatement<'a>> {
     let (_, sql) = STATEMENTS
         .iter()

@@ -53,8 +53,8 @@ impl Rules {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The archive. `None` if it can't be read. Then there is a finding of the level
-    /// [`Refused`](Level::Refused).
+    /// The archive. `None` if it can't be read. In that case, a finding of the level
+    /// [`Refused`](Level::Refused) says why.
     pub archive: Option<Archive>,
     /// The findings, the worst first.
     pub findings: Findings,
@@ -109,11 +109,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Reads the bytes of a `.pkpass` or `.order`, if phones accept them. [`Report::of`] returns
-    /// all findings.
+    /// Reads the bytes of a `.pkpass` or `.order`, if phones accept the archive. To get all
+    /// findings, use [`Report::of`].
     ///
     /// # Errors
-    /// If there are findings of the level [`Refused`](Level::Refused), returns them.
+    /// Fails if there are findings of the level [`Refused`](Level::Refused). The error contains
+    /// only these.
     pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Findings> {
         let Report { archive, findings } = Report::of(bytes, rules);
         let refused = findings.at_least(Level::Refused);

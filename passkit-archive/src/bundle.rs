@@ -33,7 +33,7 @@ impl<'a> Bundle<'a> {
         (is_bundle && !is_archive).then_some(Self { zip })
     }
 
-    /// Unpacks the passes one by one. The items are the name and the bytes of a pass.
+    /// Unpacks the passes one by one. Each item is the name and the bytes of a pass.
     ///
     /// If a pass is too large, just enough of it is unpacked to show that. If a pass is damaged,
     /// the bytes before the damage are returned. So [`Report::of`](crate::Report::of) explains

@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// A certificate. It is read as strictly as OpenSSL does.
+/// A certificate. Reading is as strict as in OpenSSL.
 pub(crate) struct Certificate<'a> {
     parts: SignedCertificate<'a>,
-    /// What the issuer signed.
+    /// The part of the certificate that the issuer signed.
     signed: Vec<u8>,
     pub(crate) subject: Name,
     pub(crate) issuer: Name,
@@ -41,11 +41,12 @@ pub(crate) struct Name {
 /// How a certificate is related to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relation {
-    /// It issued the other one.
+    /// This certificate issued the other one.
     Issuer,
-    /// It has the name of the issuer, but not its key.
+    /// This certificate has the name of the issuer, but not the issuer's key.
     Namesake,
-    /// It has the name and the key of the issuer, but the signature is wrong.
+    /// This certificate has the name and the key of the issuer, but the signature of the other one
+    /// is wrong.
     Forged,
     Stranger,
 }
@@ -125,11 +126,11 @@ impl<'a> Certificate<'a> {
                 .is_ok()
         });
         match (verifies, named) {
-            // A signature algorithm that is not known here counts as right.
+            // A signature with an unknown algorithm counts as right.
             (Some(true) | None, _) => Relation::Issuer,
             (Some(false), Some(_)) => Relation::Forged,
-            // Without key identifiers, a wrong signature and an authority of the same name with
-            // another key look the same.
+            // Without key identifiers, two cases look the same: a wrong signature, and an authority
+            // that has the same name but another key.
             (Some(false), None) => Relation::Namesake,
         }
     }

@@ -84,8 +84,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, Fault> {
         _ => return Err(Fault::Offset),
     }
 
-    // Entries are counted before any is kept, because an entry needs far more memory than its 46
-    // bytes.
+    // Entries are counted before any is kept. In memory, an entry needs far more than its 46 bytes
+    // in the archive.
     let after = |&at: &usize| Entry::read(bytes, at).map(|entry| entry.end);
     let steps = || std::iter::successors(Some(start), after).take_while(|&at| at < end);
     let listed = steps().count();

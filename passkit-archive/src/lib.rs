@@ -2,10 +2,11 @@
 //! (orders).
 //!
 //! [`Report::of`] reads an archive and returns everything that was found in it. Each [`Finding`]
-//! has a [`Level`]: phones refuse the archive, something in it cannot work, or it is only a warning
-//! or a note. [`Archive::check`] is the short form: it returns the archive if phones accept it.
-//! [`ArchiveBuilder`] makes an archive, and a [`Signer`] signs it with a throw-away certificate.
-//! Everything works for passes and orders alike. The crate has no optional features.
+//! has a [`Level`]. The level says whether phones refuse the archive, something in it cannot work,
+//! or the finding is only a warning or a note. [`Archive::check`] is the short form: it returns the
+//! archive if phones accept it. [`ArchiveBuilder`] makes an archive, and a [`Signer`] signs it with
+//! a throw-away certificate. Everything works for passes and orders alike. The crate has no
+//! optional features.
 //!
 //! ```
 //! # use passkit_archive::{ArchiveBuilder, placeholder_icon, Signer};
@@ -39,8 +40,8 @@
 //!   the certificate of the issuer. Its own certificate was valid at the signing time, and is for
 //!   this type identifier and this team.
 //!
-//! [`Rules::development`] accepts archives without manifest and signature, and then without a team.
-//! Parts that are present must still be right.
+//! [`Rules::development`] accepts archives without signature, or without manifest and signature. An
+//! archive without signature needs no team. Parts that are present must still be right.
 //!
 //! The crate checks neither the chain up to Apple's root nor revocation. Phones do.
 

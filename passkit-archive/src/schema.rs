@@ -393,14 +393,14 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.push(rule, position, message, Some(key));
     }
 
-    /// Reports the current value. The message continues a line after the name of the value.
+    /// Reports the current value. The message follows the name of the value in the same line.
     pub(crate) fn report(&mut self, rule: &'static Rule, message: impl Display) {
         let message = format!("{} {message}", self.place());
         let position = self.position();
         self.push(rule, position, message, None);
     }
 
-    /// Adds a finding about the whole file. The message continues a line after the file name.
+    /// Adds a finding about the whole file. The message follows the file name in the same line.
     pub(crate) fn report_whole(&mut self, rule: &'static Rule, message: impl Into<String>) {
         self.findings
             .push(Finding::in_file(rule, self.file, message));

@@ -170,7 +170,7 @@ impl<'a> Signature<'a> {
             .position(|certificate| certificate.is_named_by(signer.signer))
             .ok_or(SignatureError::NoCertificate)?;
         let certificate = others.swap_remove(own);
-        // Real archives contain their certificate twice.
+        // Some real archives contain the signer's certificate twice.
         others.retain(|other| !other.is(&certificate));
         Ok(Self {
             content_type: signed_data.content.content_type,
@@ -237,7 +237,7 @@ impl<'a> Signature<'a> {
         time(attribute(attributes, oid::SIGNING_TIME).ok()?).ok()
     }
 
-    /// Makes the checks of certificates that phones make.
+    /// Checks the certificates as phones do.
     fn check_certificates(&self, purpose: &Purpose<'_>, findings: &mut Vec<Finding>) {
         let mut found = |rule: &'static Rule, message: String| {
             findings.push(Finding::in_file(rule, SIGNATURE, message));
@@ -433,9 +433,9 @@ fn date(time: Duration) -> String {
     }
 }
 
-/// Verifies the signature over the attributes. The signature is over their DER as a set, which is
-/// sorted. Some signers don't sort before they sign. Common verifiers accept that, and so does this
-/// one.
+/// Verifies the signature over the attributes. The signature covers the attributes as a DER set,
+/// which is sorted. Some signers don't sort the attributes before they sign. Common verifiers
+/// accept such signatures, and so does this one.
 fn verifies_attributes(
     attributes: &[AnyRef<'_>],
     verifies: impl Fn(&[u8]) -> bool,

@@ -34,11 +34,12 @@ impl Case {
 /// How important a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on it. Without it, updates are lost or repeat forever, or strangers get access.
+    /// Phones rely on what is checked. Without it, updates are lost or repeat forever, or strangers
+    /// get access.
     Must,
-    /// Phones work without it, but not always well.
+    /// Phones work without what is checked, but not always well.
     Should,
-    /// Good practice. Phones work without it.
+    /// What is checked is good practice. Phones work without it.
     Advisory,
 }
 

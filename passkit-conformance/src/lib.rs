@@ -25,8 +25,8 @@
 //! tokens, and two commands or URLs. `change` gives a pass new content. It must return after the
 //! new content is published. `save` saves a pass unchanged. It must return after the service has
 //! looked at the saved pass. If the service watches a folder or works through a queue, `change` and
-//! `save` must wait for that. Otherwise the change appears during a later case, which then fails. If
-//! the file has no `change` or `save`, the cases that need it are skipped.
+//! `save` must wait until that is done. Otherwise the change appears during a later case, which
+//! then fails. If the file has no `change` or `save`, the cases that need it are skipped.
 //!
 //! The kit makes its own devices with random identifiers, and unregisters them at the end, even
 //! after Ctrl-C. It never touches other devices. Nothing else may change the passes during a run,
@@ -39,10 +39,10 @@
 //! `--timeout` limits the time for each answer. The exit code is 0 if all cases passed or were
 //! skipped, 1 if one failed, and 2 if the service could not be tested.
 //!
-//! If a case finds a violation of a rule that it is not about, that rule *blocks* the case. A blocked
-//! case does not count as failed, because the cases that are about the rule show the fault better. A
-//! broken rule always fails at least one case. The report ends with a verdict for each rule: kept,
-//! broken or not tried. It says how to fix the broken rules.
+//! If a case finds a violation of a rule that it is not about, that rule *blocks* the case. A
+//! blocked case does not count as failed, because the cases that are about the rule show the fault
+//! better. A broken rule always fails at least one case. The report ends with a verdict for each
+//! rule: kept, broken or not tried. It says how to fix the broken rules.
 //!
 //! A failure looks like this:
 //!
@@ -62,27 +62,28 @@
 //! ```
 //!
 //! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
-//! process. Only there can the kit find a body with status 204 or 304, because the HTTP library
-//! drops such a body on the network. For `https` URLs, the system must trust the certificate.
+//! process. The kit can find a body with status 204 or 304 only in this way, because the HTTP
+//! library drops such a body on the network. For `https` URLs, the system must trust the
+//! certificate.
 //!
 //! # Testing a store
 //! A [`store::TestStore`] says which traits the store implements. Make one with `with_all`, or with
 //! `new` for `RegistrationStore` alone, and add `with_queue`, `with_coordination` or
 //! `with_maintenance`. The cases of missing traits are shown as ignored, with the reason. To check
-//! durability as well, implement [`store::Stores`] instead of passing a closure. It can open the
-//! data of a store again.
+//! durability as well, implement [`store::Stores`] instead of passing a closure.
+//! `Stores` can open the data of a store again.
 //!
 //! With the feature `trials`, `store_tests!` makes a test target from a [`store::Stores`], in which
-//! each case is a named test. Set `harness = false` for it.
+//! each case is a named test. Set `harness = false` for this target in `Cargo.toml`.
 //!
 //! If a random sequence of calls fails, the kit shortens it and reports it with a seed. Set
 //! `PASSKIT_CONFORMANCE_SEED` to that seed to run the same sequences again. [`store::history`]
 //! records calls and checks them afterwards. To test your own crash or failover scenario, wrap a
 //! store in its `Recorder`.
 //!
-//! A call of a store may take 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. If three
-//! cases had a call that took longer, the remaining cases are not tried. If the store blocks all
-//! threads, the process prints the case and the call, and ends.
+//! A call to a store may take 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. If
+//! three cases had a call that took longer, the remaining cases are not tried. If the store blocks
+//! all threads, the process prints the case and the call, and ends.
 //!
 //! The cases of a store need a multi-threaded Tokio runtime.
 

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-/// A marker in the extensions of a request. Over the network, the header names of the request are
-/// then sent `With-Capitals`, not in lower case.
+/// A marker in the extensions of a request. With it, the header names of the request are sent
+/// `With-Capitals` over the network, not in lower case.
 #[derive(Clone, Copy)]
 pub(crate) struct WithCapitals;
 

@@ -108,7 +108,7 @@ rules! {
         "compare each part of the tag with the store's clock, and list everything if either is ahead";
     C6 "C6" "acknowledged changes are still there when the data are opened again, even after a crash"
         "acknowledge a call only after its commit is durable, clocks and dates included";
-    C7 "C7" "a list may name passes of the device that did not change, but never leaves out one that did"
+    C7 "C7" "a list may name passes of the device that did not change, but never leaves out a pass that did change"
         "if in doubt, list the pass";
     C9 "C9" "marking an entire type takes constant time, and the next list of each device names all its passes of the type once"
         "write one version and date for the type (a floor), and don't loop over its passes or registrations";
@@ -144,7 +144,7 @@ rules! {
         "look up each pass, and answer in the order of the request";
     COUNT_DEVICES "count_devices" "the number of devices of a pass is right, up to the requested limit"
         "count the registrations of the pass itself, up to the limit";
-    NAMES "names" "two passes are the same only if type and serial number are exactly equal, two devices only if their identifiers are"
+    NAMES "names" "two passes are the same only if type and serial number are exactly equal, and two devices are the same only if their identifiers are exactly equal"
         "compare whole identifiers byte by byte: no prefixes, patterns, case folding, truncated columns or ambiguously joined keys";
     ERRORS "errors" "a call fails only if the storage fails"
         "return an error only if the storage failed, and never panic or block the thread";
@@ -219,7 +219,7 @@ rules! {
     HTTP_5 "HTTP-5" "no answer is a redirect: the phone would drop its token, or turn a POST into a GET"
         "answer at the requested path, and write a webServiceURL into passes that needs no redirect"
         "https://www.rfc-editor.org/rfc/rfc9110#section-15.4";
-    HTTP_7 "HTTP-7" "lists are application/json, passes application/vnd.apple.pkpass"
+    HTTP_7 "HTTP-7" "the Content-Type of a list is application/json, and that of a pass is application/vnd.apple.pkpass"
         "set the Content-Type of lists and passes"
         "https://www.rfc-editor.org/rfc/rfc9110#section-8.3";
     HTTP_8 "HTTP-8" "204 and 304 have no body"
@@ -276,7 +276,7 @@ rules! {
         "list all registered passes that are strictly newer than the tag";
     LIST_3 "LIST-3" "a list names only passes of the type in the path, and only passes that the device registered"
         "select registrations by device and by type";
-    LIST_4 "LIST-4" "the answer is an object with serialNumbers, a list of strings, and lastUpdated, a string"
+    LIST_4 "LIST-4" "the answer is a JSON object in which serialNumbers is a list of strings and lastUpdated is a string"
         "send an object with serialNumbers and lastUpdated, and write the tag as a string";
     LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: a change that this list misses is in the next one"
         "read the tag in the same snapshot as the list, not from the wall clock";
@@ -346,7 +346,7 @@ rules! {
     ORD_3 "ORD-3" "an order can be fetched before it is registered"
         "serve an order to everyone who has its authentication token, registered or not"
         "https://developer.apple.com/documentation/walletorders/retrieve-the-latest-version-of-an-order";
-    ORD_4 "ORD-4" "an order is application/vnd.apple.finance.order"
+    ORD_4 "ORD-4" "the Content-Type of an order is application/vnd.apple.finance.order"
         "set the Content-Type application/vnd.apple.finance.order"
         "https://developer.apple.com/documentation/walletorders/retrieve-the-latest-version-of-an-order";
 }

@@ -43,7 +43,7 @@ impl ServiceUrl {
     ///
     /// Fails if the URL can't be used. The text continues a sentence that begins with the URL.
     pub fn new(url: &str) -> Result<Self, &'static str> {
-        // Of a mistyped URL, any part may be a password.
+        // Any part of a mistyped URL may be a password.
         if url.contains('@') {
             return Err("has a user name in it; in a path, write %40 for @");
         }

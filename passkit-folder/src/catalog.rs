@@ -320,7 +320,7 @@ impl Catalog {
         }
     }
 
-    /// Returns the archive of a pass. All who read it now share one copy.
+    /// Returns the archive of a pass. All current readers of the archive share one copy in memory.
     pub(crate) async fn shared_archive(
         self: &Arc<Self>,
         pass: &PassId,

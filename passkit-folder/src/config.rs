@@ -83,7 +83,8 @@ impl Config {
         self
     }
 
-    /// Warns of passes that point to another path than the service answers at.
+    /// Sets the [`prefix`](Self::prefix) below which the service answers. The log then has a
+    /// warning about each other path in a `webServiceURL`.
     #[must_use]
     pub fn prefix(mut self, prefix: Prefix) -> Self {
         self.prefix = Some(prefix);

@@ -147,8 +147,8 @@ impl Folder {
         if self.0.shared.differing(pass, state).is_none() {
             return Ok(());
         }
-        // The state may be older than the copy. Then a copy that is ahead looks like one that is
-        // behind.
+        // The state may be older than the copy. Compared with such a state, a newer copy looks
+        // outdated.
         let state = self.0.publisher.store().pass_state(pass).await?;
         let Some(content) = self.0.shared.differing(pass, &state) else {
             return Ok(());

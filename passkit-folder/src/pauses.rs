@@ -29,8 +29,9 @@ struct Pause {
 }
 
 impl Pauses {
-    /// Returns whether `pass` may be published again now. The first time it may at once, and later
-    /// after its pause. If it may, its next pause starts.
+    /// Returns whether `pass` may be published again now. The first time, it may be published at
+    /// once. Later, it may be published after its pause. If this returns `true`, the next pause of
+    /// the pass starts.
     ///
     /// While too many passes are in a pause, no other pass may be published again.
     pub(crate) fn may_publish(&mut self, pass: &PassId, now: Instant) -> bool {

@@ -77,7 +77,7 @@ impl Prefixes {
             return;
         };
         let is_served = **prefix == *served || **prefix == Prefix::ROOT;
-        // A finding tells to remove that part.
+        // The check of the archive already reports a path that ends in `/v1`.
         let ends_in_v1 = prefix.to_string().ends_with("/v1");
         if is_served
             || ends_in_v1
@@ -474,8 +474,8 @@ impl Publishing {
     ) -> Result<Option<(Row, Copy)>, CatalogError> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
-        // An update may have no web service any more. Phones use the token of the version before to
-        // fetch it.
+        // An update may no longer have a web service. Phones fetch such an update with the token of
+        // the version before.
         let token = archive.auth_token.as_ref().map(AuthToken::digest);
         let tokens = unite_tokens(known, token.as_slice());
         let is_same = before
@@ -548,8 +548,8 @@ impl Publishing {
         })
     }
 
-    /// Returns the files that hold one of these passes, each of which was served from another file
-    /// until now. These files then count as not seen.
+    /// Returns the files that hold one of these passes. Until now, each of these passes was served
+    /// from another file. These files then count as not seen.
     fn rivals(&mut self, freed: &BTreeSet<PassId>) -> Vec<PathBuf> {
         if freed.is_empty() {
             return Vec::new();

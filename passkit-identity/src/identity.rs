@@ -40,8 +40,8 @@ enum Source {
     },
 }
 
-/// The times of the last change and the lengths of the files of an [`Identity`]. If two stamps
-/// differ, a file has changed.
+/// The modification times and the lengths of the files of an [`Identity`]. If two stamps differ, a
+/// file has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileStamp([Option<(SystemTime, u64)>; 2]);
 

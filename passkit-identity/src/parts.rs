@@ -109,7 +109,7 @@ impl Parts {
                 continue;
             };
             for first in 0..self.certificates.len() {
-                // The key's certificate comes first, in any order of the file.
+                // The key's certificate comes first in the chain, wherever it is in the file.
                 let mut chain = self.certificates.clone();
                 chain[..=first].rotate_right(1);
                 match chain.first().map(|certificate| Facts::read(certificate)) {

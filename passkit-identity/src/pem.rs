@@ -109,7 +109,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Reads a file with certificates or keys.
 ///
 /// # Errors
-/// If the file can't be read, or has more than 1 MiB.
+/// Fails if the file can't be read, or has more than 1 MiB.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES + 1;

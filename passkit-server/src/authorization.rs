@@ -22,10 +22,10 @@ pub(crate) enum Access {
     Unregister,
 }
 
-/// Returns the pass that a path names, if the request has one of its tokens.
+/// Returns the pass that the path names, if the request has an authentication token of this pass.
 ///
-/// If the source does not accept the token, the store is asked once for the published tokens. An
-/// unknown pass and a wrong token take the same steps and get the same answer.
+/// If the source does not accept the token, the service asks the store once for the published
+/// tokens. An unknown pass and a wrong token take the same steps and get the same answer.
 pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     (store, source): (&S, &P),
     other_wallets: bool,
@@ -82,8 +82,8 @@ struct Candidate {
     offered: Option<bool>,
 }
 
-/// Returns the candidate that the token opens, according to the published tokens. If there is
-/// none, returns the reason.
+/// Returns the candidate that `token` opens, according to the published tokens. If it opens none,
+/// returns why the request is denied.
 async fn authorize_published<S: RegistrationStore>(
     store: &S,
     candidates: Vec<Candidate>,

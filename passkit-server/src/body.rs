@@ -18,7 +18,7 @@ enum Content {
     Full(Bytes),
     Stream {
         chunks: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-        /// Bytes that the stream has not given yet.
+        /// How many bytes the stream has not given yet.
         left: u64,
         /// The last chunk. It is sent only after the stream ended without an error, because a
         /// client that has all promised bytes would not notice the error.

@@ -22,8 +22,8 @@ pub(crate) fn etag(state: PassState) -> HeaderValue {
 }
 
 /// Returns the `Last-Modified` of a version that is sent at `now` (whole seconds since the Unix
-/// epoch). The date is never later than the `Date` of the answer. [`is_unchanged`] recognises it
-/// when a device sends it back.
+/// epoch). The result is never later than the `Date` of the answer. [`is_unchanged`] recognises the
+/// result when a device sends it back.
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     let seconds = if state.last_modified <= now {
         state.last_modified
@@ -36,13 +36,12 @@ pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     header(format_args!("{}", httpdate::HttpDate::from(date)))
 }
 
-/// Returns the date of a version whose own date lies ahead. That happens if the clock was set back,
-/// or if the pass changes more than once a second.
+/// Returns the date to send for a version whose own date is in the future. A version has such a
+/// date if the clock was set back, or if the pass changes more than once a second.
 ///
-/// The current time would not do, because the version after the next change could get the same
-/// date. Dates of versions never repeat. So their dates minus 34 years never repeat either, and no
-/// pass has such an early date of its own.
-/// an early date of its own.
+/// The current time is no substitute, because the version after the next change could get the same
+/// date. The result is the version's own date minus 34 years. Own dates never repeat, so the
+/// results never repeat either. No pass has such an early date as its own.
 fn stand_in(state: PassState) -> u64 {
     state.last_modified.saturating_sub(1 << 30)
 }
@@ -61,7 +60,7 @@ fn header(text: Arguments<'_>) -> HeaderValue {
 ///
 /// If `If-None-Match` is present, it alone decides. Text that is not an HTTP date counts as no
 /// date. A date later than `now` also counts as no date, because this service can't have sent it.
-/// The device got it from another service, or from a clock that was wrong.
+/// The device got such a date from another service, or while this service's clock was wrong.
 pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap, now: u64) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         let etag = etag(state);

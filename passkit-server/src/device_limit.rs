@@ -20,7 +20,7 @@ const FULL_FOR: Duration = Duration::from_secs(60);
 /// How many passes below the bound are remembered at most.
 const REMEMBERED: usize = 10_000;
 
-/// Counts the devices of a pass at a sample of new registrations.
+/// Counts the devices of a pass after a sample of the new registrations.
 pub(crate) struct DeviceLimit {
     at_most: u64,
     state: Mutex<State>,
@@ -35,7 +35,7 @@ struct State {
 
 #[derive(Clone, Copy)]
 enum Known {
-    /// This many new registrations need no count.
+    /// The devices need no count until this many new registrations were made.
     Below(u64),
     /// The pass is full. Its devices are counted again at this time.
     Full(Instant),
@@ -49,7 +49,7 @@ impl DeviceLimit {
         }
     }
 
-    /// Returns the size of the samples: one of this many new registrations is counted.
+    /// Returns the sampling interval: one in this many new registrations causes a count.
     fn interval(&self) -> u64 {
         (self.at_most / 64).clamp(1, 1_024)
     }
@@ -77,7 +77,7 @@ impl DeviceLimit {
         }
     }
 
-    /// Counts the devices of the pass if this registration is one of the sample.
+    /// Counts the devices of the pass if this registration belongs to the sample.
     pub(crate) async fn registered<S: RegistrationStore>(
         &self,
         store: &S,
@@ -118,7 +118,7 @@ impl DeviceLimit {
     ) -> Result<bool, StoreError> {
         let devices = store.count_devices(pass, self.at_most).await?;
         let is_full = devices >= self.at_most;
-        // Half of the remaining places, because other instances register devices too.
+        // Only half of the remaining places count, because other instances register devices too.
         let left = self.at_most.saturating_sub(devices) / 2;
         let is_news = self.with(|state| {
             if is_full {

@@ -75,7 +75,7 @@ pub enum DeviceReport<'a> {
     MalformedResponse,
     /// The archive was not a validly signed pass.
     InvalidPass,
-    /// The archive was of another pass than requested.
+    /// The archive was for another pass than the requested one.
     WrongPass,
     /// The list answer had serial numbers, but the same tag that the device had sent.
     TagUnchanged,
@@ -259,9 +259,10 @@ fn complaint_of(complaint: &str) -> DeviceReport<'_> {
 
 /// The default [`DeviceLog`]. It writes a `tracing` event at level `WARN` for each message, without
 /// secrets.
-/// The event of a known message has its meaning. The event of an unknown message has its first
-/// words, escaped, up to the first one that could be an identifier. Messages beyond 20 a second are
-/// counted and dropped, because anyone may post here.
+///
+/// The event for a known message contains the meaning of the message. The event for an unknown
+/// message contains its first words, escaped, up to the first word that could be an identifier.
+/// Messages beyond 20 a second are counted and dropped, because anyone may post here.
 #[derive(Debug, Default)]
 pub struct TracingLog {
     window: Mutex<Window>,

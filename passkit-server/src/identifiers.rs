@@ -23,8 +23,8 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
     InvalidIdentifier { what, problem }
 }
 
-/// Returns whether the text has only "unreserved" characters (RFC 3986). They pass through any URL
-/// unchanged.
+/// Returns whether the text has only "unreserved" characters (RFC 3986). Such characters stay
+/// unchanged in any URL.
 fn is_unreserved(text: &str) -> bool {
     // Not `all`, because checking every byte is faster than stopping early.
     text.bytes().fold(true, |so_far, b| {
@@ -32,7 +32,8 @@ fn is_unreserved(text: &str) -> bool {
     })
 }
 
-/// Nearly every text is plain ASCII, which can be checked without decoding.
+/// Returns whether the text has a control character. Nearly every text is plain ASCII, which can be
+/// checked without decoding.
 fn has_control(text: &str) -> bool {
     let plain = text
         .bytes()
@@ -336,7 +337,7 @@ impl AuthToken {
     }
 }
 
-/// The SHA-256 of an authentication token. A program can check a token with it without storing the
+/// The SHA-256 of an authentication token. A program that stores only the digest can still check a
 /// token.
 #[derive(Clone, Copy)]
 pub struct TokenDigest([u8; 32]);

@@ -1,7 +1,7 @@
 /// The two kinds of content that Wallet keeps up to date, and all differences between their
 /// protocols.
 ///
-/// All other code is the same for both. In these documents, *pass* means a pass or an order.
+/// All other code is the same for both kinds. In these documents, *pass* means a pass or an order.
 ///
 /// Sources: Apple's *Wallet Passes* and *Wallet Orders* web-service references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -54,23 +54,24 @@
 //! # Pushes
 //!
 //! A phone asks for changes when it receives a push. Run [`Publisher::run`](push::Publisher::run)
-//! in the same process as the service. [`Publisher::recording`](push::Publisher::recording) leaves
-//! the pushes to other processes. [`Publisher::marking`](push::Publisher::marking) sends no pushes.
+//! in the same process as the service. [`Publisher::recording`](push::Publisher::recording) makes a
+//! publisher that leaves the pushes to other processes.
+//! [`Publisher::marking`](push::Publisher::marking) makes one that causes no pushes.
 //!
 //! * The commit that marks the pass also makes the push pending. No push is sent before the change
 //!   is visible, and no push is lost when the process ends in between. Any number of processes may
 //!   share a store.
-//! * A push token gets one push per type, however many passes, changes and devices share it, and at
-//!   most one a second.
+//! * A push token gets one push per type, however many passes, changes and devices share the token.
+//!   By default, it gets at most one push of a type per second.
 //! * The publisher acts on the answers of APNs. It removes a device whose token went out of use,
-//!   unless the device registered again since. It removes nothing if our certificate is at fault.
+//!   unless the device registered again since. It removes no device if our certificate is at fault.
 //!
 //! # Other wallets
 //!
 //! [Wallet Passes](https://walletpasses.io/developer/) and similar wallets for Android make the
 //! same calls as an iPhone, with the scheme `AndroidPass`, `WalletPass` or `WalletUnionPass`.
 //! [`WalletService::other_wallets`] accepts these schemes, and push tokens that are not APNs
-//! tokens. Such a token is stored, and never sent to APNs
+//! tokens. The store keeps such a push token, and the token is never sent to APNs
 //! ([`PushToken::is_apns`](identifiers::PushToken::is_apns)).
 //!
 //! Wallet Passes has a push service of its own: a `POST` of
@@ -106,11 +107,11 @@
 //! | `list` | `type_id`; `device`; `since`, the tag that the phone sent; `serials`, how many passes changed; `tag`, the new tag |
 //! | `fetch` | `type_id`, `serial`; `version`; `status` |
 //!
-//! A version is written as in the first part of a tag. `token`, `device` and `devices` are digests
-//! under a key that is drawn when the process starts. Within one process, equal digests mean the
-//! same phone: a `list` of a `device` after a `push` to it shows that the phone came back. The
-//! digests reveal nothing else. A step that fails ends without its last fields. If no subscriber
-//! listens, nothing is digested or written.
+//! A version is written like the first part of a tag. The fields `token`, `device` and `devices`
+//! contain digests. The key of the digests is random, and each process has its own. Within one
+//! process, equal digests mean the same phone: if a `list` has a `device` from an earlier `push`,
+//! that phone came back. The digests reveal nothing else. If a step fails, its span lacks the last
+//! fields. If no subscriber listens, nothing is digested or written.
 //!
 //! # Metrics
 //!

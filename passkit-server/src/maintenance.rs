@@ -13,21 +13,22 @@ use crate::{
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
 pub trait StoreMaintenance: RegistrationStore {
-    /// Registers all `registrations` in this order, in fewer steps than one
-    /// [`register`](RegistrationStore::register) for each. The result is the same. Returns how many
-    /// registrations are new.
+    /// Registers all `registrations` in this order. The result is the same as with one call of
+    /// [`register`](RegistrationStore::register) for each, but this call takes fewer steps. Returns
+    /// how many registrations are new.
     ///
-    /// A registration may occur twice. If a device has different push tokens, the last one stays.
-    /// After an error or a dropped future, some of the registrations may exist, each of them
-    /// complete. It is always right to repeat the call.
+    /// A registration may occur twice. If a device occurs with different push tokens, the last
+    /// token stays. After an error or a dropped future, some of the registrations may exist, each
+    /// of them complete. It is always right to repeat the call.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
     /// Returns a page of about `limit` registrations, from the start or after the page that ended
     /// at `after`. The store chooses the order.
     ///
-    /// A registration that exists while all pages are read is in at least one of them. It may be in
-    /// two. An empty page may have a [`next`](Page::next). A cursor that the store never gave reads
-    /// from the start. A limit of 0 counts as 1.
+    /// A registration that exists from the reading of the first page to the reading of the last is
+    /// on at least one page. It may be on two pages. An empty page may have a [`next`](Page::next).
+    /// With a cursor that the store never gave, the list starts at the beginning. A limit of 0
+    /// counts as 1.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -46,7 +47,8 @@ pub trait StoreMaintenance: RegistrationStore {
         limit: usize,
     ) -> Result<Page<PassId>, StoreError>;
 
-    /// Counts devices, passes and registrations. The call may take as long as reading everything.
+    /// Counts devices, passes and registrations. The call may take as long as reading the whole
+    /// store.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 }
 

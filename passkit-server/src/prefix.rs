@@ -15,7 +15,8 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(String);
 
-/// A text can't be a [`Prefix`]. The error fits after that text.
+/// The error for a text that can't be a [`Prefix`]. A caller can show the error right after the
+/// text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidPrefix(&'static str);
@@ -27,7 +28,7 @@ impl Prefix {
     /// Reads a path as it stands in a URL: percent-encoded, with or without slashes at its ends.
     ///
     /// # Errors
-    /// If the text can't be a path of a URL, or is a whole URL.
+    /// Fails if the text can't be the path of a URL, or is a whole URL.
     pub fn new(path: &str) -> Result<Self, InvalidPrefix> {
         if path.contains("://") {
             return Err(InvalidPrefix(
@@ -57,7 +58,8 @@ impl Prefix {
         Some(Self(path.trim_matches('/').to_owned()))
     }
 
-    /// Returns the rest of a path that lies below this prefix. The rest starts with a slash.
+    /// Removes this prefix from `path`. Returns the rest, which starts with a slash, or `None` if
+    /// `path` is not below this prefix.
     pub(crate) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.trim_start_matches('/').strip_prefix(&self.0)?;
         rest.starts_with('/').then_some(rest)

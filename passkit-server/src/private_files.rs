@@ -1,7 +1,8 @@
 //! Not part of the public API. The crates of this project share it.
 //!
-//! Files and folders with secrets: only their owner can open what is made here, whatever the umask is. A link in the place
-//! of a file is not followed, because another user may have put it there.
+//! Makes and opens files and folders for secrets. Only their owner can open what this module makes,
+//! whatever the umask is. If there is a link instead of a file, the link is not followed, because
+//! another user may have put it there.
 
 use std::{
     ffi::OsString,
@@ -11,10 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes a folder, and the folders above it that are missing. If the folder exists, logs a warning if others can open it.
+/// Makes a folder, and any missing folders above it. Logs a warning if the folder already exists
+/// and other users can open it.
 ///
 /// # Errors
-/// If the folder can't be made.
+/// Fails if the folder can't be made.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -28,7 +30,7 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// Makes a file, and opens it for reading and writing.
 ///
 /// # Errors
-/// If there is anything at this path, also a link, or if the file can't be made.
+/// Fails if there is anything at this path, even a link, or if the file can't be made.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -37,17 +39,18 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Opens a file for reading and writing. Makes it if it is missing. If it exists, logs a warning if others can open it.
+/// Opens a file for reading and writing. Makes the file if it is missing. Logs a warning if the
+/// file already exists and other users can open it.
 ///
 /// # Errors
-/// If there is a link at this path, or if the file can't be made or opened.
+/// Fails if there is a link at this path, or if the file can't be made or opened.
 pub fn open(path: &Path) -> io::Result<File> {
     match create_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made,
     }
     let file = File::options().read(true).write(true).open(path)?;
-    // Looks after opening, so that no link can take the place of the file in between.
+    // This check comes after opening, so that no link can replace the file in between.
     if !is_same(&file.metadata()?, &fs::symlink_metadata(path)?) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -69,11 +72,11 @@ fn is_same(_: &fs::Metadata, other: &fs::Metadata) -> bool {
     !other.is_symlink()
 }
 
-/// Makes an empty file. This process never has it open under this name: SQLite loses its locks on a file when another part
-/// of the process closes that file.
+/// Makes an empty file under another name, and then renames it to `path`. So this function never
+/// closes a file that SQLite has open at `path`. SQLite would lose its locks on that file.
 ///
 /// # Errors
-/// If there is anything at this path, also a link, or if the file can't be made.
+/// Fails if there is anything at this path, even a link, or if the file can't be made.
 pub fn create_empty(path: &Path) -> io::Result<()> {
     let unnamed = beside(path)?;
     drop(create_new(&unnamed)?);
@@ -88,7 +91,7 @@ pub fn create_empty(path: &Path) -> io::Result<()> {
 /// Renames a file. Never replaces anything at the new path.
 ///
 /// # Errors
-/// If there is anything at the new path, also a link, or if the file can't be renamed.
+/// Fails if there is anything at the new path, even a link, or if the file can't be renamed.
 pub fn give_name(file: &Path, path: &Path) -> io::Result<()> {
     use io::ErrorKind::{PermissionDenied, Unsupported};
     // Unlike `rename`, a hard link never replaces anything.
@@ -105,10 +108,10 @@ pub fn give_name(file: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns a path in the same folder that nobody can guess.
+/// Returns a new path in the folder of `path`. Nobody can guess the new file name.
 ///
 /// # Errors
-/// If the path has no file name.
+/// Fails if the path has no file name.
 pub fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path
         .file_name()

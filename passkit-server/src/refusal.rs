@@ -27,7 +27,8 @@ pub(crate) enum Part {
     PushToken,
 }
 
-/// Why a request may not use a pass. All reasons get the same answer, and only the log tells them apart.
+/// Why a request may not use a pass. All reasons get the same answer, and only the log tells the
+/// reasons apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// There is no `Authorization`.
@@ -36,7 +37,7 @@ pub(crate) enum Denied {
     Scheme,
     /// `Authorization` has the scheme of a wallet that may not use the service.
     OtherWallet,
-    /// The path names no type of passes, or of orders.
+    /// The type in the path is invalid, or is of the other kind than the path.
     Type,
     /// The pass is unknown.
     Unknown,

@@ -1,4 +1,5 @@
-//! The log of refused requests: a line for each at `debug`, and a summary a minute at `info`.
+//! The log of refused requests: a line for each request at `debug`, and a summary per minute at
+//! `info`.
 
 use std::{
     collections::BTreeMap,
@@ -81,8 +82,8 @@ impl Drop for RefusedLog {
 
 /// Shows a path in one line, without the device identifier, which is a secret.
 ///
-/// Of a path that is not the path of an endpoint, only the words of endpoints are shown. Any other
-/// part may be a device identifier or a token in the wrong place.
+/// If the path is not the path of an endpoint, only the words that occur in endpoint paths are
+/// shown. Any other part may be a device identifier or a token in the wrong place.
 struct WithoutSecrets<'a>(&'a str);
 
 const WORDS: [&str; 7] = [

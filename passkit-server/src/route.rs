@@ -1,7 +1,7 @@
 //! Finds the endpoint of a path.
 //!
-//! It parses the raw path, because a serial number may contain slashes, raw or encoded. A router
-//! would split them differently.
+//! This module parses the raw path, because a serial number may contain slashes, raw or encoded. A
+//! router would split such a path differently.
 
 use std::borrow::Cow;
 
@@ -31,8 +31,8 @@ pub(crate) enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// Finds the endpoint of a path. Accepts any number of leading slashes, because clients join
-    /// `https://host/` and `/v1`, and one trailing slash.
+    /// Finds the endpoint of a path. Accepts one trailing slash. Accepts any number of leading
+    /// slashes, because clients join `https://host/` and `/v1`.
     pub(crate) fn of(path: &'a str) -> Option<Self> {
         let path = path.trim_start_matches('/').strip_prefix("v1/")?;
         if matches!(path, "log" | "log/") {
@@ -111,8 +111,8 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
 pub(crate) struct SerialCandidates {
     /// The likeliest comes first. An array, because it needs no allocation of its own.
     serials: [Option<SerialNumber>; 5],
-    /// The text has a malformed escape. Then either the escape is part of the serial number, or the
-    /// request is wrong.
+    /// Whether the text has a malformed escape. If so, either the escape is part of the serial
+    /// number, or the request is wrong.
     pub(crate) is_malformed: bool,
 }
 

@@ -43,13 +43,13 @@ pub use crate::{
 /// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
 /// | log | `POST /v1/log` | 200, 413 |
 ///
-/// If a pass changes twice within a second, its fetch may take up to a second longer. No two
-/// versions share a `Last-Modified`, and no answer carries a `Last-Modified` later than its own
-/// date.
+/// If a pass changes twice within a second, a fetch of the pass may take up to a second longer. The
+/// service waits because no two versions may share a `Last-Modified`, and no answer may carry a
+/// `Last-Modified` later than its own date.
 ///
-/// All calls: 400 for a malformed path, 404 for an unknown path, 405 for another method, 408 for a
-/// body that takes longer than ten seconds, 500 and 503 (with `Retry-After`) if the store or the
-/// source fails.
+/// Every call may also get one of these answers: 400 for a malformed path, 404 for an unknown path,
+/// 405 for another method, and 408 for a body that takes longer than ten seconds. If the store or
+/// the source fails, the answer is 500, or 503 with `Retry-After`.
 ///
 /// # Below a path
 /// If passes have the `webServiceURL` `https://example.com/api/wallet`, phones ask for
@@ -63,7 +63,7 @@ pub use crate::{
 /// # }
 /// ```
 ///
-/// Without a router, and behind a proxy that passes on the whole path, set [`prefix`](Self::prefix).
+/// If there is no router, and your proxy passes on the whole path, set [`prefix`](Self::prefix).
 ///
 /// # Refused requests
 /// Each refused request is an event at the level `debug`, with the reason. Once a minute, there is
@@ -154,14 +154,14 @@ impl<S, P> WalletService<S, P> {
 
     /// Sets how many bytes of memory the request bodies in flight may take together. A request
     /// whose body does not fit gets 503. Anyone may post logs, so the bodies of logs take at most
-    /// half of it. Default: [`MAX_BODY_BYTES`].
+    /// half of this memory. Default: [`MAX_BODY_BYTES`].
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.options_mut().body_budget = Arc::new(BodyBudget::new(bytes));
         self
     }
 
-    /// Makes the service answer below this path too. Set it if your proxy passes on the whole
+    /// Makes the service answer below this path too. Set a prefix if your proxy passes on the whole
     /// path. Default: [`Prefix::ROOT`].
     ///
     /// The service still answers at the root, for requests from which a proxy removed the path.
@@ -172,7 +172,7 @@ impl<S, P> WalletService<S, P> {
     }
 
     /// Sets the media type of orders. The default is `application/vnd.apple.finance.order`. Some
-    /// order services use others.
+    /// order services use other media types.
     #[must_use]
     pub fn order_media_type(mut self, media_type: HeaderValue) -> Self {
         self.options_mut().order_media_type = media_type;

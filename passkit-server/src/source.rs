@@ -22,7 +22,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// * Change the pass first, so that `archive` gives the new content. Then
 ///   [`publish`](crate::push::Publisher::publish) it. In the other order, a device could fetch the
 ///   old content under the new date and never ask again.
-/// * While a pass is not marked, the files that its manifest lists keep the same bytes. Only the
+/// * Until a pass is marked again, the files that its manifest lists keep the same bytes. Only the
 ///   signature may change.
 /// * The archive has the type and the serial number that were requested.
 /// * A pass can't be removed from a phone. To end it, publish a last version with `"voided": true`.
@@ -55,7 +55,7 @@ pub trait PassSource: Send + Sync {
     /// Returns the authentication tokens that open `pass`. `None` if there is no such pass. A
     /// device gets the same answer as for a wrong token.
     ///
-    /// This need not include tokens that were published with
+    /// The result need not include tokens that were published with
     /// [`Changed::Contents`](crate::Changed::Contents), because the store has them.
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError>;
 
@@ -66,9 +66,10 @@ pub trait PassSource: Send + Sync {
     /// copies compares the digest of its copy with [`PassState::published`]. Other sources ignore
     /// the state.
     ///
-    /// If the source serves content with another digest, that content gets the date of the
-    /// published content. When the source serves the published content later, it must therefore
-    /// [mark](crate::Changed::Passes) the pass, even if the store already knows the digest.
+    /// If the source serves content with a digest other than the published one, that content gets
+    /// the date of the published content. When the source serves the published content later, it
+    /// must therefore [mark](crate::Changed::Passes) the pass, even if the store already knows the
+    /// digest.
     async fn archive(
         &self,
         pass: &PassId,
@@ -78,7 +79,8 @@ pub trait PassSource: Send + Sync {
     /// Returns the size in bytes of the archive that [`archive`](Self::archive) would return, for a
     /// `HEAD` request.
     ///
-    /// The default asks for the archive. Implement it if reading the archive is expensive.
+    /// The default implementation asks for the archive. Write your own if reading the archive is
+    /// expensive.
     async fn archive_length(
         &self,
         pass: &PassId,

@@ -1,7 +1,7 @@
-//! The spans `publish`, `push`, `list` and `fetch`, which follow a change until a phone has it.
-//! Their level is debug.
+//! The spans `publish`, `push`, `list` and `fetch`, which follow a change until a phone has it. The
+//! level of these spans is `debug`.
 //!
-//! If no subscriber listens, a span only costs the reading of a flag. Its fields are neither
+//! If no subscriber listens, a span costs no more than reading a flag. Its fields are neither
 //! formatted nor digested.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
     store::{Changes, UpdateTag},
 };
 
-/// How many devices of one token a span names at most.
+/// A span names at most this many of the devices that share a token.
 const DEVICES: usize = 4;
 
 /// Returns a digest of a secret. Within this process, equal secrets have equal digests. The digest
@@ -48,7 +48,8 @@ fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
     devices.join(",")
 }
 
-/// The span of marking a change. If all passes of the type changed, it has no number of passes.
+/// The span of marking a change. If all passes of the type changed, the span has no number of
+/// passes.
 pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
     let passes = match changed {
         Changed::Passes(serials) => Some(serials.len()),
@@ -58,7 +59,7 @@ pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
     debug_span!("publish", %type_id, passes)
 }
 
-/// The span of sending a push. `version` is the newest change that it covers, or `None` for a
+/// The span of sending a push. `version` is the newest change that the push covers, or `None` for a
 /// deferred push.
 pub(crate) fn push(
     type_id: &TypeIdentifier,

@@ -443,8 +443,8 @@ returns bytea language sql immutable as $$
     ) kept
 $$;
 
--- Publishes content. For each n, the pass serials[n] now has content with the digest digests[n], or is removed if that is
--- null. Its tokens are new_tokens[n], each once. Marks the passes whose digest differs from the one published last.
+-- Publishes content. For each n, the pass serials[n] now has content with the digest digests[n], or is removed if digests[n]
+-- is null. Its tokens are new_tokens[n], each once. Marks the passes whose digest differs from the one published last.
 create function passkit.publish(
     published_type text, serials text[], digests bytea[], new_tokens bytea[], push boolean
 ) returns void language plpgsql volatile as $$
@@ -458,7 +458,7 @@ begin
     select published_type, 0, 0, s.created, s.created from passkit.store s
     on conflict (pass_type) do update set version = c.version;
 
-    -- Tokens seldom change. If neither they nor the removal changed, nothing is written.
+    -- Tokens seldom change. If neither the tokens nor the removal changed, nothing is written.
     insert into passkit.published (pass_type, serial, removed, tokens)
     select published_type, n.serial, n.removed, n.tokens
     from (
@@ -541,7 +541,7 @@ end
 $$;
 
 -- For each n, records the progress of the change of serials[n]. A worker that started with versions[n] has sent pushes to all
--- devices before the cursor nexts[n], or to all devices if that is null.
+-- devices before the cursor nexts[n], or to all devices if nexts[n] is null.
 create function passkit.record_progress(pushed_type text, serials text[], versions bigint[], nexts text[])
 returns void language plpgsql volatile as $$
 begin

@@ -43,7 +43,7 @@ impl Work for Lists {
     }
 
     fn statement(&self, questions: &[ListQuestion]) -> Statement {
-        // One question needs no arrays, which is faster.
+        // A single question needs no arrays, so its statement is faster.
         if let [one] = questions {
             return Statement::new(layout::CHANGES_SINCE)
                 .bind(one.device.as_str())
@@ -108,7 +108,7 @@ impl Work for States {
     }
 
     fn statement(&self, passes: &[PassId]) -> Statement {
-        // One question needs no arrays, which is faster.
+        // A single question needs no arrays, so its statement is faster.
         if let [pass] = passes {
             let statement = Statement::new(layout::PASS_STATE);
             return statement
@@ -155,7 +155,8 @@ pub(crate) struct Marks {
 impl Work for Marks {
     type Question = Vec<SerialNumber>;
     type Answer = ();
-    /// A mark locks the row of the type. A second statement would only occupy a connection while it waits.
+    /// A mark locks the row of the type. A second statement would only occupy a connection while it waits
+    /// for this lock.
     const AT_ONCE: usize = 1;
     const MAX_WEIGHT: usize = PASSES_AT_ONCE;
 
@@ -219,7 +220,7 @@ impl Work for Registers {
     }
 
     fn statement(&self, questions: &[Self::Question]) -> Statement {
-        // One question needs no arrays, which is faster.
+        // A single question needs no arrays, so its statement is faster.
         if let [(device, pass, push_token)] = questions {
             return Statement::new(layout::REGISTER)
                 .bind(device.as_str())

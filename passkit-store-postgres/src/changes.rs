@@ -136,7 +136,7 @@ impl PostgresStore {
 }
 
 fn publish_statement(type_id: &TypeIdentifier, contents: &[Content], push: bool) -> Statement {
-    // The statement must not name a pass twice. The last content of a pass counts.
+    // The statement must not name a pass twice. If a pass occurs twice, its last content counts.
     let contents: BTreeMap<_, _> = contents
         .iter()
         .map(|content| (&content.serial, content))

@@ -4,7 +4,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The number of connections that the store uses at once. It can't be more than its pool has.
+    /// The number of connections that the store uses at once. The size of its pool is a further limit.
     pub connections: u32,
     /// The time that a call may take, including the wait for a connection and retries. A large call consists of several
     /// statements, each with this limit. Counting the registrations has no time limit.

@@ -49,7 +49,7 @@ impl Coordination for PostgresStore {
         expected: Option<&str>,
         new: Option<&str>,
     ) -> Result<bool, StoreError> {
-        // If the statement ran twice, the second run would return false, and no caller would have won.
+        // If the statement ran twice, the second run would return false, although the first one had replaced the note.
         let statement = Statement::new(layout::REPLACE_NOTE)
             .bind(name)
             .bind(expected)

@@ -90,8 +90,8 @@ impl PostgresError {
         Self::new(StoreErrorKind::Configuration, RUN_MIGRATE)
     }
 
-    /// Makes the error for an address of the database that can't be read. Hides what the driver quotes, because any value of
-    /// a parameter may be a password that was not encoded.
+    /// Makes the error for a database address that can't be parsed. Hides what the driver quotes, because the quoted text
+    /// may be part of a password that was not percent-encoded.
     pub(crate) fn bad_address(error: &sqlx::Error) -> Self {
         let text = error.to_string();
         let text = match (text.find('"'), text.rfind('"')) {

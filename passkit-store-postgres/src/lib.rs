@@ -37,7 +37,7 @@
 //! # }
 //! ```
 //!
-//! [`mark_in`] says which locks your transaction then has.
+//! [`mark_in`] says which locks your transaction then holds.
 //!
 //! # How it works
 //! All data is in the schema `passkit`, apart from your own tables. A call is one statement, and mostly one function of that
@@ -49,9 +49,10 @@
 //! that they can't deadlock.
 //!
 //! # The pool
-//! The store uses up to [`Config::connections`] connections of its pool. It returns a connection that has been idle for a
-//! quarter of a second. [`PostgresStore::connect`] sets `statement_timeout` and switches JIT off. Do the same for a pool of
-//! your own. `test_before_acquire(false)` saves a round trip there. It is safe, because the store retries.
+//! The store uses up to [`Config::connections`] connections of its pool. It returns a connection to the pool when the
+//! connection has been idle for a quarter of a second. [`PostgresStore::connect`] sets `statement_timeout` and switches JIT
+//! off. Do the same for a pool of your own. `test_before_acquire(false)` saves a round trip there. It is safe, because the
+//! store retries.
 //!
 //! Behind PgBouncer with `pool_mode = transaction`, set [`Config::transaction_pooler`], and `statement_cache_capacity(0)` for
 //! a pool of your own. A call is then four round trips. PgBouncer 1.21 or later needs neither setting if its
@@ -59,8 +60,8 @@
 //! sqlx 0.9 then leaves the transaction open.
 //!
 //! # Migrations
-//! [`PostgresStore::migrate`] runs in one transaction under an advisory lock ([`Config::migration_lock`]), and lists what it
-//! has run in `passkit.migration`. You can also run the files in `migrations/` with another tool, as they are.
+//! [`PostgresStore::migrate`] runs in one transaction under an advisory lock ([`Config::migration_lock`]), and records each
+//! migration in the table `passkit.migration`. You can also run the files in `migrations/` with another tool, as they are.
 //! [`PostgresStore::check`] reports a missing or wrong schema when a program starts.
 
 // Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,

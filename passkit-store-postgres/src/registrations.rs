@@ -1,4 +1,4 @@
-//! The trait `RegistrationStore`. `changes` has the marks.
+//! The trait `RegistrationStore`. The module `changes` implements the marks.
 
 use std::time::SystemTime;
 

@@ -35,9 +35,9 @@ use crate::{
 ///
 /// If a retry may help, the store retries within [`Config::timeout`] before the call fails.
 ///
-/// If a connection breaks after a statement was sent, the statement may have run. The store sends it again. If the first one
-/// ran, `register` may return `Existing`, and `unregister` and `forget_device` may return `false`, although this call made
-/// the change. `replace_note` is not sent again: it fails.
+/// If a connection breaks after a statement was sent, the statement may have run. The store sends it again. If the first
+/// statement ran, `register` may return `Existing`, and `unregister` and `forget_device` may return `false`, although this
+/// call made the change. `replace_note` is not sent again: it fails.
 ///
 /// The source of a [`StoreError`] has the [`sqlx::Error`] as its source.
 #[derive(Clone, Debug)]
@@ -54,7 +54,8 @@ struct Parts {
     marks: Mutex<MarksByType>,
 }
 
-/// Each type that was ever marked has one for marks without pushes, and one for marks with pushes. There are few types.
+/// Each type that was ever marked has one batcher for marks without pushes, and one for marks with pushes. There are few
+/// types.
 type MarksByType = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
 
 impl PostgresStore {
@@ -88,7 +89,7 @@ impl PostgresStore {
             .parse()
             .map_err(|error| PostgresError::bad_address(&error))?;
         if config.transaction_pooler {
-            // Such a pooler refuses settings that it does not know.
+            // A transaction pooler refuses settings that it does not know.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         } else {
             // Statements are short, so compiling one takes longer than it saves.

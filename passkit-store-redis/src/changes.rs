@@ -62,7 +62,7 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// A tag that is ahead of this host's clock by more microseconds can't come from this store.
+/// A tag can't come from this store if the tag is ahead of this host's clock by more than this number of microseconds.
 const SKEW: u64 = 10_000_000;
 
 /// The maximum number of passes to mark before waiting for the server.
@@ -427,8 +427,8 @@ impl Shared {
         Ok(of_device)
     }
 
-    /// Reads buckets. If `reading` is a value, first advances the clocks of the buckets to it. This is a write, so the
-    /// replicas confirm what is read.
+    /// Reads buckets. If `reading` is not `None`, first advances the clocks of the buckets to this value. That is a write,
+    /// so the replicas confirm what is read.
     async fn read_buckets(
         &self,
         type_id: &TypeIdentifier,
@@ -493,11 +493,11 @@ struct Bucket {
 #[derive(Debug, Default)]
 struct BucketState {
     clock: u64,
-    /// The last marks of the requested passes, in their order.
+    /// The last marks of the requested passes, in the order of the passes.
     marks: Vec<LastMark>,
 }
 
-/// The version and date of a pass. Both are 0 if it was never marked.
+/// The version and date of a pass. Both are 0 if the pass was never marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct LastMark {
     version: u64,

@@ -7,7 +7,7 @@ pub struct Config {
     /// The prefix of every key, so that several services can share a server: letters, digits, and any of `:._-`.
     pub prefix: String,
     /// The number of buckets into which the passes of a type are divided, 1 to 4,096. `None` uses the number of the existing
-    /// store, or 64 for a new one. It can't be changed later: a different number is an error.
+    /// store, or 64 for a new one. The number can't be changed later: a different number is an error.
     pub buckets: Option<u16>,
     /// How many replicas must have a change before it is acknowledged, and before a device sees it. With 0, the master alone
     /// is enough, and a failover may lose the change.

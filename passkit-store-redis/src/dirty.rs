@@ -3,9 +3,9 @@
 //!
 //! Before a process makes a change pending, it marks the bucket of the change dirty, with the current time of the server.
 //! After that, the process relies on the mark for a minute, and then renews it. A worker clears a dirty bucket if the bucket
-//! is empty and its mark is more than ten minutes old. No change takes that long, so a bucket with pending changes is dirty.
-//! There are two exceptions: a failover may lose the mark, or a process may stand still for ten minutes. To find such changes
-//! too, a process reads all buckets every five minutes.
+//! has no pending changes and its mark is more than ten minutes old. Making a change pending never takes that long, so a
+//! bucket with pending changes is dirty. There are two exceptions: a failover may lose the mark, or a process may stand
+//! still for ten minutes. To find such changes too, a process reads all buckets every five minutes.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{
 /// How long a process relies on its last mark of a bucket.
 const RELIED_ON: Duration = Duration::from_secs(60);
 
-/// An empty bucket is cleared if its mark is older than this number of microseconds.
+/// A bucket without pending changes is cleared if its mark is older than this number of microseconds.
 pub(crate) const CLEARED_AGE: u64 = 600_000_000;
 
 /// How often a process reads all buckets.

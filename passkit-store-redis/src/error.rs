@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// The [`source`](error::Error::source) of every [`StoreError`] of this store.
 ///
-/// Its own source is the [`RedisError`] of the driver, if the driver reported the failure.
+/// The source of this error is the [`RedisError`] of the driver, if the driver reported the failure.
 #[derive(Debug)]
 pub struct Error {
     kind: StoreErrorKind,
@@ -58,7 +58,7 @@ impl Error {
         )
     }
 
-    /// Prepends where the error occurred.
+    /// Prepends the place where the error occurred.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
         Self {
             text: format!("{what}: {}", self.text).into(),
@@ -170,7 +170,7 @@ fn kind(error: &RedisError) -> StoreErrorKind {
     }
 }
 
-/// Returns whether the command may succeed if it is soon repeated. The server may be down, fail over or move a slot.
+/// Returns whether the command may succeed if it is soon repeated. The server may be down, failing over or moving a slot.
 pub(crate) fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io
@@ -186,7 +186,7 @@ pub(crate) fn is_transient(error: &RedisError) -> bool {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown
             | ServerErrorKind::ReadOnly => true,
-            // The server has no error code for this.
+            // The server reports this failure only with the general code `ERR`.
             ServerErrorKind::ResponseError => error
                 .detail()
                 .is_some_and(|detail| detail.contains("WAIT cannot be used with replica")),

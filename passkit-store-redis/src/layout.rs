@@ -37,7 +37,8 @@ use crate::error::Error;
 /// The version of the layout. It increases with every change of the layout.
 pub(crate) const FORMAT: u64 = 2;
 
-/// The number of parts of the index of a pass, and of the index of a type. If one of them changes, the format changes too.
+/// The number of parts of the index of a pass, and of the index of a type. If one of these numbers changes, [`FORMAT`] must
+/// change too.
 pub(crate) const PASS_PARTS: u64 = 8;
 pub(crate) const TYPE_PARTS: u64 = 64;
 
@@ -236,7 +237,7 @@ pub(crate) fn parts(audience: Audience<'_>) -> u64 {
     }
 }
 
-/// Returns the field of a device that its entry in an index belongs to.
+/// Returns the field in the hash of a device that belongs to the device's entry in this index.
 pub(crate) fn field(audience: Audience<'_>) -> String {
     match audience {
         Audience::Pass(pass) => format!("{}/{}", pass.type_id, pass.serial),
@@ -267,7 +268,7 @@ pub(crate) fn content_field(serial: &SerialNumber) -> String {
 
 /// Returns the value of the device's clock at a registration, which is the digits at the start of the field's value.
 ///
-/// Only the scripts use the rest: see `register.lua`.
+/// Only the scripts use the rest of the value: see `register.lua`.
 pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
     let digits = value
         .iter()

@@ -28,16 +28,16 @@
 //! | failure | no persistence | `appendfsync everysec` | `appendfsync always` |
 //! |---|---|---|---|
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
-//! | failover, `min_replicas` 0 | what the replica had not received, usually milliseconds | the same | the same |
+//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually those of a few milliseconds | the same | the same |
 //! | failover, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts while it is cut off: on a Cluster for up to `cluster-node-timeout`, behind Sentinels for the whole time | the same | the same |
-//! | the same, `min_replicas` 1 or more | nothing, as above | the same | the same |
-//! | all copies end at once | everything | up to a second | nothing |
+//! | a master is cut off in this way, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
+//! | a master and all its replicas stop at once | everything | up to a second of acknowledged changes | nothing |
 //!
-//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in time,
-//! the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists and dates
-//! wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice, and it writes
-//! to the replicas and the append-only file.
+//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in
+//! time, the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists
+//! and dates wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice.
+//! It also causes writes to the replicas and to the append-only file.
 //!
 //! **How many replicas?** If each master has a single replica, changes and lists fail while the master or the replica is
 //! down. To avoid that on a Cluster, use two replicas for each master and `min_replicas(1)`. Behind Sentinels, set
@@ -67,16 +67,16 @@
 //!
 //! * `maxmemory-policy noeviction`. A server that may evict keys is refused. The store logs a warning if a server has neither
 //!   an append-only file nor replicas.
-//! * Redis 6.2 or later, or Valkey. The tests run with Redis 7.0.15: all cases of the contract on one node, behind Sentinels
-//!   and on a Cluster; killed, hanging and isolated masters; moving slots; wrong settings. An earlier version of this crate
-//!   was also tested with Redis 6.2.14 and 8.0.2, and with Valkey 8.1.1. It used the same commands except `ZSCORE` and
-//!   `ZREMRANGEBYSCORE`.
+//! * Redis 6.2 or later, or Valkey. The tests use Redis 7.0.15. They run all cases of the contract on one node, behind
+//!   Sentinels and on a Cluster. They also kill, pause and isolate masters, move slots, and try wrong settings. An earlier
+//!   version of this crate was also tested with Redis 6.2.14 and 8.0.2, and with Valkey 8.1.1. That version used the same
+//!   commands as this one, except `ZSCORE` and `ZREMRANGEBYSCORE`.
 //! * If the store has its own Redis user, the user needs these rights: `~passkit:* +@hash +@scripting +@connection +info
 //!   +wait +expire +persist +unlink +scan +memory|usage +zadd +zcard +zrange +zrem +zremrangebyscore +zscore +get +set
 //!   +time`, and on a Cluster also `+cluster|slots +cluster|countkeysinslot +cluster|getkeysinslot`.
-//! * For TLS, the certificate of the server must be for the host name of the URL. It must come from an authority that the
-//!   system trusts, or from one in `Config::root_certificates`. Redis asks for a client certificate unless `tls-auth-clients`
-//!   is `no`: see `Config::client_certificate`.
+//! * For TLS, the certificate of the server must be for the host name of the URL. The certificate must come from an
+//!   authority that the system trusts, or from one in `Config::root_certificates`. Redis asks for a client certificate
+//!   unless `tls-auth-clients` is `no`: see `Config::client_certificate`.
 //!
 //! # What it costs
 //!
@@ -89,17 +89,18 @@
 //! | registration without the index of its type, 1 caller; 64 callers | 0.97; 1.24 | 1.02; 1.23 |
 //! | mark, 1 caller; 512 callers | 1.13; 1.07 | 1.13; 1.22 |
 //!
-//! A registration takes about 400 bytes if each device has 3 passes that no other device has. In addition, the index of a type
-//! takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times as many
-//! registrations a second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole type
-//! reads only the devices of that type.
+//! A registration takes about 400 bytes of memory if each device has 3 passes that no other device has. In addition, the
+//! index of a type takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times
+//! as many registrations a second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
+//! type reads only the devices of that type.
 //!
 //! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores
 //! (`cargo bench -p passkit-benches --bench masters`).
 //!
-//! A list of a device with 10,000 passes takes 21 ms, 1.1 to 1.25 times as long as the bare commands. If the type has fewer
-//! than about 30,000 passes, the list takes 10 ms more, because Redis then stores a bucket as a list and searches it for each
-//! pass. The setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that, and takes some memory.
+//! A list of a device with 10,000 passes takes 21 ms, which is 1.1 to 1.25 times as long as the bare commands. If the type
+//! has fewer than about 30,000 passes, the list takes 10 ms more, because Redis then stores a bucket as a list and searches
+//! it for each pass. The setting `hash-max-listpack-entries 64` (in 6.2 `hash-max-ziplist-entries`) avoids that, but takes
+//! some memory.
 //!
 //! # Features
 //!

@@ -34,9 +34,9 @@ const SLOTS: u16 = 16_384;
 pub struct Repaired {
     /// How many index entries were checked.
     pub checked: u64,
-    /// How many of these entries had no registration and were removed.
+    /// How many of the checked entries were removed because they had no registration.
     pub removed: u64,
-    /// How many entries were missing and were added.
+    /// How many missing index entries were added.
     pub restored: u64,
 }
 
@@ -235,7 +235,7 @@ impl Shared {
             let count: u64 = read(count, "count")?;
             if count > 0 {
                 let mut cmd = redis::cmd("CLUSTER");
-                // Asks for a few more, because keys may have been added.
+                // Asks for a few more keys than were counted, because keys may have been added.
                 cmd.arg("GETKEYSINSLOT").arg(slot).arg(count + 100);
                 gets.push(Command::on_slot(slot, cmd));
             }

@@ -157,8 +157,8 @@ impl Shared {
         Ok(backlog)
     }
 
-    /// Counts the pending changes in the dirty buckets, or in all buckets. Marks a bucket dirty if it has changes but is not
-    /// marked. Clears a dirty bucket if it is empty and its mark is old.
+    /// Counts the pending changes in the dirty buckets, or in all buckets if `all` is true. Marks a bucket dirty if it has
+    /// pending changes but is not dirty. Clears a dirty bucket if it has no pending changes and its mark is old.
     async fn count_pending(
         &self,
         type_id: &TypeIdentifier,
@@ -238,7 +238,8 @@ impl Shared {
         self.read_pending(type_id, oldest).await
     }
 
-    /// Reads the oldest changes of each bucket. Returns at least `limit` changes if there are as many, the oldest first.
+    /// Reads the oldest changes of each bucket. Returns at least `limit` changes, or all if there are fewer. The oldest come
+    /// first.
     async fn oldest(
         &self,
         type_id: &TypeIdentifier,
@@ -285,7 +286,7 @@ impl Shared {
         Ok(oldest)
     }
 
-    /// Reads these changes in their order. Skips those that were removed in the meantime.
+    /// Reads these changes in their order. Skips changes that were removed in the meantime.
     async fn read_pending(
         &self,
         type_id: &TypeIdentifier,
@@ -367,7 +368,7 @@ impl Shared {
         type_id: &TypeIdentifier,
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), Error> {
-        // The last entry of a device counts.
+        // If a device has several entries, the last one counts.
         let pushes: HashMap<&DeviceIdentifier, &Option<DeferredPush>> =
             pushes.iter().map(|(device, push)| (device, push)).collect();
         if pushes.values().any(|push| push.is_some()) {

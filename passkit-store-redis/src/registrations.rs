@@ -24,10 +24,10 @@
 //!   number of the removed field.
 //!
 //! Proof: suppose that an entry with the number n is removed while its field exists. When the tombstone was raised to n, the
-//! field did not exist. So a `register` made the field later, with a number m above n. Before it made the field, it gave the
-//! entry the number m. The entry was not removed between these two steps, because the tombstone is raised before each removal,
-//! and would have refused the registration. The number of an existing entry never falls. So the number of the entry is at
-//! least m, and can't be n.
+//! field did not exist. So a `register` made the field later, with a number m above n. Before this `register` made the
+//! field, it gave the entry the number m. The entry was not removed between these two steps, because the tombstone is raised
+//! before each removal. With the higher tombstone, the script would have refused the registration. The number of an existing
+//! entry never falls. So the number of the entry is at least m, and can't be n.
 //!
 //! A crash between two steps leaves at worst an entry without a field. Before `repair` removes such an entry, it raises the
 //! tombstone too. `repair` also adds entries that a failover lost.
@@ -76,7 +76,7 @@ const DEVICES: usize = 250;
 /// something in between.
 const TRIES: usize = 100;
 
-/// Numbers in scripts are exact up to this number.
+/// The scripts represent integers exactly up to this number.
 const EXACT: u64 = 1 << 53;
 
 #[async_trait]
@@ -410,7 +410,7 @@ impl Shared {
         self.runner.read(calls.collect()).await.map(drop)
     }
 
-    /// Returns the number of entries in each part of an index, starting at this part.
+    /// Returns the number of entries in each part of an index, starting at the part `from`.
     async fn lengths(&self, audience: Audience<'_>, from: u64) -> Result<Vec<u64>, Error> {
         let parts = from..layout::parts(audience);
         let calls = parts.map(|part| Command::plain("HLEN", self.keys.part(audience, part)));

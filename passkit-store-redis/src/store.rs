@@ -163,7 +163,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     })
 }
 
-/// Refuses settings that would lose data, and logs a warning about settings that may.
+/// Refuses settings that would lose data, and logs a warning about settings that may lose data.
 async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
     let connection = runner.connection();
     runner

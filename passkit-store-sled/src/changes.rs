@@ -48,7 +48,7 @@ pub(crate) struct Marked {
     pub(crate) more: bool,
 }
 
-/// Marks as many passes as the group has room for. For each of them, the caller changes `other_rows` more rows.
+/// Marks as many passes as the group has room for. For each pass, the caller changes `other_rows` more rows.
 pub(crate) fn mark(
     group: &mut Group<'_>,
     type_id: &TypeIdentifier,
@@ -106,7 +106,7 @@ pub(crate) fn mark(
     })
 }
 
-/// A step of a mark. All its passes get the same reading of the type's clock.
+/// A step of a mark. All passes of a step get the same value of the type's clock as their version.
 struct Step<'g, 'w> {
     group: &'g mut Group<'w>,
     type_id: &'g TypeIdentifier,
@@ -176,8 +176,8 @@ impl Step<'_, '_> {
 /// The function reads the type's clock `c` first, then the device's clock `d`, then registrations and passes. The answer has
 /// the tag (c, d). A row that is read after a clock is at least as new as the clock. Therefore:
 /// * The function sees all marks up to `c` and all registrations up to `d`, so the answer misses nothing that its tag covers.
-/// * The function may see a change after `c` or `d`. If it does, the answer has the change, and so has a later answer. If
-///   not, only a later answer has it.
+/// * The function may see a change after `c` or `d`. If it does, this answer and a later answer have the change. If not,
+///   only a later answer has the change.
 /// * Marks count only if `c` is after the tag of the request, and registrations only if `d` is. So an answer with serial
 ///   numbers has another tag than its request.
 pub(crate) fn changes_since(

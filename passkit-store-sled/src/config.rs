@@ -16,8 +16,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows. If there is no store, opening
-    /// creates it.
+    /// Returns the configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows. If there is no store,
+    /// opening creates it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -27,12 +27,12 @@ impl SledError {
         }
     }
 
-    /// The operating system failed to do `what`.
+    /// Makes the error for a failure of the operating system. `what` is the action that failed, such as `open a file`.
     pub(crate) fn io(what: impl fmt::Display, error: io::Error) -> Self {
         Self::new(kind_of(&error), format!("failed to {what}")).caused_by(error)
     }
 
-    /// The engine returned an error for the store in `path`.
+    /// Converts an error that the engine returned for the store in `path`.
     pub(crate) fn engine(path: &Path, error: sled::Error) -> Self {
         let path = path.display();
         let failure = match &error {
@@ -58,7 +58,7 @@ impl SledError {
         failure.caused_by(error)
     }
 
-    /// The engine panicked, as it does on some damaged files.
+    /// Makes the error for a panic of the engine. The engine panics on some damaged files.
     pub(crate) fn panic(path: &Path, panic: &(dyn Any + Send)) -> Self {
         let reason = panic
             .downcast_ref::<String>()
@@ -74,7 +74,7 @@ impl SledError {
         )
     }
 
-    /// The error for a row that this crate never writes.
+    /// Makes the error for a row that this crate never writes.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
@@ -89,7 +89,7 @@ impl SledError {
         )
     }
 
-    /// The error if the thread that should have answered has ended or panicked.
+    /// Makes the error for a thread that ended or panicked before it answered.
     pub(crate) fn no_answer() -> Self {
         Self::new(StoreErrorKind::Other, "the storage engine did not answer")
     }

@@ -9,7 +9,7 @@
 //! | `p` type NUL serial NUL device | empty; the index of all registrations by pass |
 //! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark, and the digest (32) published last if there is one |
 //! | `c` type NUL serial | the published content of the pass, see [`encode_published`] |
-//! | `o` type NUL serial | a pending change: the version of the first mark that is pending (8), its version (8), and the version (8) and cursor of its progress, if any. The serial number is empty for the whole type |
+//! | `o` type NUL serial | a pending change: the version of the first mark that is pending (8), the version of the last mark (8), and the version (8) and cursor of its progress, if any. The serial number is empty for the whole type |
 //! | `a` type NUL since (8) serial | empty; the index of all pending changes by age |
 //! | `h` type NUL device | a deferred push, see [`encode_deferred`] |
 //! | `e` type NUL due (8) device | empty; the index of all deferred pushes that have a due time, by that time |
@@ -34,7 +34,7 @@ use crate::error::SledError;
 /// The format that this version writes, and the only one it reads.
 pub(crate) const FORMAT: u8 = 1;
 
-/// The key of the row about the store itself.
+/// The key of the row that describes the store itself.
 pub(crate) const STORE: &[u8] = b"m";
 
 /// The prefix of all types.
@@ -52,10 +52,10 @@ pub(crate) const PUBLISHED: &[u8] = b"c";
 /// The prefix of all counts of pending changes and deferred pushes. A type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
 
-/// The size of a time in a key.
+/// The size of a time in a key, in bytes.
 pub(crate) const TIME_BYTES: usize = 8;
 
-/// Returns whether this is the row of a device or of a pass. Calls of phones read these rows by key.
+/// Returns whether this is the key of a device or of the state of a pass. Calls of phones read these rows by key.
 pub(crate) fn is_asked_alone(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'd' | b's'))
 }
@@ -263,7 +263,7 @@ fn end(value: &[u8], what: &'static str) -> Result<(), SledError> {
     }
 }
 
-/// The row about the store itself.
+/// The row that describes the store itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreRow {
     pub(crate) format: u8,
@@ -365,7 +365,8 @@ pub(crate) struct DeviceRow<'v> {
 /// A device's registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registrations<'v> {
-    /// The registrations are in the row itself. Nearly every device has only a few, and is read as one row.
+    /// The registrations are in the row itself. Nearly every device has only a few registrations, so one row is enough to
+    /// read the device.
     Few(Few<'v>),
     /// The number of registrations, if each has a row of its own. The device is removed when this number becomes 0, so no
     /// scan for other registrations is needed.
@@ -377,7 +378,7 @@ pub(crate) enum Registrations<'v> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Few<'v>(&'v [u8]);
 
-/// The maximum size of the registrations in the row of a device. About eighteen registrations fit.
+/// The maximum size of the registrations in the row of a device, in bytes. About eighteen registrations fit.
 pub(crate) const FEW_BYTES: usize = 1024;
 
 impl<'v> DeviceRow<'v> {
@@ -480,7 +481,7 @@ impl<'v> Few<'v> {
 
 fn append(few: &mut Vec<u8>, type_id: &[u8], serial: &[u8], version: u64) {
     few.extend_from_slice(&version.to_be_bytes());
-    // They have at most 128 and 512 bytes, see `TypeIdentifier` and `SerialNumber`.
+    // A type has at most 128 bytes, and a serial number at most 512 bytes: see `TypeIdentifier` and `SerialNumber`.
     few.push(type_id.len() as u8);
     few.extend_from_slice(type_id);
     few.extend_from_slice(&(serial.len() as u16).to_be_bytes());
@@ -587,7 +588,7 @@ pub(crate) struct PendingRow {
     /// The version of the first mark whose pushes are pending.
     pub(crate) since: u64,
     pub(crate) version: u64,
-    /// Its cursor is never `None`, because a change that is done has no row.
+    /// The cursor of the progress is never `None`, because a change that is done has no row.
     pub(crate) progress: Option<Progress>,
 }
 

@@ -26,11 +26,11 @@
 //! previous value of each row instead. Rows that were recently read or written are in memory. A call that needs only such
 //! rows does not wait for the disk. Two threads read everything else.
 //!
-//! If a write fails, the engine accepts no further call. The store then closes it. The next call opens it again, but at most
-//! once a second.
+//! If a write fails, the engine accepts no further call. The store then closes the engine. The next call opens the engine
+//! again, but at most once a second.
 
-// Each file uses only those before it: config, error, layout, engine, changes, registrations, store, coordination, queue,
-// maintenance.
+// Each file uses only the files that come before it in this list: config, error, layout, engine, changes, registrations,
+// store, coordination, queue, maintenance.
 mod changes;
 mod config;
 mod coordination;

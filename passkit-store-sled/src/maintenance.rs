@@ -180,7 +180,7 @@ fn published_passes(
 /// Some passes, ordered by key. Each has the number of its registrations among the rows that were read.
 struct Counted {
     passes: Vec<(PassId, u64)>,
-    /// The last key that was read, if there may be more.
+    /// The last key that was read. `None` if there are no more keys.
     next: Option<Vec<u8>>,
 }
 

@@ -282,7 +282,7 @@ fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
     for (key, value) in view.scan(layout::QUEUES, None, usize::MAX)?.rows {
         let type_id = layout::read_type(&key[layout::QUEUES.len()..])?;
         let row = QueueRow::decode(&value)?;
-        // The rows may be from different moments. If the change is gone by now, it does not count.
+        // The rows may be from different moments. If the change has been removed by now, it does not count.
         let since = if row.pending > 0 {
             first(view, &layout::pending_by_age(&type_id))?
         } else {
@@ -329,8 +329,8 @@ fn pending(
         )?;
         for (key, _) in &found.rows {
             let scope = layout::read_scope(&key[prefix.len() + layout::TIME_BYTES..])?;
-            // Since the scan, the change may have been removed. It may also have moved to a later place, and the scan may
-            // find it there again.
+            // Since the scan, the change may have been removed. The change may also have moved to a later place, where the
+            // scan may find it again.
             let Some(value) = view.get(&layout::pending(type_id, &scope))? else {
                 continue;
             };

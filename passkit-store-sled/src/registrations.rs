@@ -72,7 +72,7 @@ pub(crate) fn register(
     Ok(Registered::Created)
 }
 
-/// Gives each registration of the device its own row. Returns how many there are.
+/// Gives each registration of the device its own row. Returns the number of registrations.
 fn spread(
     group: &mut Group<'_>,
     device: &DeviceIdentifier,
@@ -175,7 +175,7 @@ pub(crate) fn forget(
 }
 
 /// Where a page starts in the index of registrations: the prefix of its keys, and the key after which the page starts. The
-/// first page has no such key.
+/// first page starts after no key.
 #[derive(Debug)]
 pub(crate) struct Range {
     prefix: Vec<u8>,
@@ -219,7 +219,7 @@ impl Range {
 }
 
 /// Each page starts after the last registration of the previous page. The order of registrations never changes, so the pages
-/// miss no registration that stays.
+/// miss no registration that exists the whole time.
 pub(crate) fn devices(
     view: &View<'_>,
     range: &Range,

@@ -27,8 +27,8 @@ const AT_ONCE: usize = 4_096;
 
 /// A store in a folder on this machine. It implements all store traits.
 ///
-/// Share it in an [`Arc`]. When it is dropped, it finishes the calls that it has accepted, ends its threads and unlocks the
-/// folder.
+/// Share the store in an [`Arc`]. When the store is dropped, it finishes the calls that it has accepted, ends its threads
+/// and unlocks the folder.
 ///
 /// # Errors
 /// While the disk is full or fails, calls that need the disk return [`Unavailable`](StoreErrorKind::Unavailable). The next

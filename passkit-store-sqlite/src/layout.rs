@@ -494,7 +494,7 @@ mod tests {
             }
             for sql in HOT {
                 for step in plan(&connection, sql) {
-                    // These have one row, or are the few types that `BACKLOG` has found.
+                    // These tables and subqueries are small: one row, or the few types that `BACKLOG` has found.
                     let is_small = step.starts_with("SCAN (subquery")
                         || [
                             "passkit_store",

@@ -160,7 +160,7 @@ fn create_file(path: &Path) -> Result<(), SqliteError> {
     }
 }
 
-/// Takes the rights of other users on an empty file that becomes a store.
+/// Removes the permissions of other users from an empty file that becomes a store.
 fn protect(path: &Path) -> Result<(), SqliteError> {
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))

@@ -1,4 +1,4 @@
-//! Kills a process while it writes. Then checks that its store has everything that it acknowledged.
+//! Kills a process while it writes. Then checks that its store has everything that the process acknowledged.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -27,7 +27,7 @@ use crate::{
 
 const TASKS: u64 = 32;
 
-/// So many that a store that keeps long lists of registrations in another way does so.
+/// Large enough that a store with a special form for long lists of registrations uses that form.
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {
@@ -144,7 +144,7 @@ pub async fn write_until_killed(store: impl PushQueue + 'static) {
 
 #[derive(Default)]
 struct Expected {
-    /// By task and pass.
+    /// Whether a pass is registered. The key is the task and the pass.
     registered: HashMap<(u64, u64), bool>,
     passes: HashMap<String, PassState>,
     /// For each pass, the digest that was acknowledged last, if any, and the digests that were published since.
@@ -155,7 +155,7 @@ struct Expected {
 
 impl Expected {
     fn read(&mut self, lines: &[String]) -> (HashMap<u64, u64>, HashMap<String, UpdateTag>) {
-        // The call that a task had under way when it was killed.
+        // The call that each task had under way when the process was killed.
         let mut trying = HashMap::new();
         let mut tags: HashMap<String, UpdateTag> = HashMap::new();
         for line in lines {

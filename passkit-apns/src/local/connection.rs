@@ -60,7 +60,7 @@ struct Context {
 }
 
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small. If the system refuses this option, they are only slightly later.
+    // Answers are small. If the system refuses this option, they only arrive slightly later.
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,

@@ -105,7 +105,7 @@ impl LocalApns {
         self.shared.token_keys.issue()
     }
 
-    /// Adds a known device token. When there is a known token, a push to an unknown one gets
+    /// Adds a known device token. Once a token is known, a push to an unknown token gets
     /// `BadDeviceToken`. If a token differs from a known one only in upper and lower case, that is
     /// a violation.
     pub fn know(&self, token: &str) {
@@ -117,8 +117,8 @@ impl LocalApns {
         self.shared.script.token(token, answer);
     }
 
-    /// Gives this answer to the next `pushes` pushes, to any token. A further call sets the answer
-    /// for the pushes after them.
+    /// Gives this answer to the next `pushes` pushes, whatever their tokens are. Another call sets
+    /// the answer for the pushes after those.
     pub fn answer_next(&self, pushes: usize, answer: Answer) {
         self.shared.script.next(pushes, answer);
     }

@@ -3,8 +3,8 @@
 
     python3 server.py [PORT]
 
-It serves unsigned archives and keeps everything in memory. Copy how it answers, and how it uses one lock and one clock
-of integers so that no update is lost. Do not copy /touch and /save, because anyone can use them.
+It serves unsigned archives and keeps everything in memory. Answer requests as it does. Like it, use one lock
+and one integer clock, so that no update is lost. Do not copy /touch and /save, because anyone can use them.
 """
 
 import calendar, hashlib, hmac, io, json, re, sys, threading, time, urllib.parse, zipfile
@@ -42,7 +42,7 @@ class Wallet:
         return self.clock
 
     def save(self, key, change):
-        """Replaces the content by `change(content)`. Equal content gets no new tag, so no phone loads it again."""
+        """Replaces the content with `change(content)`. Equal content gets no new tag, so no phone loads it again."""
         with self.lock:
             one = self.passes[key]
             content = change(one["content"])
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def list(self, device, type_id, query):
         kind = kind_of(type_id)
-        # Not with a form decoder, because it turns plus signs into spaces.
+        # The query is not read with a form decoder, which would turn plus signs into spaces.
         start = kind["since"] + "="
         values = [part.removeprefix(start) for part in query.split("&") if part.startswith(start)]
         serials, tag = self.wallet.changed(device, type_id, urllib.parse.unquote(values[0]) if values else "")
@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if self.headers.get("Transfer-Encoding") or not length.isdigit() or int(length) > 4 << 20:
             self.close_connection = True
-            return b" " * (4 << 20)  # too long for every call
+            return b" " * (4 << 20)  # longer than any call accepts
         return self.rfile.read(int(length))
 
     def is_long(self, kibibytes):

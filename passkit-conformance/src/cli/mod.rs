@@ -292,7 +292,7 @@ fn conclude(report: &Report) {
     say(&report.counts().to_string());
 }
 
-/// Is ready at the first signal to end the program. A second signal ends the program at once.
+/// Returns at the first signal to end the program. A second signal ends the program at once.
 async fn interrupted() {
     let signals = (
         signal(SignalKind::interrupt()),

@@ -13,8 +13,8 @@
 //!
 //! As on a real phone, these rules apply:
 //! * The update tag and `Last-Modified` are strings. The phone sends them back byte for byte.
-//! * The phone stores the new tag as soon as it has read a list answer. If a fetch fails, it stays
-//!   pending, and the next [`Phone::sync`] tries it again.
+//! * The phone stores the new tag as soon as it has read a list answer. If a fetch fails, the
+//!   fetch stays pending, and the next [`Phone::sync`] tries it again.
 //! * The phone has a separate device identifier and tag for each web service URL and type.
 //! * No request is repeated within an operation.
 //!

@@ -59,7 +59,7 @@ impl Report {
 }
 
 impl CaseReport {
-    /// The line of the case. Says why if the case was skipped or not completed.
+    /// The line of the case. If the case was skipped or not completed, the line says why.
     pub(crate) fn line(&self) -> String {
         let word = match self.outcome {
             Outcome::Pass => "pass",

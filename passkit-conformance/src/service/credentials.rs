@@ -61,8 +61,8 @@ catalogue! {
 /// A token that opens no pass.
 const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 
-/// Makes the three calls that need credentials, without them: `newcomer` registers, another device
-/// unregisters, and the pass is fetched.
+/// Makes the three calls that need credentials, but without credentials: `newcomer` registers,
+/// another device unregisters, and the pass is fetched.
 fn calls(
     session: &Session,
     newcomer: &Device,
@@ -85,7 +85,7 @@ fn calls(
 }
 
 /// Checks that none of these credentials opens the pass, and that the attempts change nothing. Each
-/// has a name for messages.
+/// entry has a name for messages.
 async fn none_opens(
     session: &Session,
     subject: &Subject,

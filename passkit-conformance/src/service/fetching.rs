@@ -68,10 +68,10 @@ catalogue! {
         "A pass is fetched with its own date. The 304 must repeat Last-Modified.",
         "Phones don't need the date in a 304. But caches on the way can't keep their copy up to date without it.";
     "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
-        "A HEAD request for a pass with its token. Status, content-type and date must be the same as with GET.",
+        "A HEAD request for a pass is sent with its token. Status, content-type and date must be the same as with GET.",
         "If a phone or proxy sends HEAD first, it concludes that the pass is gone.";
     "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
-        "A HEAD request for a pass with its date, and one without a token.",
+        "A HEAD request for a pass is sent with its date, and another without a token.",
         "If a phone or proxy sends HEAD first, it loads an unchanged pass again. Or a stranger learns about the pass.";
     "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
         "A pass is fetched with an Accept-Encoding that allows compression.",
@@ -200,7 +200,7 @@ pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     Ok(())
 }
 
-/// Expects a pass in answer to a date from before its last change. Returns its new date.
+/// Expects a pass in answer to a date that is older than its last change. Returns the new date.
 fn is_sent(answer: &Answer, before: &str) -> Result<String, Stop> {
     if answer.status() == 304 {
         let expected = format!(

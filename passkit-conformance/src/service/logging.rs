@@ -12,22 +12,22 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "log/messages-are-200" Pass Must [LOG_1 LOG_4] messages_are_200,
-        "Messages in the format of phones, without credentials.",
+        "Messages in the format of phones are posted without credentials.",
         "The phone posts the same messages again and again, and nobody learns what went wrong.";
     "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
-        "Sixty messages in one request, as from a phone that was offline.",
+        "Sixty messages are posted in one request, as by a phone that was offline.",
         "The phone posts them again and again, and each time there are more.";
     "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
-        "Messages with an Authorization header that fits no pass.",
+        "Messages are posted with an Authorization header that fits no pass.",
         "A phone with a wrong token can't report that problem.";
     "log/malformed-is-200" Pass Should [LOG_2] malformed_is_200,
-        "Bodies that are empty, are not JSON, are not text, or contain no messages.",
+        "Bodies are posted that are empty, are not JSON, are not text, or contain no messages.",
         "The sender repeats them again and again. The service's own log fills with failures.";
     "log/other-forms-are-200" Pass Should [LOG_3] other_forms_are_200,
-        "A list of messages without an object, and an object with a description. Older and other clients send these.",
+        "A list of messages without an object is posted, and an object with a description. Older and other clients send these.",
         "The sender repeats them again and again, and nobody learns what went wrong.";
     "log/any-content-type" Pass Should [HTTP_9] any_content_type,
-        "Messages whose Content-Type has a charset, is not JSON, or is absent.",
+        "Messages are posted whose Content-Type has a charset, is not JSON, or is absent.",
         "Messages of wallets that send another Content-Type are lost.";
 }
 
@@ -42,8 +42,8 @@ fn messages(count: usize) -> String {
     json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
 }
 
-/// Expects status 200. A service without a log breaks [`Rule::LOG_1`], one that asks for
-/// credentials [`Rule::LOG_4`]. Any other status breaks `rule`.
+/// Expects status 200. A service without a log breaks [`Rule::LOG_1`]. A service that asks for
+/// credentials breaks [`Rule::LOG_4`]. Any other status breaks `rule`.
 fn taken(answer: &Answer, rule: Rule) -> CaseResult {
     let rule = match answer.status() {
         401 | 403 => Rule::LOG_4,

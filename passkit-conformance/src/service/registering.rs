@@ -34,7 +34,7 @@ catalogue! {
         "Five times, a new device sends twenty equal registrations at once, and asks for its list.",
         "A phone that repeats a slow request gets an error, or is registered twice and gets every push twice.";
     "register/malformed-body-is-400" Pass Should [REG_4 REG_1] malformed_body_is_400,
-        "With the right authentication token: bodies that are empty, are not JSON or not an object, or have no \
+        "With the right authentication token, a device sends bodies that are empty, are not JSON or not an object, or have no \
         pushToken that is a string. Then the device asks for its list, and sends a correct registration, which must \
         be new.",
         "The service keeps a device that no push can reach, or input that anyone can send makes it fail.";
@@ -43,17 +43,17 @@ catalogue! {
         "When a push is sent, the text becomes part of a URL. Apple's push service refuses it, or gets a different \
         request than intended.";
     "register/unknown-keys-are-ignored" Pass Should [REG_4] unknown_keys_are_ignored,
-        "A registration whose body has other keys in addition to pushToken.",
+        "A device registers with a body that has other keys in addition to pushToken.",
         "If future phones send one more key, they can't register.";
     "register/any-content-type" Pass Should [HTTP_9] any_content_type,
-        "Registrations whose Content-Type has a charset, is not JSON, or is absent.",
+        "Registrations are sent whose Content-Type has a charset, is not JSON, or is absent.",
         "Wallets that send a different Content-Type than today's phones can't register.";
     "register/device-identifier-of-any-form" Pass Should [REG_5] device_identifier_of_any_form,
         "A device whose identifier has 128 characters, and one whose identifier looks like a UUID, register, ask for \
         their list and unregister.",
         "Other wallets can't register. Phones can't either, if Apple changes the form of identifiers.";
     "register/impossible-device-identifier-is-refused" Pass Advisory [REG_5] impossible_device_identifier,
-        "Two registrations with the right authentication token. One device identifier has 10,000 characters, the \
+        "Two registrations are sent with the right authentication token. One device identifier has 10,000 characters, the \
         other contains a NUL.",
         "Anyone who has a pass can fill the database with texts of any length, or make the service fail.";
     "register/unknown-pass-is-401" Pass Must [REG_6] unknown_pass_is_401,
@@ -64,7 +64,7 @@ catalogue! {
         "A device registers for a pass of a type that does not exist, with the token of a pass of another type.",
         "The log fills with messages of phones that have passes of an abandoned type.";
     "register/credentials-come-before-the-body" Pass Should [AUTH_5] credentials_come_before_the_body,
-        "A registration with a wrong token and a body that is not JSON.",
+        "A registration is sent with a wrong token and a body that is not JSON.",
         "The service reads data of strangers, and tells them what is wrong with it, before it has checked their \
         token.";
     "orders/register-new-is-201" Order Must [ORD_1 REG_1] new_pass_is_201,

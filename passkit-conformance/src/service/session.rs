@@ -225,7 +225,7 @@ impl Session {
             .ok_or_else(|| shared_token(one, two))
     }
 
-    /// Returns all passes of the type that has the most. There must be at least `least`.
+    /// Returns all passes of the type that has the most passes. There must be at least `least`.
     pub(crate) fn many(&self, least: usize) -> Result<Vec<&Subject>, Stop> {
         let of_type = |type_id: &TypeIdentifier| {
             self.all()

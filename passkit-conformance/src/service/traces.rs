@@ -26,7 +26,7 @@ catalogue! {
         "An order changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
         "The update does not arrive, or arrives again and again.";
     "trace/two-passes-changed" Pass Must [LIST_2 GET_2] two_passes_changed,
-        "Two passes change before the phone asks: one list names both (200), each is fetched (200).",
+        "Two passes change before the phone asks. One list names both (200), and each is fetched (200).",
         "One of the two updates is lost.";
     "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
         "A pass changes twice before the phone asks. The pass is listed once (200) and fetched (200), and the next \
@@ -54,10 +54,10 @@ catalogue! {
         fetched.",
         "The phone gets pushes and lists about passes that it no longer has.";
     "trace/deleted-twice" Pass Must [UNR_2] deleted_twice,
-        "A phone unregisters a pass that it never registered (200), registers, unregisters twice (200, 200).",
+        "A phone unregisters a pass that it never registered (200). Then it registers, and unregisters twice (200, 200).",
         "The phone repeats the call until it gives up, and reports it to the log.";
     "trace/order-deleted-twice" Order Must [UNR_2 ORD_1] deleted_twice,
-        "A phone unregisters an order that it never registered (200), registers, unregisters twice (200, 200).",
+        "A phone unregisters an order that it never registered (200). Then it registers, and unregisters twice (200, 200).",
         "The phone repeats the call until it gives up.";
     "trace/one-after-the-other-deleted" Pass Must [UNR_3] one_after_the_other_deleted,
         "One of two passes is deleted (200). The other pass changes and is listed (200). Then it is deleted too \

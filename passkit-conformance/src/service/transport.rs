@@ -21,19 +21,19 @@ catalogue! {
         "Phones write header names With-Capitals over HTTP/1.1 and in lower case over HTTP/2. A proxy in front of the \
         service may change that. Then all phones are refused, or each loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
-        "POST to the path of a list and to the path of a pass, and GET of the log.",
+        "POST is sent to the path of a list and to the path of a pass, and GET to the path of the log.",
         "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
     "http/unknown-path-is-404" Pass Advisory [HTTP_11] unknown_path_is_404,
-        "GET of paths that are not endpoints, and of another version of the interface.",
+        "GET is sent to paths that are not endpoints, and to a path of another version of the interface.",
         "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
     "http/long-registration-is-413" Pass Advisory [HTTP_13] long_registration_is_413,
-        "A registration with a body of 300 KiB, and the right token. The service may also hang up.",
+        "A registration is sent with a body of 300 KiB and the right token. The service may also hang up.",
         "Anyone who has a pass can fill the service's memory.";
     "http/long-log-is-413" Pass Advisory [HTTP_13] long_log_is_413,
-        "Log messages of 1 MiB. The service may also hang up.",
+        "Log messages of 1 MiB are posted. The service may also hang up.",
         "Anyone can fill the service's memory and disk.";
     "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
-        "A path of 30,000 characters, and an Authorization header of 60,000. The service may also hang up.",
+        "One request has a path of 30,000 characters, another an Authorization header of 60,000 characters. The service may also hang up.",
         "Anyone can make the service fail, or block it.";
 }
 

@@ -15,10 +15,10 @@ use crate::{CaseResult, Rule, Stop, service_url::encoded};
 
 catalogue! {
     "url/double-slash-is-one" Pass Must [URL_4 HTTP_5] double_slash_is_one,
-        "All calls with //v1/ instead of /v1/: register, list, fetch, log, unregister.",
+        "All calls are made with //v1/ instead of /v1/: register, list, fetch, log, unregister.",
         "Phones and wallets that join 'https://host/' and '/v1/' never get an update.";
     "url/slash-at-the-end-changes-nothing" Pass Should [URL_4 HTTP_5] slash_at_the_end,
-        "All calls with a slash at the end of the path.",
+        "All calls are made with a slash at the end of the path.",
         "Clients that put a slash at the end never get an update.";
     "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
         "Register and fetch with device identifier, type and serial number completely percent-encoded. Ask for the \

@@ -1,8 +1,8 @@
 //! Cases that drop calls before they end.
 //!
-//! Each call is polled a few times and then dropped. The number of polls grows until a call ends. A
-//! store may continue the call on its own. But soon, all reads must show either the state before
-//! the call or the state after it.
+//! Each call is polled a few times and then dropped. Each round polls once more than the round
+//! before, until a call ends. A store may continue a dropped call on its own. But soon, all reads
+//! must show either the state before the call or the state after it.
 
 use std::{
     future::poll_fn,
@@ -26,32 +26,34 @@ use super::{
 
 catalogue! {
     "store/dropped-register-is-all-or-nothing" Must [C12] store dropped_register_is_all_or_nothing,
-        "A call of register is dropped after 0 polls, then after 1, 2 and so on. After a while, \
-         list and pages must agree.",
+        "A call of register is dropped after 0 polls, in the next round after 1 poll, and so on. \
+         Soon after each drop, the list of the device and the pages of the pass must agree.",
         "A phone whose connection breaks is half registered. It gets lists but no pushes, or \
          pushes but no lists.";
     "store/dropped-unregister-is-all-or-nothing" Must [C12] store
         dropped_unregister_is_all_or_nothing,
-        "A call of unregister is dropped after 0 polls, then after 1, 2 and so on. After a while, \
-         list and pages must agree.",
+        "A call of unregister is dropped after 0 polls, in the next round after 1 poll, and so on. \
+         Soon after each drop, the list of the device and the pages of the pass must agree.",
         "A phone whose connection breaks gets pushes forever for a pass that it deleted.";
     "store/dropped-mark-is-all-or-nothing" Must [C12] store dropped_mark_is_all_or_nothing,
-        "A mark of 20 passes is dropped after 0 polls, then after 1, 2 and so on. After a while, \
-         states and list must show all 20 marks or none.",
+        "A mark of 20 passes is dropped after 0 polls, in the next round after 1 poll, and so on. \
+         Soon after each drop, the states of the passes and the list of the device must show all \
+         20 marks or none.",
         "Some of the passes that changed together never reach the phones.";
     "store/dropped-mark-all-is-all-or-nothing" Must [C12] store dropped_mark_all_is_all_or_nothing,
-        "A mark of an entire type is dropped after 0 polls, then after 1, 2 and so on. After a \
-         while, states and list must show all passes as marked or none.",
+        "A mark of an entire type is dropped after 0 polls, in the next round after 1 poll, and so \
+         on. Soon after each drop, the states of the passes and the list of the device must show \
+         all passes as marked, or none.",
         "Some of the passes keep the old design on the phones.";
     "store/dropped-forget-is-all-or-nothing" Must [C12] store dropped_forget_is_all_or_nothing,
-        "A device has eight passes. A call that forgets it is dropped after 0 polls, then after 1, \
-         2 and so on. Then the device registers again.",
+        "A call of forget_device for a device with eight passes is dropped after 0 polls, in the \
+         next round after 1 poll, and so on. After each drop, the device registers again.",
         "After a phone comes back, some of its passes are half registered.";
     "store/dropped-call-takes-no-other-along" Must [C12] store dropped_call_takes_no_other_along,
-        "Twelve registers run in parallel. The first of them is dropped after 0 polls, then after 1, \
-         2 and so on, and the others end. The same is done with marks. All acknowledged changes \
-         must be there.",
-        "The connection of one phone breaks, and registrations of other phones are lost, because \
+        "Twelve calls of register run in parallel. The first of them is dropped after 0 polls, in \
+         the next round after 1 poll, and so on. The other calls run to their end. The same is \
+         done with marks. All acknowledged changes must be there.",
+        "If the connection of one phone breaks, registrations of other phones are lost, because \
          the store was about to write them together.";
 }
 
@@ -90,7 +92,8 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
 
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send + 'a>>;
 
-/// Runs all calls in parallel until they have ended. Drops the first call after `polls` polls.
+/// Runs all calls in parallel. Drops the first call after `polls` polls, and runs the other calls
+/// to their end.
 async fn all_but_the_first(polls: usize, mut calls: Vec<Call<'_>>) -> Result<(), Violation> {
     let first = calls.swap_remove(0);
     calls.insert(
@@ -161,7 +164,7 @@ async fn dropped_call_takes_no_other_along(store: &dyn RegistrationStore) -> Res
     Ok(())
 }
 
-/// Returns a description of what is half done, or `None`.
+/// A check that returns a description of what is half done, or `None` if nothing is half done.
 pub(super) type Halves<'a> =
     Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
@@ -186,8 +189,8 @@ pub(super) async fn comes_to_rest<'a>(
     }
 }
 
-/// Returns whether `device` is registered: `Ok(Ok(registered))` if list and pages agree, otherwise
-/// `Ok(Err(difference))`.
+/// Returns whether `device` is registered for `pass`. The result is `Ok(Ok(registered))` if the
+/// list of the device and the pages of the pass agree, otherwise `Ok(Err(difference))`.
 async fn registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -291,8 +294,8 @@ pub(super) async fn states(
 
 type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
 
-/// Calls `mark` and drops the call. Ensures that states and list show all passes as marked, or
-/// none.
+/// Calls `mark` in each round, and drops the call after a growing number of polls. Ensures that the
+/// states of the passes and the list of the device show all passes as marked, or none.
 async fn dropped_marks(
     store: &dyn RegistrationStore,
     what: &str,

@@ -16,8 +16,8 @@ use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
 /// After this time, the case counts as hanging. Each call of the store has a shorter limit.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The number of cases of a run with a call that did not return. After three, the remaining cases are
-/// not tried, because each could take as long.
+/// Counts the cases of a run in which a call of the store did not return. After three such cases,
+/// the remaining cases are not tried, because each of them could take as long.
 #[derive(Default)]
 pub(super) struct Hangs(AtomicUsize);
 
@@ -45,8 +45,9 @@ impl StoreCase {
     /// Runs the case. [`Rule::ERRORS`] is broken if the store panics, or if a call does not return
     /// within 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit, in seconds.
     ///
-    /// If the store blocks all threads of the runtime, the case can't report it. After a minute, the
-    /// case and the call are printed, and the process ends with exit code 101.
+    /// If the store blocks all threads of the runtime, the case can't report that. Instead, a
+    /// separate thread prints the case and the call after about a minute, and ends the process with
+    /// exit code 101.
     ///
     /// # Panics
     /// Panics outside a Tokio runtime with time enabled.
@@ -98,11 +99,12 @@ impl StoreCase {
     }
 }
 
-/// Defines the `CASES` of a module. Each entry has an id, level, rules, the argument of the
-/// function, the function, steps and consequence.
+/// Defines the `CASES` of a module. Each entry consists of the id, the level, the rules, the
+/// argument of the function, the function, the steps and the consequence.
 ///
-/// The argument is the store as one trait (`store`, `maintenance`, `coordination` or `queue`), or
-/// `opened`, which has all traits of the store and can open its data again.
+/// With `store`, `maintenance`, `coordination` or `queue`, the function gets the store as one of
+/// its traits. With `opened`, the function gets all traits of the store, and can open the data
+/// again.
 macro_rules! catalogue {
     (@run store $function:ident) => {
         |opened| Box::pin(async move { Ok($function(opened.registrations()).await?) })

@@ -22,8 +22,8 @@ catalogue! {
          others are refused.",
         "Two workers send the same phones a push for the same change.";
     "coordination/claims-end-in-time" Must [K1] coordination claims_end_in_time,
-        "Claims a name for 300 ms while another owner asks for it. Then claims it again for a \
-         longer and for a shorter time.",
+        "Claims a name for 300 ms, while another owner tries to claim it too. Then the owner of a \
+         claim extends it, and later shortens it.",
         "After a worker died, phones with passes of its type get no more pushes.";
     "coordination/only-the-owner-releases" Must [K2] coordination only_the_owner_releases,
         "Releases claims as another owner, as the owner, and as a former owner.",
@@ -40,16 +40,16 @@ catalogue! {
          task was faster.",
         "The progress of an import goes back, or two restores use the same epoch.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
-        "Replaces all sorts of notes, each time with the right or a wrong old note. Reads after \
-         each step.",
+        "Replaces notes with many kinds of text. Each call expects the right old note or a wrong \
+         one. Reads the note after each call.",
         "An instance overwrites what another instance wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
         "Makes claims and notes with odd names, long names, and names that start alike or differ \
          only in case. None may affect another.",
         "The claims of two types are mixed up, and no instance sends the pushes of one of them.";
     "coordination/notes-survive-reopening" Must [K4] opened notes_survive_reopening,
-        "16 tasks create, replace and remove notes. The data are opened again as they are at that \
-         moment. All acknowledged changes must be there.",
+        "16 tasks create, replace and remove notes. Then the data are opened again, as after a \
+         crash. All acknowledged changes must be there.",
         "After a restart, an enrolment is accepted a second time, or an import starts from the \
          beginning.";
 }
@@ -65,7 +65,7 @@ fn new_name() -> String {
     format!("conformance:{}", unique())
 }
 
-/// Claims a name, and ensures the result.
+/// Claims a name. Ensures that the answer is `wanted`.
 async fn claims(
     store: &Store,
     name: &str,
@@ -150,7 +150,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
-    // A clock with full milliseconds may lose a part of one.
+    // A clock that counts whole milliseconds may lose a fraction of one.
     ensure(
         Rule::K1,
         elapsed >= SHORT - Duration::from_millis(2),
@@ -158,8 +158,8 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         || format!("{elapsed:?}"),
     )?;
 
-    // A longer time extends a claim. The claim of the other name was made later, so its end shows
-    // that the first time is over.
+    // A longer time extends a claim. A short claim of another name is made later. When that claim
+    // has ended, the short time of the first claim is over too.
     let name = new_name();
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims(store, &name, "a", LONG, true, "by the owner that had it").await?;
@@ -185,7 +185,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         "a",
         LONG,
         false,
-        "that ended and another owner has",
+        "that ended, and that another owner has now",
     )
     .await
 }
@@ -440,7 +440,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             "a claim that lasts until it is released",
             || "none".into(),
         )?;
-        expect_note(store, name, Some(name), "of its own")
+        expect_note(store, name, Some(name), "of this name")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         // A claim and a note may have the same name, and don't affect each other.
@@ -488,7 +488,8 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Writes some notes, and returns what must be there.
+/// Writes some notes. Returns each name with the note that must be there, or with `None` if there
+/// must be none.
 async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<String>)>, Violation> {
     let [kept, replaced, removed] = [new_name(), new_name(), new_name()];
     for name in [&kept, &replaced, &removed] {

@@ -33,9 +33,9 @@ catalogue! {
         "A device with very many passes, such as the phone of a tester, gets updates for only some \
          of them.";
     "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
-        "Registers 100,000 devices for a pass, or as many as possible in 20 seconds, in bulk if \
-         the store can do that. Reads the devices of the pass, then the devices of its type, in \
-         pages of 1,000. Meanwhile, other devices register and unregister.",
+        "Registers 100,000 devices for a pass, or as many as possible in 20 seconds. Registers \
+         them in bulk if the store can do that. Reads the devices of the pass, then the devices of \
+         its type, in pages of 1,000. Meanwhile, other devices register and unregister.",
         "Some phones with a popular pass get no push.";
 }
 
@@ -87,7 +87,7 @@ async fn one_pass_on_many_devices(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Registers devices for `pass`, 1,000 in each call.
+/// Registers up to [`MANY`] devices for `pass`, 1,000 in each call.
 async fn crowd_in_bulk(
     store: &dyn StoreMaintenance,
     pass: &PassId,
@@ -110,7 +110,7 @@ async fn crowd_in_bulk(
     Ok(devices)
 }
 
-/// Registers devices for `pass`, in 64 calls at a time.
+/// Registers up to [`MANY`] devices for `pass`, with 64 calls in parallel.
 async fn crowd(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
@@ -134,8 +134,8 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of an audience, while four other devices register for `pass` and unregister all
-/// the time.
+/// Reads all pages of an audience. Meanwhile, four tasks keep registering other devices for `pass`
+/// and unregistering them. Ensures that the pages contain all devices of `throughout`.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
     audience: Audience<'_>,

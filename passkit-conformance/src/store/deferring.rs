@@ -19,15 +19,16 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/deferred-pushes-come-back" Must [Q4 NAMES] queue deferred_pushes_come_back,
-        "Defers pushes with all sorts of times, attempts and push tokens, for types that start \
-         alike. Replaces all of them, removes some, and reads after each step.",
-        "If a push to a phone failed for a while, it is never sent again, or at the wrong time.";
+        "Defers pushes with many different times, attempts and push tokens, for two types whose \
+         names start alike. Replaces all pushes, and removes some. Reads the deferred pushes after \
+         each step.",
+        "A push that failed for a while is never sent again, or is sent at the wrong time.";
     "queue/last-entry-for-a-device-counts" Must [Q4] queue last_entry_for_a_device_counts,
         "Defers and removes pushes in calls that name a device twice, and in a call that removes \
          some pushes and defers others.",
         "A deferred push is sent although the phone needs none, or is never sent.";
     "queue/pages-hold-every-deferred-push" Must [Q4] queue pages_hold_every_deferred_push,
-        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and other sizes. Also reads after \
+        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and other sizes. Also starts from \
          cursors that the store never issued.",
         "Some deferred pushes are never sent.";
     "queue/next-deferred-is-the-earliest" Must [Q4] queue next_deferred_is_the_earliest,
@@ -225,7 +226,7 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     queue.defer(&type_id, &[due(1, now + 2_000_000)]).await?;
     is(
         Some(Some(now + 2_000_000)),
-        "of a type with another push without a time",
+        "of a type that also has a push without a time",
     )
     .await?;
     queue

@@ -31,25 +31,26 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,
-        "16 tasks mark 24 passes and a type with their pushes, while a worker reads changes and \
-         records progress to pages and to the end. At the end, the last mark of each pass must \
-         still be pending or be finished. Then all changes can be finished.",
+        "16 tasks mark 24 passes and an entire type, all with pushes. Meanwhile, workers read the \
+         pending changes, and record progress to a page or to the end. Afterwards, the last mark \
+         of each pass must be pending or finished. Then it must be possible to finish all changes.",
         "Under load, a phone never gets a push for the last change of its pass.";
     "queue/dropped-mark-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_and_push_is_all_or_nothing,
-        "A mark_and_push of 20 passes is dropped after 0 polls, then after 1, 2 and so on. After a \
-         while, each pass must be both marked and pending, or neither.",
+        "A mark_and_push of 20 passes is dropped after 0 polls, in the next round after 1 poll, \
+         and so on. Soon after each drop, each pass must be both marked and pending, or neither.",
         "A pass has changed, and its phones never get a push.";
     "queue/dropped-mark-all-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_all_and_push_is_all_or_nothing,
-        "A mark_and_push of a type is dropped after 0 polls, then after 1, 2 and so on. After a \
-         while, the type must be both marked and pending, or neither.",
+        "A mark_and_push of a type is dropped after 0 polls, in the next round after 1 poll, and \
+         so on. Soon after each drop, the type must be both marked and pending, or neither.",
         "All passes of a type have changed, and no phone ever gets a push.";
     "queue/pending-pushes-survive-reopening" Must [C6 Q1 Q2 Q3 Q4] opened
         pending_pushes_survive_reopening,
-        "16 tasks mark, record progress, finish and defer. The data are opened again as they are \
-         at that moment. Pending changes, their versions and progress, and deferred pushes must be \
-         as acknowledged. New marks get greater versions.",
+        "16 tasks mark passes with pushes, record progress, finish changes and defer pushes. Then \
+         the data are opened again, as after a crash. The pending changes, their versions and \
+         progress, and the deferred pushes must be as acknowledged. New marks must get greater \
+         versions.",
         "After a restart, some phones never get their push, or all phones get it again.";
 }
 
@@ -61,7 +62,7 @@ type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // Entire types are marked in a separate type, because such a mark would hide the versions of
+    // The marks of an entire type go to a separate type, because they would hide the versions of
     // the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
@@ -132,8 +133,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
-        // Few rounds are needed. A change whose progress has an older version is pending once more
-        // after it.
+        // A few rounds are enough. If the progress of a change has an older version, the change is
+        // pending once more after that version is finished.
         let mut finished = finished;
         for _ in 0..20 {
             work(queue, &type_id, &mut finished, |_| true).await?;
@@ -143,8 +144,9 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Does what a worker does with pending changes. Records progress to the end if `ends` returns
-/// true, otherwise to a page. If a change already has progress, keeps its version.
+/// Does what a worker does with pending changes. Records progress to the end for each change for
+/// which `ends` returns true, and progress to a page for the others. If a change already has
+/// progress, the new progress keeps the version of the old one.
 async fn work(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -160,7 +162,7 @@ async fn work(
         ensure(
             Rule::Q2,
             version <= change.version,
-            "a change at least as new as the one that was started",
+            "a change that is not older than its progress",
             || format!("{change:?}"),
         )?;
         let before = finished.get(&change.scope).copied();
@@ -187,7 +189,7 @@ async fn work(
 }
 
 /// Reports passes that were marked since `before` but are not pending with that version, and passes
-/// that are pending with another version.
+/// that are pending with another version. Returns `None` if there are no such passes.
 async fn halves(
     queue: &Queue,
     before: &[u64],

@@ -19,23 +19,24 @@ use super::{
 
 catalogue! {
     "store/forget-respects-the-time" Must [C13] store forget_respects_the_time,
-        "Forgets a device with times before, at and after its last registration, and registers it \
-         again.",
+        "Calls forget_device with times before, at and after the last registration of a device. \
+         Then registers the device again.",
         "A phone that came back a minute ago gets no more pushes, or pushes are sent forever to a \
          phone that is gone.";
     "store/forget-counts-from-the-last-register" Must [C13] store
         forget_counts_from_the_last_register,
-        "A device registers again, for a known pass and for a new one. Then it is forgotten with a \
-         time before that.",
+        "A device registers again, first for a known pass and then for a new one. After each \
+         registration, forget_device is called with the time of the registration before it.",
         "APNs reports late that an old push token is gone. The phone is removed, although it \
          already sent its new push token.";
     "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
-        "Forgets one of two devices with the same passes, then unknown devices. The times go from \
-         before 1970 up to the year 9999.",
+        "Forgets one of two devices that have the same passes. Also forgets unknown devices. The \
+         times range from before 1970 to the year 9999.",
         "When one wiped phone is forgotten, others are removed too.";
 }
 
-/// Returns when `device` last registered, by the store's own clock, which its tags contain.
+/// Returns the time at which `device` last registered. The time is that of the store's own clock,
+/// because it is read from a tag.
 async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -186,8 +187,8 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
         Device::registered_for(store, &passes).await?,
         Device::registered_for(store, &passes).await?,
     );
-    // The years 2255, 2264 and 9999. Nanoseconds in 64 bits end in 2262, the dates of some
-    // databases in 9999.
+    // These times are in the years 2255, 2264 and 9999. Nanoseconds in 64 bits end in the year
+    // 2262, and the dates of some databases end in 9999.
     let far = [9_000_000_000, 9_300_000_000, 253_402_300_799]
         .map(|s| UNIX_EPOCH + Duration::from_secs(s));
     let early = [

@@ -1,20 +1,21 @@
 //! Finds calls whose time grows with the amount of data.
 //!
-//! Such a call walks through the data. Only its time shows that, and other processes disturb any
-//! single time. So a case doubles the amount of data several times. The call is a walk if its time
-//! grows each time, and if the last time is far above the time on almost no data.
+//! Such a call walks through the data. Only the time that the call takes shows this, and other
+//! processes disturb any single measurement. So a case doubles the amount of data several times,
+//! and measures the call after each doubling. The call is a walk if its time grows with each
+//! doubling, and if the last time is far above the time on almost no data.
 
 use std::time::Duration;
 
-/// A walk takes longer than the call on almost no data, at least by this time.
+/// A walk takes longer than the call on almost no data. The difference is at least this time.
 const LEAST: Duration = Duration::from_millis(1);
 /// A walk takes at least this many times as long as the call on almost no data.
 const TIMES: u32 = 4;
 /// The factor by which the time of a walk grows when the data double, with room for disturbances.
 const STEP: std::ops::RangeInclusive<f64> = 1.5..=5.0;
 
-/// Returns whether `time` may be the time of a walk, because it is far above `base`, the time on
-/// almost no data.
+/// Returns whether `time` is so far above `base` that it may be the time of a walk. `base` is the
+/// time on almost no data.
 pub(super) fn stands_out(base: Duration, time: Duration) -> bool {
     time >= base * TIMES && time - base >= LEAST
 }
@@ -69,7 +70,7 @@ mod tests {
         );
         assert!(
             !walk(2_000, [2_000, 4_000, 8_000, 16_000]),
-            "one of them shows nothing"
+            "the first time is not above the base"
         );
         assert!(!is_walk(Duration::ZERO, &[]));
     }

@@ -24,7 +24,7 @@ const ENCRYPTED_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11
 const CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
 const X509: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
 
-/// The purpose of a derived key that is for the MAC of the file.
+/// The number that selects the key for the MAC of the file when keys are derived.
 const MAC_KEY: u8 = 3;
 
 /// The content of a file, in DER.

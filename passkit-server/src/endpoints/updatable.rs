@@ -20,7 +20,7 @@ use crate::{
 /// identifier.
 ///
 /// An unknown device or type has no changes, so a stranger learns nothing. An unreadable tag counts
-/// as no tag. If the service refused it, the device would keep it forever.
+/// as no tag. If the service refused such a tag, the device would keep the tag forever.
 pub(crate) async fn updatable<S: RegistrationStore>(
     store: &S,
     device: &str,

@@ -53,19 +53,20 @@ impl Context {
 #[non_exhaustive]
 pub struct PushConfig {
     /// The shortest time between two pushes of one type to one push token. Changes within this time
-    /// wait, and share the next push. Devices limit how often a type may push, see Apple's *Adding
-    /// a Web Service to Update Passes*.
+    /// wait, and share the next push. Devices limit how many pushes of a type they accept. See
+    /// Apple's *Adding a Web Service to Update Passes*.
     pub spacing: Duration,
     /// How many pushes of a type may be in flight at the same time.
     pub concurrency: usize,
     /// How long a publisher owns a type before it must claim the type again. After a crash, another
     /// publisher takes over after this time.
     pub lease: Duration,
-    /// The pause between two reads of the queue, to find changes that other processes marked.
+    /// The pause between two reads of the queue. These reads find the changes that other processes
+    /// marked.
     pub poll: Duration,
-    /// Whether no other process uses the store. If so, pushes that the sender does not
-    /// [cover](crate::push::PushSender::covers) are not recorded, because no process could send
-    /// them.
+    /// Set this if no other process uses the store. Pushes that the sender does not
+    /// [cover](crate::push::PushSender::covers) are then not recorded, because no process could
+    /// send them.
     pub exclusive: bool,
 }
 

@@ -21,12 +21,12 @@ const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// If APNs has never accepted a push with these credentials, and calls this many tokens bad, then
 /// the credentials may be wrong.
 const SUSPICIOUS: u32 = 5;
-/// No deferred push is added for a bad token if the type has this many. Anyone can register bad
+/// If a type has this many deferred pushes, none is added for a bad token. Anyone can register bad
 /// tokens.
 const MOST_DEFERRED: usize = 100_000;
-/// This many 5xx in a row count as an outage.
+/// This many 5xx answers in a row count as an outage.
 const OUTAGE: u32 = 20;
-/// A deferred push is dropped after this many tries. For 5xx, that is about a day.
+/// A deferred push is dropped after this many tries. For 5xx answers, that is after about a day.
 const ATTEMPTS: u32 = 8;
 
 /// The actions that the answers of a round require.
@@ -37,7 +37,7 @@ pub(super) struct Actions {
     /// Deferred pushes to set or to remove.
     pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
     pub(super) unreachable: Vec<(TokenKey, Delivery)>,
-    /// Why the last of these pushes got no answer.
+    /// Why the last push in `unreachable` got no answer.
     pub(super) unreachable_because: String,
     /// The tokens without an answer.
     pub(super) open: HashSet<TokenKey>,
@@ -66,7 +66,7 @@ pub(super) struct Feedback {
     /// How many tokens were bad since the last accepted push.
     refused: u32,
     pub(super) refused_because: String,
-    /// How many 5xx came in a row.
+    /// How many 5xx answers came in a row.
     unavailable: u32,
     /// When a push was last accepted.
     sent_at: Option<SystemTime>,
@@ -89,7 +89,8 @@ pub(super) struct Delivery {
 }
 
 impl Feedback {
-    /// Adds the actions for an answer to `actions`. Returns a reason if the type must wait.
+    /// Adds the actions that an answer requires to `actions`. Returns a reason if the type must
+    /// wait.
     pub(super) fn take(
         &mut self,
         key: TokenKey,
@@ -243,9 +244,9 @@ impl Feedback {
         }
     }
 
-    /// Empties the list of devices whose token has been bad for a long time, and returns those to
-    /// remove. If other pushes were accepted since a token was first bad, our credentials are not
-    /// at fault.
+    /// Empties the list of devices whose token has been bad for a long time, and returns the
+    /// devices to remove. A device is removed only if another push was accepted after its token was
+    /// first reported as bad, because then our credentials are not at fault.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
         let sent_at = self.sent_at;
         let mut suspects = std::mem::take(&mut self.suspects);
@@ -253,15 +254,16 @@ impl Feedback {
         suspects
     }
 
-    /// Returns a reason to stop if these answers suggest that the credentials are wrong. Call it
-    /// only while APNs has never accepted a push with the credentials. Otherwise a stranger who registers bad
-    /// tokens could stop the pushes of a type.
+    /// Returns a reason to stop if these answers suggest that the credentials are wrong. Call this
+    /// method only while APNs has never accepted a push with the credentials. Otherwise, a stranger
+    /// who registers bad tokens could stop the pushes of a type.
     pub(super) fn all_refused(&self, actions: &Actions) -> Option<Stop> {
         (self.refused >= SUSPICIOUS && !actions.bad.is_empty())
             .then(|| Stop::AllRefused(self.refused_because.clone()))
     }
 
-    /// Logs how many pushes were rejected, at most once a minute. If `now` is set, it logs at once.
+    /// Logs how many pushes were rejected. It logs at most once a minute, or at once if `now` is
+    /// set.
     pub(super) fn log_rejected(&mut self, type_id: &TypeIdentifier, now: bool) {
         let due = self
             .rejected_logged

@@ -30,9 +30,9 @@ use crate::{
 /// Marks passes as changed, and sends a push to every phone that has them.
 ///
 /// One commit of the [`PushQueue`] marks a change and makes its pushes pending. Any number of
-/// publishers, in this process or others, may share the queue. One of them sends the pushes. So no
-/// push is sent before the change is visible, and none is lost if a process ends in between. At
-/// worst, some pushes are sent twice.
+/// publishers, in this process or others, may share the queue. One publisher at a time sends the
+/// pushes of a type. No push is sent before the change is visible, and none is lost if a process
+/// ends in between. At worst, some pushes are sent twice.
 ///
 /// A push token gets one push per type, however many passes, changes or device identifiers share
 /// it. The answer decides what happens next:
@@ -40,10 +40,11 @@ use crate::{
 /// * The token is bad: the device gets no more pushes for this change. If the token is still bad a
 ///   day later, and other pushes were accepted meanwhile, the device is removed.
 /// * All tokens are bad, and APNs has never accepted a push of the type with these
-///   [credentials](PushSender::credentials): the credentials may be wrong. These changes wait, and an error is logged. Other
-///   changes are tried with a few pushes. The first accepted push ends the wait, and a note in the
-///   store records it for all instances. After that, bad tokens never stop a type, because anyone
-///   who has a pass can register bad tokens.
+///   [credentials](PushSender::credentials): the credentials may be wrong. The changes with these
+///   tokens wait, and an error is logged. The publisher tries other changes with a few pushes each.
+///   The first accepted push ends the wait, and a note in the store records it for all instances.
+///   After that, bad tokens never stop a type, because anyone who has a pass can register bad
+///   tokens.
 /// * The certificate, key or topic is refused: the type waits, and an error is logged.
 /// * There were too many pushes, or the push service has a fault: the push is tried again later,
 ///   for about a day.
@@ -71,7 +72,7 @@ impl Publisher {
     /// Makes a publisher that marks, records pushes and sends them.
     ///
     /// If [other processes](PushConfig::exclusive) may use the store, the publisher records every
-    /// push. Other processes send those that this publisher's sender does not
+    /// push. Other processes then send the pushes of types that this publisher's sender does not
     /// [cover](PushSender::covers).
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
@@ -142,8 +143,8 @@ impl Publisher {
         self.queue_for(type_id).is_some()
     }
 
-    /// Marks passes of a type as changed. Call it when their new content can be fetched. It returns
-    /// when the passes are marked and their pushes are pending. [`run`](Self::run) or
+    /// Marks passes of a type as changed. Call this method when their new content can be fetched.
+    /// It returns when the passes are marked and their pushes are pending. [`run`](Self::run) or
     /// [`push_pending`](Self::push_pending) sends the pushes, in this process or another.
     ///
     /// # Errors
@@ -233,8 +234,8 @@ impl Publisher {
     }
 
     /// Releases the types that this publisher was sending, so that other publishers can continue at
-    /// once. Call it after [`run`](Self::run) was dropped. Without it, they wait until the
-    /// [lease](PushConfig::lease) expires.
+    /// once. Call this method after [`run`](Self::run) was dropped. Without this call, other
+    /// publishers wait until the [lease](PushConfig::lease) expires.
     ///
     /// # Errors
     /// Fails if the queue fails.
@@ -296,8 +297,8 @@ impl Publisher {
         (type_id, is_done)
     }
 
-    /// Sends all pushes of a type, including those that wait for the spacing. Leaves out deferred
-    /// and stopped ones.
+    /// Sends all pushes of a type, including those that wait for the spacing. Deferred pushes are
+    /// left out. Returns early if the pushes of the type are stopped.
     async fn run_to_completion(
         &self,
         context: &Context,

@@ -19,9 +19,9 @@ use crate::{
 ///
 /// # Contract
 /// * **Q1, pending with the mark.** When [`mark_and_push`](Self::mark_and_push) returned `Ok`, the
-///   passes are marked and their pushes are pending. Even if the call fails or is dropped, no pass
-///   has one without the other. With [`Changed::Contents`], only the passes that the call marks get
-///   a pending push. C6 applies to everything that Q1 to Q4 describe.
+///   passes are marked and their pushes are pending. A call that fails or is dropped does both for
+///   a pass, or neither. With [`Changed::Contents`], only the passes that the call marks get a
+///   pending push. C6 applies to everything that Q1 to Q4 describe.
 /// * **Q2, nothing is lost.** [`pending`](Self::pending) returns a pending change until
 ///   [`record_progress`](Self::record_progress) reports the end for its newest version. If the pass
 ///   changes again before that, the entry stays with a greater version, and its devices are read
@@ -29,7 +29,8 @@ use crate::{
 /// * **Q3, nothing is pending forever.** After `record_progress` reported the end, the change is
 ///   gone, and [`backlog`](Self::backlog) no longer counts it.
 /// * **Q4, deferred pushes.** [`deferred`](Self::deferred) returns what [`defer`](Self::defer) last
-///   stored for each device. Only `defer` removes it, even if the device is no longer registered.
+///   stored for each device. Only `defer` removes a deferred push, even if the device is no longer
+///   registered.
 ///
 /// `record_progress` and `defer` don't check who has claimed the type, because their reports are
 /// true for every caller.
@@ -47,8 +48,8 @@ pub trait PushQueue: RegistrationStore + Coordination {
         changed: Changed<'_>,
     ) -> Result<(), StoreError>;
 
-    /// Returns the types that have pending changes or deferred pushes. It should be fast, because
-    /// workers call it several times a second.
+    /// Returns the types that have pending changes or deferred pushes. The call should be fast,
+    /// because workers make it several times a second.
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError>;
 
     /// Returns about `limit` pending changes of a type. The oldest come first, as far as the store
@@ -62,10 +63,11 @@ pub trait PushQueue: RegistrationStore + Coordination {
     /// Records the progress of each pending change. [`Progress::version`] is the version that the
     /// change had when its first page of devices was read.
     ///
-    /// If `Progress` has a cursor, the next worker continues at it. Without a cursor, all
-    /// devices were read. If the entry still has that version, it is removed. If it has a newer version, it stays as if
-    /// it had just become pending, and its devices are read from the start. A missing entry is
-    /// ignored. The items are applied in their order.
+    /// If `Progress` has a cursor, the next worker continues at it. If `Progress` has no cursor,
+    /// all devices were read. The entry is then removed if its version is still
+    /// `Progress::version`. An entry with a newer version stays as if it had just become pending,
+    /// and its devices are read from the start. A missing entry is ignored. The items are applied
+    /// in their order.
     async fn record_progress(
         &self,
         type_id: &TypeIdentifier,
@@ -104,8 +106,9 @@ pub enum Scope {
 pub struct PendingChange {
     /// What changed.
     pub scope: Scope,
-    /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes. It is
-    /// greater each time. A plain mark does not change it.
+    /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes. Each
+    /// of these calls gives a greater version. A plain [`mark`](RegistrationStore::mark) does not
+    /// change this value.
     pub version: u64,
     /// The progress of a worker, if one has started. Its version may be older than `version`.
     pub progress: Option<Progress>,

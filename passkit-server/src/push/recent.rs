@@ -12,8 +12,8 @@ use crate::identifiers::PushToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey(u64, u64);
 
-/// The start time and the result of the last push to each token. When it is full, the oldest
-/// entries are dropped. The only cost is an unneeded push.
+/// The start time and the result of the last push to each token. When this table is full, the
+/// oldest entries are dropped. A dropped entry may cost an unneeded push.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     hashers: (RandomState, RandomState),
@@ -52,7 +52,7 @@ impl Recent {
         self.newest = self.newest.max(Some(pushed.at));
     }
 
-    /// Frees the memory if all entries are old.
+    /// Frees the memory if all entries are older than `than`.
     pub(super) fn clear_if_older(&mut self, than: Instant) {
         if self.newest.take_if(|newest| *newest < than).is_some() {
             self.young = HashMap::new();

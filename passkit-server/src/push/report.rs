@@ -28,8 +28,8 @@ pub enum Stopped {
     Elsewhere,
     /// The [sender](crate::push::PushSender) has no credentials for a type.
     NoCredentials,
-    /// The push service refused, or could not be reached. The text is its reason or a short
-    /// description.
+    /// The push service refused the pushes, or could not be reached. The text is the reason that
+    /// the service gave, or a short description.
     Refused(String),
 }
 

@@ -21,13 +21,14 @@ pub trait PushSender: Send + Sync {
     /// certificate, the key or the server changes.
     ///
     /// The [publisher](crate::push::Publisher) notes in the store which credentials ever had a push
-    /// accepted. If APNs calls all tokens bad, only other credentials are suspected of being wrong.
+    /// accepted. If APNs calls all tokens bad, the publisher suspects only credentials that never
+    /// had a push accepted.
     fn credentials(&self, topic: &TypeIdentifier) -> String;
 
     /// Sends one push for `topic`, the type of the passes that changed, and returns its outcome.
     ///
-    /// Many tasks call it at the same time. It must end in bounded time, even if the network hangs.
-    /// After a future was dropped, the push may or may not have been sent.
+    /// Many tasks call this method at the same time. The call must end in bounded time, even if the
+    /// network hangs. If the future is dropped, the push may or may not have been sent.
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome;
 }
 

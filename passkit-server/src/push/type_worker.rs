@@ -1,5 +1,5 @@
-//! The worker of one type. It works in rounds. In each round it reads a page of devices for each
-//! pending change.
+//! The worker of one type. It works in rounds. In each round, the worker reads a page of devices
+//! for each pending change.
 //!
 //! A push covers every change that was seen before the push started. A page of a change is done
 //! when each of its tokens has a push that started after the current version of the change was
@@ -31,13 +31,14 @@ use crate::{
 
 /// How many pending changes a round handles at most.
 const CHANGES: usize = 256;
-/// About how many devices a round handles at most, and the limits of a page.
+/// A round handles about this many devices at most.
 const DEVICES: usize = 20_000;
+/// The smallest and the largest limit of a page of devices.
 const PAGE: (usize, usize) = (100, 5_000);
 /// The first page of a change is short, so that its first push is sent soon.
 const FIRST_PAGE: usize = 500;
-/// Until APNs has accepted a push with the credentials, this many devices of each change get a push in
-/// a round.
+/// Until APNs has accepted a push with the credentials, this many devices of each change get a push
+/// per round.
 const PROBE: usize = 5;
 /// While every push token is refused, other changes are tried after this pause.
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
@@ -55,10 +56,10 @@ pub(super) struct TypeWorker {
     /// Until then, no other publisher can claim the type.
     claimed_until: Option<Instant>,
     paused_until: Option<Instant>,
-    /// The credentials that are known to have had a push of this type accepted.
+    /// The credentials with which a push of this type is known to have been accepted.
     proven: Option<String>,
-    /// Every token was refused, and APNs has never accepted a push with these credentials. Until then, the
-    /// changes in `refused` wait.
+    /// The changes in `refused` wait until this time. It is set if every token was refused, and
+    /// APNs has never accepted a push with these credentials.
     suspect_until: Option<Instant>,
     /// Changes whose tokens were all refused, with their versions. Other changes are still tried,
     /// because a stranger can register bad tokens for his own pass.
@@ -146,7 +147,8 @@ impl TypeWorker {
             self.set_claim(context, type_id, Duration::ZERO).await?;
             self.paused_until = Some(Instant::now() + PROBE_PAUSE);
         } else if self.seen.is_empty() {
-            // The claim makes other processes keep the spacing to the pushes that this one sent.
+            // The claim keeps other processes from sending pushes too soon after the pushes of this
+            // process.
             self.set_claim(context, type_id, context.config.spacing)
                 .await?;
         }
@@ -215,7 +217,8 @@ impl TypeWorker {
             .queue
             .claim(&claim_name(type_id), &context.name, time)
             .await?;
-        // A little less than the store granted, because clocks run at different speeds.
+        // This time is a little shorter than the store granted, because clocks run at different
+        // speeds.
         self.claimed_until = is_ours.then(|| now + time * 9 / 10);
         Ok(is_ours)
     }
@@ -327,7 +330,7 @@ impl TypeWorker {
         Ok(stop.map_or(Round::Continued, Round::Stopped))
     }
 
-    /// Returns whether these credentials ever had a push of the type accepted, sent by any
+    /// Returns whether a push of the type was ever accepted with these credentials, from any
     /// instance.
     async fn is_proven(
         &mut self,
@@ -346,7 +349,7 @@ impl TypeWorker {
         Ok(note.is_some())
     }
 
-    /// Notes that these credentials had a push accepted.
+    /// Notes that a push was accepted with these credentials.
     async fn prove(
         &mut self,
         context: &Context,
@@ -354,7 +357,8 @@ impl TypeWorker {
         credentials: String,
     ) -> Result<(), StoreError> {
         if context.sender.credentials(type_id) != credentials {
-            // The credentials changed meanwhile, so it is unknown which ones had the push accepted.
+            // The credentials changed meanwhile, so it is unknown with which ones the push was
+            // accepted.
             return Ok(());
         }
         let name = note_name(type_id, &credentials);
@@ -611,7 +615,7 @@ enum Round {
     Stopped(Stop),
 }
 
-/// The name of the note that these credentials had a push of a type accepted.
+/// The name of the note that a push of the type was accepted with these credentials.
 fn note_name(type_id: &TypeIdentifier, credentials: &str) -> String {
     format!("delivered:{type_id}:{credentials}")
 }

@@ -9,15 +9,16 @@ use tokio::time::Instant;
 
 use crate::store::StoreError;
 
-/// Coordinates processes that share a store. They claim jobs, and leave short notes for each other.
+/// Coordinates processes that share a store. The processes claim jobs, and leave short notes for
+/// each other.
 ///
-/// Names have 1 to 700 bytes, owners and notes have 1 to 1,000 bytes. None of them has control
-/// characters. A store need not check this. A claim and a note may have the same name.
+/// Names have 1 to 700 bytes. Owners and notes have 1 to 1,000 bytes. None of these texts has
+/// control characters. A store need not check this. A claim and a note may have the same name.
 ///
 /// # Contract
 /// * **K1, one owner.** If different owners call [`claim`](Self::claim) for one name in parallel,
 ///   one call returns `true`. The others return `true` only after the claim was released or has
-///   expired. An owner that claims again before that keeps the claim, and its time starts anew,
+///   expired. If the owner claims again before that, it keeps the claim, and the time starts anew,
 ///   even if the new time is shorter. The store's own clock measures the time. If that is a wall
 ///   clock and is set forward, two owners may believe for a moment that they have a claim.
 /// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner
@@ -38,10 +39,10 @@ use crate::store::StoreError;
 ///
 /// # Implementing
 /// If a store repeats failed calls itself, it must not repeat a `replace_note` that may have taken
-/// effect. The second try would return `false`, and no caller would know that it won. Either return
-/// the error, or recognise the repeated call and return the first result.
+/// effect. The second try would return `false`, and the caller would not know that the first try
+/// succeeded. Either return the error, or recognise the repeated call and return the first result.
 ///
-/// A store need not remove expired claims. They must only not keep other owners out.
+/// A store need not remove expired claims. But an expired claim must not keep other owners out.
 #[async_trait]
 pub trait Coordination: Send + Sync {
     /// Claims `name` for `owner` for the given time, a year at most. Returns whether `owner` has
@@ -57,8 +58,8 @@ pub trait Coordination: Send + Sync {
     /// Reads the note of this name.
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
 
-    /// Sets the note to `new` if it equals `expected`. If `new` is `None`, it removes the note
-    /// instead. Returns whether the note equalled `expected`.
+    /// Sets the note to `new` if it equals `expected`. If `new` is `None`, the call removes the
+    /// note instead. Returns whether the note equalled `expected`.
     ///
     /// `None` as `expected` means that there is no note. If both are `None`, the call changes
     /// nothing, and returns `true` if there is no note.

@@ -47,8 +47,8 @@ pub use tag::UpdateTag;
 /// * **C6, durable.** `register`, `unregister`, `mark` and `forget_device` return only when the
 ///   change is as durable as the store is configured to make it. By default, the change survives a
 ///   crash.
-/// * **C7, over-reporting is allowed.** A pass that is reported too often costs a conditional GET.
-///   A pass must never be left out.
+/// * **C7, over-reporting is allowed.** Each needless report of a pass costs a conditional GET. A
+///   changed pass must never be left out.
 /// * **C8, order at the source.** Callers change the pass first, then mark it, then push.
 /// * **C9, marking a type is cheap.** [`Changed::All`] takes the same time for any number of
 ///   passes. Each device then gets every registration of the type once in its list.
@@ -95,8 +95,8 @@ pub use tag::UpdateTag;
 ///
 /// C9 and C14 together need a *floor* for each type: the version and date of its last
 /// [`Changed::All`]. The floor applies to every pass whose own version is older. The date of a
-/// floor must be greater than that of any pass, so store the latest date that any pass of the type
-/// ever got.
+/// floor must be greater than the date of any pass, so store the latest date that any pass of the
+/// type ever got.
 ///
 /// Read the wall clock for a clock step only while you hold the lock that serialises the clock.
 /// Processes may share a clock even if their wall clocks differ: `max(last + 1, now)` never goes
@@ -134,7 +134,8 @@ pub trait RegistrationStore: Send + Sync {
     /// Returns the serial numbers of type `type_id` on `device` that changed or were registered
     /// after `since`. If `since` is `None`, it returns all of them. Each serial number occurs once.
     ///
-    /// An unknown device, or one without passes of the type, has no changes. That is not an error.
+    /// An unknown device, or a device without passes of the type, has no changes. That is not an
+    /// error.
     async fn changes_since(
         &self,
         device: &DeviceIdentifier,
@@ -163,8 +164,9 @@ pub trait RegistrationStore: Send + Sync {
     /// `after`.
     ///
     /// A device may occur more than once, also in two pages. An empty page may have a
-    /// [`next`](Page::next). A cursor that the store never gave reads from the start. No cursor
-    /// causes an error. A limit of 0 counts as 1, here and in every other list.
+    /// [`next`](Page::next). With a cursor that the store never gave, the list starts at the
+    /// beginning. No cursor causes an error. A limit of 0 counts as 1, here and in every other
+    /// list.
     async fn devices(
         &self,
         audience: Audience<'_>,
@@ -172,8 +174,8 @@ pub trait RegistrationStore: Send + Sync {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError>;
 
-    /// Returns how many devices are registered for `pass`. A store may stop counting at `at_most`,
-    /// and reads about that many at most.
+    /// Returns how many devices are registered for `pass`. A store may stop counting at `at_most`.
+    /// It reads at most about that many entries.
     ///
     /// If a store keeps its index apart from the registrations, it may also count entries that an
     /// interrupted call left behind, until its repair removes them. The result is then too high,
@@ -285,7 +287,7 @@ pub enum Changed<'a> {
     All,
 }
 
-/// The devices to read: those of a pass or of a type.
+/// Which devices to read: the devices of a pass, or of a type.
 #[derive(Clone, Copy, Debug)]
 pub enum Audience<'a> {
     /// The devices that are registered for this pass.
@@ -294,7 +296,7 @@ pub enum Audience<'a> {
     Type(&'a TypeIdentifier),
 }
 
-/// Tells a new registration from one that existed.
+/// Whether a registration is new or already existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registered {
     /// The device was not registered for the pass before: HTTP 201.
@@ -308,7 +310,8 @@ pub enum Registered {
 pub struct Changes {
     /// The serial numbers to fetch, each once, in no particular order.
     pub serials: Vec<SerialNumber>,
-    /// The tag that covers them. If there are no serial numbers, the device keeps its old tag.
+    /// The tag that covers these changes. If there are no serial numbers, the device keeps its old
+    /// tag.
     pub tag: UpdateTag,
 }
 
@@ -318,7 +321,7 @@ pub struct PassState {
     /// The type's clock reading at the last change, in microseconds since the Unix epoch. 0 if the
     /// pass never changed.
     pub version: u64,
-    /// The date of the last change in whole seconds since the Unix epoch. It may be later than the
+    /// The date of the last change, in whole seconds since the Unix epoch. It may be later than the
     /// wall clock if a pass changes more than once a second (C14).
     pub last_modified: u64,
     /// The digest of the content that was published last. `None` if none was published.
@@ -335,8 +338,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of a list that was read up to `limit` items. If the page is full, the next page
-    /// starts after its last item.
+    /// Makes a page of items that were read with this limit. If there are as many items as the
+    /// limit, the next page starts after the last item.
     pub fn up_to(limit: usize, items: Vec<T>, position: impl FnOnce(&T) -> PageCursor) -> Self {
         let next = items
             .last()
@@ -396,7 +399,7 @@ impl fmt::Debug for PageCursor {
 /// the driver. To get either, walk the chain and downcast.
 ///
 /// The service answers a [transient](Self::is_transient) error with 503 and `Retry-After`, and any
-/// other with 500. The body is empty, and the details go to the log.
+/// other error with 500. The body is empty, and the details go to the log.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,

@@ -5,7 +5,8 @@ use std::fmt;
 ///
 /// A tag has the readings of two clocks, the type's and the device's. Both are in microseconds
 /// since the Unix epoch, and the store keeps them strictly increasing (hybrid logical clocks). The
-/// first clock covers changes of passes, the second one new registrations of this device.
+/// type's clock covers changes of passes. The device's clock covers new registrations of this
+/// device.
 ///
 /// To a device the tag is an opaque string. All its characters pass through any URL unchanged.
 ///
@@ -31,8 +32,8 @@ impl UpdateTag {
     }
 
     /// Returns this tag, unless it is ahead of `clocks`, the current reading of the store. A tag
-    /// from the future comes from another store, or was given before an older backup was put back.
-    /// It counts as no tag.
+    /// that is ahead comes from another store, or was given before an older backup was restored.
+    /// Such a tag counts as no tag.
     #[must_use]
     pub fn unless_ahead_of(self, clocks: Self) -> Option<Self> {
         (self.type_version <= clocks.type_version && self.device_version <= clocks.device_version)

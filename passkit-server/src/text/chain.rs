@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
-/// Shows an error and its sources on one line. Some drivers repeat the text of a source in that of
-/// the error. Such a text is shown only once.
+/// Shows an error and its sources on one line. Some drivers repeat the text of a source at the end
+/// of the error's own text. Such a text is shown only once.
 pub struct Chain<'a>(pub &'a (dyn Error + 'a));
 
 impl fmt::Display for Chain<'_> {

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, fmt};
 
-/// Shows a text from outside, such as a path or an identifier, so that it can't forge a line of a log
-/// or of a terminal.
+/// Shows a text from outside, such as a path or an identifier, so that the text can't forge a line
+/// in a log or on a terminal.
 ///
 /// Line feeds, escape sequences, and marks that change the direction of writing are written as
 /// `\n`, `\u{1b}` and `\u{202e}`. All other text stays as it is. Everything after 500 characters is
@@ -21,13 +21,13 @@ pub struct OneLine<'a> {
 impl<'a> OneLine<'a> {
     const MAX_CHARS: usize = 500;
 
-    /// Takes any text.
+    /// Shows any text. Cuts it off after 500 characters.
     #[must_use]
     pub fn of(text: &'a str) -> Self {
         Self::new(text.into(), Self::MAX_CHARS)
     }
 
-    /// Takes any text, and shows all of it.
+    /// Shows any text, however long.
     #[must_use]
     pub fn whole(text: &'a str) -> Self {
         Self::new(text.into(), usize::MAX)
@@ -37,7 +37,8 @@ impl<'a> OneLine<'a> {
         Self { text, max_chars }
     }
 
-    /// Takes a URL, which may be mistyped. Leaves out what may be a secret: everything up to the last `@`, and the query.
+    /// Shows a URL, which may be mistyped. Leaves out what may be a secret: everything between the
+    /// scheme and the last `@`, the query, and the fragment.
     ///
     /// ```
     /// use passkit_server::text::OneLine;
@@ -54,7 +55,7 @@ impl<'a> OneLine<'a> {
         Self::new(format!("{scheme}{rest}").into(), Self::MAX_CHARS)
     }
 
-    /// Takes a path. Parts that are not UTF-8 are shown as `\u{fffd}`.
+    /// Shows a path. Parts that are not UTF-8 are shown as `\u{fffd}`.
     #[must_use]
     pub fn path(path: &'a std::path::Path) -> Self {
         Self::new(path.to_string_lossy(), Self::MAX_CHARS)

@@ -2,7 +2,7 @@
 //!
 //! If fewer than [`Work::AT_ONCE`] statements are under way and no caller waits, a caller sends its own statement. A task
 //! would be slower. Otherwise the caller waits in the queue, and a task sends the next statement for all callers in the
-//! queue. Because of the task, the others still get their answers if a call is dropped.
+//! queue. If one of these calls is dropped, the task still answers the others.
 
 use std::{
     collections::VecDeque,
@@ -171,7 +171,7 @@ impl<W: Work> Queue<W> {
 /// One of the statements under way. If callers wait when this is dropped, a task takes its place.
 struct UnderWay<W: Work> {
     shared: Arc<Shared<W>>,
-    /// Whether the task ran. It does not if the runtime ends first.
+    /// Whether the task has started. It never starts if the runtime ends first.
     started: bool,
 }
 

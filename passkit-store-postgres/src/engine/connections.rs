@@ -146,8 +146,8 @@ impl Connections {
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;
         loop {
-            // An idle connection may be broken. A statement that can't be sent again must not fail because of that, so it
-            // checks the connection first.
+            // An idle connection may be broken. A statement that can't be sent again must not fail because of that, so
+            // the store checks the connection first.
             let try_connection = retries > 0 || !statement.may_repeat;
             let error = match self
                 .try_fetch(&statement, deadline, time, try_connection)
@@ -299,8 +299,8 @@ impl Connections {
 }
 
 impl Drop for Connections {
-    /// A connection starts a task that returns it to its pool, and panics outside a runtime. So this enters the runtime that
-    /// was used last.
+    /// A dropped connection starts a task that returns it to its pool. It panics outside a runtime, so this enters the
+    /// runtime that was used last.
     fn drop(&mut self) {
         let mut at_hand = self.at_hand();
         let runtime = at_hand.runtime.take();

@@ -122,8 +122,8 @@ impl Command {
         true
     }
 
-    /// Replaces the time with the current time. A new master may have lost changes that devices have seen. A new change must
-    /// not get the time of a lost one.
+    /// Replaces the time among the arguments with the current time. A new master may have lost changes that devices have
+    /// seen. A new change must not get the time of a lost one.
     pub(super) fn renew(&mut self) {
         if let Some(at) = self.time {
             self.replace(at, clock::now_micros().to_string().as_bytes());

@@ -164,7 +164,7 @@ impl Address {
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
-                    // This leaves time for a retry if the driver is stuck.
+                    // This limit leaves time for a retry if the driver is stuck.
                     .overall_response_timeout(Some(
                         (response * 3 / 2).min(config.call_timeout * 3 / 4),
                     ))

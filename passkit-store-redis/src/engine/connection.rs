@@ -35,7 +35,7 @@ enum Kind {
     Cluster(Arc<Cluster>),
 }
 
-/// A connection to a Cluster that can be replaced.
+/// A connection to a Cluster. The store can replace this connection.
 ///
 /// While slots move or masters change, the driver may wait forever for a lock. The lock belongs to a command that the driver
 /// no longer polls. So the store replaces a connection after a command timed out on it. Commands use the old connection until
@@ -128,7 +128,7 @@ impl Connection {
         matches!(self.0, Kind::Cluster(_))
     }
 
-    /// Runs each command once. On a single node, they run in their order.
+    /// Runs each command once. On a single node, the commands run in the given order.
     ///
     /// The future is boxed because the futures of the driver are nested too deeply for the compiler.
     pub(super) fn try_once<'a>(
@@ -284,8 +284,8 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
     pipeline
 }
 
-/// Splits the answers to a pipeline into one for each command. The last answer of the pipeline is the number of replicas,
-/// which each command gets.
+/// Splits the answers to a pipeline into one for each command. The last answer of the pipeline is the number of replicas
+/// that confirmed it. Each command gets this number.
 fn spread(answers: RedisResult<Vec<Value>>, calls: usize, wait: Option<Wait>) -> Vec<Answer> {
     let mut answers = match answers {
         Ok(answers) => answers,

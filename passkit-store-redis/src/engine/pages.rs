@@ -52,7 +52,7 @@ impl Runner {
                 }),
             ));
         }
-        // The server returns all of a small hash, whatever the count is.
+        // The server returns all entries of a small hash, whatever the count is.
         entries.retain(|(field, _)| *field > after);
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if entries.len() <= limit {

@@ -123,7 +123,7 @@ impl Runner {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// Returns a time after which every call has certainly ended, so that its name can be forgotten.
+    /// Returns a time after which every call has certainly ended, so that the name of the call can be forgotten.
     pub(crate) fn longest_call(&self) -> Duration {
         self.timeout
             .saturating_mul(10)

@@ -87,7 +87,7 @@ pub(super) fn for_cluster(builder: ClusterClientBuilder, config: &Config) -> Clu
     builder
 }
 
-/// Turns TLS on. The other builders take this from the URL, but this builder does not get the URL.
+/// Turns TLS on. The other builders take this setting from the URL, but this builder does not get the URL.
 pub(super) fn for_sentinel(
     builder: SentinelClientBuilder,
     config: &Config,

@@ -23,18 +23,18 @@ use crate::{
     layout::{self, StoreRow, TypeRow},
 };
 
-/// If a page is larger than a quarter of a segment, the engine writes it to a file of its own, which it never syncs. With
-/// this segment size no page is that large: an index page has about 256 keys of at most 772 bytes.
+/// If a page is larger than a quarter of a segment, the engine writes the page to a separate file, which it never syncs.
+/// With this segment size no page is that large: an index page has about 256 keys of at most 772 bytes.
 const SEGMENT_BYTES: usize = 1 << 20;
 
 /// The engine does not start with a smaller cache.
 const LEAST_CACHE: u64 = 64 << 10;
 
-/// How long to wait for the engine's own lock. Because of [`FolderLock`], no other process can have it. A database that this
-/// process is closing has it until its last write in the background is done.
+/// How long to wait for the engine's own lock. Because of [`FolderLock`], no other process can have this lock. While this
+/// process closes a database, that database keeps the lock until its last write in the background is done.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// Keeps other processes out of the folder, also while the database in it is opened again.
+/// Keeps other processes out of the folder, even while the database in the folder is opened again.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     file: File,
@@ -107,7 +107,8 @@ pub(crate) struct Database {
     path: PathBuf,
     /// `None` only during the drop.
     engine: Option<sled::Db>,
-    /// A second handle on the engine's data file. The store syncs the file with it, because the engine never does.
+    /// A second handle on the engine's data file. The store uses this handle to sync the file, because the engine never
+    /// syncs it.
     data_file: File,
 }
 
@@ -253,7 +254,7 @@ impl Database {
             .map_err(|e| self.failure(e))
     }
 
-    /// Makes everything that was applied durable.
+    /// Makes all applied batches durable.
     pub(crate) fn sync(&self) -> Result<(), SledError> {
         // The engine's flush gives the log to the file system (`pwrite`, `sync_file_range`). It does not sync the cache of
         // the disk or the new length of the file.
@@ -315,8 +316,8 @@ impl Database {
             .is_none_or(|engine| engine.context.global_error().is_err())
     }
 
-    /// Ends a flush that waits for a failed write. If one of the engine's two ways to write fails, it does not wake the
-    /// flush. Another flush does.
+    /// Ends a flush that waits for a failed write. The engine has two ways to write. If one of them fails, the engine does
+    /// not wake the flush. Another flush wakes it.
     pub(crate) fn wake_after_failure(&self) {
         if self.has_failed()
             && let Some(engine) = &self.engine

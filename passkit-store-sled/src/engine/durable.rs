@@ -1,18 +1,18 @@
 //! Shows readers only what is durable.
 //!
-//! The engine shows a batch to readers when it is applied, before it is durable. If a reader used that, a crash could take
-//! back a tag or a date that a device has seen. So before the writer applies a batch, it stores the previous value of each
-//! row in [`State::previous`]. If a reader finds a row there, it uses the previous value instead of the one that it read.
-//! When the batch is durable, one step removes the previous values and sets the new clocks.
+//! The engine shows a batch to readers when it is applied, before it is durable. If a reader used a row of such a batch, a
+//! crash could take back a tag or a date that a device has seen. So before the writer applies a batch, it stores the
+//! previous value of each row in [`State::previous`]. If a reader finds a row there, it uses the previous value instead of
+//! the one that it read. When the batch is durable, one step removes the previous values and sets the new clocks.
 //!
 //! **Every row that [`View::get`] or [`View::scan`] returns was durable at some moment of that call.** A reader reads the
 //! database first and the previous values afterwards. If it read a value that was not durable, the previous value had been
-//! stored before. Either that is still there, or the new value has become durable. Previous values of a later batch are
-//! correct too, because they were durable before that batch started.
+//! stored before. Either the previous value is still there, or the new value has become durable. Previous values of a later
+//! batch are correct too, because they were durable before that batch started.
 //!
-//! [`Memory`] keeps rows that were recently read or written. Readers get them without waiting for the disk. **A row in memory
-//! is the newest durable one.** A row is added only if no batch started or finished since it was read or became durable
-//! ([`State::turn`]). When a batch becomes durable, its rows are removed from memory in the same step.
+//! [`Memory`] keeps rows that were recently read or written. Readers get these rows without waiting for the disk. **A row in
+//! memory has its newest durable value.** A row is added only if no batch started or finished since the row was read or
+//! became durable ([`State::turn`]). When a batch becomes durable, its rows are removed from memory in the same step.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -116,7 +116,7 @@ impl DurableRows {
         let turn = state.turn;
         drop(state);
         // Adds the rows that phones read next: a device that registers asks for its list, and a device that gets a push
-        // fetches the pass. There may be many rows, so a read lock is used, and readers go on.
+        // fetches the pass. There may be many rows, so this takes only a read lock, and readers can continue.
         let state = self.state();
         for (key, change) in changes
             .iter()
@@ -154,8 +154,8 @@ impl DurableRows {
         self.state().database.clone()
     }
 
-    /// Adds a row to memory. `turn` is from the moment when the row was read or became durable. If a batch started or
-    /// finished since then, the row is not added.
+    /// Adds a row to memory. `turn` is the value of [`State::turn`] when the row was read or became durable. If a batch
+    /// started or finished since then, the row is not added.
     fn keep(&self, state: &State, turn: u64, key: &[u8], row: &Option<IVec>) {
         if state.turn == turn {
             self.memory.keep(key, row.clone());
@@ -171,7 +171,7 @@ impl DurableRows {
     }
 
     /// Returns a view that never waits for the disk. If the database is opened again, the view may see rows from before and
-    /// after that. This is correct, because opening loses nothing durable.
+    /// after the opening. This is correct, because opening loses nothing durable.
     pub(super) fn view_in_memory(&self) -> View<'_> {
         View {
             rows: self,
@@ -206,7 +206,7 @@ impl From<SledError> for Unanswered {
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) rows: Vec<(IVec, IVec)>,
-    /// The key after which there may be more rows.
+    /// The key after which there may be more rows. `None` if there are no more rows.
     pub(crate) more_after: Option<IVec>,
 }
 
@@ -308,7 +308,7 @@ mod tests {
         IVec::from(text)
     }
 
-    /// Writes a row in the way of the writer.
+    /// Writes a row as the writer does.
     fn write(rows: &DurableRows, before: Option<&str>, after: &str) {
         let change = RowChange {
             before: before.map(ivec),

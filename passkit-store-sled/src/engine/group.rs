@@ -30,7 +30,7 @@ pub(super) trait Operation: Send {
     /// Does the work, or the part that the group has room for. Returns whether a part is left.
     fn change(&mut self, group: &mut Group<'_>) -> bool;
 
-    /// Answers the caller. The changes have become durable, or that has failed.
+    /// Answers the caller. `durable` is an error if the changes did not become durable.
     fn answer(self: Box<Self>, durable: Result<(), SledError>);
 }
 
@@ -41,8 +41,8 @@ struct FunctionOperation<T, F> {
     answer: oneshot::Sender<Result<T, SledError>>,
 }
 
-/// Makes an operation of a function. The receiver gets the result when it is durable. The function is called again while it
-/// returns `None`. If it fails, the changes of its last call are undone.
+/// Makes an operation from a function. The receiver gets the result when it is durable. The function is called again while
+/// it returns `None`. If it fails, the changes of its last call are undone.
 pub(super) fn operation<T: Send + 'static>(
     function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send + 'static,
 ) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, SledError>>) {
@@ -80,7 +80,7 @@ impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send> O
 /// How to undo a change of an operation.
 #[expect(clippy::option_option, reason = "a row may be known not to exist")]
 enum Undo {
-    /// The value that the row had in the group. `None` if the group had not changed it.
+    /// The value that the row had in the group. `None` if the group had not changed the row.
     Row(Vec<u8>, Option<Option<Vec<u8>>>),
     Type(TypeIdentifier, Option<TypeRow>),
 }
@@ -112,7 +112,7 @@ impl<'w> Group<'w> {
         self.done.len() >= OPERATIONS || self.changes.len() >= ROWS
     }
 
-    /// Does the operation, or the part that there is room for. If a part is left, returns the operation.
+    /// Does the operation, or the part of it that the group has room for. If a part is left, returns the operation.
     pub(super) fn add(&mut self, mut operation: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
         if operation.change(self) {
             return Some(operation);
@@ -152,7 +152,7 @@ impl<'w> Group<'w> {
         Ok(rows)
     }
 
-    /// Changes a row. `before` is its value in the database, if the group has not changed it.
+    /// Changes a row. If the group has not changed the row yet, `before` must be its value in the database.
     pub(crate) fn put(&mut self, key: Vec<u8>, before: Option<IVec>, after: Option<Vec<u8>>) {
         let (key, last) = match self.changes.entry(key) {
             Entry::Occupied(mut entry) => (
@@ -176,8 +176,7 @@ impl<'w> Group<'w> {
     }
 
     pub(crate) fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
-        // Readers never read this row, because it is read only when the database is opened. So its previous value does not
-        // matter.
+        // This row is read only when the database is opened, never by readers. So its previous value does not matter.
         self.put(layout::type_row(type_id), None, Some(row.encode()));
         let last = self.types.insert(type_id.clone(), row);
         self.undo.push(Undo::Type(type_id.clone(), last));

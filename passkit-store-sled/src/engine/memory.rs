@@ -18,7 +18,7 @@ impl quick_cache::Weighter<Box<[u8]>, Option<IVec>> for Size {
 }
 
 impl Memory {
-    /// Makes an empty memory with room for this number of bytes.
+    /// Makes an empty cache with room for this number of bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let about = usize::try_from(bytes / 300).unwrap_or(usize::MAX);
         Self(quick_cache::sync::Cache::with_weighter(about, bytes, Size))

@@ -1,7 +1,7 @@
 //! What is specific to sled: a thread that commits changes in groups, readers that see only what is durable, and rows in
 //! memory. This module handles rows and the clocks of types. It knows nothing about registrations or pushes.
 
-// Each file uses only those before it: database, memory, durable, group, reader, writer.
+// Each file uses only the files that come before it in this list: database, memory, durable, group, reader, writer.
 
 mod database;
 mod durable;

@@ -15,7 +15,8 @@ use crate::error::SledError;
 
 type Job = Box<dyn FnOnce(&DurableRows) + Send>;
 
-/// The maximum number of questions that a thread takes at once. With more, none might be left for the other threads.
+/// The maximum number of questions that a thread takes at once. If a thread took more, none might be left for the other
+/// threads.
 const AT_ONCE: usize = 16;
 
 /// The threads that read, and the questions that wait for them.

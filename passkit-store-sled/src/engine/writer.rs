@@ -25,7 +25,7 @@ const WAITING: usize = 1024;
 /// After a failed write, or a failed attempt to open the database, the store waits this long before it opens the database.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// The pause between two checks for a failed write that a thread still waits for.
+/// How often the watch checks whether a write has failed while a thread still waits for it.
 const WATCH: Duration = Duration::from_millis(500);
 
 /// The thread that writes, and the thread that wakes it after a failed write.

@@ -91,7 +91,8 @@ impl Engine {
     }
 }
 
-/// Connects to the existing database in `path`. An empty file becomes a database. SQLite gives its log the same mode.
+/// Connects to the existing database in `path`. An empty file becomes a database. SQLite creates the log with
+/// the same permissions as the file.
 pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -227,8 +227,8 @@ impl AtWork {
     }
 }
 
-/// Returns the identity of a file. It shows whether the file was replaced, because then SQLite would go on writing to the
-/// old, invisible file.
+/// Returns the identity of a file. If it has changed, the file was replaced, and SQLite would go on writing to the old file,
+/// which is not visible any more.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {

@@ -24,7 +24,7 @@ pub(super) struct Host {
     pub(super) address: Ipv4Addr,
 }
 
-/// Set in the child process that runs one test alone.
+/// The environment variable that is set in the child process, which runs one test alone.
 const INSIDE: &str = "PASSKIT_TEST_INSIDE_NAMESPACES";
 
 impl Network {

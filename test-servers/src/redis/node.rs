@@ -30,7 +30,7 @@ pub struct Node {
     process: Mutex<Option<Process>>,
 }
 
-/// Returns the program that `PASSKIT_TEST_REDIS_SERVER` names, or else the first one on the `PATH`.
+/// Returns the program that `PASSKIT_TEST_REDIS_SERVER` names, or else the first `redis-server` on the `PATH`.
 fn program() -> io::Result<PathBuf> {
     if let Some(named) = env::var_os("PASSKIT_TEST_REDIS_SERVER") {
         return Ok(named.into());

@@ -71,8 +71,8 @@ impl Tls {
         self.folder.path().join(name)
     }
 
-    /// Returns options with which nodes use TLS with clients and with each other. The parameter says whether they ask clients
-    /// for a certificate.
+    /// Returns the options that make nodes use TLS with clients and with each other. `asks_clients` says whether a node asks
+    /// clients for a certificate.
     #[must_use]
     pub fn options(&self, asks_clients: bool) -> Vec<&str> {
         let all = self.options.split_whitespace();

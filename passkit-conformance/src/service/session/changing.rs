@@ -1,4 +1,4 @@
-//! Changes passes. Waits between changes, because dates have only full seconds.
+//! Changes passes. The kit waits between changes, because dates have only full seconds.
 
 use std::{
     sync::atomic::Ordering,

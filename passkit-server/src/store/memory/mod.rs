@@ -46,7 +46,7 @@ struct Tables {
 #[derive(Debug)]
 struct Type {
     version: u64,
-    /// The last mark of all passes. It applies to each pass whose own mark is older.
+    /// The last mark that covered all passes. It applies to each pass whose own mark is older.
     floor: Mark,
     /// The latest date of any pass of the type.
     latest_date: u64,
@@ -78,7 +78,8 @@ impl Mark {
 }
 
 impl Type {
-    /// Returns the mark of a pass that was never marked, in a store created at `created`.
+    /// Makes a type whose passes were never marked. Their date is `created`, the time of the
+    /// store's creation.
     fn new(created: u64) -> Self {
         Self {
             version: 0,
@@ -156,7 +157,7 @@ impl Type {
         }
     }
 
-    /// The registrations after this serial number and device, ordered by both.
+    /// Returns the registrations after this serial number and device, ordered by both.
     fn devices_after<'a>(
         &'a self,
         after: Option<&'a (SerialNumber, DeviceIdentifier)>,
@@ -184,7 +185,8 @@ fn start<T>(after: Option<&T>) -> Bound<&T> {
 struct Device {
     push_token: PushToken,
     version: u64,
-    /// Each registration, with the device's version when it was made.
+    /// Each registration, with the reading of the device's clock when the device last registered
+    /// for the pass.
     registrations: BTreeMap<PassId, u64>,
 }
 
@@ -502,7 +504,7 @@ impl RegistrationStore for MemoryStore {
     }
 }
 
-/// Parses a cursor of `devices`. An unknown position starts from the beginning.
+/// Parses a cursor of `devices`. If the position is unknown, the list starts from the beginning.
 fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }

@@ -1,6 +1,6 @@
 -- KEYS[1] bucket. ARGV: a value for the clock, then fields.
--- Advances the bucket's clock to this value. Returns the fields. The script always writes, so that the replicas must confirm
--- what it returns.
+-- Advances the bucket's clock to this value, unless the clock is already higher. Returns the values of the fields. The
+-- script always writes, so that the replicas must confirm what it returns.
 local clock = math.max(tonumber(redis.call('HGET', KEYS[1], '\tc') or 0), tonumber(ARGV[1]))
 redis.call('HSET', KEYS[1], '\tc', string.format('%.0f', clock))
 local values = {}

@@ -1,5 +1,5 @@
 -- KEYS[1] dirty buckets of a type. ARGV: an age in microseconds, then buckets, each with the time of its mark.
--- Removes a bucket if it still has that time, and if the mark is older than the age by the server's clock.
+-- Removes a bucket if its mark still has that time and is older than the age. The server's clock determines the age.
 local time = redis.call('TIME')
 local before = time[1] * 1000000 + time[2] - tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do

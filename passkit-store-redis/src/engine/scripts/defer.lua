@@ -5,6 +5,6 @@ for i = 1, #ARGV, 3 do
     if push ~= '' then redis.call('HSET', KEYS[1], device, push) else redis.call('HDEL', KEYS[1], device) end
     if due ~= '' then redis.call('ZADD', KEYS[2], due, device) else redis.call('ZREM', KEYS[2], device) end
 end
--- An earlier run may have removed them without confirmation. A write makes the replicas confirm that.
+-- An earlier run may have removed pushes without confirmation. A write makes the replicas confirm that.
 redis.call('HSET', KEYS[1], '\t', '')
 return 1

@@ -1,7 +1,7 @@
 -- KEYS[1] device. ARGV: time, how many seconds to keep the tombstone, name of the call.
 -- Removes the device if it last registered at or before the time, and keeps its tombstone. Returns the fields of the removed
--- registrations and types, each with the number of its index entry. Returns nothing if the device is unknown or registered
--- later. A second run of the same call returns an empty list.
+-- registrations and types, each with the number of its index entry. Returns nothing if the device is unknown, or if it
+-- registered after the time. A second run of the same call returns an empty list.
 local head = redis.call('HMGET', KEYS[1], 't', 'c', 'x', 'u')
 if not head[1] or tonumber(head[2]) > tonumber(ARGV[1]) then
     if not head[1] and head[3] then redis.call('HSET', KEYS[1], 'x', head[3]) end

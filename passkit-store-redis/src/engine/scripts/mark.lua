@@ -51,7 +51,7 @@ end
 if marked > 0 then
     redis.call('HSET', KEYS[1], '\tc', version, '\tl', string.format('%.0f', latest))
 elseif published then
-    -- An earlier run may have published this without confirmation. A write makes the replicas confirm that.
+    -- An earlier run may have stored this content without confirmation. A write makes the replicas confirm that.
     redis.call('HSET', KEYS[2], ARGV[#ARGV - 2], published)
 end
 return marked

@@ -1,6 +1,6 @@
--- KEYS: bucket. To make a push of the whole type pending also: pending changes, the index of these changes by age.
--- ARGV: now, the time of the store's creation. To make a push pending also: the lowest allowed version, and the entry that
--- records that this change is under way.
+-- KEYS: bucket. If a push of the whole type becomes pending, also: pending changes, the index of these changes by age.
+-- ARGV: now, the time of the store's creation. If a push becomes pending, also: the lowest allowed version, and the entry
+-- that records that this change is under way.
 -- Marks all passes of the bucket. Returns the version.
 local now = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')

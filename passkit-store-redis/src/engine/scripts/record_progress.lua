@@ -15,7 +15,7 @@ for i = 1, #ARGV, 3 do
         redis.call('ZADD', KEYS[3], newest, field)
     end
 end
--- An earlier run may have removed them without confirmation. A write makes the replicas confirm that.
+-- An earlier run may have removed the changes without confirmation. A write makes the replicas confirm that.
 local clock = redis.call('HGET', KEYS[1], '\tc')
 if clock then redis.call('HSET', KEYS[1], '\tc', clock) end
 return 1

@@ -6,7 +6,7 @@
 -- uses this field to give the same answer.
 local previous = redis.call('HGET', KEYS[1], ARGV[1])
 if not previous then
-    -- An earlier run may have removed it without confirmation. A write makes the replicas confirm that.
+    -- An earlier run may have removed the registration without confirmation. A write makes the replicas confirm that.
     local tombstone = redis.call('HGET', KEYS[1], 'x')
     if tombstone then redis.call('HSET', KEYS[1], 'x', tombstone) end
     local call, number, of_type = string.match(redis.call('HGET', KEYS[1], 'u') or '', '^(.*):(%d+):(%d*)$')
