@@ -276,7 +276,7 @@ rules! {
         "list all registered passes that are strictly newer than the tag";
     LIST_3 "LIST-3" "a list names only passes of the type in the path, and only passes that the device registered"
         "select registrations by device and by type";
-    LIST_4 "LIST-4" "the answer is a JSON object in which serialNumbers is a list of strings and lastUpdated is a string"
+    LIST_4 "LIST-4" "the answer is an object with serialNumbers, a list of strings, and lastUpdated, a string"
         "send an object with serialNumbers and lastUpdated, and write the tag as a string";
     LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: a change that this list misses is in the next one"
         "read the tag in the same snapshot as the list, not from the wall clock";
