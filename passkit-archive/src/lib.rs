@@ -78,8 +78,9 @@ pub use directory::MAX_ENTRIES;
 pub use finding::{Finding, Findings, Position};
 pub use icon::placeholder_icon;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES};
+pub use passkit_identity::SignatureAlgorithm;
 pub use rules::{Level, RULES, Rule};
-pub use signer::Signer;
+pub use signer::{Purpose, Signer, SignerError, SignerErrorKind, SigningKey};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

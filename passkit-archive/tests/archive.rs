@@ -10,7 +10,7 @@ use std::io::{Cursor, Write as _};
 
 use passkit_archive::{
     Archive, ArchiveBuilder, Findings, Level, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
-    MAX_UNPACKED_BYTES, Report, Rules, Signer, placeholder_icon,
+    MAX_UNPACKED_BYTES, Purpose, Report, Rules, Signer, placeholder_icon,
 };
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
@@ -805,7 +805,9 @@ mod manifest {
         let mut manifest = serde_json::from_slice(&builder.manifest()).unwrap();
         change(&mut manifest);
         let manifest = manifest.to_string().into_bytes();
-        let signature = signer("pass.com.example.ticket").sign(&manifest).unwrap();
+        let signature = signer("pass.com.example.ticket")
+            .sign(Purpose::Manifest, &manifest)
+            .unwrap();
         zip_with(|files| {
             *find(files, "manifest.json") = manifest;
             *find(files, "signature") = signature;
@@ -913,7 +915,9 @@ mod signature {
 
     #[test]
     fn is_for_another_manifest() {
-        let other = signer("pass.com.example.ticket").sign(b"{}").unwrap();
+        let other = signer("pass.com.example.ticket")
+            .sign(Purpose::Manifest, b"{}")
+            .unwrap();
         assert_problem(
             &zip_with(|files| *find(files, "signature") = other),
             "signature: was made for another manifest.json",

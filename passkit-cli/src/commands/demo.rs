@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
-use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
+use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{
     Client,
     phone::{Phone, State},
@@ -268,6 +268,6 @@ fn build(kind: Kind, description: &serde_json::Value, signer: &Signer) -> Result
         .map_err(|error| not_made(&error))
 }
 
-fn not_made(error: &BuildError) -> Failure {
+fn not_made(error: &dyn std::error::Error) -> Failure {
     Failure::from_error("can't make the example", error)
 }
