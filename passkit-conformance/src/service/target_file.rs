@@ -22,12 +22,12 @@ use crate::{Limits, closest::closest};
 /// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # or a POST
 /// save = "save.sh {type} {serial}"                             # or save_url; optional
 ///
-/// [[passes]]                         # two of one type and one of another let most cases run
+/// [[passes]]                         # most cases can run with two of one type and one of another
 /// type = "pass.com.example.a"
 /// serial = "A-1"
 /// token = "0123456789abcdef"
 ///
-/// [[orders]]                         # optional too
+/// [[orders]]                         # optional
 /// type = "order.com.example.b"
 /// serial = "O-1"
 /// token = "0123456789abcdef"
