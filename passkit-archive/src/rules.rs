@@ -92,8 +92,7 @@ impl Area {
     }
 }
 
-/// One thing that is checked.
-#[derive(Debug)]
+/// One thing that is checked. `Debug` shows its code.
 #[non_exhaustive]
 pub struct Rule {
     /// A name that never changes, such as `icon-missing`.
@@ -121,6 +120,12 @@ impl Rule {
     #[must_use]
     pub fn nearest(code: &str) -> Vec<&'static str> {
         closest(code, RULES.iter().map(|rule| rule.code))
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rule({})", self.code)
     }
 }
 
