@@ -255,7 +255,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["intermediate-other"],
             Chain {
-                included: "other.pem",
+                options: "-certfile other.pem",
                 ..Chain::default()
             },
         ),
@@ -303,7 +303,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["intermediate-missing"],
             Chain {
-                included: "leaf.pem",
+                options: "",
                 ..Chain::default()
             },
         ),
@@ -311,7 +311,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["signing-time"],
             Chain {
-                options: "-noattr",
+                options: "-certfile authority.pem -noattr",
                 ..Chain::default()
             },
         ),

@@ -10,8 +10,6 @@ pub(crate) struct Chain {
     pub(crate) authority_days: i32,
     /// Whether the leaf has the extension in which Apple names the type.
     pub(crate) has_extension: bool,
-    /// The file of the certificate that is included beside that of the leaf.
-    pub(crate) included: &'static str,
     /// More options of `openssl cms`.
     pub(crate) options: &'static str,
     /// Whether a bit of the leaf's signature is changed.
@@ -24,8 +22,7 @@ impl Default for Chain {
             leaf_days: 365,
             authority_days: 3_650,
             has_extension: true,
-            included: "authority.pem",
-            options: "",
+            options: "-certfile authority.pem",
             is_forged: false,
         }
     }
@@ -56,11 +53,17 @@ impl Chain {
                 &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"),
             );
         }
+        fs::write(folder.join("identifier"), "subjectKeyIdentifier=hash").unwrap();
         for (name, days) in [("authority", self.authority_days), ("other", 3_650)] {
             openssl(
                 folder,
+                &format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"),
+            );
+            openssl(
+                folder,
                 &format!(
-                    "req -x509 -new -key {name}.key -days {days} -subj /CN={name} -out {name}.pem"
+                    "x509 -req -in {name}.csr -signkey {name}.key -days {days} \
+                     -extfile identifier -out {name}.pem"
                 ),
             );
         }
@@ -93,8 +96,8 @@ impl Chain {
             folder,
             &format!(
                 "cms -sign -binary -md sha256 -signer leaf.pem -inkey leaf.key \
-                 -certfile {} -in manifest -outform DER -out signature {}",
-                self.included, self.options
+                 -in manifest -outform DER -out signature {}",
+                self.options
             ),
         );
         let mut files = unzip(&builder.build_unsigned().unwrap());
