@@ -14,13 +14,12 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use passkit_server::text::OneLine;
+use passkit_server::text::{OneLine, closest};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
-    closest::closest,
     service::{Progress, ServiceCase, TargetFile, cases, run_watched},
 };
 

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, PassId, identifiers::Kind, text::OneLine};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::Kind,
+    text::{OneLine, closest},
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -12,7 +16,7 @@ use super::{
     Target,
     changing::{ChangeCommand, ChangeUrl, Changing},
 };
-use crate::{Limits, closest::closest};
+use crate::Limits;
 
 /// A target file. It names some passes of a web service with their authentication tokens, and a way
 /// to change a pass.
