@@ -57,6 +57,7 @@ mod contents;
 mod dates;
 mod description;
 mod directory;
+mod files;
 mod finding;
 mod foreign;
 mod icon;
@@ -81,6 +82,7 @@ pub use contents::{
     MAX_UNPACKED_BYTES,
 };
 pub use directory::MAX_ENTRIES;
+pub use files::{PassFiles, ReadError};
 pub use finding::{Finding, Findings, Position};
 pub use icon::placeholder_icon;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES};

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod admin;
 mod apns;
+mod certificate;
 mod commands;
 mod failure;
 mod local_pushes;
@@ -46,6 +47,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Push(commands::push::Push),
     Check(commands::check::Check),
+    Sign(commands::sign::Sign),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -87,6 +89,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => check.run(),
+        Command::Sign(sign) => sign.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),
