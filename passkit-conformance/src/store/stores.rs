@@ -56,7 +56,8 @@ pub trait Stores: Send + Sync {
 
     /// Opens the data as they are now, as if the process of the store had been killed. Changes that
     /// the store has not acknowledged may be missing. The first store is still open. If it locks
-    /// its files, copy them. If this returns `None`, the cases that need it are skipped.
+    /// its files, copy them. A case may call this several times, and each call opens the data as
+    /// they are then. If this returns `None`, the cases that need it are skipped.
     async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
         let _ = place;
         None
