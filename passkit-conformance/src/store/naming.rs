@@ -183,7 +183,7 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
                 Changed::Passes(slice::from_ref(&pass.serial)),
             )
             .await?;
-        all.list(store, &pass.type_id, Some(tag)).await?.has(
+        all.ask(store, &pass.type_id, Some(tag)).await?.has(
             [pass],
             Rule::NAMES,
             "after its mark",

@@ -197,7 +197,7 @@ async fn registrations_leave_pushes_alone(queue: &Queue) -> Result<(), Violation
 
     // Each change is finished alone, whether it is of a pass or of the type.
     let mut left = full.pending.clone();
-    for finished in [Scope::Type, scope(&passes[1]), scope(&passes[0])] {
+    for finished in [scope(&passes[1]), Scope::Type, scope(&passes[0])] {
         let Some(change) = left.remove(&finished) else {
             continue;
         };

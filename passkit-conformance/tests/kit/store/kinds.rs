@@ -72,7 +72,7 @@ pub(super) const KINDS: &[(Kind, Rule, &[&str])] = &[
         CROWD,
     ),
     (LosesTheRest(Call::Push, 100), Rule::Q1, QUEUE_SIZES),
-    (LosesTheRest(Call::Progress, 500), Rule::Q2, QUEUE_SIZES),
+    (LosesTheRest(Call::Progress, 500), Rule::Q3, QUEUE_SIZES),
     (LosesTheRest(Call::Defer, 1_000), Rule::Q4, QUEUE_SIZES),
     (ShowsTheTagFirst(100), Rule::MARK, SIZES),
     (
