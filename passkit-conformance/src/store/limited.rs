@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -21,6 +21,8 @@ use passkit_server::{
         RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
     },
 };
+
+use super::random::Random;
 
 /// The environment variable with the longest time for a call, in seconds.
 const TIMEOUT: &str = "PASSKIT_CONFORMANCE_TIMEOUT";
@@ -43,6 +45,7 @@ pub(super) struct Watch {
     case: &'static str,
     limit: Duration,
     hung: AtomicBool,
+    is_delaying: AtomicBool,
     running: Mutex<HashMap<u64, (&'static str, Instant)>>,
 }
 
@@ -54,6 +57,7 @@ impl Watch {
             case,
             limit: limit(),
             hung: AtomicBool::new(false),
+            is_delaying: AtomicBool::new(false),
             running: Mutex::default(),
         });
         let dog = Arc::downgrade(&watch);
@@ -64,6 +68,23 @@ impl Watch {
     /// Returns whether a call took longer than the limit.
     pub(super) fn is_hung(&self) -> bool {
         self.hung.load(Ordering::Relaxed)
+    }
+
+    /// From now on, calls are delayed a little before and after the store makes them.
+    pub(super) fn delay_calls(&self) {
+        self.is_delaying.store(true, Ordering::Relaxed);
+    }
+
+    async fn delay(&self) {
+        if self.is_delaying.load(Ordering::Relaxed) {
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let seed = NUMBER.fetch_add(1, Ordering::Relaxed);
+            match Random::new(seed).below(16) {
+                0 => tokio::time::sleep(Duration::from_millis(2)).await,
+                1..=4 => tokio::task::yield_now().await,
+                _ => {}
+            }
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, (&'static str, Instant)>> {
@@ -80,8 +101,12 @@ impl Watch {
         E: From<TooSlow>,
     {
         let _running = Running::begin(self, call);
+        self.delay().await;
         match tokio::time::timeout(self.limit, future).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.delay().await;
+                answer
+            }
             Err(_) => {
                 self.hung.store(true, Ordering::Relaxed);
                 Err(TooSlow(call, self.limit).into())
@@ -117,7 +142,7 @@ struct Running<'a>(&'a Watch, u64);
 
 impl<'a> Running<'a> {
     fn begin(watch: &'a Watch, call: &'static str) -> Self {
-        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         watch.running().insert(number, (call, Instant::now()));
         Self(watch, number)

@@ -32,6 +32,7 @@ mod forgetting;
 mod growth;
 pub mod history;
 mod interleaving;
+mod lasting;
 mod limited;
 mod listing;
 mod maintenance;
@@ -86,6 +87,7 @@ pub fn cases() -> Vec<StoreCase> {
         deferring::CASES,
         finishing::CASES,
         undisturbed::CASES,
+        lasting::CASES,
     ]
     .concat()
 }

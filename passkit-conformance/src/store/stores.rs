@@ -223,6 +223,13 @@ impl Opened {
         }
     }
 
+    /// From now on, calls are delayed a little before and after the store makes them.
+    pub(super) fn delay_calls(&self) {
+        if let Some(watch) = &self.watch {
+            watch.delay_calls();
+        }
+    }
+
     pub(super) fn registrations(&self) -> &Arc<dyn RegistrationStore> {
         &self.store.registrations
     }

@@ -21,6 +21,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::C10,
         &[
             "every-register-stores-the-push-token",
+            "long-history-adds-up",
             "parallel-history-adds-up",
             "random-sequences-follow-the-model",
         ],
@@ -712,7 +713,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ForgetIgnoresTime,
         Rule::C13,
-        &["parallel-history-adds-up"],
+        &["parallel-history-adds-up", "long-history-adds-up"],
     ),
     (
         Fault::MarkAllDoesNothing,
