@@ -193,6 +193,54 @@ impl<T: ?Sized> Limited<T> {
     }
 }
 
+/// Passes the signatures of all calls of a store to the macro `$then`.
+macro_rules! calls {
+    ($then:ident) => {
+        $then! {
+            RegistrationStore {
+                fn register(device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered;
+                fn unregister(device: &DeviceIdentifier, pass: &PassId) -> bool;
+                fn changes_since(
+                    device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>
+                ) -> Changes;
+                fn pass_state(pass: &PassId) -> PassState;
+                fn mark(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+                fn published(passes: &[PassId]) -> Vec<Option<Published>>;
+                fn devices(
+                    audience: Audience<'_>, after: Option<&PageCursor>, limit: usize
+                ) -> Page<RegisteredDevice>;
+                fn count_devices(pass: &PassId, at_most: u64) -> u64;
+                fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
+            }
+            Coordination {
+                fn claim(name: &str, owner: &str, time: Duration) -> bool;
+                fn release(name: &str, owner: &str) -> ();
+                fn note(name: &str) -> Option<String>;
+                fn replace_note(name: &str, expected: Option<&str>, new: Option<&str>) -> bool;
+            }
+            PushQueue {
+                fn mark_and_push(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+                fn backlog() -> Vec<Backlog>;
+                fn pending(type_id: &TypeIdentifier, limit: usize) -> Vec<PendingChange>;
+                fn record_progress(type_id: &TypeIdentifier, progress: &[(Scope, Progress)]) -> ();
+                fn defer(
+                    type_id: &TypeIdentifier, pushes: &[(DeviceIdentifier, Option<DeferredPush>)]
+                ) -> ();
+                fn deferred(
+                    type_id: &TypeIdentifier, after: Option<&PageCursor>, limit: usize
+                ) -> Page<(DeviceIdentifier, DeferredPush)>;
+            }
+            StoreMaintenance {
+                fn register_many(registrations: &[Registration]) -> u64;
+                fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
+                fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
+                fn stats() -> StoreStats;
+            }
+        }
+    };
+}
+pub(super) use calls;
+
 macro_rules! limited {
     ($($trait:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $returned:ty;)+ })+) => {
         $(
@@ -209,44 +257,4 @@ macro_rules! limited {
     };
 }
 
-limited! {
-    RegistrationStore {
-        fn register(device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered;
-        fn unregister(device: &DeviceIdentifier, pass: &PassId) -> bool;
-        fn changes_since(
-            device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>
-        ) -> Changes;
-        fn pass_state(pass: &PassId) -> PassState;
-        fn mark(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
-        fn published(passes: &[PassId]) -> Vec<Option<Published>>;
-        fn devices(
-            audience: Audience<'_>, after: Option<&PageCursor>, limit: usize
-        ) -> Page<RegisteredDevice>;
-        fn count_devices(pass: &PassId, at_most: u64) -> u64;
-        fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
-    }
-    Coordination {
-        fn claim(name: &str, owner: &str, time: Duration) -> bool;
-        fn release(name: &str, owner: &str) -> ();
-        fn note(name: &str) -> Option<String>;
-        fn replace_note(name: &str, expected: Option<&str>, new: Option<&str>) -> bool;
-    }
-    PushQueue {
-        fn mark_and_push(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
-        fn backlog() -> Vec<Backlog>;
-        fn pending(type_id: &TypeIdentifier, limit: usize) -> Vec<PendingChange>;
-        fn record_progress(type_id: &TypeIdentifier, progress: &[(Scope, Progress)]) -> ();
-        fn defer(
-            type_id: &TypeIdentifier, pushes: &[(DeviceIdentifier, Option<DeferredPush>)]
-        ) -> ();
-        fn deferred(
-            type_id: &TypeIdentifier, after: Option<&PageCursor>, limit: usize
-        ) -> Page<(DeviceIdentifier, DeferredPush)>;
-    }
-    StoreMaintenance {
-        fn register_many(registrations: &[Registration]) -> u64;
-        fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
-        fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
-        fn stats() -> StoreStats;
-    }
-}
+calls!(limited);

@@ -50,6 +50,7 @@ mod random;
 mod registering;
 mod reopening;
 mod sizes;
+mod spread;
 mod stores;
 mod undisturbed;
 

@@ -316,7 +316,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ReturnedDeviceIsOld,
         Rule::C3,
-        &["random-sequences-follow-the-model"],
+        &["new-registration-counts"],
     ),
     (
         Fault::ManyKeepsTheFirstToken,
