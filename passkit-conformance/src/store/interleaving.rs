@@ -157,7 +157,8 @@ async fn interleaved_registrations(store: &Arc<dyn RegistrationStore>) -> Result
             register(&device, &passes[1]),
         )
         .await;
-        (one?, two?);
+        one?;
+        two?;
         device
             .lists_exactly(store, &type_id, registered, Rule::C10)
             .await?;
@@ -480,7 +481,8 @@ async fn interleaved_queue_calls(queue: &Queue) -> Result<(), Violation> {
                 .await
         };
         let (one, two) = interleave(polls, mark(&passes[..2]), mark(&passes[1..])).await;
-        (one?, two?);
+        one?;
+        two?;
         let pending = pending_of(queue, &type_id).await?;
         ensure(
             Rule::Q1,
@@ -505,7 +507,8 @@ async fn interleaved_queue_calls(queue: &Queue) -> Result<(), Violation> {
                     let (two, one) = interleave(polls, record, mark(&passes[..1])).await;
                     (one, two)
                 };
-                (one?, two?);
+                one?;
+                two?;
                 let state = queue.pass_state(&passes[0]).await?;
                 let pending = pending_of(queue, &type_id).await?;
                 let found = pending.get(&scope(&passes[0])).map(|change| change.version);
@@ -526,7 +529,8 @@ async fn interleaved_queue_calls(queue: &Queue) -> Result<(), Violation> {
             queue.defer(&type_id, &gone).await
         };
         let (one, two) = interleave(polls, queue.defer(&type_id, &pushes[..1]), others).await;
-        (one?, two?);
+        one?;
+        two?;
         expect_deferred(queue, &type_id, &pushes[..2], "after calls at once").await?;
     }
     Ok(())

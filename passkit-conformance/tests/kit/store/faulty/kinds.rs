@@ -234,8 +234,8 @@ fn matches(pattern: Pattern, wanted: &str, text: &str) -> bool {
             (wanted.chars().collect(), text.chars().collect());
         // The positions in the pattern that the text may have reached.
         let skip = |mut at: BTreeSet<usize>| {
-            for n in 0..wanted.len() {
-                if at.contains(&n) && wanted[n] == any {
+            for (n, letter) in wanted.iter().enumerate() {
+                if at.contains(&n) && *letter == any {
                     at.insert(n + 1);
                 }
             }
@@ -543,10 +543,10 @@ impl Kinds {
     }
 
     /// The items of a batch that are used.
-    fn batch<'a, T: Clone + PartialEq>(
+    fn batch<T: Clone + PartialEq>(
         &self,
         call: Call,
-        items: &'a [T],
+        items: &[T],
         same: impl Fn(&T, &T) -> bool,
     ) -> Result<Vec<T>, StoreError> {
         let is_twice = |n: usize| items[..n].iter().any(|one| same(one, &items[n]));
