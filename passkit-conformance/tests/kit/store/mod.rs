@@ -106,6 +106,65 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
     }
 }
 
+/// One fault breaks few other rules. All cases run on every broken store, except those that take
+/// long.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn consequences_are_few() {
+    const SLOW: [&str; 8] = [
+        "dropped-",
+        "-sizes",
+        "-many-devices",
+        "ten-thousand",
+        "history",
+        "random-",
+        "in-time",
+        "constant-time",
+    ];
+    let chosen = std::env::var("PASSKIT_FAULT").unwrap_or_default();
+    let at_once = Arc::new(Semaphore::new(4));
+    let mut tasks = JoinSet::new();
+    for (fault, rule, ids) in broken().filter(|(fault, ..)| format!("{fault:?}").contains(&chosen))
+    {
+        let at_once = at_once.clone();
+        tasks.spawn(async move {
+            let _turn = at_once.acquire().await.unwrap();
+            let is_named = |id: &str| ids.contains(&id.trim_start_matches("store/"));
+            let fast: Vec<_> = cases()
+                .into_iter()
+                .filter(|one| {
+                    is_named(one.case.id) || SLOW.iter().all(|slow| !one.case.id.contains(slow))
+                })
+                .collect();
+            let report = run(&fast, FaultyStores(fault)).await;
+            let broken: BTreeSet<_> = report
+                .results
+                .iter()
+                .filter_map(|result| match &result.outcome {
+                    Outcome::Fail(violation) => Some(violation.rule().id()),
+                    _ => None,
+                })
+                .collect();
+            let blocked = report
+                .results
+                .iter()
+                .filter(|one| matches!(one.outcome, Outcome::Blocked(_)))
+                .count();
+            println!(
+                "{fault:?}: {} breaks {broken:?}, {blocked} blocked",
+                rule.id()
+            );
+            (format!("{fault:?}"), rule.id(), broken)
+        });
+    }
+    for (fault, rule, broken) in tasks.join_all().await {
+        assert!(
+            broken.contains(rule),
+            "{fault}: {rule} is not among {broken:?}"
+        );
+    }
+}
+
 /// How many stores there are with a fault of registrations, changes or contents, and how many with
 /// a fault of the queue, of claims or of notes.
 #[test]
