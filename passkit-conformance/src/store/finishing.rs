@@ -353,6 +353,12 @@ async fn fill(queue: &Queue, number: usize) -> Result<Done, Violation> {
     queue.defer(&finished, &removed(&gone)).await?;
     finish_all(queue, &finished).await?;
     let pending = pending_of(queue, &type_id).await?;
+    ensure(
+        Rule::Q1,
+        pending.contains_key(&scope(&passes[0])),
+        "a pending change of a marked pass",
+        || "none".into(),
+    )?;
     Ok(Done {
         type_id,
         passes,

@@ -492,7 +492,7 @@ async fn interleaved_queue_calls(queue: &Queue) -> Result<(), Violation> {
         )?;
         // The pass is marked again while a worker records progress to the end, or to a page.
         for ends in [true, false] {
-            let version = pending_of(queue, &type_id).await?[&scope(&passes[0])].version;
+            let version = queue.pass_state(&passes[0]).await?.version;
             let progress = if ends {
                 end(version)
             } else {

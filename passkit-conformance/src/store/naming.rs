@@ -141,13 +141,43 @@ async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Vio
     each_is_itself(store, &passes).await
 }
 
+/// Whose fault a wrong answer is. With names that nothing can confuse, the rule of the call itself is
+/// broken. If the answers for such names are right, a wrong answer for odd names breaks
+/// [`Rule::NAMES`].
+#[derive(Clone, Copy)]
+pub(super) enum Judge {
+    Plain,
+    Odd,
+}
+
+impl Judge {
+    pub(super) fn rule(self, of_call: Rule) -> Rule {
+        match self {
+            Self::Plain => of_call,
+            Self::Odd => Rule::NAMES,
+        }
+    }
+}
+
+/// Checks plain names first, then these.
+async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
+    let (_, mut plain) = new_passes(3)?;
+    plain[2].type_id = new_type()?;
+    each_is_apart(store, &plain, Judge::Plain).await?;
+    each_is_apart(store, passes, Judge::Odd).await
+}
+
 /// Registers each pass on two devices and each device for some passes. Then makes every call for one
 /// name after the other. Ensures that no call affects a name that it does not give.
 ///
 /// The number of calls grows with the number of names, not with the number of pairs. Each mark gets
 /// a greater version than all marks before. So a mark that affects another pass breaks the order of
 /// the versions.
-async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
+async fn each_is_apart(
+    store: &dyn RegistrationStore,
+    passes: &[PassId],
+    judge: Judge,
+) -> Result<(), Violation> {
     let all = Device::new()?;
     let mut own = Vec::new();
     for pass in passes {
@@ -159,22 +189,22 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         for (device, wanted) in again {
             let registered = store.register(&device.id, pass, &device.push_token).await?;
             ensure(
-                Rule::NAMES,
+                judge.rule(Rule::C10),
                 registered == wanted,
                 format!("a separate registration for {}", brief(pass)),
                 || format!("{registered:?}"),
             )?;
         }
     }
-    marks_are_apart(store, passes).await?;
-    contents_are_apart(store, passes).await?;
+    marks_are_apart(store, passes, judge).await?;
+    contents_are_apart(store, passes, judge).await?;
     for (n, pass) in passes.iter().enumerate() {
         let tag = all
             .lists_exactly(
                 store,
                 &pass.type_id,
                 of_type(&passes[n..], &pass.type_id),
-                Rule::NAMES,
+                judge.rule(Rule::CHANGES_SINCE),
             )
             .await?;
         store
@@ -185,42 +215,53 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
             .await?;
         all.ask(store, &pass.type_id, Some(tag)).await?.has(
             [pass],
-            Rule::NAMES,
+            judge.rule(Rule::C1),
             "after its mark",
         )?;
         own[n]
-            .lists_exactly(store, &pass.type_id, [pass], Rule::NAMES)
+            .lists_exactly(
+                store,
+                &pass.type_id,
+                [pass],
+                judge.rule(Rule::CHANGES_SINCE),
+            )
             .await?;
-        has_devices(store, pass, [&all, &own[n]], Rule::NAMES).await?;
-        counts(store, pass, 2).await?;
+        has_devices(store, pass, [&all, &own[n]], judge.rule(Rule::C11)).await?;
+        counts(store, pass, 2, judge).await?;
         let existed = store.unregister(&all.id, pass).await?;
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::UNREGISTER),
             existed,
             format!("a registration for {}", brief(pass)),
             || "none".into(),
         )?;
-        has_devices(store, pass, [&own[n]], Rule::NAMES).await?;
-        counts(store, pass, 1).await?;
+        has_devices(store, pass, [&own[n]], judge.rule(Rule::UNREGISTER)).await?;
+        counts(store, pass, 1, judge).await?;
         own[n]
-            .lists_exactly(store, &pass.type_id, [pass], Rule::NAMES)
+            .lists_exactly(
+                store,
+                &pass.type_id,
+                [pass],
+                judge.rule(Rule::CHANGES_SINCE),
+            )
             .await?;
         let rest = of_type(&passes[n + 1..], &pass.type_id);
-        all.lists_exactly(store, &pass.type_id, rest, Rule::NAMES)
+        all.lists_exactly(store, &pass.type_id, rest, judge.rule(Rule::CHANGES_SINCE))
             .await?;
     }
     let types: BTreeSet<_> = passes.iter().map(|pass| &pass.type_id).collect();
-    types_are_apart(store, &types, passes, &own).await
+    types_are_apart(store, &types, passes, &own, judge).await
 }
 
 async fn counts(
     store: &dyn RegistrationStore,
     pass: &PassId,
     wanted: u64,
+    judge: Judge,
 ) -> Result<(), Violation> {
     let counted = store.count_devices(pass, 1_000).await?;
     ensure(
-        Rule::NAMES,
+        judge.rule(Rule::COUNT_DEVICES),
         counted == wanted,
         format!("{wanted} devices of {}", brief(pass)),
         || counted.to_string(),
@@ -232,6 +273,7 @@ async fn counts(
 async fn marks_are_apart(
     store: &dyn RegistrationStore,
     passes: &[PassId],
+    judge: Judge,
 ) -> Result<(), Violation> {
     let mut passes: Vec<_> = passes.iter().collect();
     for _ in 0..2 {
@@ -244,7 +286,7 @@ async fn marks_are_apart(
             let version = store.pass_state(pass).await?.version;
             let before = last.insert(&pass.type_id, version).unwrap_or(0);
             ensure(
-                Rule::NAMES,
+                judge.rule(Rule::C14),
                 version > before,
                 format!(
                     "the version of the last mark of {}, which is greater than {before}",
@@ -262,6 +304,7 @@ async fn marks_are_apart(
 async fn contents_are_apart(
     store: &dyn RegistrationStore,
     passes: &[PassId],
+    judge: Judge,
 ) -> Result<(), Violation> {
     let digest = |number: usize| {
         let mut digest = [7; 32];
@@ -282,7 +325,7 @@ async fn contents_are_apart(
         let of_state = store.pass_state(pass).await?.published;
         let of_published = one.as_ref().and_then(|one| one.digest);
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::P2),
             of_state == digest(number) && of_published == digest(number),
             format!("the digest of {}", brief(pass)),
             || "another one".into(),
@@ -297,6 +340,7 @@ async fn types_are_apart(
     types: &BTreeSet<&TypeIdentifier>,
     passes: &[PassId],
     own: &[Device],
+    judge: Judge,
 ) -> Result<(), Violation> {
     let mut before = Vec::new();
     for type_id in types {
@@ -314,7 +358,7 @@ async fn types_are_apart(
             Audience::Type(type_id),
             devices.map(|(_, device)| device),
             1_000,
-            Rule::NAMES,
+            judge.rule(Rule::C11),
         )
         .await?;
     }
@@ -323,7 +367,7 @@ async fn types_are_apart(
         for (at, (pass, before)) in before.iter().enumerate() {
             let later = store.pass_state(pass).await?.version > before.version;
             ensure(
-                Rule::NAMES,
+                judge.rule(Rule::C9),
                 later == (at <= n),
                 format!("marks of {} and the types before it only", marked.type_id),
                 || format!("{} of {} is marked: {later}", pass.type_id, types.len()),
@@ -334,7 +378,7 @@ async fn types_are_apart(
     for device in own {
         let forgotten = store.forget_device(&device.id, soon).await?;
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::C13),
             forgotten,
             "a device that is there until it is forgotten",
             || "none".into(),
@@ -449,6 +493,12 @@ async fn letters_that_look_alike(store: &dyn RegistrationStore) -> Result<(), Vi
 }
 
 async fn joined_names_are_kept_apart(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (_, passes) = new_passes(3)?;
+    let plain = [(0, 0), (0, 1), (1, 1), (1, 2)];
+    let devices = [new_device()?, new_device()?];
+    let plain =
+        plain.map(|(device, pass): (usize, usize)| (devices[device].clone(), passes[pass].clone()));
+    let plain = BTreeSet::from(plain);
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|end| format!("{}{end}", unique()));
     let [first, second] = [format!("pass.{a}"), format!("pass.{b}")];
     let mut registrations: BTreeSet<(DeviceIdentifier, PassId)> = BTreeSet::new();
@@ -495,7 +545,8 @@ async fn joined_names_are_kept_apart(store: &dyn RegistrationStore) -> Result<()
             }
         }
     }
-    registrations_are_apart(store, &registrations).await
+    registrations_are_apart(store, &plain, Judge::Plain).await?;
+    registrations_are_apart(store, &registrations, Judge::Odd).await
 }
 
 /// Makes these registrations, then reads and removes them one after the other. Ensures that no call
@@ -503,6 +554,7 @@ async fn joined_names_are_kept_apart(store: &dyn RegistrationStore) -> Result<()
 async fn registrations_are_apart(
     store: &dyn RegistrationStore,
     registrations: &BTreeSet<(DeviceIdentifier, PassId)>,
+    judge: Judge,
 ) -> Result<(), Violation> {
     let mut tokens = BTreeMap::new();
     for (device, pass) in registrations {
@@ -511,7 +563,7 @@ async fn registrations_are_apart(
         }
         let registered = store.register(device, pass, &tokens[device]).await?;
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::C10),
             registered == Registered::Created,
             format!("a separate registration of a device for {}", brief(pass)),
             || format!("{registered:?}"),
@@ -525,7 +577,7 @@ async fn registrations_are_apart(
                 let existed = store.unregister(device, pass).await?;
                 left.remove(&(device.clone(), pass.clone()));
                 ensure(
-                    Rule::NAMES,
+                    judge.rule(Rule::UNREGISTER),
                     existed,
                     format!("a registration of the device for {}", brief(pass)),
                     || "none".into(),
@@ -543,7 +595,7 @@ async fn registrations_are_apart(
                     store,
                     &pass.type_id,
                     listed.map(|(_, pass)| pass),
-                    Rule::NAMES,
+                    judge.rule(Rule::CHANGES_SINCE),
                 )
                 .await?;
             let of_pass = left.iter().filter(|(_, of)| of == pass);
@@ -553,15 +605,14 @@ async fn registrations_are_apart(
                     push_token: tokens[id].clone(),
                 })
                 .collect();
-            has_devices(store, pass, &of_pass, Rule::NAMES).await?;
-            counts(store, pass, of_pass.len() as u64).await?;
+            has_devices(store, pass, &of_pass, judge.rule(Rule::C11)).await?;
+            counts(store, pass, of_pass.len() as u64, judge).await?;
         }
     }
     Ok(())
 }
 
 async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    let (type_id, passes) = new_passes(2)?;
     let base = unique();
     let long = format!("{base}{}", "x".repeat(128 - base.len()));
     let texts = [
@@ -591,36 +642,53 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
             push_token: new_push_token()?,
         });
     }
-    for device in &devices {
+    let plain = [Device::new()?, Device::new()?];
+    devices_are_apart(store, &plain, Judge::Plain).await?;
+    devices_are_apart(store, &devices, Judge::Odd).await
+}
+
+/// Registers, unregisters and forgets these devices, one after the other.
+async fn devices_are_apart(
+    store: &dyn RegistrationStore,
+    devices: &[Device],
+    judge: Judge,
+) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(2)?;
+    for device in devices {
         for pass in &passes {
             store.register(&device.id, pass, &device.push_token).await?;
         }
     }
-    has_devices(store, &passes[0], &devices, Rule::NAMES).await?;
+    has_devices(store, &passes[0], devices, judge.rule(Rule::C11)).await?;
     for (n, device) in devices.iter().enumerate() {
         let existed = store.unregister(&device.id, &passes[0]).await?;
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::UNREGISTER),
             existed,
             "a separate registration for each device",
             || "none".into(),
         )?;
-        has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;
-        has_devices(store, &passes[1], &devices, Rule::NAMES).await?;
+        has_devices(store, &passes[0], &devices[n + 1..], judge.rule(Rule::C11)).await?;
+        has_devices(store, &passes[1], devices, judge.rule(Rule::C11)).await?;
         device
-            .lists_exactly(store, &type_id, &passes[1..], Rule::NAMES)
+            .lists_exactly(
+                store,
+                &type_id,
+                &passes[1..],
+                judge.rule(Rule::CHANGES_SINCE),
+            )
             .await?;
     }
     let soon = SystemTime::now() + Duration::from_secs(3_600);
     for (n, device) in devices.iter().enumerate() {
         let forgotten = store.forget_device(&device.id, soon).await?;
         ensure(
-            Rule::NAMES,
+            judge.rule(Rule::C13),
             forgotten,
             "a device that is there until it is forgotten",
             || "none".into(),
         )?;
-        has_devices(store, &passes[1], &devices[n + 1..], Rule::NAMES).await?;
+        has_devices(store, &passes[1], &devices[n + 1..], judge.rule(Rule::C11)).await?;
     }
     let stranger = Device {
         id: new_device()?,
@@ -629,7 +697,7 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
     stranger
         .list(store, &type_id, None)
         .await?
-        .is_empty(Rule::NAMES, "to a stranger")
+        .is_empty(judge.rule(Rule::CHANGES_SINCE), "to a stranger")
 }
 
 async fn orders_and_passes_with_equal_serials(

@@ -8,7 +8,7 @@ use std::{
 
 use passkit_server::{
     Changed, PassId,
-    identifiers::{DeviceIdentifier, TypeIdentifier},
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
     push::{PendingChange, Scope},
 };
 
@@ -16,7 +16,7 @@ use super::{
     cancelling::{Call, all_but_the_first},
     case::catalogue,
     names::{Device, new_passes, new_push_token, new_type, pass_of, serial, serials, unique},
-    naming::{ALIKE, wild_serials},
+    naming::{ALIKE, Judge, wild_serials},
     queue::{
         Deferred, Queue, at, deferred, end, expect_deferred, expect_pending, page, pending_of,
         removed, scope,
@@ -71,7 +71,16 @@ impl Full {
             .await?;
         queue.mark_and_push(&type_id, Changed::All).await?;
         let first = scope(&passes[0]);
-        let version = pending_of(queue, &type_id).await?[&first].version;
+        let wanted: Vec<_> = passes[..3].iter().map(scope).chain([Scope::Type]).collect();
+        let pending = expect_pending(
+            queue,
+            &type_id,
+            &wanted,
+            Rule::Q1,
+            "after marks with pushes",
+        )
+        .await?;
+        let version = pending[&first].version;
         queue
             .record_progress(&type_id, &[(first, page(version, "page 2"))])
             .await?;
@@ -216,8 +225,6 @@ async fn registrations_leave_pushes_alone(queue: &Queue) -> Result<(), Violation
 }
 
 async fn odd_names_are_kept_apart(queue: &Queue) -> Result<(), Violation> {
-    let under_names = |found: Violation| found.unless_error_under(Rule::NAMES);
-    let type_id = new_type()?;
     let mut texts = wild_serials();
     texts.extend(
         ALIKE
@@ -229,35 +236,9 @@ async fn odd_names_are_kept_apart(queue: &Queue) -> Result<(), Violation> {
         .iter()
         .map(|text| serial(text))
         .collect::<Result<Vec<_>, _>>()?;
-    queue.mark_and_push(&type_id, Changed::Passes(&odd)).await?;
-    let mut left: Vec<_> = odd.iter().cloned().map(Scope::Pass).collect();
-    let mut pending = expect_pending(queue, &type_id, &left, Rule::NAMES, "at first").await?;
-    while let Some(finished) = left.pop() {
-        // Marking one pass again must change only its own version.
-        let again = left.last().unwrap_or(&finished);
-        if let Scope::Pass(serial) = again {
-            let changed = Changed::Passes(slice::from_ref(serial));
-            queue.mark_and_push(&type_id, changed).await?;
-            let pass = pass_of(&type_id, serial);
-            let version = queue.pass_state(&pass).await?.version;
-            if let Some(change) = pending.get_mut(again) {
-                change.version = version;
-            }
-        }
-        let version = pending[&finished].version;
-        pending.remove(&finished);
-        queue
-            .record_progress(&type_id, &[(finished.clone(), end(version))])
-            .await?;
-        let found = pending_of(queue, &type_id).await?;
-        let wanted = if left.is_empty() { 0 } else { pending.len() };
-        ensure(
-            Rule::NAMES,
-            found.len() == wanted && found == pending,
-            format!("{wanted} changes, without the finished one {finished:?}"),
-            || format!("{} changes, or other versions", found.len()),
-        )?;
-    }
+    let plain = [serial("1")?, serial("2")?, serial("3")?];
+    scopes_are_apart(queue, &plain, Judge::Plain).await?;
+    scopes_are_apart(queue, &odd, Judge::Odd).await?;
 
     // Devices and types that start or look alike.
     let base = unique();
@@ -288,6 +269,61 @@ async fn odd_names_are_kept_apart(queue: &Queue) -> Result<(), Violation> {
     let types = ["", ".b", "_b", "xb", "B", "b"]
         .map(|end| TypeIdentifier::new(&format!("pass.{base}{end}")));
     let types = types.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let plain = [Device::new()?, Device::new()?];
+    deferred_are_apart(queue, &[new_type()?, new_type()?], &plain, Judge::Plain).await?;
+    deferred_are_apart(queue, &types, &devices, Judge::Odd).await
+}
+
+/// Makes changes of these passes pending, and finishes them one after the other.
+async fn scopes_are_apart(
+    queue: &Queue,
+    serials: &[SerialNumber],
+    judge: Judge,
+) -> Result<(), Violation> {
+    let type_id = new_type()?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(serials))
+        .await?;
+    let mut left: Vec<_> = serials.iter().cloned().map(Scope::Pass).collect();
+    let mut pending =
+        expect_pending(queue, &type_id, &left, judge.rule(Rule::Q1), "at first").await?;
+    while let Some(finished) = left.pop() {
+        // Marking one pass again must change only its own version.
+        let again = left.last().unwrap_or(&finished);
+        if let Scope::Pass(serial) = again {
+            let changed = Changed::Passes(slice::from_ref(serial));
+            queue.mark_and_push(&type_id, changed).await?;
+            let pass = pass_of(&type_id, serial);
+            let version = queue.pass_state(&pass).await?.version;
+            if let Some(change) = pending.get_mut(again) {
+                change.version = version;
+            }
+        }
+        let version = pending[&finished].version;
+        pending.remove(&finished);
+        queue
+            .record_progress(&type_id, &[(finished.clone(), end(version))])
+            .await?;
+        let found = pending_of(queue, &type_id).await?;
+        let wanted = if left.is_empty() { 0 } else { pending.len() };
+        ensure(
+            judge.rule(Rule::Q3),
+            found.len() == wanted && found == pending,
+            format!("{wanted} changes, without the finished one {finished:?}"),
+            || format!("{} changes, or other versions", found.len()),
+        )?;
+    }
+    Ok(())
+}
+
+/// Defers pushes of these devices for each type, and removes them one after the other.
+async fn deferred_are_apart(
+    queue: &Queue,
+    types: &[TypeIdentifier],
+    devices: &[Device],
+    judge: Judge,
+) -> Result<(), Violation> {
+    let under = |found: Violation| found.unless_error_under(judge.rule(Rule::Q4));
     let of = |n: usize| -> Vec<Deferred> {
         let all = devices.iter();
         all.map(|device| deferred(device, Some(at(n as u64 + 1))))
@@ -300,12 +336,12 @@ async fn odd_names_are_kept_apart(queue: &Queue) -> Result<(), Violation> {
         let mut pushes = of(n);
         expect_deferred(queue, type_id, &pushes, "of its own")
             .await
-            .map_err(under_names)?;
+            .map_err(under)?;
         while let Some((device, _)) = pushes.pop() {
             queue.defer(type_id, &[(device, None)]).await?;
             expect_deferred(queue, type_id, &pushes, "after others were removed")
                 .await
-                .map_err(under_names)?;
+                .map_err(under)?;
         }
     }
     Ok(())
