@@ -174,8 +174,9 @@ impl ApnsOptions {
     }
 }
 
-/// Makes the publisher of a store. If there are certificates, it sends pushes. Without any, it
-/// leaves the pushes to other processes, if these may use the store.
+/// Makes the publisher of a store. With certificates, the publisher sends pushes. Without
+/// certificates, it records pushes for other processes if they may use the store, and otherwise
+/// only marks passes.
 pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
     let OpenStore { store, shared } = store.clone();
     Arc::new(match apns {
@@ -254,7 +255,8 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// Reads the certificate in a file. It must be for `type_id`. Without one, it may be for any type.
+/// Reads the certificate in a file. The certificate must be for `type_id`. If `type_id` is `None`,
+/// the certificate may be for any type.
 fn identity(
     type_id: Option<&TypeIdentifier>,
     certificate: &Path,
@@ -275,8 +277,8 @@ fn identity(
         ),
         (false, key, password) => {
             let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
-            // An error of the file is reported first. For example, a password may be set because
-            // the key is encrypted.
+            // If the file can't be read, its error says more than an error about the password.
+            // For example, a password may be set because the key is encrypted.
             if read.is_ok() && password.is_some() {
                 return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
             }

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
 
-/// Gives memory back after a burst. The usual allocator of Linux keeps gigabytes.
+/// An allocator that gives memory back after a burst of requests. The default allocator of Linux
+/// keeps gigabytes.
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -99,8 +99,6 @@ mod case;
 pub mod cli;
 #[cfg(feature = "service")]
 mod client;
-#[cfg(feature = "cli")]
-mod closest;
 #[cfg(feature = "service")]
 mod connections;
 mod exchange;

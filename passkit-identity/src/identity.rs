@@ -9,7 +9,7 @@ use passkit_server::identifiers::TypeIdentifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
-    IdentityError,
+    IdentityError, SignError, SignatureAlgorithm,
     parts::{Fault, Pair, Part, Parts},
     pem,
 };
@@ -159,6 +159,20 @@ impl Identity {
     #[must_use]
     pub fn private_key(&self) -> &PrivateKeyDer<'static> {
         &self.pair.key
+    }
+
+    /// Returns the algorithm of [`sign`](Self::sign).
+    #[must_use]
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.pair.signing_key.algorithm()
+    }
+
+    /// Signs a message of any length with the private key.
+    ///
+    /// # Errors
+    /// Fails if the library that signs fails, for example because the system has no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.pair.signing_key.sign(message)
     }
 
     /// Returns the stamp that the files had just before they were read.

@@ -49,6 +49,7 @@ mod pkcs12;
 
 pub use error::IdentityError;
 pub use identity::{FileStamp, Identity};
+pub use key::{SignError, SignatureAlgorithm};
 pub use rustls_pki_types as pki_types;
 
 /// Compiles the example in the README.
