@@ -88,7 +88,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
     prepare(&command);
     let code = match command {
-        Command::Check(check) => check.run(),
+        Command::Check(check) => runtime.block_on(check.run()),
         Command::Sign(sign) => sign.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
