@@ -213,12 +213,21 @@ struct Broken {
     unsent: Option<Box<Request<Full<Bytes>>>>,
 }
 
+/// Returns the error of TLS that is in other errors.
+fn tls_error(mut error: &io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inner = error.get_ref()?;
+        match inner.downcast_ref() {
+            Some(nested) => error = nested,
+            None => return inner.downcast_ref(),
+        }
+    }
+}
+
 async fn connect(connector: &mut HttpsConnector<Addresses>, base: &Uri) -> Result<Open, NoAnswer> {
     let stream = connector.call(base.clone()).await.map_err(|error| {
         let io_error = error.downcast_ref::<io::Error>();
-        let tls_error = io_error
-            .and_then(io::Error::get_ref)
-            .and_then(|error| error.downcast_ref::<rustls::Error>());
+        let tls_error = io_error.and_then(tls_error);
         let text = error.to_string().replace('\n', " ");
         match (tls_error, io_error.map(io::Error::kind)) {
             (Some(rustls::Error::InvalidCertificate(_)), _) => NoAnswer::Untrusted(text),

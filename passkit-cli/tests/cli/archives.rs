@@ -81,8 +81,10 @@ fn builder(
     let mut builder = ArchiveBuilder::new(
         kind,
         description(kind, type_id, serial, version).to_string(),
-    )
-    .file("icon.png", placeholder_icon(29));
+    );
+    for (name, size) in [("icon", 29), ("icon@2x", 58), ("icon@3x", 87)] {
+        builder = builder.file(format!("{name}.png"), placeholder_icon(size));
+    }
     for (name, content) in files {
         builder = builder.file(*name, content.clone());
     }
@@ -98,7 +100,9 @@ fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_
             "teamIdentifier": TEAM,
             "organizationName": "Example",
             "description": "An example",
-            "generic": { "primaryFields": [{ "key": "version", "value": version }] },
+            "generic": { "primaryFields": [
+                { "key": "version", "value": version, "changeMessage": "version %@" },
+            ] },
             "webServiceURL": "https://wallet.example.com/",
             "authenticationToken": token_of(type_id, serial),
         }),

@@ -239,6 +239,11 @@ const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
 const UNAUTHORIZED: &str =
     "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
+const NO_LIST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+const ERROR: &str = "HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+const REDIRECT: &str = "HTTP/1.1 301 Moved\r\nConnection: close\r\nContent-Length: 0\r\n\
+                        Location: https://elsewhere.example/\x09\u{9b}31m\u{202e}\r\n\r\n";
+
 /// Checks a pass with this URL online. Returns its findings about the service.
 fn online(url: &str, change: impl FnOnce(&mut Command)) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
@@ -288,16 +293,12 @@ fn a_right_service_is_silent_and_gets_no_token() {
 #[test]
 fn what_a_service_does_wrong_is_found() {
     let mut broken = BTreeSet::new();
-    let list = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
-    let error = "HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    let redirect = "HTTP/1.1 301 Moved\r\nConnection: close\r\nContent-Length: 0\r\n\
-                    Location: https://elsewhere.example/\x09\u{9b}31m\u{202e}\r\n\r\n";
     for (answers, codes) in [
-        (&[error, UNAUTHORIZED][..], &["online-list"][..]),
-        (&[list, UNAUTHORIZED], &["online-list"]),
+        (&[ERROR, UNAUTHORIZED][..], &["online-list"][..]),
+        (&[NO_LIST, UNAUTHORIZED], &["online-list"]),
         (&[NO_CONTENT, NO_CONTENT], &["online-token"]),
-        (&[error, error], &["online-list", "online-token"]),
-        (&[redirect], &["online-redirect"]),
+        (&[ERROR, ERROR], &["online-list", "online-token"]),
+        (&[REDIRECT], &["online-redirect"]),
         (&["SMTP ready\r\n\r\n"], &["online-unreachable"]),
         (&[""], &["online-unreachable"]),
     ] {
@@ -335,6 +336,8 @@ fn what_a_service_does_wrong_is_found() {
             "/CN=localhost",
             "-addext",
             "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
         ])
         .output()
         .unwrap();
