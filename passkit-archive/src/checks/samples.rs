@@ -59,7 +59,7 @@ fn is_sample(value: &str) -> bool {
             .get(..start.len())
             .is_some_and(|text| text.eq_ignore_ascii_case(start))
     };
-    PLACEHOLDERS.iter().any(|other| is(&other))
+    PLACEHOLDERS.iter().any(is)
         || starts("lorem ipsum")
         || (value.starts_with("{{") && value.ends_with("}}"))
         || (value.starts_with("${") && value.ends_with('}'))

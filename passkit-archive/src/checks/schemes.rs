@@ -121,8 +121,8 @@ fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
     }
     // Apple's tools write the time zones under other names than Apple's pages.
     let is_missing = |name: &&'static str| {
-        !has(name)
-            && !(name.ends_with("LocationTimeZone") && has(&name.replace("Location", "Airport")))
+        let other = name.replace("LocationTimeZone", "AirportTimeZone");
+        !has(name) && !has(&other)
     };
     required.retain(is_missing);
     if scheme == "posterEventTicket" && !json.contains_key("nfc") {
