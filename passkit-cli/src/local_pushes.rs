@@ -32,7 +32,8 @@ impl LocalPushes {
             Options::new()
                 .provider_tokens()
                 .without_record()
-                .on_push(move |topic, token| {
+                .on_push(move |push| {
+                    let (topic, token) = (push.topic, push.token);
                     // Sending fails at the end, when the receiver is gone.
                     let _ = sender.send(Push { topic, token });
                     std::future::ready(())

@@ -272,11 +272,11 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
 async fn the_local_service_reports_a_push_before_it_answers() {
     let reported = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reported);
-    let options = Options::new().on_push(move |topic, token| {
+    let options = Options::new().on_push(move |push| {
         let counted = Arc::clone(&counted);
         async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!((topic.as_str(), token.as_str()), (crate::TOPIC, "c0ffee"));
+            assert_eq!((push.topic.as_str(), push.token.as_str()), (crate::TOPIC, "c0ffee"));
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
