@@ -9,6 +9,7 @@ mod listing;
 mod logging;
 mod orders;
 mod preflight;
+mod pushing;
 mod racing;
 mod registering;
 mod right;
@@ -20,7 +21,7 @@ mod unregistering;
 mod urls;
 mod wrong;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
 use passkit_conformance::{
     Outcome, Report, Rule,
@@ -33,7 +34,7 @@ use crate::store::faulty::Faulty;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sound_service_passes_all() {
-    let report = run(&cases(), &Sound::new().target()).await;
+    let report = run(&cases(), &Sound::pushing().await.target()).await;
     println!("{report}");
     report.assert_passed();
     assert_eq!(
@@ -53,7 +54,7 @@ fn skipped(report: &Report) -> Vec<&'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sound_service_passes_all_over_the_network() {
-    let report = run(&cases(), &Sound::new().target_on_loopback().await).await;
+    let report = run(&cases(), &Sound::pushing().await.target_on_loopback().await).await;
     println!("{report}");
     report.assert_passed();
     assert_eq!(skipped(&report), [""; 0], "no case is skipped\n{report}");
@@ -61,7 +62,7 @@ async fn the_sound_service_passes_all_over_the_network() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_one_token_for_all_passes_is_not_accused() {
-    let report = run(&cases(), &Sound::new().target_with_one_token()).await;
+    let report = run(&cases(), &Sound::pushing().await.target_with_one_token()).await;
     println!("{report}");
     report.assert_passed();
     let about_tokens = [
@@ -114,8 +115,10 @@ struct Try {
     name: String,
     rule: Rule,
     caught_by: &'static [&'static str],
-    target: Box<dyn Fn() -> Target + Send + Sync>,
+    target: Box<dyn Fn() -> Making + Send + Sync>,
 }
+
+type Making = Pin<Box<dyn Future<Output = Target> + Send>>;
 
 fn tries() -> Vec<Try> {
     let around = faults().into_iter().map(
@@ -130,7 +133,8 @@ fn tries() -> Vec<Try> {
             caught_by,
             target: Box::new(|| {
                 let sound = Sound::new();
-                sound.target_with(wrong(sound.clone()))
+                let target = sound.target_with(wrong(sound.clone()));
+                Box::pin(async { target })
             }),
         },
     );
@@ -138,17 +142,25 @@ fn tries() -> Vec<Try> {
         name: format!("{fault:?}"),
         rule: *rule,
         caught_by,
-        target: Box::new(|| Sound::over(Arc::new(Faulty::new(*fault))).target()),
+        target: Box::new(|| {
+            let target = Sound::over(Arc::new(Faulty::new(*fault))).target();
+            Box::pin(async { target })
+        }),
     });
-    around.chain(over).collect()
+    let pushing = pushing::FAULTS.iter().map(|(fault, rule, caught_by)| Try {
+        name: format!("{fault:?}"),
+        rule: *rule,
+        caught_by,
+        target: Box::new(|| Box::pin(pushing::target(*fault))),
+    });
+    around.chain(over).chain(pushing).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_found_and_named() {
     let mut all = JoinSet::new();
     for one in tries() {
-        let target = (one.target)();
-        all.spawn(async move { (missed(&one, target).await, one) });
+        all.spawn(async move { (missed(&one).await, one) });
     }
     let mut still = Vec::new();
     for (mut found, one) in all.join_all().await {
@@ -158,7 +170,7 @@ async fn every_fault_is_found_and_named() {
             if found.is_empty() {
                 break;
             }
-            found = missed(&one, (one.target)()).await;
+            found = missed(&one).await;
         }
         still.extend(found);
     }
@@ -166,13 +178,14 @@ async fn every_fault_is_found_and_named() {
 }
 
 /// Returns what the cases should have found but did not.
-async fn missed(one: &Try, target: Target) -> Vec<String> {
+async fn missed(one: &Try) -> Vec<String> {
     let Try {
         name,
         rule,
         caught_by,
-        ..
+        target,
     } = one;
+    let target = target().await;
     let all = cases();
     let chosen: Vec<_> = all
         .iter()
@@ -218,8 +231,7 @@ async fn one_fault_is_not_many_failures() {
     let mut all = JoinSet::new();
     for (name, expected) in ALONE {
         let one = tries().into_iter().find(|one| one.name == *name).unwrap();
-        let target = (one.target)();
-        all.spawn(async move { (name, expected, run(&cases(), &target).await) });
+        all.spawn(async move { (name, expected, run(&cases(), &(one.target)().await).await) });
     }
     for (name, expected, report) in all.join_all().await {
         let failed: Vec<_> = report
@@ -239,6 +251,7 @@ fn every_case_has_caught_something() {
         .iter()
         .map(|fault| fault.caught_by)
         .chain(stores::FAULTS.iter().map(|(_, _, caught_by)| *caught_by))
+        .chain(pushing::FAULTS.iter().map(|(_, _, caught_by)| *caught_by))
         .flatten()
         .copied()
         .chain([transport::ON_THE_WIRE])
