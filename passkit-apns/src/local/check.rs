@@ -236,7 +236,13 @@ mod tests {
     }
 
     fn check(head: &Parts, body: &[u8]) -> Option<&'static str> {
-        fault(head, body, Some(&["pass.a".to_owned()]), &KnownTokens::default()).map(|fault| fault.reason)
+        fault(
+            head,
+            body,
+            Some(&["pass.a".to_owned()]),
+            &KnownTokens::default(),
+        )
+        .map(|fault| fault.reason)
     }
 
     #[test]

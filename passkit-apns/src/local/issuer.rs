@@ -5,11 +5,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ::ring::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use ::ring::digest::{SHA256, digest};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -153,9 +153,7 @@ impl Issuer {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone())?;
         let clients: Arc<dyn ClientCertVerifier> = if options.lenient {
-            Arc::new(AnyCertificate(
-                provider.signature_verification_algorithms,
-            ))
+            Arc::new(AnyCertificate(provider.signature_verification_algorithms))
         } else {
             let clients =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));

@@ -301,7 +301,10 @@ async fn the_local_service_reports_a_push_before_it_answers() {
         let counted = Arc::clone(&counted);
         async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!((push.topic.as_str(), push.token.as_str()), (crate::TOPIC, "c0ffee"));
+            assert_eq!(
+                (push.topic.as_str(), push.token.as_str()),
+                (crate::TOPIC, "c0ffee")
+            );
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });

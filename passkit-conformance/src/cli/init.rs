@@ -95,12 +95,7 @@ fn subject(path: &Path) -> Result<(PassId, AuthToken), String> {
     Ok((archive.id, token))
 }
 
-fn target_file(
-    url: &str,
-    target: &Path,
-    subjects: &[(PassId, AuthToken)],
-    push: bool,
-) -> String {
+fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)], push: bool) -> String {
     let push = if push { "" } else { "# " };
     let mut text = format!(
         "# A target of the conformance kit:\n\
@@ -177,25 +172,33 @@ mod tests {
     #[tokio::test]
     async fn the_file_can_be_read_and_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        init(folder.path(), "https://wallet.example.com/", Vec::new()).await.unwrap();
+        init(folder.path(), "https://wallet.example.com/", Vec::new())
+            .await
+            .unwrap();
         let file = TargetFile::load(&folder.path().join("target.toml")).unwrap();
         assert_eq!(file.subjects().len(), 3);
         file.target("https://wallet.example.com/", Limits::default())
             .unwrap();
-        let error = init(folder.path(), "https://h/", Vec::new()).await.unwrap_err();
+        let error = init(folder.path(), "https://h/", Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.contains("exists already"), "{error}");
     }
 
     #[tokio::test]
     async fn a_wrong_url_or_archive_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = init(folder.path(), "https://h/v1/", Vec::new()).await.unwrap_err();
+        let error = init(folder.path(), "https://h/v1/", Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.ends_with("use --url https://h/"), "{error}");
         let error = init(folder.path(), "h", Vec::new()).await.unwrap_err();
         assert!(error.contains("\"h\""), "{error}");
         let odd = folder.path().join("odd.pkpass");
         std::fs::write(&odd, "odd").unwrap();
-        let error = init(folder.path(), "https://h/", vec![odd]).await.unwrap_err();
+        let error = init(folder.path(), "https://h/", vec![odd])
+            .await
+            .unwrap_err();
         assert!(error.contains("odd.pkpass is not an archive"), "{error}");
         assert!(!folder.path().join("target.toml").exists());
     }
@@ -207,7 +210,11 @@ mod tests {
             let text = target_file("https://h/", Path::new("t.toml"), &[], push);
             std::fs::write(folder.path().join("t.toml"), &text).unwrap();
             TargetFile::load(&folder.path().join("t.toml")).unwrap();
-            assert_eq!(text.contains("\n[push]\nlisten = \"127.0.0.1:2197\"\n"), push, "{text}");
+            assert_eq!(
+                text.contains("\n[push]\nlisten = \"127.0.0.1:2197\"\n"),
+                push,
+                "{text}"
+            );
         }
     }
 

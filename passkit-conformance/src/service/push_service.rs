@@ -137,7 +137,10 @@ impl PushService {
                 let shared = receiver.clone();
                 async move { shared.take(push).await }
             });
-        for name in APPLE.into_iter().chain(settings.names.iter().map(|name| &**name)) {
+        for name in APPLE
+            .into_iter()
+            .chain(settings.names.iter().map(|name| &**name))
+        {
             options = options.name(name);
         }
         if let Some(key) = &settings.authority_key {

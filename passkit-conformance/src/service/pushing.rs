@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 
 use super::{
     case::catalogue,
-    fetching::{fetched, is_newer},
     listing::{list, names, registered_and_listed},
     push_service::{Hold, PushService},
+    racing::is_same,
     session::{Device, Session},
     steps::{scene, together},
     target::Subject,
@@ -212,7 +212,10 @@ async fn settle(service: &PushService) {
     let start = Instant::now();
     while start.elapsed() < SETTLED {
         let count = service.count();
-        if !service.until(QUIET, |service| service.count() > count).await {
+        if !service
+            .until(QUIET, |service| service.count() > count)
+            .await
+        {
             return;
         }
     }
@@ -269,7 +272,8 @@ async fn change_shows_when_the_push_arrives(session: &Session) -> CaseResult {
     let pass = session.rested(1)?[0];
     let device = session.device()?;
     let tag = scene(registered_and_listed(session, &device, &[pass]).await)?;
-    let date = scene(fetched(session, pass).await)?;
+    let before = session.fetch(pass, None).await?;
+    let date = scene(before.archive())?;
     session.rest(pass).await;
     let mut hold = Some(session.push_service()?.hold(&device.push_token));
     let phone = async {
@@ -283,16 +287,14 @@ async fn change_shows_when_the_push_arrives(session: &Session) -> CaseResult {
         }
         let answer = beside(&mut hold, session.fetch(pass, Some(&date))).await?;
         hold.take();
-        is_newer(&answer, &date).map_err(|stop| match stop {
-            Stop::Fail(violation) => Stop::Fail(violation.under(Rule::PUSH_2)),
-            other => other,
-        })
+        if answer.status() == 304 || is_same(&answer, &before) {
+            let actual = format!("status {} and the old content", answer.status());
+            let expected = "the new content when the push arrives";
+            return Err(answer.violation(Rule::PUSH_2, expected, actual));
+        }
+        Ok(())
     };
-    both(
-        Box::pin(session.change_at_once(pass)),
-        Box::pin(phone),
-    )
-    .await
+    both(Box::pin(session.change_at_once(pass)), Box::pin(phone)).await
 }
 
 async fn new_push_token_is_pushed(session: &Session) -> CaseResult {
@@ -411,7 +413,10 @@ async fn close_changes_share_a_push(session: &Session) -> CaseResult {
     }
     let start = Instant::now();
     let changes = passes.iter().map(|pass| session.change_at_once(pass));
-    together(changes).await.into_iter().collect::<CaseResult>()?;
+    together(changes)
+        .await
+        .into_iter()
+        .collect::<CaseResult>()?;
     if start.elapsed() > CLOSE {
         return Err(Stop::Skip(format!(
             "needs three changes within {CLOSE:?}, but they took {:?}",
@@ -498,7 +503,9 @@ async fn late_410_keeps_phone(session: &Session) -> CaseResult {
     let [device] = session.phones(pass).await?;
     session.rest(pass).await;
     let service = session.push_service()?;
-    let answer = PushAnswer::gone("Unregistered", SystemTime::now());
+    // APNs gives full milliseconds, so a moment later is certainly after the registration.
+    let since = SystemTime::now() + Duration::from_millis(100);
+    let answer = PushAnswer::gone("Unregistered", since);
     service.answer(&device.push_token, answer);
     let mut hold = Some(service.hold(&device.push_token));
     let mut renewed = None;
@@ -565,19 +572,26 @@ async fn storm_removes_nobody(session: &Session) -> CaseResult {
     for phone in &phones {
         service.answer(&phone.push_token, PushAnswer::accept());
     }
-    let before = phones.each_ref().map(|phone| service.pushes(&phone.push_token).len());
+    let before = phones
+        .each_ref()
+        .map(|phone| service.pushes(&phone.push_token).len());
     session.change(pass).await?;
     for (phone, before) in phones.iter().zip(before) {
-        session.pushed(phone, before + 1).await.map_err(|stop| match stop {
-            Stop::Fail(violation) => Stop::Fail(violation.under(Rule::PUSH_7)),
-            other => other,
-        })?;
+        session
+            .pushed(phone, before + 1)
+            .await
+            .map_err(|stop| match stop {
+                Stop::Fail(violation) => Stop::Fail(violation.under(Rule::PUSH_7)),
+                other => other,
+            })?;
     }
     Ok(())
 }
 
 fn text<'a>(push: &'a Received, name: &str) -> Option<&'a str> {
-    push.headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+    push.headers
+        .get(name)
+        .map(|value| value.to_str().unwrap_or("?"))
 }
 
 /// Returns the value of a header for a message.
@@ -596,11 +610,19 @@ async fn topic_is_the_type(session: &Session) -> CaseResult {
     let (push, pass) = session.one_push().await?;
     let type_id = pass.pass.type_id.as_str();
     let expected = format!("apns-topic {type_id}");
-    ensure(Rule::PUSH_8, push.topic == type_id, &expected, shown(&push, "apns-topic"))?;
+    ensure(
+        Rule::PUSH_8,
+        push.topic == type_id,
+        &expected,
+        shown(&push, "apns-topic"),
+    )?;
     let certified = &push.certified;
     let fits = certified.is_empty() || certified.iter().any(|one| one == type_id);
     let expected = format!("a certificate for {type_id}");
-    let actual = format!("one for {}", certified.join(", ").chars().take(100).collect::<String>());
+    let actual = format!(
+        "one for {}",
+        certified.join(", ").chars().take(100).collect::<String>()
+    );
     ensure(Rule::PUSH_8, fits, &expected, actual)
 }
 
@@ -621,7 +643,12 @@ fn dictionary(push: &Received) -> Option<Map<String, Value>> {
 async fn payload_is_a_dictionary(session: &Session) -> CaseResult {
     let (push, _) = session.one_push().await?;
     let is_dictionary = dictionary(&push).is_some();
-    ensure(Rule::PUSH_9, is_dictionary, "a JSON dictionary as payload", payload(&push))
+    ensure(
+        Rule::PUSH_9,
+        is_dictionary,
+        "a JSON dictionary as payload",
+        payload(&push),
+    )
 }
 
 async fn payload_is_empty(session: &Session) -> CaseResult {
@@ -650,9 +677,19 @@ async fn headers_are_valid(session: &Session) -> CaseResult {
     let rule = Rule::PUSH_10;
     let (push_type, priority) = (text(&push, "apns-push-type"), text(&push, "apns-priority"));
     let is_type = push_type.is_none_or(|one| PUSH_TYPES.contains(&one));
-    ensure(rule, is_type, "a push type that APNs knows", shown(&push, "apns-push-type"))?;
+    ensure(
+        rule,
+        is_type,
+        "a push type that APNs knows",
+        shown(&push, "apns-push-type"),
+    )?;
     let is_priority = priority.is_none_or(|one| ["1", "5", "10"].contains(&one));
-    ensure(rule, is_priority, "apns-priority 5 or 10", shown(&push, "apns-priority"))?;
+    ensure(
+        rule,
+        is_priority,
+        "apns-priority 5 or 10",
+        shown(&push, "apns-priority"),
+    )?;
     let fits = push_type != Some("background") || matches!(priority, Some("1" | "5"));
     let expected = "apns-priority 5 with the push type background";
     ensure(rule, fits, expected, shown(&push, "apns-priority"))?;
@@ -678,12 +715,22 @@ async fn push_type_fits_the_payload(session: &Session) -> CaseResult {
     let (push, _) = session.one_push().await?;
     let fits = matches!(text(&push, "apns-push-type"), None | Some("background"));
     let expected = "the push type background or none, because the payload has no alert";
-    ensure(Rule::PUSH_10, fits, expected, shown(&push, "apns-push-type"))
+    ensure(
+        Rule::PUSH_10,
+        fits,
+        expected,
+        shown(&push, "apns-push-type"),
+    )
 }
 
 async fn waits_for_phones_that_are_off(session: &Session) -> CaseResult {
     let (push, _) = session.one_push().await?;
     let waits = text(&push, "apns-expiration").is_none_or(|one| one.parse() != Ok(0_u64));
     let expected = "apns-expiration a few days ahead";
-    ensure(Rule::PUSH_11, waits, expected, shown(&push, "apns-expiration"))
+    ensure(
+        Rule::PUSH_11,
+        waits,
+        expected,
+        shown(&push, "apns-expiration"),
+    )
 }

@@ -258,7 +258,8 @@ fn push(value: &Spanned<DeValue<'_>>, folder: &Path) -> Result<Option<PushTable>
             known_keys(table, &["listen", "folder", "names", "wait"], "[push]")?;
             for (key, value) in table {
                 let at = value.span().start;
-                let wrong = |expected: &str| (at, format!("push: {} is not {expected}", key.get_ref()));
+                let wrong =
+                    |expected: &str| (at, format!("push: {} is not {expected}", key.get_ref()));
                 let found = value.get_ref();
                 match &**key.get_ref() {
                     "listen" => {
@@ -423,9 +424,14 @@ token = "0123456789abcdef"
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("target.toml");
         let table = "[push]\nlisten = \"127.0.0.1:0\"\nfolder = \"keys\"\nnames = [\"push.test\"]\nwait = 7\n";
-        std::fs::write(&path, WHOLE.replacen("[[passes]]", &format!("{table}[[passes]]"), 1)).unwrap();
+        std::fs::write(
+            &path,
+            WHOLE.replacen("[[passes]]", &format!("{table}[[passes]]"), 1),
+        )
+        .unwrap();
         let file = TargetFile::load(&path).unwrap();
-        let read = |name: &str| std::fs::read_to_string(folder.path().join("keys").join(name)).unwrap();
+        let read =
+            |name: &str| std::fs::read_to_string(folder.path().join("keys").join(name)).unwrap();
         let mut before = None;
         for _ in 0..2 {
             let (service, keys) = file.push_service().await.unwrap().unwrap();
@@ -434,11 +440,18 @@ token = "0123456789abcdef"
             assert_eq!(service.authority_key(), read("root.key"));
             let certificate = read("pass.com.example.a.pem");
             assert!(certificate.contains("CERTIFICATE") && certificate.contains("PRIVATE KEY"));
-            let now = (read("root.pem"), certificate, read("order.com.example.b.pem"));
+            let now = (
+                read("root.pem"),
+                certificate,
+                read("order.com.example.b.pem"),
+            );
             assert_eq!(before.get_or_insert_with(|| now.clone()), &now);
         }
         for (without, expected) in [("push = true", true), ("push = false", false), ("", false)] {
-            assert_eq!(load(&format!("{without}\n{WHOLE}")).unwrap().push.is_some(), expected);
+            assert_eq!(
+                load(&format!("{without}\n{WHOLE}")).unwrap().push.is_some(),
+                expected
+            );
         }
     }
 

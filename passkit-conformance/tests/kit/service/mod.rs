@@ -156,22 +156,19 @@ fn tries() -> Vec<Try> {
     around.chain(over).chain(pushing).collect()
 }
 
+#[test]
+fn there_are_many_faulty_services() {
+    assert!(tries().len() >= 80, "{}", tries().len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_found_and_named() {
     let mut all = JoinSet::new();
     for one in tries() {
-        all.spawn(async move { (missed(&one).await, one) });
+        all.spawn(async move { missed(&one).await });
     }
     let mut still = Vec::new();
-    for (mut found, one) in all.join_all().await {
-        // Some faults show only at certain moments, and a busy machine may miss these. So a missed
-        // fault is tried again, alone.
-        for _ in 0..5 {
-            if found.is_empty() {
-                break;
-            }
-            found = missed(&one).await;
-        }
+    for found in all.join_all().await {
         still.extend(found);
     }
     assert!(still.is_empty(), "{}", still.join("\n"));

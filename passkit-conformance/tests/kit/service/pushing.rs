@@ -341,7 +341,10 @@ impl Pushes {
         {
             let mut phones = self.phones();
             let now = SystemTime::now();
-            let device = phones.tokens.entry(id.clone()).or_insert((token.clone(), now, now));
+            let device = phones
+                .tokens
+                .entry(id.clone())
+                .or_insert((token.clone(), now, now));
             device.2 = now;
             if self.fault != F::FirstTokenIsKept {
                 device.0.clone_from(&token);
@@ -360,7 +363,9 @@ impl Pushes {
     fn unregister(&self, id: &str, pass: &PassId) {
         if self.fault != F::UnregisteredArePushedToo {
             let mut phones = self.phones();
-            phones.registered.retain(|(one, of, _)| one != id || of != pass);
+            phones
+                .registered
+                .retain(|(one, of, _)| one != id || of != pass);
         }
     }
 
@@ -396,7 +401,11 @@ impl Pushes {
             _ => sound.change(pass.clone()).await?,
         }
         let is_new = self.changed.lock().unwrap().1.insert(pass.clone());
-        let first = self.phones().registered.first().map(|(_, pass, _)| pass.clone());
+        let first = self
+            .phones()
+            .registered
+            .first()
+            .map(|(_, pass, _)| pass.clone());
         let is_pushed = match self.fault {
             F::NothingIsPushed => false,
             F::OrdersAreNotPushed => pass.type_id.as_str().starts_with("pass."),
@@ -446,12 +455,13 @@ impl Pushes {
     fn audience(&self, changed: &[PassId]) -> Vec<(String, TypeIdentifier, String)> {
         let phones = self.phones();
         let has_changed = |pass: &PassId| match self.fault {
-            F::AllPhonesOfTheTypeArePushed => {
-                changed.iter().any(|one| one.type_id == pass.type_id)
-            }
+            F::AllPhonesOfTheTypeArePushed => changed.iter().any(|one| one.type_id == pass.type_id),
             _ => changed.contains(pass),
         };
-        let with = phones.registered.iter().filter(|(_, pass, _)| has_changed(pass));
+        let with = phones
+            .registered
+            .iter()
+            .filter(|(_, pass, _)| has_changed(pass));
         let all: Vec<_> = with
             .map(|(id, pass, token)| {
                 let is_of_registration = matches!(
@@ -572,10 +582,7 @@ impl Client {
                     _ => Some("1900000000"),
                 },
             ),
-            (
-                "apns-id",
-                (fault == F::IdIsANumber).then_some("17"),
-            ),
+            ("apns-id", (fault == F::IdIsANumber).then_some("17")),
             (
                 "apns-collapse-id",
                 (fault == F::CollapseIdIsLong).then_some(&*collapse),
@@ -632,6 +639,10 @@ async fn a_service_that_never_pushes_is_one_failure() {
     let about_pushes = all.iter().filter(|one| one.case.endpoint() == "push");
     let report = run(about_pushes, &target(F::NothingIsPushed).await).await;
     let counts = report.counts();
-    assert_eq!((counts.pass, counts.fail, counts.error), (0, 1, 0), "{report}");
+    assert_eq!(
+        (counts.pass, counts.fail, counts.error),
+        (0, 1, 0),
+        "{report}"
+    );
     assert!(counts.blocked >= 20, "{report}");
 }
