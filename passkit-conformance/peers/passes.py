@@ -31,16 +31,16 @@ def pushes_to_the_kit():
     """Redirects connections to APNs, because the libraries can't be set up for another push service."""
     connect = asyncio.BaseEventLoop.create_connection
 
-    async def redirected(self, factory, host=None, port=None, **options):
+    async def redirected(self, protocol_factory, host=None, port=None, **options):
         if port == 443:
             host, port = "127.0.0.1", PUSH_PORT
             if options.get("ssl"):
                 options.setdefault("server_hostname", "api.push.apple.com")
-        return await connect(self, factory, host, port, **options)
+        return await connect(self, protocol_factory, host, port, **options)
 
     async def resolved(self, host, port, **options):
         import socket
-        if host == "api.push.apple.com":
+        if host in ("api.push.apple.com", b"api.push.apple.com"):
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
         return await resolve(self, host, port, **options)
 

@@ -105,7 +105,7 @@ const [registration, list, update, log] = await Promise.all(
     ["registration", "list", "update", "log"].map((name) => import(`${library}-passkit-webservice/v1/${name}.js`)));
 if (library === "fastify") {
     const { default: Fastify } = await import("fastify");
-    const app = Fastify();
+    const app = Fastify({ routerOptions: { maxParamLength: 200 } });
     for (const plugin of [registration, list, update, log]) app.register(plugin.default, handlers);
     app.post("/touch/:type/:serial", async ({ params }) => (touch(params.type, params.serial), ""));
     await app.listen({ port, host: "127.0.0.1" });

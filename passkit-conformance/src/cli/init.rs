@@ -106,6 +106,9 @@ fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)], push:
          # change = \"sh change.sh {{type}} {{serial}}\"\n\
          # change_url = \"http://127.0.0.1:9000/change/{{type}}/{{serial}}\"\n\
          \n\
+         # If a change can be fetched only some time after the command returned: seconds to wait after each change.\n\
+         # change_wait = 2\n\
+         \n\
          # Saves a pass unchanged, in the same way. One case needs it.\n\
          # save = \"sh save.sh {{type}} {{serial}}\"\n\
          # save_url = \"http://127.0.0.1:9000/save/{{type}}/{{serial}}\"\n\

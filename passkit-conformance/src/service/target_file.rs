@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +26,8 @@ use crate::{Limits, closest::closest};
 /// change = "touch.sh {type} {serial}"                          # a command
 /// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # or a POST
 /// save = "save.sh {type} {serial}"                             # or save_url; optional
+///
+/// # change_wait = 2                  # seconds to wait after each change and save; default 0
 ///
 /// # [push]                           # the kit is the push service of the web service; optional
 /// # listen = "127.0.0.1:2197"        # this and all other keys of the table are optional
@@ -61,6 +64,8 @@ pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
     changing: Option<Changing>,
     saving: Option<Changing>,
+    /// How long to wait after each change and save.
+    wait: Duration,
     push: Option<PushTable>,
 }
 
@@ -123,11 +128,16 @@ impl TargetFile {
         let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| {
             target.with(pass, token)
         });
+        let wait = self.wait;
         let by = |how: &Option<Changing>| {
             how.clone().map(|how| {
                 move |pass: PassId| {
                     let how = how.clone();
-                    async move { how.change(&pass).await }
+                    async move {
+                        how.change(&pass).await?;
+                        tokio::time::sleep(wait).await;
+                        Ok(())
+                    }
                 }
             })
         };
@@ -175,6 +185,7 @@ impl TargetFile {
         let known = [
             "change",
             "change_url",
+            "change_wait",
             "save",
             "save_url",
             "push",
@@ -186,6 +197,12 @@ impl TargetFile {
             subjects: Vec::new(),
             changing: changing(table, folder, "change", "change_url")?,
             saving: changing(table, folder, "save", "save_url")?,
+            wait: table
+                .get("change_wait")
+                .map_or(Ok(Duration::ZERO), |value| {
+                    let problem = "change_wait is not a number of seconds from 0 to 60";
+                    seconds(value, 0..=60).ok_or_else(|| (value.span().start, problem.into()))
+                })?,
             push: table
                 .get("push")
                 .map_or(Ok(None), |value| push(value, folder))?,
@@ -244,6 +261,15 @@ fn changing(
     })
 }
 
+/// Reads a number of seconds. Returns `None` if it is not in the range.
+fn seconds(value: &Spanned<DeValue<'_>>, range: RangeInclusive<u64>) -> Option<Duration> {
+    let number = value.get_ref().as_integer()?;
+    let seconds = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+    range
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
+}
+
 /// Reads `push`: true, false, or a table.
 fn push(value: &Spanned<DeValue<'_>>, folder: &Path) -> Result<Option<PushTable>, Problem> {
     let mut settings = PushSettings {
@@ -277,12 +303,7 @@ fn push(value: &Spanned<DeValue<'_>>, folder: &Path) -> Result<Option<PushTable>
                         settings.names = names.ok_or_else(|| wrong("a list of host names"))?;
                     }
                     _ => {
-                        let seconds = found.as_integer().and_then(|number| {
-                            u64::from_str_radix(number.as_str(), number.radix()).ok()
-                        });
-                        settings.wait = seconds
-                            .filter(|seconds| (1..=3600).contains(seconds))
-                            .map(Duration::from_secs)
+                        settings.wait = seconds(value, 1..=3600)
                             .ok_or_else(|| wrong("a number of seconds from 1 to 3600"))?;
                     }
                 }
@@ -564,6 +585,11 @@ token = "0123456789abcdef"
                 "[[passes]]",
                 "[push]\nlisten = \"localhost\"\n[[passes]]",
                 "line 4: push: listen is not an address such as",
+            ),
+            (
+                "change_url",
+                "change_wait = 61\nchange_url",
+                "line 2: change_wait is not a number of seconds from 0 to 60",
             ),
             (
                 "[[passes]]",
