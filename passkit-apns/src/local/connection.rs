@@ -6,7 +6,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -23,7 +23,7 @@ use super::{
     check::{self, Fault},
     shared::{Received, Shared},
 };
-use crate::lock::lock;
+use crate::{lock::lock, request::uuid};
 
 /// The largest payload in bytes that APNs accepts.
 const MAX_PAYLOAD: usize = 4096;
@@ -154,6 +154,12 @@ async fn push(
     let topic = check::text(&head.headers, "apns-topic").unwrap_or_default();
     let token = check::token(&head).unwrap_or_default();
     let answer = context.shared.script.answer(token);
+    // APNs answers with the id of the push, or with one that it makes.
+    let id = head
+        .headers
+        .get("apns-id")
+        .cloned()
+        .or_else(|| uuid()?.parse().ok());
     let push = Received {
         topic: topic.into(),
         token: token.into(),
@@ -174,17 +180,18 @@ async fn push(
     }
     match answer.act {
         Act::Check => match fault {
-            None => send(&mut respond, StatusCode::OK, Bytes::new()),
+            None => send(&mut respond, StatusCode::OK, id, Bytes::new()),
             Some(fault) => {
                 let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
                 send(
                     &mut respond,
                     status,
+                    id,
                     json!({ "reason": fault.reason }).to_string().into(),
                 );
             }
         },
-        Act::Respond(status, body) => send(&mut respond, status, body),
+        Act::Respond(status, body) => send(&mut respond, status, id, body),
         Act::Stall => {
             // Waits until the client gives up.
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
@@ -244,9 +251,17 @@ fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
     )
 }
 
-fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {
+fn send(
+    respond: &mut SendResponse<Bytes>,
+    status: StatusCode,
+    id: Option<HeaderValue>,
+    body: Bytes,
+) {
     let mut response = Response::new(());
     *response.status_mut() = status;
+    if let Some(id) = id {
+        response.headers_mut().insert("apns-id", id);
+    }
     // If the client is gone, the answer is not needed.
     if let Ok(mut stream) = respond.send_response(response, body.is_empty())
         && !body.is_empty()

@@ -5,6 +5,7 @@ mod altered;
 mod archives;
 mod credentials;
 mod fetching;
+mod hostile;
 mod listing;
 mod logging;
 mod orders;

@@ -614,6 +614,8 @@ impl Client {
                 .unwrap();
         }
         let (head, mut body) = answer.await.unwrap().into_parts();
+        // Some clients match answers to pushes by the id.
+        assert!(head.headers.contains_key("apns-id"));
         let mut whole = Vec::new();
         while let Some(part) = body.data().await {
             whole.extend_from_slice(&part.unwrap());
