@@ -7,6 +7,7 @@
 
 mod answer;
 mod archives;
+mod baseline;
 mod case;
 #[cfg(feature = "cli")]
 mod changing;

@@ -160,9 +160,9 @@ impl Session {
         }
         let expected = match count {
             0 => format!("no push to {why}"),
-            _ => format!("no further push to {why}"),
+            most => format!("at most {most} pushes to {why}"),
         };
-        Err(Violation::new(rule, expected, format!("{} pushes", got - count)).into())
+        Err(Violation::new(rule, expected, format!("{got} pushes")).into())
     }
 
     /// Changes the pass, and returns the push to a new phone.

@@ -30,6 +30,7 @@ use passkit_conformance::{
 };
 use sound::{Sound, Wrong};
 use tokio::task::JoinSet;
+use wrong::refusing;
 
 use crate::store::faulty::Faulty;
 
@@ -240,6 +241,52 @@ async fn one_fault_is_not_many_failures() {
             .collect();
         assert_eq!(&failed, expected, "{name}: {report}");
     }
+}
+
+/// Services in which one endpoint always fails, each with the most cases that may fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoiled_endpoint_is_not_many_failures() {
+    let spoiled: [(&str, fn(Sound) -> Wrong, usize); 4] = [
+        (
+            "each list is 500",
+            |sound| refusing(sound, |asked| altered::is_list(asked).then_some(500)),
+            8,
+        ),
+        (
+            "each list is empty",
+            |sound| refusing(sound, |asked| altered::is_list(asked).then_some(204)),
+            8,
+        ),
+        (
+            "each fetch is 500",
+            |sound| refusing(sound, |asked| altered::is_fetch(asked).then_some(500)),
+            8,
+        ),
+        (
+            "each registration is 500",
+            |sound| refusing(sound, |asked| wrong::registers(asked).then_some(500)),
+            8,
+        ),
+    ];
+    let mut all = JoinSet::new();
+    for (name, wrong, most) in spoiled {
+        let sound = Sound::new();
+        let target = sound.target_with(wrong(sound.clone()));
+        all.spawn(async move { (name, most, run(&cases(), &target).await) });
+    }
+    let mut many = Vec::new();
+    for (name, most, report) in all.join_all().await {
+        let failed: Vec<_> = report
+            .results
+            .iter()
+            .filter(|result| matches!(result.outcome, Outcome::Fail(_)))
+            .map(|result| result.case.id)
+            .collect();
+        if failed.is_empty() || failed.len() > most {
+            many.push(format!("{name}: {} failed: {failed:?}", failed.len()));
+        }
+    }
+    assert!(many.is_empty(), "{}", many.join("\n"));
 }
 
 /// For every case, there is a faulty service that fails it.

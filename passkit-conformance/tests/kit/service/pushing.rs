@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    slice::from_ref,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,7 +34,7 @@ use super::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    NoFault,
+    Right,
     NothingIsPushed,
     OrdersAreNotPushed,
     OnlyTheFirstPhoneIsPushed,
@@ -259,7 +260,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Makes the target of a service with this fault.
 pub(super) async fn target(fault: Fault) -> Target {
     let mut settings = PushSettings::default();
-    settings.wait = if fault == F::NoFault {
+    settings.wait = if fault == F::Right {
         Duration::from_secs(60)
     } else {
         WAIT
@@ -371,7 +372,7 @@ impl Pushes {
 
     async fn change(self: &Arc<Self>, sound: &Sound, pass: PassId) -> Result<(), String> {
         match self.fault {
-            F::NoFault => {
+            F::Right => {
                 sound.change(pass.clone()).await?;
                 let is_first = {
                     let mut changed = self.changed.lock().unwrap();
@@ -389,12 +390,12 @@ impl Pushes {
                 return Ok(());
             }
             F::PushedBeforeTheChangeIsListed => {
-                self.push(&[pass.clone()]).await;
+                self.push(from_ref(&pass)).await;
                 return sound.change(pass).await;
             }
             F::PushedBeforeTheContentIsNew => {
                 sound.mark(&pass).await?;
-                self.push(&[pass.clone()]).await;
+                self.push(from_ref(&pass)).await;
                 sound.renew(&pass);
                 return Ok(());
             }
@@ -578,7 +579,7 @@ impl Client {
                     F::ExpirationIsADate => Some("2030-01-01"),
                     F::ExpirationIsZero => Some("0"),
                     // A service may leave it out.
-                    F::NoFault => None,
+                    F::Right => None,
                     _ => Some("1900000000"),
                 },
             ),
@@ -593,7 +594,7 @@ impl Client {
             F::PayloadIsText => "\"update\"",
             F::PayloadIsAnAlert => r#"{"aps":{"alert":"{}"}}"#,
             F::PayloadHasAps => r#"{"aps":{}}"#,
-            F::NoFault => "{ }",
+            F::Right => "{ }",
             _ => "{}",
         };
         let uri = format!("https://api.push.apple.com/3/device/{token}");
@@ -630,7 +631,7 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_service_that_pushes_passes_all() {
-    let report = run(&cases(), &target(F::NoFault).await).await;
+    let report = run(&cases(), &target(F::Right).await).await;
     assert_accuses_nobody("another pushing service", &report);
 }
 
