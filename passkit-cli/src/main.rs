@@ -1,11 +1,11 @@
 //! The `passkit` program: an Apple Wallet web service and its tools, for people who write no Rust.
 
-/// Prints like `println!`. It is no error if the reader is gone, as in `passkit device list | head
-/// -1`.
+/// Prints like `println!`. If a line can't be written, the program goes on, and [`output::printed`]
+/// reports the error at the end.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
+        $crate::output::note(writeln!(std::io::stdout(), $($text)*));
     }};
 }
 
@@ -60,7 +60,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = read_arguments().and_then(|arguments| run(arguments.command));
+    let outcome = read_arguments()
+        .and_then(|arguments| run(arguments.command))
+        .and_then(|code| output::printed().map(|()| code));
     match outcome {
         Ok(code) => code,
         Err(failure) => {

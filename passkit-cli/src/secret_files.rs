@@ -55,9 +55,17 @@ fn is_given(option: &Arg) -> bool {
 /// Reads the secret from the file that belongs to this variable.
 fn read(variable: &str) -> Result<Option<String>, Failure> {
     let name = format!("{variable}_FILE");
-    let Some(path) = env::var_os(&name).filter(|path| !path.is_empty()) else {
+    let Some(path) = env::var_os(&name) else {
         return Ok(None);
     };
+    if path.is_empty() {
+        if env::var_os(variable).is_some() {
+            return Ok(None);
+        }
+        return Err(Failure::new(format!(
+            "{name} is empty; name the file, or remove the variable"
+        )));
+    }
     if env::var_os(variable).is_some() {
         return Err(Failure::new(format!(
             "{variable} and {name} are both set; remove one"

@@ -77,10 +77,15 @@ impl Progress {
         call: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut tries = 1;
+        let mut said = String::new();
         loop {
             match call().await {
                 Err(error) if error.is_transient() && tries < TRIES => {
-                    self.say(&format!("will try again: {}", Chain(&error)));
+                    let line = format!("will try again: {}", Chain(&error));
+                    if said != line {
+                        self.say(&line);
+                        said = line;
+                    }
                     tokio::time::sleep(Duration::from_millis(200) * tries).await;
                     tries += 1;
                 }

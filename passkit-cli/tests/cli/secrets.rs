@@ -288,6 +288,7 @@ fn secrets_are_read_from_files() {
     fs::write(folder.join("two"), "sqlite:./a.db\n\n").unwrap();
     for (variables, hint) in [
         (&[("PASSKIT_STORE_FILE", "other")][..], "missing.db"),
+        (&[("PASSKIT_STORE_FILE", "")], "is empty"),
         (&[("PASSKIT_STORE_FILE", "empty")], "one line"),
         (&[("PASSKIT_STORE_FILE", "two")], "one line"),
         (
