@@ -1,7 +1,7 @@
 //! Plain calls, which tell why a case fails. If even a plain registration fails, a case about an
 //! unusual registration says nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use http::Method;
 use passkit_server::identifiers::Kind;
@@ -44,10 +44,11 @@ impl Baseline {
             return;
         }
         let key = (plain, kind == Kind::Order);
-        if !self.0.contains_key(&key) {
-            self.0.insert(key, plain.fault(kind, target).await);
-        }
-        if let Some(Some(fault)) = self.0.get(&key)
+        let fault = match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(plain.fault(kind, target).await),
+        };
+        if let Some(fault) = fault
             && fault.rule() != violation.rule()
             && !result.case.is_about(fault.rule())
         {

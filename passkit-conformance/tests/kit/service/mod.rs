@@ -243,46 +243,41 @@ async fn one_fault_is_not_many_failures() {
     }
 }
 
-/// Services in which one endpoint always fails, each with the most cases that may fail.
+/// In a service in which one endpoint always fails, at most this many cases fail.
+const MOST: usize = 8;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spoiled_endpoint_is_not_many_failures() {
-    let spoiled: [(&str, fn(Sound) -> Wrong, usize); 4] = [
-        (
-            "each list is 500",
-            |sound| refusing(sound, |asked| altered::is_list(asked).then_some(500)),
-            8,
-        ),
-        (
-            "each list is empty",
-            |sound| refusing(sound, |asked| altered::is_list(asked).then_some(204)),
-            8,
-        ),
-        (
-            "each fetch is 500",
-            |sound| refusing(sound, |asked| altered::is_fetch(asked).then_some(500)),
-            8,
-        ),
-        (
-            "each registration is 500",
-            |sound| refusing(sound, |asked| wrong::registers(asked).then_some(500)),
-            8,
-        ),
+    type Status = fn(&sound::Asked) -> Option<u16>;
+    let spoiled: [(&str, Status); 4] = [
+        ("each list is 500", |asked| {
+            altered::is_list(asked).then_some(500)
+        }),
+        ("each list is empty", |asked| {
+            altered::is_list(asked).then_some(204)
+        }),
+        ("each fetch is 500", |asked| {
+            altered::is_fetch(asked).then_some(500)
+        }),
+        ("each registration is 500", |asked| {
+            wrong::registers(asked).then_some(500)
+        }),
     ];
     let mut all = JoinSet::new();
-    for (name, wrong, most) in spoiled {
+    for (name, status) in spoiled {
         let sound = Sound::new();
-        let target = sound.target_with(wrong(sound.clone()));
-        all.spawn(async move { (name, most, run(&cases(), &target).await) });
+        let target = sound.target_with(refusing(sound.clone(), status));
+        all.spawn(async move { (name, run(&cases(), &target).await) });
     }
     let mut many = Vec::new();
-    for (name, most, report) in all.join_all().await {
+    for (name, report) in all.join_all().await {
         let failed: Vec<_> = report
             .results
             .iter()
             .filter(|result| matches!(result.outcome, Outcome::Fail(_)))
             .map(|result| result.case.id)
             .collect();
-        if failed.is_empty() || failed.len() > most {
+        if failed.is_empty() || failed.len() > MOST {
             many.push(format!("{name}: {} failed: {failed:?}", failed.len()));
         }
     }
