@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,6 +11,7 @@ use http::Request;
 use http_body_util::Full;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use passkit_server::text::Chain;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -47,7 +47,7 @@ impl Connection {
         let opened = tokio::time::timeout(*connect_timeout, async {
             let tcp = TcpStream::connect((host.as_str(), *port))
                 .await
-                .map_err(|error| chain(&error))?;
+                .map_err(|error| Chain(&error).to_string())?;
             // A push is one small packet. If the system refuses this option, the push is only sent
             // slightly later.
             let _ = tcp.set_nodelay(true);
@@ -67,7 +67,7 @@ impl Connection {
         let tls = TlsConnector::from(tls)
             .connect(name, tcp)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| Chain(&error).to_string())?;
         let (requests, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -78,12 +78,12 @@ impl Connection {
             .initial_max_send_streams(1)
             .handshake(TokioIo::new(tls))
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| Chain(&error).to_string())?;
         let ended = Arc::new(OnceLock::new());
         let reason = Arc::clone(&ended);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                let why = chain(&error);
+                let why = Chain(&error).to_string();
                 tracing::debug!("a connection to APNs ended: {why}");
                 let _ = reason.set(why);
             }
@@ -113,7 +113,11 @@ impl Connection {
                 Ok(answer)
             }
             // The error of the connection explains more than the error of the push.
-            Err(error) => Err(self.ended.get().cloned().unwrap_or_else(|| chain(&error))),
+            Err(error) => Err(self
+                .ended
+                .get()
+                .cloned()
+                .unwrap_or_else(|| Chain(&error).to_string())),
         }
     }
 
@@ -126,19 +130,4 @@ impl Connection {
     pub(crate) fn mark_failed(&self) -> bool {
         !self.failed.swap(true, Ordering::Relaxed)
     }
-}
-
-/// Shows an error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some errors already contain the text of their cause.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -368,6 +368,14 @@ impl<'a> Signature<'a> {
                         date(issuer.not_after)
                     ),
                 );
+            } else if now + 90 * DAY > issuer.not_after {
+                found(
+                    &rules::INTERMEDIATE_ENDS,
+                    format!(
+                        "has an intermediate certificate that expires on {}; renew yours before",
+                        date(issuer.not_after)
+                    ),
+                );
             }
             if !issuer.leads_to_apple() {
                 found(

@@ -1,16 +1,17 @@
 //! The `passkit` program: an Apple Wallet web service and its tools, for people who write no Rust.
 
-/// Prints like `println!`. It is no error if the reader is gone, as in `passkit device list | head
-/// -1`.
+/// Prints like `println!`. If a line can't be written, the program goes on, and [`output::printed`]
+/// reports the error at the end.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
+        $crate::output::note(writeln!(std::io::stdout(), $($text)*));
     }};
 }
 
 mod admin;
 mod apns;
+mod certificate;
 mod commands;
 mod failure;
 mod local_pushes;
@@ -27,7 +28,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
 
-/// Gives memory back after a burst. The usual allocator of Linux keeps gigabytes.
+/// An allocator that gives memory back after a burst of requests. The default allocator of Linux
+/// keeps gigabytes.
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -45,6 +47,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Push(commands::push::Push),
     Check(commands::check::Check),
+    Sign(commands::sign::Sign),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -60,7 +63,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = read_arguments().and_then(|arguments| run(arguments.command));
+    let outcome = read_arguments()
+        .and_then(|arguments| run(arguments.command))
+        .and_then(|code| output::printed().map(|()| code));
     match outcome {
         Ok(code) => code,
         Err(failure) => {
@@ -83,7 +88,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
     prepare(&command);
     let code = match command {
-        Command::Check(check) => check.run(),
+        Command::Check(check) => runtime.block_on(check.run()),
+        Command::Sign(sign) => sign.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),

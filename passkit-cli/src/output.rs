@@ -1,15 +1,40 @@
-//! Files that the program writes. A file gets its name when it is complete.
+//! What the program writes: lines on standard output, and files. A file gets its name when it is
+//! complete.
 
 use std::{
     fs,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
+
+/// The first error of a line for standard output.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Notes whether a line reached standard output. A reader that is gone is no error, as in `passkit
+/// device list | head -1`.
+pub(crate) fn note(printed: io::Result<()>) {
+    if let Err(error) = printed
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNPRINTED.set(error);
+    }
+}
+
+/// Fails if a line could not be printed.
+pub(crate) fn printed() -> Result<(), Failure> {
+    match UNPRINTED.get() {
+        Some(error) => Err(Failure::new(format!(
+            "can't write to standard output: {error}"
+        ))),
+        None => Ok(()),
+    }
+}
 
 /// A file that only its owner can read. It is written under a temporary name in the same folder,
 /// and removed if it is never finished.
@@ -23,7 +48,7 @@ impl Output {
     pub(crate) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if let Some(input) = inputs.iter().find(|input| leads_into(path, input)) {
             return Err(Failure::new(format!(
-                "can't write {}: it would overwrite {}, which is read; name another file",
+                "can't write {}: it would overwrite {}, which the command reads; name another file",
                 path.display(),
                 input.display()
             )));

@@ -55,15 +55,23 @@ fn is_given(option: &Arg) -> bool {
 /// Reads the secret from the file that belongs to this variable.
 fn read(variable: &str) -> Result<Option<String>, Failure> {
     let name = format!("{variable}_FILE");
-    let Some(path) = env::var_os(&name).filter(|path| !path.is_empty()) else {
+    let Some(path) = env::var_os(&name) else {
         return Ok(None);
     };
+    if path.is_empty() {
+        if env::var_os(variable).is_some() {
+            return Ok(None);
+        }
+        return Err(Failure::new(format!(
+            "{name} is empty; name the file, or remove the variable"
+        )));
+    }
     if env::var_os(variable).is_some() {
         return Err(Failure::new(format!(
             "{variable} and {name} are both set; remove one"
         )));
     }
-    // The path is not shown, because it may be the secret itself by mistake.
+    // The path is not shown, because someone may have set the variable to the secret itself.
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -1,7 +1,6 @@
 //! Connections over the network that are kept open between requests.
 
 use std::{
-    error::Error,
     fmt, io,
     pin::Pin,
     sync::{
@@ -18,6 +17,7 @@ use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use passkit_server::text::Chain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
@@ -106,12 +106,12 @@ impl Connections {
             match open.sender.send_request(request.clone()).await {
                 Ok(answer) => return self.finish(open, answer, limit).await,
                 Err(_) if !open.received.load(Ordering::Relaxed) => break,
-                Err(error) => return Err(SendError::NoAnswer(with_causes(&error))),
+                Err(error) => return Err(SendError::NoAnswer(Chain(&error).to_string())),
             }
         }
         let mut open = self.connect(&uri, origin, with_capitals).await?;
         let answer = open.sender.send_request(request).await;
-        let answer = answer.map_err(|error| SendError::NoAnswer(with_causes(&error)))?;
+        let answer = answer.map_err(|error| SendError::NoAnswer(Chain(&error).to_string()))?;
         if with_capitals {
             let (head, body) = answer.into_parts();
             return read(head, body, limit).await;
@@ -153,7 +153,7 @@ impl Connections {
         let stream = connector
             .call(uri.clone())
             .await
-            .map_err(|error| SendError::Unreachable(with_causes(&*error)))?;
+            .map_err(|error| SendError::Unreachable(Chain(&*error).to_string()))?;
         let received = Arc::new(AtomicBool::new(false));
         let noted = Noted {
             stream: TokioIo::new(stream),
@@ -163,7 +163,7 @@ impl Connections {
             .title_case_headers(with_capitals)
             .handshake(TokioIo::new(noted))
             .await
-            .map_err(|error| SendError::Unreachable(with_causes(&error)))?;
+            .map_err(|error| SendError::Unreachable(Chain(&error).to_string()))?;
         // The task ends when the sender is dropped.
         tokio::spawn(connection);
         Ok(Open {
@@ -178,17 +178,6 @@ impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").finish_non_exhaustive()
     }
-}
-
-/// Returns an error and its causes in one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// A stream that notes when something is received.

@@ -1,6 +1,6 @@
 use std::{error::Error, fmt};
 
-use passkit_server::store::StoreError;
+use passkit_server::{store::StoreError, text::Chain};
 
 use crate::Rule;
 
@@ -64,17 +64,10 @@ impl Violation {
 /// fail.
 impl From<StoreError> for Violation {
     fn from(error: StoreError) -> Self {
-        let mut actual = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            actual.push_str(": ");
-            actual.push_str(&cause.to_string());
-            source = cause.source();
-        }
         Self {
             rule: Rule::ERRORS,
             expected: "no error".into(),
-            actual,
+            actual: Chain(&error).to_string(),
             source: Some(error),
         }
     }

@@ -37,7 +37,7 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// temporary folder, including the push service. Ctrl-C ends the demo and removes the folder.
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Where to listen. Port 0 takes a free one.
+    /// Where to listen. With port 0, the system chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 }
@@ -94,7 +94,7 @@ impl Demo {
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
-            // The receiver also ends when the sender is dropped.
+            // The wait also ends when the sender is dropped.
             let _ = ended.await;
         }));
 

@@ -14,7 +14,7 @@ use crate::failure::Chain;
 /// How often a line is written if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is tried while the store is unavailable.
+/// How many times a call is tried while the store is unavailable.
 const TRIES: u32 = 10;
 
 pub(super) struct Progress {
@@ -25,8 +25,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Makes a progress display that counts `what`. If the length in bytes is known, it shows how
-    /// much is left.
+    /// Makes a progress display that counts `what`. If the length is known, the display shows
+    /// how much is left.
     pub(super) fn new(what: &'static str, length: Option<u64>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = match (is_terminal, length) {
@@ -77,10 +77,15 @@ impl Progress {
         call: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut tries = 1;
+        let mut said = String::new();
         loop {
             match call().await {
                 Err(error) if error.is_transient() && tries < TRIES => {
-                    self.say(&format!("will try again: {}", Chain(&error)));
+                    let line = format!("will try again: {}", Chain(&error));
+                    if said != line {
+                        self.say(&line);
+                        said = line;
+                    }
                     tokio::time::sleep(Duration::from_millis(200) * tries).await;
                     tries += 1;
                 }

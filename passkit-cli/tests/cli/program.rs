@@ -13,7 +13,10 @@ use crate::archives::token_of;
 
 pub(crate) fn passkit() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passkit"));
-    command.stdin(Stdio::null());
+    // What a command makes by default does not land in the repository.
+    command
+        .stdin(Stdio::null())
+        .current_dir(env!("CARGO_TARGET_TMPDIR"));
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSKIT_"))
     {

@@ -112,3 +112,18 @@ fn a_store_url_of_unknown_kind() {
     );
     refused(passkit().args(["check"]), &["FILE"]);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn standard_output_that_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.csv"), "").unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    refused(
+        passkit()
+            .args(["import", "--from", "a.csv", "--store", "sqlite:./a.db"])
+            .current_dir(folder.path())
+            .stdout(full),
+        &["standard output"],
+    );
+}

@@ -14,13 +14,12 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use passkit_server::text::OneLine;
+use passkit_server::text::{OneLine, closest};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
-    closest::closest,
     service::{Progress, ServiceCase, TargetFile, cases, run_watched},
 };
 
@@ -30,7 +29,7 @@ pub enum Command {
     /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
     ///
     /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
-    /// Ctrl-C ends the program at once. Passes are changed as the target file says. Other devices
+    /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other devices
     /// and their registrations are not touched.
     ///
     /// Exit code: 0 if all cases passed or were skipped, 1 if a case failed, 2 if the service could
@@ -81,7 +80,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Write a badge for a README, which shows the result
+    /// Write a badge with the result, for a README
     #[arg(long, value_name = "FILE.svg")]
     badge: Option<PathBuf>,
 

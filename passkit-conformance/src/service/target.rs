@@ -22,7 +22,7 @@ pub struct Target {
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Act>,
-    /// Saves a pass unchanged.
+    /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
     /// For each pass, the moment after which a new change gets a later date than all earlier ones.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
@@ -81,7 +81,7 @@ impl Target {
         Ok(Self::new(Client::new(limits), url))
     }
 
-    /// Makes a target for a tower service in this process. Its paths begin with `/v1/`.
+    /// Makes a target for a tower service in this process. The paths of requests begin with `/v1/`.
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = http::Response<B>>
@@ -117,8 +117,8 @@ impl Target {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a pass or an order that the service serves. Two of one type and one of another are
-    /// enough for most cases.
+    /// Adds a pass or an order that the service serves. Most cases can run with two passes of one
+    /// type and one pass of another type.
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
@@ -129,8 +129,8 @@ impl Target {
         self
     }
 
-    /// Sets how to change a pass. The future must end after the change is published. Its error is
-    /// the reason why the pass could not be changed.
+    /// Sets how to change a pass. The future must not end before the change is published. The
+    /// error of the future is the reason why the pass could not be changed.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -142,8 +142,8 @@ impl Target {
     }
 
     /// Sets how to save a pass unchanged. Save in the same way as for a change, but with the same
-    /// content. The future must end after the service has looked at the saved pass. Its error is
-    /// the reason why the pass could not be saved.
+    /// content. The future must not end before the service has looked at the saved pass. The error
+    /// of the future is the reason why the pass could not be saved.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, PassId, identifiers::Kind, text::OneLine};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::Kind,
+    text::{OneLine, closest},
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -12,7 +16,7 @@ use super::{
     Target,
     changing::{ChangeCommand, ChangeUrl, Changing},
 };
-use crate::{Limits, closest::closest};
+use crate::Limits;
 
 /// A target file. It names some passes of a web service with their authentication tokens, and a way
 /// to change a pass.
@@ -22,12 +26,12 @@ use crate::{Limits, closest::closest};
 /// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # or a POST
 /// save = "save.sh {type} {serial}"                             # or save_url; optional
 ///
-/// [[passes]]                         # two of one type and one of another let most cases run
+/// [[passes]]                         # most cases can run with two of one type and one of another
 /// type = "pass.com.example.a"
 /// serial = "A-1"
 /// token = "0123456789abcdef"
 ///
-/// [[orders]]                         # optional too
+/// [[orders]]                         # optional
 /// type = "order.com.example.b"
 /// serial = "O-1"
 /// token = "0123456789abcdef"
