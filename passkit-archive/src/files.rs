@@ -58,8 +58,8 @@ pub struct PassFiles {
 impl PassFiles {
     /// Reads a folder, or an archive in a file. It blocks on the disk.
     ///
-    /// A manifest and a signature are left out, because new ones are made. Hidden files are left
-    /// out too, because only the tools of a computer make them.
+    /// A manifest and a signature are left out, because new ones are made. Hidden files and the
+    /// copies of editors (`pass.json~`) are left out too.
     ///
     /// # Errors
     /// Fails if a file can't be read, if something is a symbolic link or has a name that phones do
@@ -166,10 +166,15 @@ impl std::fmt::Debug for PassFiles {
     }
 }
 
-/// Returns whether a file belongs to the pass.
+/// Returns whether a file belongs to the pass. Hidden files, copies that editors keep, and what
+/// macOS and Windows add to folders do not.
 fn belongs(name: &str) -> bool {
-    let mut parts = name.split('/');
-    Litter::of(name).is_none() && !parts.any(|part| part.starts_with('.') || part == "__MACOSX")
+    let is_litter = |part: &str| {
+        part.starts_with(['.', '#'])
+            || part.ends_with('~')
+            || matches!(part, "__MACOSX" | "Thumbs.db" | "desktop.ini")
+    };
+    Litter::of(name).is_none() && !name.split('/').any(is_litter)
 }
 
 /// A folder that is being read.

@@ -8,7 +8,7 @@ use passkit_identity::{Identity, pem};
 use passkit_server::{identifiers::Kind, text::OneLine};
 
 use crate::{
-    certificate::{CertPassword, Secret, identity, is_pkcs12},
+    certificate::{CertPassword, Secret, identity},
     failure::{Chain, Failure},
     output::Output,
 };
@@ -99,11 +99,14 @@ impl Sign {
             })
             .transpose()?;
         Signer::new(&self.identity()?, wwdr.as_deref()).map_err(|error| {
-            let file = match &self.wwdr {
-                Some(wwdr) if error.kind() == SignerErrorKind::Intermediate => wwdr,
-                _ => &self.cert,
-            };
-            Failure::from_error(pem::shown(file), &error)
+            let is_about_issuer = error.kind() == SignerErrorKind::Intermediate;
+            match &self.wwdr {
+                Some(wwdr) if is_about_issuer => Failure::from_error(pem::shown(wwdr), &error),
+                None if is_about_issuer => {
+                    Failure::new(format!("{}: {error}, with --wwdr", pem::shown(&self.cert)))
+                }
+                _ => Failure::from_error(pem::shown(&self.cert), &error),
+            }
         })
     }
 
@@ -115,13 +118,15 @@ impl Sign {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        if password.is_some() || !is_pkcs12(&self.cert) {
+        // Without a password, an empty one was tried.
+        if password.is_some() || !error.ends_with("the password is wrong") {
             return Err(Failure::new(error));
         }
         if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
             return Err(Failure::new(format!(
-                "{error}; put the password into the variable PASSKIT_CERT_PASSWORD, or into the file that \
-                 PASSKIT_CERT_PASSWORD_FILE names"
+                "{} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
+                 PASSKIT_CERT_PASSWORD_FILE names",
+                pem::shown(&self.cert)
             )));
         }
         let asked = format!("the password of {}", pem::shown(&self.cert));

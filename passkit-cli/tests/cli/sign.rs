@@ -122,6 +122,8 @@ fn a_folder_becomes_a_pass_that_openssl_verifies() {
         "._icon.png",
         "__MACOSX/._icon.png",
         ".git/HEAD",
+        "pass.json~",
+        "Thumbs.db",
     ] {
         desk.write(&format!("card/{litter}"), "litter");
     }
@@ -129,7 +131,7 @@ fn a_folder_becomes_a_pass_that_openssl_verifies() {
     let (code, out, said) = run(&mut desk.sign("card", "ticket.p12"));
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(out, format!("card.pkpass: signed: pass {TYPE} A-1\n"));
-    for litter in [".DS_Store", "._icon.png", "__MACOSX", ".git"] {
+    for litter in [".DS_Store", "__MACOSX", ".git", "pass.json~", "Thumbs.db"] {
         assert!(said.contains(&format!("left out {litter}\n")), "{said}");
     }
     let manifest = desk.verify("card.pkpass");
@@ -186,7 +188,7 @@ fn the_password_comes_from_a_file_or_is_asked_for() {
     desk.write("password", format!("{PASSWORD}\n"));
     let (code, _, said) = run(bare().env("PASSKIT_CERT_PASSWORD_FILE", "password"));
     assert_eq!(code, Some(0), "{said}");
-    refused(&mut bare(), "PASSKIT_CERT_PASSWORD_FILE");
+    refused(&mut bare(), "needs its password; put it into");
 
     // On a terminal, the program asks. What is typed is not shown.
     let mut command = Command::new("python3");

@@ -203,6 +203,8 @@ struct Memory {
     marked: HashMap<PassId, PassState>,
     hidden: HashSet<(DeviceIdentifier, PassId)>,
     sequence: u64,
+    /// The newest number that a list has shown.
+    newest_listed: u64,
     passes: BTreeSet<PassId>,
     gone: HashSet<DeviceIdentifier>,
     returned: HashSet<DeviceIdentifier>,
