@@ -195,7 +195,9 @@ fn content_problem(format: &str, message: &str) -> Option<&'static str> {
                 None
             }
         }
-        "PKBarcodeFormatI2of5" if !digits || message.len() % 2 != 0 || message.is_empty() => {
+        "PKBarcodeFormatI2of5"
+            if !digits || !message.len().is_multiple_of(2) || message.is_empty() =>
+        {
             Some("must be an even number of digits; put a 0 in front")
         }
         "PKBarcodeFormatCodabar" if !is_codabar(message) => {

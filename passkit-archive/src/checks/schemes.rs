@@ -120,11 +120,10 @@ fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
         required.push("passengerName");
     }
     // Apple's tools write the time zones under other names than Apple's pages.
-    let is_missing = |name: &&'static str| {
-        !has(name)
-            && !(name.ends_with("LocationTimeZone") && has(&name.replace("Location", "Airport")))
-    };
-    required.retain(is_missing);
+    required.retain(|name| {
+        let other = name.strip_suffix("LocationTimeZone");
+        !has(name) && !other.is_some_and(|start| has(&format!("{start}AirportTimeZone")))
+    });
     if scheme == "posterEventTicket" && !json.contains_key("nfc") {
         required.push("nfc");
     }
