@@ -1,7 +1,7 @@
 //! Reads the zip archive. The limits apply to real sizes, not to declared ones.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{Cursor, Read as _},
 };
 
@@ -109,7 +109,7 @@ pub(crate) enum Litter {
 }
 
 impl Litter {
-    fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         let file = name.rsplit('/').next().unwrap_or_default();
         if file.starts_with("._") {
             Some(Self::AppleDouble)
@@ -210,6 +210,35 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
     }
     contents.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Some(contents)
+}
+
+/// Unpacks all files of a zip archive, within the limits of an archive. Returns the kind of the
+/// archive, and the files by their names.
+pub(crate) fn unpack_all(bytes: &[u8]) -> Result<(Kind, BTreeMap<String, Vec<u8>>), Finding> {
+    let too_large = |message| Finding::of_archive(&rules::TOO_LARGE, message);
+    if bytes.len() > MAX_ARCHIVE_BYTES {
+        return Err(too_large(format!("has more than {MAX_ARCHIVE_BYTES} bytes")));
+    }
+    let (mut zip, directory) = open(bytes)?;
+    if let Some(name) = directory::colliding_names(&directory.names).first() {
+        let message = "is in the archive twice; remove one of them";
+        let name = String::from_utf8_lossy(name);
+        return Err(Finding::in_file(&rules::NAME_TWICE, &name, message));
+    }
+    let kind = kind(&directory.names)?;
+    let mut files = BTreeMap::new();
+    let mut left = MAX_UNPACKED_BYTES;
+    for index in 0..zip.len() {
+        let Some(name) = file_name(&zip, index)? else {
+            continue;
+        };
+        let mut unpacked = Unpacked::new(Layout::of(kind), true);
+        unpack(&mut zip, index, left, &mut unpacked)
+            .map_err(|reason| Finding::in_file(&rules::ENTRY, &name, reason))?;
+        left -= unpacked.length;
+        files.insert(name, unpacked.content.unwrap_or_default());
+    }
+    Ok((kind, files))
 }
 
 /// Opens a zip archive. Fails if readers could find different files in it.
@@ -357,7 +386,7 @@ fn file_name(zip: &Zip<'_>, index: usize) -> Result<Option<String>, Finding> {
     Ok(directory.is_none().then(|| name.to_owned()))
 }
 
-fn unusable_name(name: &str) -> Option<&'static str> {
+pub(crate) fn unusable_name(name: &str) -> Option<&'static str> {
     if name.starts_with('/') {
         return Some("has an absolute name; name files relative to the root of the archive");
     }

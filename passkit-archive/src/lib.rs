@@ -66,6 +66,7 @@ mod rules;
 mod schema;
 mod signature;
 mod signer;
+pub mod template;
 #[cfg(test)]
 mod testing;
 mod web_service;
