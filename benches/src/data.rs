@@ -1,5 +1,5 @@
-//! The data, which are the same for every store. Many devices have three passes each, which are on no other device. One
-//! device has 10,000 passes.
+//! The data that most benches load. They are the same for every store. One device has 10,000 passes, and every other device
+//! has three. No pass is on two devices.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use passkit_server::{
 /// The type of all passes.
 pub const TYPE: &str = "pass.com.example.bench";
 
-/// Another type, which sorts before the first.
+/// Another type. It sorts before [`TYPE`].
 pub const OTHER_TYPE: &str = "pass.com.example.another";
 
 /// How many passes a device has.

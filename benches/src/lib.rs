@@ -1,6 +1,6 @@
 //! What the benches share: the data, the stores with a floor for each, and code that measures both in turns.
 //!
-//! The example in the project's README is compiled here, because this crate is not published.
+//! The example in `docs/getting-started.md` is compiled here, because this crate is not published.
 
 #![allow(
     clippy::expect_used,
@@ -25,5 +25,5 @@ pub mod turns;
 pub mod writes;
 
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+#[doc = include_str!("../../docs/getting-started.md")]
+struct GettingStarted;

@@ -1,15 +1,13 @@
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::fmt;
 
 use passkit_server::{AuthToken, PassId, identifiers::Kind};
 
 use crate::{
     contents::{self, Contents, Part},
+    dates,
     description::{self, Description},
     finding::{Finding, Findings},
-    layout::{Layout, MANIFEST, SIGNATURE},
+    layout::{Layout, MANIFEST, PERSONALIZATION, SIGNATURE},
     manifest,
     rules::{self, Level},
     signature::{self, Purpose},
@@ -149,7 +147,7 @@ fn check(bytes: &[u8], rules: Rules, findings: &mut Vec<Finding>) -> Option<Arch
     let mut contents = contents::read(bytes, findings)?;
     let needs_team = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
     let description = match contents.description.take() {
-        Some(text) => description::read(contents.kind, &text, needs_team, findings),
+        Some(text) => description::read(&contents, &text, needs_team, findings),
         None => Description::default(),
     };
     check_images(&contents, &description, findings);
@@ -220,10 +218,8 @@ fn check_seal(
             let purpose = Purpose {
                 kind: contents.kind,
                 description,
-                needs_nfc: description.uses_nfc || contents.has("personalization.json"),
-                now: SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or(Duration::ZERO),
+                needs_nfc: description.uses_nfc || contents.has(PERSONALIZATION),
+                now: dates::now(),
             };
             signature::check(signature, manifest, &purpose, findings);
             true

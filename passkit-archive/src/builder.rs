@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    Signer,
+    Purpose, Signer, SignerError,
     layout::{Layout, MANIFEST, SIGNATURE},
 };
 
@@ -22,26 +22,14 @@ pub enum BuildError {
     /// The zip archive could not be written.
     #[error("failed to write the zip archive")]
     Zip(#[source] Box<dyn Error + Send + Sync>),
-    /// The signature or its certificate could not be made.
-    #[error("failed to sign: {0}")]
-    Sign(String),
+    /// The manifest could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignerError),
 }
 
 impl BuildError {
-    /// The errors of ring have no details, and implement `Error` only with the feature `std` of
-    /// ring.
-    pub(crate) fn ring(error: impl fmt::Display) -> Self {
-        Self::Sign(error.to_string())
-    }
-
     fn zip(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Zip(Box::new(error))
-    }
-}
-
-impl From<der::Error> for BuildError {
-    fn from(error: der::Error) -> Self {
-        Self::Sign(error.to_string())
     }
 }
 
@@ -169,7 +157,7 @@ impl ArchiveBuilder {
     /// Fails if signing fails, or if a file does not fit into a zip archive.
     pub fn build_signed(&self, signer: &Signer) -> Result<Vec<u8>, BuildError> {
         let manifest = self.manifest();
-        let signature = signer.sign(&manifest)?;
+        let signature = signer.sign(Purpose::Manifest, &manifest)?;
         self.zip([(MANIFEST, &manifest), (SIGNATURE, &signature)])
     }
 

@@ -9,10 +9,11 @@ use passkit_server::identifiers::Kind;
 use zip::{CompressionMethod, ZipArchive, read::ZipFileEntry, result::ZipError};
 
 use crate::{
+    checks::images,
     directory::{self, Directory, Fault},
     finding::Finding,
     foreign,
-    layout::{self, Digests, Layout, MANIFEST, SIGNATURE, sha256},
+    layout::{self, Digests, Layout, MANIFEST, PERSONALIZATION, SIGNATURE, sha256},
     rules::{self, Rule},
 };
 
@@ -28,6 +29,15 @@ pub const MAX_JSON_BYTES: usize = 1 << 20;
 /// The largest `signature` that is read: 64 KiB. A signature with Apple's certificates has about 3
 /// KiB.
 pub const MAX_SIGNATURE_BYTES: usize = 64 << 10;
+
+/// The largest `pass.strings` or `personalization.json` that is read: 256 KiB.
+pub const MAX_TEXT_BYTES: usize = 256 << 10;
+
+/// The most that is read of all these texts together: 1 MiB.
+pub const MAX_TEXTS_BYTES: usize = 1 << 20;
+
+/// How much of an image is read: the header of a PNG file.
+const IMAGE_HEADER_BYTES: usize = 29;
 
 /// The content of an archive.
 #[derive(Debug)]
@@ -46,10 +56,15 @@ pub(crate) struct Contents {
 impl Contents {
     /// Returns whether a file that the manifest may list is present, usable or not.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.files
-            .binary_search_by(|file| file.name.as_str().cmp(name))
-            .is_ok()
-            || self.unusable.contains(name)
+        self.file(name).is_some() || self.unusable.contains(name)
+    }
+
+    /// Returns a file by its name, if it is usable.
+    pub(crate) fn file(&self, name: &str) -> Option<&File> {
+        let at = self
+            .files
+            .binary_search_by(|file| file.name.as_str().cmp(name));
+        self.files.get(at.ok()?)
     }
 
     /// Returns a digest of all files that the manifest must list, with their names. Files that
@@ -92,6 +107,10 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct File {
     pub(crate) name: String,
+    /// The number of bytes.
+    pub(crate) size: usize,
+    /// The first bytes, if the checks need them.
+    pub(crate) start: Vec<u8>,
     pub(crate) sha256: [u8; 32],
     /// The digest that the manifest must list.
     pub(crate) listed_digest: String,
@@ -168,6 +187,7 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
         unusable: BTreeSet::new(),
     };
     let mut left = MAX_UNPACKED_BYTES;
+    let mut texts_left = MAX_TEXTS_BYTES;
     for index in 0..zip.len() {
         let name = match file_name(&zip, index) {
             Ok(Some(name)) => name,
@@ -184,8 +204,12 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
             name if name == layout.description_file => MAX_JSON_BYTES,
             _ => MAX_UNPACKED_BYTES,
         };
-        let is_kept = limit < MAX_UNPACKED_BYTES;
-        let mut unpacked = Unpacked::new(layout, is_kept);
+        let keep = if limit < MAX_UNPACKED_BYTES {
+            limit
+        } else {
+            kept_bytes(&name).min(texts_left)
+        };
+        let mut unpacked = Unpacked::new(layout, keep);
         let result = unpack(&mut zip, index, limit.min(left), &mut unpacked);
         let reason = match left.checked_sub(unpacked.length) {
             Some(now_left) => {
@@ -201,7 +225,12 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
             }
         };
         match reason {
-            None => contents.add(layout, name, unpacked),
+            None => {
+                if limit == MAX_UNPACKED_BYTES {
+                    texts_left -= unpacked.start.len();
+                }
+                contents.add(layout, name, unpacked);
+            }
             Some(reason) => {
                 contents.set_unusable(&name);
                 findings.push(Finding::in_file(&rules::ENTRY, &name, reason));
@@ -212,16 +241,19 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
     Some(contents)
 }
 
-/// Unpacks all files of a zip archive, within the limits of an archive. Returns the kind of the
-/// archive, and the files by their names.
+/// Unpacks all files of a zip archive, within its limits. Returns the kind of the archive, and the
+/// files by their names.
 pub(crate) fn unpack_all(bytes: &[u8]) -> Result<(Kind, BTreeMap<String, Vec<u8>>), Finding> {
     let too_large = |message| Finding::of_archive(&rules::TOO_LARGE, message);
     if bytes.len() > MAX_ARCHIVE_BYTES {
-        return Err(too_large(format!("has more than {MAX_ARCHIVE_BYTES} bytes")));
+        return Err(too_large(format!(
+            "has more than the {MAX_ARCHIVE_BYTES} bytes allowed; use smaller images"
+        )));
     }
     let (mut zip, directory) = open(bytes)?;
     if let Some(name) = directory::colliding_names(&directory.names).first() {
-        let message = "is in the archive twice; remove one of them";
+        let message = "is in the archive twice, or another file has the same letters in another \
+                       case; remove one of them";
         let name = String::from_utf8_lossy(name);
         return Err(Finding::in_file(&rules::NAME_TWICE, &name, message));
     }
@@ -232,11 +264,11 @@ pub(crate) fn unpack_all(bytes: &[u8]) -> Result<(Kind, BTreeMap<String, Vec<u8>
         let Some(name) = file_name(&zip, index)? else {
             continue;
         };
-        let mut unpacked = Unpacked::new(Layout::of(kind), true);
+        let mut unpacked = Unpacked::new(Layout::of(kind), left);
         unpack(&mut zip, index, left, &mut unpacked)
             .map_err(|reason| Finding::in_file(&rules::ENTRY, &name, reason))?;
         left -= unpacked.length;
-        files.insert(name, unpacked.content.unwrap_or_default());
+        files.insert(name, unpacked.start);
     }
     Ok((kind, files))
 }
@@ -260,46 +292,62 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
     Ok((zip, directory))
 }
 
+/// Returns how many bytes of a file are kept for the checks of its content.
+fn kept_bytes(name: &str) -> usize {
+    if name == PERSONALIZATION || name.ends_with(".lproj/pass.strings") {
+        MAX_TEXT_BYTES
+    } else if images::is_image(name) {
+        IMAGE_HEADER_BYTES
+    } else {
+        0
+    }
+}
+
 /// The parts of an unpacked file that are kept.
 pub(crate) struct Unpacked {
     length: usize,
     digests: Digests,
-    content: Option<Vec<u8>>,
+    /// The first bytes, at most `keep`.
+    start: Vec<u8>,
+    keep: usize,
 }
 
 impl Unpacked {
-    fn new(layout: &Layout, is_kept: bool) -> Self {
+    fn new(layout: &Layout, keep: usize) -> Self {
         Self {
             length: 0,
             digests: layout.digest.start(),
-            content: is_kept.then(Vec::new),
+            start: Vec::new(),
+            keep,
         }
     }
 
     fn update(&mut self, bytes: &[u8]) {
         self.length += bytes.len();
         self.digests.update(bytes);
-        if let Some(content) = &mut self.content {
-            content.extend_from_slice(bytes);
-        }
+        let room = self.keep - self.start.len();
+        self.start
+            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 }
 
 impl Contents {
     /// Adds a file. Keeps its content if that is needed later.
     fn add(&mut self, layout: &Layout, name: String, unpacked: Unpacked) {
-        let content = unpacked.content.unwrap_or_default();
+        let mut start = unpacked.start;
         match name.as_str() {
-            MANIFEST => self.manifest = Part::Present(content),
-            SIGNATURE => self.signature = Part::Present(content),
+            MANIFEST => self.manifest = Part::Present(start),
+            SIGNATURE => self.signature = Part::Present(start),
             _ => {
                 if name == layout.description_file {
-                    self.description = Some(content);
+                    self.description = Some(std::mem::take(&mut start));
                 }
                 let (sha256, listed_digest) = unpacked.digests.finish();
                 let litter = Litter::of(&name);
                 self.files.push(File {
                     name,
+                    size: unpacked.length,
+                    start,
                     sha256,
                     listed_digest,
                     litter,

@@ -1,55 +1,106 @@
-/// Returns whether a text is a date that phones can read: `YYYY-MM-DDThh:mm`, then optional seconds
-/// with optional fractions, then `Z` or an offset such as `+hh:mm`. The lengths of months are not
-/// checked.
+use std::time::{Duration, SystemTime};
+
+/// Returns whether a text is a date that phones can read.
 pub(crate) fn is_date(text: &str) -> bool {
-    /// Removes a number from the start of the text. Returns whether it has this many digits and is
-    /// in this range.
-    fn number(text: &mut &str, digits: usize, range: std::ops::RangeInclusive<u32>) -> bool {
-        let Some((number, rest)) = text.split_at_checked(digits) else {
-            return false;
-        };
-        *text = rest;
-        number.bytes().all(|byte| byte.is_ascii_digit())
-            && number.parse().is_ok_and(|number| range.contains(&number))
-    }
-    fn separator(text: &mut &str, separators: &[char]) -> bool {
-        let rest = text.strip_prefix(separators);
-        *text = rest.unwrap_or(text);
-        rest.is_some()
-    }
+    parse(text).is_some()
+}
 
-    fn fraction(text: &mut &str) -> bool {
-        !separator(text, &['.']) || {
-            let digits = text.len();
-            *text = text.trim_start_matches(|c: char| c.is_ascii_digit());
-            text.len() < digits
-        }
-    }
+/// Returns the seconds since 1970.
+pub(crate) fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+}
 
+/// Reads a date that phones can read: `YYYY-MM-DDThh:mm`, then optional seconds with optional
+/// fractions, then `Z` or an offset such as `+hh:mm`. The lengths of months are not checked.
+///
+/// Returns the seconds since 1970, rounded down.
+pub(crate) fn parse(text: &str) -> Option<i64> {
     let mut rest = text;
     let rest = &mut rest;
-    let date_time = number(rest, 4, 0..=9999)
-        && separator(rest, &['-'])
-        && number(rest, 2, 1..=12)
-        && separator(rest, &['-'])
-        && number(rest, 2, 1..=31)
-        && separator(rest, &['T', 't'])
-        && number(rest, 2, 0..=23)
-        && separator(rest, &[':'])
-        && number(rest, 2, 0..=59)
-        && (!separator(rest, &[':']) || number(rest, 2, 0..=60) && fraction(rest));
+    let year = number(rest, 4, 9999)?;
+    separator(rest, &['-'])?;
+    let month = number(rest, 2, 12).filter(|month| *month > 0)?;
+    separator(rest, &['-'])?;
+    let day = number(rest, 2, 31).filter(|day| *day > 0)?;
+    separator(rest, &['T', 't'])?;
+    let hour = number(rest, 2, 23)?;
+    separator(rest, &[':'])?;
+    let minute = number(rest, 2, 59)?;
+    let mut second = 0;
+    if separator(rest, &[':']).is_some() {
+        second = number(rest, 2, 60)?;
+        if separator(rest, &['.']).is_some() {
+            let digits = rest.len();
+            *rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            if rest.len() == digits {
+                return None;
+            }
+        }
+    }
+    let offset = if separator(rest, &['Z', 'z']).is_some() {
+        0
+    } else {
+        let sign = if separator(rest, &['+']).is_some() {
+            1
+        } else {
+            separator(rest, &['-'])?;
+            -1
+        };
+        let hours = number(rest, 2, 23)?;
+        separator(rest, &[':'])?;
+        sign * (hours * 60 + number(rest, 2, 59)?)
+    };
+    let minutes = (days(year, month, day) * 24 + hour) * 60 + minute - offset;
+    rest.is_empty().then_some(minutes * 60 + second)
+}
 
-    let offset = separator(rest, &['Z', 'z'])
-        || separator(rest, &['+', '-'])
-            && number(rest, 2, 0..=23)
-            && separator(rest, &[':'])
-            && number(rest, 2, 0..=59);
-    date_time && offset && rest.is_empty()
+/// Removes a number from the start of the text, if it has this many digits and is not above `max`.
+fn number(text: &mut &str, digits: usize, max: i64) -> Option<i64> {
+    let (number, rest) = text.split_at_checked(digits)?;
+    *text = rest;
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok()?;
+    (is_plain && number <= max).then_some(number)
+}
+
+/// Removes one of these characters from the start of the text.
+fn separator(text: &mut &str, separators: &[char]) -> Option<()> {
+    *text = text.strip_prefix(separators)?;
+    Some(())
+}
+
+/// Returns the days from 1970 to a day of the Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    // The year starts in March, so that the leap day is its last day.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    // 719468 is the number of days from 1 March of the year 0 to 1 January 1970.
+    year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_date;
+    use super::{is_date, parse};
+
+    #[test]
+    fn dates_are_counted_from_1970() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00Z", 0),
+            ("1969-12-31T23:59:59Z", -1),
+            ("2000-02-29T12:00:00.9Z", 951_825_600),
+            ("2000-03-01T00:00+01:00", 951_865_200),
+            ("2026-11-28T01:34:25-08:00", 1_795_858_465),
+            ("0000-01-01T00:00Z", -62_167_219_200),
+        ] {
+            assert_eq!(parse(text), Some(seconds), "{text}");
+        }
+    }
 
     #[test]
     fn dates_have_an_offset_with_a_colon() {

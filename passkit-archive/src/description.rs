@@ -1,6 +1,6 @@
 //! Checks `pass.json` and `order.json`.
 
-use std::{collections::BTreeSet, str::FromStr};
+use std::str::FromStr;
 
 use passkit_server::{
     AuthToken, PassId,
@@ -9,12 +9,14 @@ use passkit_server::{
 use serde_json::{Map, Value};
 
 use crate::{
-    dates,
+    checks::{self, Pass, strings::Translations, styles},
+    contents::Contents,
     finding::Finding,
     json::{self, Step},
+    keys,
     layout::Layout,
     rules,
-    schema::{self, Walk},
+    walk::Walk,
     web_service,
 };
 
@@ -48,31 +50,47 @@ impl Description {
     }
 }
 
-/// Reads `text`, the content of the description file. The team is needed only to check a signature,
-/// so it is optional in an unsigned archive.
+/// Reads `text`, the content of the description file, and checks it with the files that belong to
+/// it. The team is needed only to check a signature, so it is optional in an unsigned archive.
 pub(crate) fn read(
-    kind: Kind,
+    contents: &Contents,
     text: &[u8],
     needs_team: bool,
     findings: &mut Vec<Finding>,
 ) -> Description {
+    let kind = contents.kind;
     let layout = Layout::of(kind);
     let file = layout.description_file;
     let Some(json) = json::parse_object(file, text, &rules::JSON_TWICE, findings) else {
         return Description::default();
     };
     let text = json::readable(text);
-    let mut walk = Walk::new(file, &text, findings);
+    let translations = match kind {
+        Kind::Pass => {
+            checks::personalization::check(&json, contents, findings);
+            Translations::read(contents, findings)
+        }
+        Kind::Order => Translations::default(),
+    };
+    let mut walk = match kind {
+        Kind::Pass => Walk::complete(file, &text, styles::used(&json), findings),
+        Kind::Order => Walk::new(file, &text, findings),
+    };
     match kind {
         Kind::Pass => {
-            walk.object(&json, schema::PASS);
-            walk.object(&json, schema::STYLES);
+            walk_pass(&json, &mut walk);
             if needs_team && !json.contains_key(TEAM) {
                 walk.missing(&rules::KEY_MISSING, TEAM, "a string");
             }
-            styles(&json, &mut walk);
+            let pass = Pass {
+                json: &json,
+                contents,
+                translations: &translations,
+                styles: styles::of(&json),
+            };
+            checks::run(&pass, &mut walk);
         }
-        Kind::Order => walk.object(&json, schema::ORDER),
+        Kind::Order => walk.object(&json, keys::ORDER),
     }
     let type_id = identifier::<TypeIdentifier>(&json, layout.type_key, &mut walk);
     let type_id = type_id.filter(|type_id| {
@@ -107,6 +125,18 @@ pub(crate) fn read(
     }
 }
 
+/// Walks through a pass along the tables. The keys of a style depend on the style.
+fn walk_pass<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
+    walk.known(json, keys::PASS);
+    walk.known(json, keys::STYLES);
+    let is_known = |key: &str| {
+        keys::PASS.iter().any(|known| known.name == key)
+            || keys::STYLES.iter().any(|known| known.name == key)
+            || styles::is_unknown(json, key)
+    };
+    walk.unknown(json, is_known, &[keys::PASS, keys::STYLES]);
+}
+
 fn text_of(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key)?.as_str().map(str::to_owned)
 }
@@ -125,121 +155,6 @@ fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
             });
             None
         }
-    }
-}
-
-/// Checks that a pass has exactly one style, and checks the fields of each style.
-fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
-    let known: Vec<&str> = schema::STYLES
-        .iter()
-        .map(|style| style.name)
-        .filter(|style| json.contains_key(*style))
-        .collect();
-    let classic: Vec<&str> = known
-        .iter()
-        .copied()
-        .filter(|style| *style != schema::POSTER_GENERIC)
-        .collect();
-    match (&*known, &*classic) {
-        ([], _) => match unknown_style(json) {
-            Some(style) => walk.within(Step::Key(style), |walk| {
-                walk.report(
-                    &rules::STYLE_UNKNOWN,
-                    "is a style that this program does not know; add another one for older phones",
-                );
-            }),
-            None => {
-                let names: Vec<&str> = schema::STYLES.iter().map(|style| style.name).collect();
-                walk.report_whole(
-                    &rules::STYLE_MISSING,
-                    format!("has no style; add one of the objects {}", names.join(", ")),
-                );
-            }
-        },
-        ([style], []) => walk.within(Step::Key(style), |walk| {
-            walk.report(
-                &rules::STYLE_NEW,
-                "is shown by iOS 27 and later only; add generic for older phones",
-            );
-        }),
-        (_, [_, second, ..]) => walk.within(Step::Key(second), |walk| {
-            walk.report(
-                &rules::STYLE_TWICE,
-                format_args!(
-                    "is one style too many, because there are {}; keep one of them",
-                    classic.join(", ")
-                ),
-            );
-        }),
-        _ => {}
-    }
-    for style in known {
-        if let Some(groups) = json.get(style).and_then(Value::as_object) {
-            walk.within(Step::Key(style), |walk| fields(groups, walk));
-        }
-    }
-}
-
-/// Returns the key of an object that is probably a style newer than this program. Such an object
-/// has groups of fields, or is empty.
-fn unknown_style(json: &Map<String, Value>) -> Option<&str> {
-    let is_style = |value: &Value| {
-        value.as_object().is_some_and(|object| {
-            object.is_empty() || object.keys().any(|key| key.ends_with("Fields"))
-        })
-    };
-    json.iter()
-        .filter(|(key, _)| schema::PASS.iter().all(|known| known.name != *key))
-        .find(|(_, value)| is_style(value))
-        .map(|(key, _)| key.as_str())
-}
-
-/// Checks the rules for fields that the tables can't express.
-fn fields<'a>(groups: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
-    let mut keys = BTreeSet::new();
-    let groups = groups
-        .iter()
-        .filter_map(|(name, group)| Some((name, group.as_array()?)));
-    for (name, group) in groups {
-        for (index, field) in group.iter().enumerate() {
-            let Some(field) = field.as_object() else {
-                continue;
-            };
-            walk.within(Step::Key(name), |walk| {
-                walk.within(Step::Index(index), |walk| {
-                    if let Some(key) = field.get("key").and_then(Value::as_str)
-                        && !keys.insert(key)
-                    {
-                        let key = schema::excerpt(key);
-                        walk.report(
-                            &rules::FIELD_TWICE,
-                            format_args!("has the key {key} of another field; give it its own"),
-                        );
-                    }
-                    dated(field, walk);
-                });
-            });
-        }
-    }
-}
-
-/// Checks that the value is a date if the field is shown as one.
-fn dated<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
-    let has_style = ["dateStyle", "timeStyle"]
-        .into_iter()
-        .any(|style| field.contains_key(style));
-    if let (true, Some(Value::String(value))) = (has_style, field.get("value"))
-        && !dates::is_date(value)
-    {
-        let value = schema::excerpt(value);
-        walk.within(Step::Key("value"), |walk| {
-            walk.report(
-                &rules::DATE_MINOR,
-                format_args!(
-                    "is {value}, but is shown as a date; write it as 2026-01-31T12:00:00Z"
-                ),
-            );
-        });
     }
 }
 

@@ -76,6 +76,17 @@ impl Finding {
         }
     }
 
+    /// Replaces the rule.
+    pub(crate) fn under(self, rule: &'static Rule) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// Makes a finding about the web service of a pass.
+    #[must_use]
+    pub fn of_service(rule: &'static Rule, message: impl Into<String>) -> Self {
+        Self::of_archive(rule, message).of_key("webServiceURL")
+    }
+
     /// Returns the rule that the archive breaks.
     #[must_use]
     pub fn rule(&self) -> &'static Rule {

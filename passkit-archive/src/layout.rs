@@ -9,6 +9,8 @@ use sha1::{Digest as _, Sha1};
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// The file that holds the signature over the manifest.
 pub(crate) const SIGNATURE: &str = "signature";
+/// The file that lets people sign up for rewards.
+pub(crate) const PERSONALIZATION: &str = "personalization.json";
 
 /// The names and digests that are used in archives of one [`Kind`].
 #[derive(Debug)]

@@ -52,35 +52,44 @@ mod ber;
 mod builder;
 mod bundle;
 mod certificate;
+mod checks;
 mod contents;
 mod dates;
 mod description;
 mod directory;
+mod files;
 mod finding;
 mod foreign;
 mod icon;
 mod json;
+pub mod keys;
 mod layout;
 mod manifest;
-mod rules;
-mod schema;
+pub mod rules;
 mod signature;
 mod signer;
 pub mod template;
 #[cfg(test)]
 mod testing;
+mod walk;
 mod web_service;
 
 pub use archive::{Archive, Report, Rules};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
-pub use contents::{MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES};
+pub use checks::strings::MAX_STRINGS;
+pub use contents::{
+    MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,
+    MAX_UNPACKED_BYTES,
+};
 pub use directory::MAX_ENTRIES;
+pub use files::{PassFiles, ReadError};
 pub use finding::{Finding, Findings, Position};
 pub use icon::placeholder_icon;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES};
-pub use rules::{Level, RULES, Rule};
-pub use signer::Signer;
+pub use passkit_identity::SignatureAlgorithm;
+pub use rules::{Area, Level, RULES, Rule};
+pub use signer::{Purpose, Signer, SignerError, SignerErrorKind, SigningKey};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

@@ -22,9 +22,10 @@ use crate::{
     finding::Finding,
     layout::{Layout, SIGNATURE},
     rules::{self, Rule},
+    signer::RENEWAL,
 };
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An error of a signature. Each text fits after "signature: ".
 #[derive(Debug, thiserror::Error)]
@@ -334,7 +335,7 @@ impl<'a> Signature<'a> {
                     date(not_after)
                 ),
             );
-        } else if now + 90 * DAY > not_after {
+        } else if now + RENEWAL > not_after {
             found(
                 &rules::CERTIFICATE_ENDS,
                 format!(
@@ -364,6 +365,14 @@ impl<'a> Signature<'a> {
                     format!(
                         "has an intermediate certificate that expired on {}; phones with a newer one of \
                          their own accept it",
+                        date(issuer.not_after)
+                    ),
+                );
+            } else if now + 90 * DAY > issuer.not_after {
+                found(
+                    &rules::INTERMEDIATE_ENDS,
+                    format!(
+                        "has an intermediate certificate that expires on {}; renew yours before",
                         date(issuer.not_after)
                     ),
                 );
@@ -426,7 +435,7 @@ fn attribute<'a>(
 }
 
 /// Writes the day of a time since 1970.
-fn date(time: Duration) -> String {
+pub(crate) fn date(time: Duration) -> String {
     match der::DateTime::from_unix_duration(time) {
         Ok(time) => format!("{}-{:02}-{:02}", time.year(), time.month(), time.day()),
         Err(_) => "a day after 9999".into(),
@@ -459,7 +468,7 @@ mod tests {
     use passkit_server::identifiers::TypeIdentifier;
 
     use super::*;
-    use crate::{Signer, testing::Random};
+    use crate::{Signer, signer, testing::Random};
 
     const MANIFEST: &[u8] = br#"{"pass.json":"da39a3ee5e6b4b0d3255bfef95601890afd80709"}"#;
 
@@ -467,7 +476,7 @@ mod tests {
         let type_id = TypeIdentifier::new("pass.com.example.test").unwrap();
         Signer::throwaway(&type_id, "ABCDE12345")
             .unwrap()
-            .sign(manifest)
+            .sign(signer::Purpose::Manifest, manifest)
             .unwrap()
     }
 

@@ -24,6 +24,9 @@ fn found(bytes: &[u8]) -> Vec<(Level, &'static str)> {
         "certificate-plain",
         "certificate-expired",
         "intermediate-expired",
+        "icon-scale",
+        "no-change-message",
+        "key-deprecated",
     ];
     findings
         .iter()

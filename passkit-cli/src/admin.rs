@@ -271,13 +271,13 @@ impl Refusal {
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the most are {PASSES_LIMIT} passes and 1 MiB in one request"),
+                format!("a request may have at most {PASSES_LIMIT} passes and 1 MiB"),
                 None,
             ),
             Self::Store(error) => {
                 tracing::error!("can't mark passes for /admin/v1/publish: {}", Chain(&error));
                 let text =
-                    "the store is unavailable; some passes may be marked; send it again later"
+                    "the store is unavailable; some passes may be marked; send the request again later"
                         .to_owned();
                 (
                     StatusCode::SERVICE_UNAVAILABLE,

@@ -1,8 +1,6 @@
 //! The certificates and keys for pushes through APNs.
 
 use std::{
-    fmt, fs,
-    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,7 +16,11 @@ use passkit_server::{
 };
 use serde::Deserialize;
 
-use crate::{failure::Failure, store::OpenStore};
+use crate::{
+    certificate::{CertPassword, Secret, identity, is_pkcs12},
+    failure::Failure,
+    store::OpenStore,
+};
 
 /// The certificates for pushes, and how pushes are sent.
 #[derive(Args, Clone, Debug, Default)]
@@ -37,15 +39,18 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files. Files in --apns-config may have their own password. It is safer to set the
-    /// password in the environment, or in the file that PASSKIT_APNS_PASSWORD_FILE names.
+    /// The password of .p12 files, if it is not --cert-password. Files in --apns-config may have
+    /// their own password.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",
         value_name = "PASSWORD",
         hide_env_values = true
     )]
-    pub(crate) password: Option<Secret>,
+    pub(crate) apns_password: Option<Secret>,
+
+    #[command(flatten)]
+    pub(crate) password: CertPassword,
 
     /// A file that names the certificate of each type, instead of --apns-cert.
     #[arg(
@@ -67,23 +72,6 @@ pub(crate) struct ApnsOptions {
     /// The shortest time between two pushes of a type to one phone.
     #[arg(long, env = "PASSKIT_PUSH_SPACING", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) push_spacing: Duration,
-}
-
-/// A password. `Debug` does not show it.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
 }
 
 fn endpoint(text: &str) -> Result<(String, u16), String> {
@@ -141,17 +129,14 @@ pub(crate) struct Apns {
 impl ApnsOptions {
     /// Reads and checks the files. Returns `None` if no option names one.
     pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
+        let password = self.apns_password.as_ref();
+        let password = password.or(self.password.cert_password.as_ref());
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
-                let identity = identity(
-                    None,
-                    certificate,
-                    self.key.as_deref(),
-                    self.password.as_ref(),
-                );
+                let identity = identity(None, certificate, self.key.as_deref(), password);
                 (vec![identity.map_err(Failure::new)?], None)
             }
-            (None, Some(file)) => read(file, self.password.as_ref())?,
+            (None, Some(file)) => read(file, password)?,
             (None, None) => return Ok(None),
         };
         let mut config = identities.into_iter().fold(Config::new(), Config::identity);
@@ -174,8 +159,9 @@ impl ApnsOptions {
     }
 }
 
-/// Makes the publisher of a store. If there are certificates, it sends pushes. Without any, it
-/// leaves the pushes to other processes, if these may use the store.
+/// Makes the publisher of a store. With certificates, the publisher sends pushes. Without
+/// certificates, it records pushes for other processes if they may use the store, and otherwise
+/// only marks passes.
 pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
     let OpenStore { store, shared } = store.clone();
     Arc::new(match apns {
@@ -252,47 +238,6 @@ fn without_values(message: &str) -> String {
         }
         _ => message.to_owned(),
     }
-}
-
-/// Reads the certificate in a file. It must be for `type_id`. Without one, it may be for any type.
-fn identity(
-    type_id: Option<&TypeIdentifier>,
-    certificate: &Path,
-    key: Option<&Path>,
-    password: Option<&Secret>,
-) -> Result<Identity, String> {
-    let wrong = |problem: &str| format!("{}: {problem}", pem::shown(certificate));
-    let identity = match (is_pkcs12(certificate), key, password) {
-        (true, Some(_), _) => {
-            return Err(wrong(
-                "is PKCS #12 and contains the key: don't name a file for the key",
-            ));
-        }
-        (true, None, password) => Identity::from_pkcs12_file(
-            type_id,
-            certificate,
-            password.map_or("", |password| &password.0),
-        ),
-        (false, key, password) => {
-            let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
-            // An error of the file is reported first. For example, a password may be set because
-            // the key is encrypted.
-            if read.is_ok() && password.is_some() {
-                return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
-            }
-            read
-        }
-    };
-    identity.map_err(|error| error.to_string())
-}
-
-/// Returns whether the file begins like PKCS #12.
-fn is_pkcs12(file: &Path) -> bool {
-    let mut start = Vec::new();
-    fs::File::open(file)
-        .and_then(|file| file.take(16).read_to_end(&mut start))
-        .is_ok()
-        && pem::is_pkcs12(&start)
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ impl Failure {
         Self::new(format!("{what}: {}", Chain(error)))
     }
 
-    /// A command stopped in the middle. Running it again helps if the error is transient.
+    /// Makes the failure of a command that stopped in the middle. If the error is transient, the line says to run the
+    /// command again.
     pub(crate) fn incomplete(what: &str, error: &StoreError) -> Self {
         let advice = if error.is_transient() {
             "; run this again"
@@ -30,7 +31,8 @@ impl Failure {
     }
 }
 
-/// Prints help or the version and ends the program. Any other error is shown without the usage.
+/// If the user asked for help or the version, prints it and ends the program. Any other error becomes one line, without the
+/// usage.
 impl From<clap::Error> for Failure {
     fn from(mut error: clap::Error) -> Self {
         if !error.use_stderr()
@@ -53,7 +55,7 @@ impl From<clap::Error> for Failure {
     }
 }
 
-/// Removes text that may be the URL of a store, or a part of a URL that has blanks.
+/// Hides an argument that may be the URL of a store, or one part of a URL that contains blanks.
 fn hide_secrets(error: &mut clap::Error) {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),

@@ -11,7 +11,7 @@ use crate::{apns::ApnsOptions, failure::Failure, output::Output};
 pub(crate) struct LocalPushes {
     _apns: LocalApns,
     pushes: mpsc::UnboundedReceiver<Push>,
-    /// The options with which a service sends its pushes through this one, for any type.
+    /// The options that make a web service send its pushes, of any type, to this push service.
     pub(crate) options: ApnsOptions,
     /// The same options as text for a command line.
     pub(crate) arguments: String,
@@ -24,19 +24,19 @@ pub(crate) struct Push {
 
 impl LocalPushes {
     /// Starts a push service. Writes the files that a web service needs for it into `folder`: a new
-    /// key, and the root certificate of the push service.
+    /// key, a configuration that names the key, and the root certificate of the push service.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::from_error("can't start the push service", &error);
         let (sender, pushes) = mpsc::unbounded_channel();
-        let options =
-            Options::new()
-                .provider_tokens()
-                .without_record()
-                .on_push(move |topic, token| {
-                    // Sending fails at the end, when the receiver is gone.
-                    let _ = sender.send(Push { topic, token });
-                    std::future::ready(())
-                });
+        let options = Options::new()
+            .provider_tokens()
+            .without_record()
+            .on_push(move |push| {
+                let (topic, token) = (push.topic, push.token);
+                // This fails only at the end, when the receiver is gone.
+                let _ = sender.send(Push { topic, token });
+                std::future::ready(())
+            });
         let apns = LocalApns::start(options).await.map_err(failed)?;
         let key = apns.issue_token_key().map_err(failed)?;
         let [config, key_file, root] =
@@ -49,7 +49,7 @@ impl LocalPushes {
             (&key_file, &key.key),
             (&root, apns.root_pem()),
         ] {
-            // One of the files is a key.
+            // Only the owner can read an `Output`. This matters because one of the files is a key.
             let mut output = Output::create(file, &[])?;
             output.write(content.as_bytes())?;
             output.finish()?;

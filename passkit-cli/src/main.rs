@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod admin;
 mod apns;
+mod certificate;
 mod commands;
 mod failure;
 mod local_pushes;
@@ -27,7 +28,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
 
-/// Gives memory back after a burst. The usual allocator of Linux keeps gigabytes.
+/// An allocator that gives memory back after a burst of requests. The default allocator of Linux
+/// keeps gigabytes.
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -45,6 +47,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Push(commands::push::Push),
     Check(commands::check::Check),
+    Sign(commands::sign::Sign),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -85,7 +88,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
     prepare(&command);
     let code = match command {
-        Command::Check(check) => check.run(),
+        Command::Check(check) => runtime.block_on(check.run()),
+        Command::Sign(sign) => sign.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),

@@ -24,11 +24,13 @@ use crate::{
     store::Store,
 };
 
-/// In seconds, from a call of a store in memory to the time after which clients give up.
+/// The buckets for times, in seconds. The first one is for a fast call of the store, and the last
+/// one for the time after which clients give up.
 const BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
-/// In seconds, from a phone that comes at once to one that was off for a week.
+/// The buckets for the time from a change to its fetch, in seconds. Some phones fetch at once, and
+/// some were off for a week.
 const FETCHED_BUCKETS: [f64; 9] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0,
 ];
@@ -36,7 +38,7 @@ const FETCHED_BUCKETS: [f64; 9] = [
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often everything in the store is counted. Counting may take long.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
-/// Few clients scrape.
+/// The limit is low, because few clients read the metrics.
 const LIMITS: Limits = Limits {
     connections: 16,
     per_address: None,
@@ -74,7 +76,10 @@ impl Metrics {
             PENDING,
             "Changes whose pushes are pending. A change of a whole type counts once."
         );
-        describe_gauge!(OLDEST_PENDING, "Age of the oldest of them.");
+        describe_gauge!(
+            OLDEST_PENDING,
+            "Age in seconds of the oldest change whose pushes are pending."
+        );
         tracing::info!("metrics at http://{address}/metrics");
         Ok(Self { listener, handle })
     }

@@ -48,7 +48,7 @@ impl Output {
     pub(crate) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if let Some(input) = inputs.iter().find(|input| leads_into(path, input)) {
             return Err(Failure::new(format!(
-                "can't write {}: it would overwrite {}, which is read; name another file",
+                "can't write {}: it would overwrite {}, which the command reads; name another file",
                 path.display(),
                 input.display()
             )));

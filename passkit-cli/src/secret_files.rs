@@ -71,7 +71,7 @@ fn read(variable: &str) -> Result<Option<String>, Failure> {
             "{variable} and {name} are both set; remove one"
         )));
     }
-    // The path is not shown, because it may be the secret itself by mistake.
+    // The path is not shown, because someone may have set the variable to the secret itself.
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

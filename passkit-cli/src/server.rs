@@ -189,11 +189,11 @@ where
     };
     let is_refused = match &ended {
         Ok(()) => refused.load(Ordering::Relaxed),
-        // The head was refused with 400 or 431.
+        // hyper refused the head with 400 or 431.
         Err(error) => error.is_parse(),
     };
     let mut stream = connection.into_parts().io.into_inner();
-    // The client may be gone.
+    // This fails if the client is gone.
     if stream.shutdown().await.is_ok() && is_refused && !is_stopping {
         linger(stream).await;
     }
@@ -217,7 +217,7 @@ async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
     let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }
 
-/// Counts the open connections of each client address, so that one client can't take all places.
+/// Counts the open connections of each client address, so that one client can't use up the limit.
 struct Shares {
     limits: Limits,
     open: Mutex<HashMap<IpAddr, usize>>,
@@ -270,7 +270,7 @@ impl Shares {
         })
     }
 
-    /// Logs once a minute at most, because one client can cause any number of these.
+    /// Logs once a minute at most, because one client can cause any number of these lines.
     fn warn(&self, client: IpAddr, limit: usize) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|warned| warned.elapsed() >= Duration::from_secs(60)) {

@@ -57,7 +57,7 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// Reads the file that the environment names.
+/// Reads the file that an environment variable names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
@@ -111,7 +111,7 @@ impl StoreUrl {
         }
     }
 
-    /// Makes or updates the tables of the store. Returns `false` if it needs none.
+    /// Makes or updates the tables of the store. Returns `false` if the store needs no tables.
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
             Self::Sqlite(_) | Self::Sled(_) | Self::Redis(_) => Ok(false),
@@ -205,7 +205,8 @@ impl StoreUrl {
         }
     }
 
-    /// Returns whether both name the same place. Two URLs of one database may differ.
+    /// Returns whether both URLs name the same store. This does not notice that two different URLs
+    /// name the same database.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
@@ -221,7 +222,8 @@ impl StoreUrl {
             Self::Sqlite(path) => {
                 self.check_there()?;
                 let copied = open_sqlite(path, false).await?.backup(to).await;
-                // The kind of the error would name the store, and the copy is at fault.
+                // Only the cause is shown. The text of the error itself blames the store, but the
+                // problem is with the copy.
                 return copied.map_err(|error| {
                     let cause = error.source().unwrap_or(&error);
                     Failure::from_error("can't make the backup", cause)
@@ -240,10 +242,11 @@ impl StoreUrl {
     }
 }
 
-/// The note with the edition, which names the state of a store. `passkit restored` changes it.
+/// The name of the note with the edition of a store, which is a random text. If the edition
+/// changes, instances publish all their files again. `passkit restored` changes it.
 const EDITION: &str = "passkit-edition";
 
-/// Returns the edition of the store. Every new store has a new one.
+/// Returns the edition of the store. Makes one if the store is new.
 pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     loop {
         if let Some(edition) = store.note(EDITION).await? {
@@ -273,14 +276,14 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
 /// note contains the name of the command and a random text.
 const UNFINISHED: &str = "passkit-unfinished";
 
-/// A change to a store that must not be served before it is complete.
+/// A command that changes a store. The store must not be served until the command is complete.
 pub(crate) struct Unfinished {
     note: String,
     before: Option<String>,
 }
 
 impl Unfinished {
-    /// Writes the note. It replaces a note of an interrupted command.
+    /// Writes the note. Replaces the note of an earlier command that was interrupted.
     pub(crate) async fn begin(store: &dyn Store, command: &str) -> Result<Self, StoreError> {
         let note = format!("{command} {}", random_text()?);
         loop {

@@ -57,7 +57,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// No error repeats any part of the URL.
+    /// Splits a URL into its parts. No error repeats any part of the URL, because the part may be a secret.
     fn of(url: &'a str) -> Result<Self, String> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(format!("// is missing after the scheme; write {FORMS}"));
@@ -80,7 +80,7 @@ impl<'a> Parts<'a> {
         let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !hosts.split(',').all(is_host) {
             return Err(
-                "no host can be read in it: write HOST or HOST:PORT, and an @ between the password and the host"
+                "the URL has no valid host: write HOST or HOST:PORT, and an @ between the password and the host"
                     .into(),
             );
         }
@@ -113,7 +113,7 @@ fn is_escaped_well(text: &str) -> bool {
     })
 }
 
-/// `host`, `host:port`, `[address]:port`, or nothing for the usual host.
+/// Returns whether this is `host`, `host:port` or `[address]:port`. An empty text means the default host.
 fn is_host(text: &str) -> bool {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port),
@@ -172,7 +172,7 @@ impl FromStr for StoreUrl {
                     Ok(Self::Postgres(text.into()))
                 } else {
                     Err(format!(
-                        "a parameter after the ? is none of {}",
+                        "a parameter after the ? is unknown; the known ones are {}",
                         POSTGRES_PARAMETERS.join(", ")
                     ))
                 }
@@ -211,8 +211,8 @@ impl fmt::Debug for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Returns a server's text without the user and the password. Servers repeat both in quotes. The user is hidden too,
-    /// because it may be a password by mistake.
+    /// Hides the user and the password in a text of the server, such as an error. Servers repeat both in quotes. The user is
+    /// hidden too, because someone may have written the password in its place.
     pub(crate) fn hide_login(&self, text: &str) -> String {
         let url = match self {
             Self::Postgres(url) | Self::Redis(url) => url,

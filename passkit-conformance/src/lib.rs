@@ -81,6 +81,9 @@
 //! records calls and checks them afterwards. To test your own crash or failover scenario, wrap a
 //! store in its `Recorder`.
 //!
+//! `store/long-history-adds-up` makes all calls at once and checks the history. It takes a second.
+//! `PASSKIT_CONFORMANCE_FOR` sets another time, such as `90s`, `10m` or `2h`.
+//!
 //! A call to a store may take 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. If
 //! three cases had a call that took longer, the remaining cases are not tried. If the store blocks
 //! all threads, the process prints the case and the call, and ends.
@@ -96,8 +99,6 @@ mod case;
 pub mod cli;
 #[cfg(feature = "service")]
 mod client;
-#[cfg(feature = "cli")]
-mod closest;
 #[cfg(feature = "service")]
 mod connections;
 mod exchange;

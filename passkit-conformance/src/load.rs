@@ -68,6 +68,10 @@ pub enum NoAnswer {
     /// Nothing was sent.
     #[error("no connection: {0}")]
     Unreachable(String),
+    /// The TLS certificate of the service is not trusted. The text gives the reason in one line.
+    /// Nothing was sent.
+    #[error("the certificate is not trusted: {0}")]
+    Untrusted(String),
     /// The answer was not complete within the time limit.
     #[error("no complete answer in time")]
     TooSlow,
@@ -209,11 +213,26 @@ struct Broken {
     unsent: Option<Box<Request<Full<Bytes>>>>,
 }
 
+/// Returns the error of TLS that is in other errors.
+fn tls_error(mut error: &io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inner = error.get_ref()?;
+        match inner.downcast_ref() {
+            Some(nested) => error = nested,
+            None => return inner.downcast_ref(),
+        }
+    }
+}
+
 async fn connect(connector: &mut HttpsConnector<Addresses>, base: &Uri) -> Result<Open, NoAnswer> {
     let stream = connector.call(base.clone()).await.map_err(|error| {
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => NoAnswer::Refused,
-            _ => NoAnswer::Unreachable(error.to_string().replace('\n', " ")),
+        let io_error = error.downcast_ref::<io::Error>();
+        let tls_error = io_error.and_then(tls_error);
+        let text = error.to_string().replace('\n', " ");
+        match (tls_error, io_error.map(io::Error::kind)) {
+            (Some(rustls::Error::InvalidCertificate(_)), _) => NoAnswer::Untrusted(text),
+            (_, Some(io::ErrorKind::ConnectionRefused)) => NoAnswer::Refused,
+            _ => NoAnswer::Unreachable(text),
         }
     })?;
     let (sender, wire) = handshake(stream).await.map_err(|error| no_answer(&error))?;

@@ -52,8 +52,11 @@ fn completion(
         Outcome::Fail(violation) | Outcome::Blocked(violation) => violation,
     };
     let mut text = format!(
-        "{violation}\nsteps: {}\nconsequence: {}",
-        case.steps, case.consequence
+        "{violation}\nsteps: {}\nconsequence: {}\nhow to keep {}: {}",
+        case.steps,
+        case.consequence,
+        violation.rule(),
+        violation.rule().fix()
     );
     for exchange in transcript {
         text.push_str(&format!("\n{exchange}"));

@@ -9,7 +9,8 @@ use passkit_server::identifiers::TypeIdentifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
-    IdentityError,
+    IdentityError, SignError, SignatureAlgorithm,
+    certificate::Facts,
     parts::{Fault, Pair, Part, Parts},
     pem,
 };
@@ -52,6 +53,13 @@ impl fmt::Debug for Identity {
             .field("not_after", &self.not_after())
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the types that a certificate names, which is in DER. The certificate is not checked: it may
+/// be expired, and anyone may have issued it. Returns no types if it can't be read.
+#[must_use]
+pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
+    Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
 }
 
 impl Identity {
@@ -159,6 +167,20 @@ impl Identity {
     #[must_use]
     pub fn private_key(&self) -> &PrivateKeyDer<'static> {
         &self.pair.key
+    }
+
+    /// Returns the algorithm of [`sign`](Self::sign).
+    #[must_use]
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.pair.signing_key.algorithm()
+    }
+
+    /// Signs a message of any length with the private key.
+    ///
+    /// # Errors
+    /// Fails if the library that signs fails, for example because the system has no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.pair.signing_key.sign(message)
     }
 
     /// Returns the stamp that the files had just before they were read.

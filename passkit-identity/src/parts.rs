@@ -1,9 +1,9 @@
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use passkit_server::identifiers::TypeIdentifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{certificate::Facts, key::public_key, pem};
+use crate::{certificate::Facts, key::SigningKey, pem};
 
 /// The content of the files: certificates in any order, and private keys or the reason why there
 /// are none.
@@ -17,6 +17,7 @@ pub(crate) struct Pair {
     /// The certificate of the key, then all other certificates of the file.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) signing_key: Arc<SigningKey>,
     pub(crate) facts: Facts,
 }
 
@@ -101,7 +102,7 @@ impl Parts {
         let mut pairs = Vec::new();
         let mut unusable = None;
         for key in self.keys.as_ref().map_err(Clone::clone)? {
-            let Some(public_key) = public_key(key) else {
+            let Some(signing_key) = SigningKey::read(key).map(Arc::new) else {
                 unusable = Some(key_fault(
                     "its private key can't be used: it must be RSA of 2048 bits or more, ECDSA on P-256 or P-384, \
                      or Ed25519",
@@ -113,10 +114,11 @@ impl Parts {
                 let mut chain = self.certificates.clone();
                 chain[..=first].rotate_right(1);
                 match chain.first().map(|certificate| Facts::read(certificate)) {
-                    Some(Ok(facts)) if facts.public_key == public_key => {
+                    Some(Ok(facts)) if facts.public_key == signing_key.public_key() => {
                         pairs.push(Pair {
                             chain,
                             key: key.clone_key(),
+                            signing_key: Arc::clone(&signing_key),
                             facts,
                         });
                     }

@@ -16,7 +16,7 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
 
-use crate::{certificate::Facts, key::public_key};
+use crate::{certificate::Facts, key::SigningKey};
 
 /// The reason why a certificate or a key can't be read. The message continues a line that
 /// starts with the file name, such as `key.pem has no private key in PEM`.
@@ -99,7 +99,7 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
         PrivateKeyDer::Sec1(der().into()),
     ]
     .into_iter()
-    .find(|key| public_key(key).is_some())
+    .find(|key| SigningKey::read(key).is_some())
     .ok_or(PemError::NoKey)
 }
 

@@ -90,8 +90,9 @@ impl PostgresError {
         Self::new(StoreErrorKind::Configuration, RUN_MIGRATE)
     }
 
-    /// Makes the error for a database address that can't be parsed. Hides what the driver quotes, because the quoted text
-    /// may be part of a password that was not percent-encoded.
+    /// Makes the error for a URL that the driver can't parse. The driver may quote a part of the URL, such as
+    /// the value of `sslmode`. This hides the quoted text, because it may be a part of a password that was not
+    /// percent-encoded.
     pub(crate) fn bad_address(error: &sqlx::Error) -> Self {
         let text = error.to_string();
         let text = match (text.find('"'), text.rfind('"')) {

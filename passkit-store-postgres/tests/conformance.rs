@@ -17,7 +17,9 @@ impl Stores for Databases {
         let url = server.url(&server.new_database().await?);
         let store = PostgresStore::connect(&url, Config::new()).await?;
         store.migrate().await?;
-        Ok((TestStore::with_all(Arc::new(store)), url))
+        let other = PostgresStore::connect(&url, Config::new()).await?;
+        let [one, other] = [store, other].map(|store| TestStore::with_all(Arc::new(store)));
+        Ok((TestStore::spread(one, vec![other]), url))
     }
 
     async fn reopen(&self, url: &String) -> Option<Result<TestStore, BoxError>> {

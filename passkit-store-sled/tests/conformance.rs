@@ -1,6 +1,13 @@
 //! Runs the conformance cases. Each case has its own folder.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_store_sled::SledStore;
@@ -22,7 +29,10 @@ impl Stores for Folders {
 
     /// Copies the files as they are now, and opens the copy. So it has only what would survive a `kill -9`.
     async fn reopen(&self, place: &TempDir) -> Option<Result<TestStore, BoxError>> {
-        let [store, copy] = ["store", "copy"].map(|name| place.path().join(name));
+        static COPIES: AtomicU64 = AtomicU64::new(0);
+        let store = place.path().join("store");
+        let number = COPIES.fetch_add(1, Ordering::Relaxed);
+        let copy = place.path().join(format!("copy-{number}"));
         let copied = Command::new("cp").arg("-r").args([&store, &copy]).status();
         Some(copied.map_err(BoxError::from).and_then(|_| open(&copy)))
     }

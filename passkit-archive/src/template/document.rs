@@ -33,7 +33,10 @@ impl Json {
                 for (key, raw) in members {
                     let value = Self::of_raw(raw)?;
                     // Of two members with one key, the last counts.
-                    match places.get(&key).and_then(|&place: &usize| object.get_mut(place)) {
+                    match places
+                        .get(&key)
+                        .and_then(|&place: &usize| object.get_mut(place))
+                    {
                         Some((_, before)) => *before = value,
                         None => {
                             places.insert(key.clone(), object.len());
@@ -45,7 +48,12 @@ impl Json {
             }
             Some(b'[') => {
                 let items: Vec<&RawValue> = serde_json::from_str(text)?;
-                Self::List(items.into_iter().map(Self::of_raw).collect::<Result<_, _>>()?)
+                Self::List(
+                    items
+                        .into_iter()
+                        .map(Self::of_raw)
+                        .collect::<Result<_, _>>()?,
+                )
             }
             Some(b'"') => Self::Text(serde_json::from_str(text)?),
             Some(b't') => Self::Bool(true),
@@ -78,7 +86,9 @@ impl Json {
 
     pub(super) fn member(&self, key: &str) -> Option<&Self> {
         let mut members = self.members().iter();
-        members.find(|(name, _)| name == key).map(|(_, value)| value)
+        members
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
     }
 
     pub(super) fn member_mut(&mut self, key: &str) -> Option<&mut Self> {
@@ -86,7 +96,9 @@ impl Json {
             return None;
         };
         let mut members = members.iter_mut();
-        members.find(|(name, _)| name == key).map(|(_, value)| value)
+        members
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
     }
 
     /// Sets a member of an object. Does nothing if this is no object.
@@ -112,7 +124,7 @@ impl Json {
         let steps = steps(pointer)?;
         let mut at = self;
         for (index, step) in steps.iter().enumerate() {
-            let missing = || match steps.get(index + 1).map(|next| place_in_list(next)) {
+            let missing = || match steps.get(index + 1).map(|next| Place::of(next)) {
                 None => Self::Null,
                 Some(Some(_)) => Self::List(Vec::new()),
                 Some(None) => Self::Object(Vec::new()),
@@ -130,9 +142,9 @@ impl Json {
                 }
                 Self::List(items) => {
                     let length = items.len();
-                    let place = match place_in_list(step) {
-                        Some(Some(place)) if place <= length => place,
-                        Some(None) => length,
+                    let place = match Place::of(step) {
+                        Some(Place::At(place)) if place <= length => place,
+                        Some(Place::End) => length,
                         _ => {
                             return Err(format!(
                                 "leads nowhere, because {before} is a list of {length}; use an index up to {length}"
@@ -164,8 +176,8 @@ impl Json {
         let mut at = self;
         for step in way {
             let next = match at {
-                Self::List(items) => match place_in_list(step) {
-                    Some(Some(place)) => items.get_mut(place),
+                Self::List(items) => match Place::of(step) {
+                    Some(Place::At(place)) => items.get_mut(place),
                     _ => None,
                 },
                 at => at.member_mut(step),
@@ -177,7 +189,7 @@ impl Json {
         }
         match at {
             Self::List(items) => {
-                if let Some(Some(place)) = place_in_list(last)
+                if let Some(Place::At(place)) = Place::of(last)
                     && place < items.len()
                 {
                     items.remove(place);
@@ -209,7 +221,10 @@ fn parent(steps: &[String], index: usize) -> String {
     let way = steps.get(..index).unwrap_or_default();
     match way {
         [] => "the top".into(),
-        way => way.iter().map(|step| format!("/{}", escape(step))).collect(),
+        way => way
+            .iter()
+            .map(|step| format!("/{}", escape(step)))
+            .collect(),
     }
 }
 
@@ -218,13 +233,25 @@ pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// What a step means in a list: `Some(None)` is its end. `None` if the step is no index.
-fn place_in_list(step: &str) -> Option<Option<usize>> {
-    match step {
-        "-" => Some(None),
-        "0" => Some(Some(0)),
-        step if step.starts_with('0') || !step.bytes().all(|byte| byte.is_ascii_digit()) => None,
-        step => step.parse().ok().map(Some),
+/// What a step means in a list.
+#[derive(Clone, Copy)]
+enum Place {
+    At(usize),
+    /// After the last item.
+    End,
+}
+
+impl Place {
+    /// Returns `None` if the step is no index.
+    fn of(step: &str) -> Option<Self> {
+        match step {
+            "-" => Some(Self::End),
+            "0" => Some(Self::At(0)),
+            step if step.starts_with('0') || !step.bytes().all(|byte| byte.is_ascii_digit()) => {
+                None
+            }
+            step => step.parse().ok().map(Self::At),
+        }
     }
 }
 
@@ -311,7 +338,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut entries: A,
+            ) -> Result<Members<'de>, A::Error> {
                 let mut members = Vec::new();
                 while let Some(entry) = entries.next_entry()? {
                     members.push(entry);
@@ -359,14 +389,23 @@ mod tests {
         for (pointer, reason) in [
             ("a", "is no JSON Pointer"),
             ("", "is no JSON Pointer"),
-            ("/list/4", "because /list is a list of 3; use an index up to 3"),
+            (
+                "/list/4",
+                "because /list is a list of 3; use an index up to 3",
+            ),
             ("/list/01", "because /list is a list"),
             ("/a/b~1c/d", "because /a/b~1c is neither"),
         ] {
             let error = json.set(pointer, Json::Null).unwrap_err();
             assert!(error.contains(reason), "{pointer}: {error}");
         }
-        for pointer in ["/a/b~1c", "/list/0", "/list/7", "/semantics/seats/0/seatRow", "/no/way"] {
+        for pointer in [
+            "/a/b~1c",
+            "/list/0",
+            "/list/7",
+            "/semantics/seats/0/seatRow",
+            "/no/way",
+        ] {
             json.remove(pointer).unwrap();
         }
         assert_eq!(

@@ -7,10 +7,7 @@ use super::{
     open::outline_of,
     strings,
 };
-use crate::{
-    ArchiveBuilder, Level, Report, Rules,
-    layout::Layout,
-};
+use crate::{ArchiveBuilder, Level, Report, Rules, layout::Layout};
 
 /// The colours of a pass at its top level.
 const COLORS: [&str; 5] = [
@@ -25,8 +22,14 @@ const COLORS: [&str; 5] = [
 const SPELLINGS: [[&str; 2]; 5] = [
     ["departureLocationTimeZone", "departureAirportTimeZone"],
     ["destinationLocationTimeZone", "destinationAirportTimeZone"],
-    ["departureLocationSecurityPrograms", "departureAirportSecurityPrograms"],
-    ["destinationLocationSecurityPrograms", "destinationAirportSecurityPrograms"],
+    [
+        "departureLocationSecurityPrograms",
+        "departureAirportSecurityPrograms",
+    ],
+    [
+        "destinationLocationSecurityPrograms",
+        "destinationAirportSecurityPrograms",
+    ],
     // The first is a list, and the second a text.
     ["loungePlaceIDs", "airlineLoungePlaceID"],
 ];
@@ -184,7 +187,12 @@ impl<'a> Draft<'a> {
                 let rest = file.strip_prefix(name);
                 rest.is_some_and(|rest| matches!(rest, ".png" | "@2x.png" | "@3x.png"))
             };
-            let same: Vec<String> = self.files.names().filter(is_same).map(str::to_owned).collect();
+            let same: Vec<String> = self
+                .files
+                .names()
+                .filter(is_same)
+                .map(str::to_owned)
+                .collect();
             for path in same {
                 self.files.remove(&path);
                 self.outline.remove(&path);
@@ -380,10 +388,15 @@ fn png_fault(png: &[u8]) -> Option<&'static str> {
             return Some("is cut off; save the image again");
         };
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        let (Some(chunk), Some(sum)) = (name.get(..length.saturating_add(4)), name.get(length.saturating_add(4)..).and_then(|rest| rest.get(..4))) else {
+        let (Some(chunk), Some(sum)) = (
+            name.get(..length.saturating_add(4)),
+            name.get(length.saturating_add(4)..)
+                .and_then(|rest| rest.get(..4)),
+        ) else {
             return Some("is cut off; save the image again");
         };
-        if crate::icon::crc32(chunk).to_be_bytes() != *sum || is_first != chunk.starts_with(b"IHDR") {
+        if crate::icon::crc32(chunk).to_be_bytes() != *sum || is_first != chunk.starts_with(b"IHDR")
+        {
             return Some("is a damaged PNG file; save the image again");
         }
         is_first = false;

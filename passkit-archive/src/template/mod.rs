@@ -43,13 +43,13 @@ mod strings;
 mod style;
 mod token;
 
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::collections::BTreeSet;
 
 use passkit_server::{identifiers::Kind, text::OneLine};
 
 use self::document::Json;
 pub use self::{draft::Draft, style::Style, token::TokenSecret};
-use crate::{ArchiveBuilder, Finding, Findings};
+use crate::{ArchiveBuilder, Findings, ReadError};
 
 /// A template of passes or orders. See the [module](self).
 #[derive(Clone, Debug)]
@@ -121,12 +121,9 @@ impl Template {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// A file or folder can't be read.
-    #[error("can't read {}", OneLine::path(.0))]
-    Read(PathBuf, #[source] io::Error),
-    /// The template can't be used as it is.
-    #[error("{0}")]
-    Template(Findings),
+    /// The template can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A value can't be set.
     #[error("{}: {}", OneLine::of(pointer), OneLine::of(message))]
     Value {
@@ -138,10 +135,4 @@ pub enum TemplateError {
     /// The pass would be refused, or something in it could not work.
     #[error("{0}")]
     Pass(Findings),
-}
-
-impl From<Finding> for TemplateError {
-    fn from(finding: Finding) -> Self {
-        Self::Template(Findings::new(vec![finding]))
-    }
 }

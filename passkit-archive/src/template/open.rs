@@ -1,11 +1,6 @@
 //! Opens templates. Templates may come from strangers, so everything is limited.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _},
-    path::Path,
-};
+use std::path::Path;
 
 use passkit_server::identifiers::Kind;
 
@@ -15,15 +10,11 @@ use super::{
     draft,
 };
 use crate::{
-    ArchiveBuilder, Finding, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_UNPACKED_BYTES,
-    contents::{self, Litter},
-    json,
-    layout::{Layout, MANIFEST, SIGNATURE},
-    rules,
+    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json, layout::Layout, rules,
 };
 
-/// How deep folders may be nested. A pass has one level: `de.lproj`.
-const MAX_FOLDERS: usize = 4;
+/// Files of the tools that make templates.
+const TOOLS: [&str; 2] = ["tooling.json", "passkit.toml"];
 
 /// How many bytes of an image the checks need.
 const HEADER: usize = 64;
@@ -37,31 +28,7 @@ impl Template {
     /// Fails if there is neither `pass.json` nor `order.json`, if that file is no JSON object, if a
     /// file can't be read or is a link, or if there is more than the limits allow.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TemplateError> {
-        let path = path.as_ref();
-        let unreadable = |error| TemplateError::Read(path.to_owned(), error);
-        if fs::metadata(path).map_err(unreadable)?.is_dir() {
-            let mut files = BTreeMap::new();
-            let mut left = MAX_UNPACKED_BYTES;
-            read_folder(path, "", 0, &mut left, &mut files)?;
-            let has = |kind: &Kind| files.contains_key(Layout::of(*kind).description_file);
-            let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(has).collect();
-            let [kind] = kinds[..] else {
-                let message = match kinds[..] {
-                    [] => "has neither pass.json nor order.json; name the folder that has one",
-                    _ => "has both pass.json and order.json; remove one of them",
-                };
-                return Err(Finding::of_archive(&rules::NO_DESCRIPTION, message).into());
-            };
-            return Self::of_files(kind, files);
-        }
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| {
-                file.take(MAX_ARCHIVE_BYTES as u64 + 1)
-                    .read_to_end(&mut bytes)
-            })
-            .map_err(unreadable)?;
-        Self::read(&bytes)
+        Self::of_files(PassFiles::open(path)?)
     }
 
     /// Reads a zip archive, such as a `.pkpass`.
@@ -69,33 +36,28 @@ impl Template {
     /// # Errors
     /// Fails like [`open`](Self::open).
     pub fn read(bytes: &[u8]) -> Result<Self, TemplateError> {
-        let (kind, files) = contents::unpack_all(bytes)?;
-        Self::of_files(kind, files)
+        Self::of_files(PassFiles::of_archive(bytes).map_err(ReadError::from)?)
     }
 
-    pub(super) fn of_files(
-        kind: Kind,
-        mut files: BTreeMap<String, Vec<u8>>,
-    ) -> Result<Self, TemplateError> {
+    fn of_files(files: PassFiles) -> Result<Self, TemplateError> {
+        let (kind, mut files) = files.into_parts();
         let description = Layout::of(kind).description_file;
         let text = files.remove(description).unwrap_or_default();
         if text.len() > MAX_JSON_BYTES {
             let message = format!("is larger than the {MAX_JSON_BYTES} bytes allowed for it");
-            return Err(Finding::in_file(&rules::ENTRY, description, message).into());
+            return Err(
+                ReadError::from(Finding::in_file(&rules::ENTRY, description, message)).into(),
+            );
         }
-        let unreadable = |error: serde_json::Error| {
-            Finding::in_file(
-                &rules::JSON,
-                description,
-                format!("is not valid JSON: {error}"),
-            )
-        };
-        let mut json =
-            Json::parse(&json::strict(description, &text)?).map_err(unreadable)?;
+        let text = json::strict(description, &text).map_err(ReadError::from)?;
+        let mut json = Json::parse(&text).map_err(|error| {
+            let message = format!("is not valid JSON: {error}");
+            ReadError::from(Finding::in_file(&rules::JSON, description, message))
+        })?;
         drop_ids(&mut json);
         let samples = drop_samples(&mut json);
 
-        files.retain(|name, _| is_of_pass(name));
+        files.retain(|name, _| !TOOLS.contains(&&**name));
         if kind == Kind::Pass && !files.contains_key("icon.png") {
             // Pass Designer writes no icon.png, and phones were seen to refuse passes without it.
             let larger = ["icon@2x.png", "icon@3x.png"];
@@ -104,12 +66,14 @@ impl Template {
             }
         }
         let builder = ArchiveBuilder::new(kind, "");
-        let outline = files.iter().fold(builder.clone(), |outline, (name, content)| {
-            outline.file(name, outline_of(name, content))
+        let outline = files
+            .iter()
+            .fold(builder.clone(), |outline, (name, content)| {
+                outline.file(name, outline_of(name, content))
+            });
+        let files = files.into_iter().fold(builder, |builder, (name, content)| {
+            builder.file(name, content)
         });
-        let files = files
-            .into_iter()
-            .fold(builder, |builder, (name, content)| builder.file(name, content));
         Ok(Self {
             kind,
             json,
@@ -126,63 +90,6 @@ pub(super) fn outline_of<'a>(name: &str, content: &'a [u8]) -> &'a [u8] {
         Some(header) if name.ends_with(".png") => header,
         _ => content,
     }
-}
-
-/// Returns whether a file of a template belongs into a pass.
-fn is_of_pass(name: &str) -> bool {
-    let is_tool = matches!(name, MANIFEST | SIGNATURE | "tooling.json" | "passkit.toml");
-    !is_tool && Litter::of(name).is_none()
-}
-
-/// Reads the files of a folder. `prefix` is the name of the folder in the archive, with a slash.
-fn read_folder(
-    folder: &Path,
-    prefix: &str,
-    depth: usize,
-    left: &mut usize,
-    files: &mut BTreeMap<String, Vec<u8>>,
-) -> Result<(), TemplateError> {
-    let unreadable = |error| TemplateError::Read(folder.to_owned(), error);
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let refuse = |message: &str| {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, message);
-            TemplateError::Read(path.clone(), error)
-        };
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| refuse("its name is not UTF-8; rename it"))?;
-        let name = format!("{prefix}{name}");
-        if !is_of_pass(&name) || name == "__MACOSX" {
-            continue;
-        }
-        if let Some(reason) = contents::unusable_name(&name) {
-            return Err(refuse(reason));
-        }
-        // The link itself is looked at, because a link could lead out of the template.
-        let found = fs::symlink_metadata(&path)
-            .map_err(|error| TemplateError::Read(path.clone(), error))?;
-        if found.is_dir() {
-            if depth == MAX_FOLDERS {
-                return Err(refuse("it is too deep; a template has only folders such as de.lproj"));
-            }
-            read_folder(&path, &format!("{name}/"), depth + 1, left, files)?;
-        } else if found.is_file() {
-            let mut content = Vec::new();
-            File::open(&path)
-                .and_then(|file| file.take(*left as u64 + 1).read_to_end(&mut content))
-                .map_err(|error| TemplateError::Read(path.clone(), error))?;
-            *left = left.checked_sub(content.len()).ok_or_else(|| {
-                refuse("with it, the template has more than 64 MiB; use smaller images")
-            })?;
-            files.insert(name, content);
-        } else {
-            return Err(refuse("it is no file; put the file itself there"));
-        }
-        if files.len() > MAX_ENTRIES {
-            return Err(refuse("with it, the template has more than 1,000 files"));
-        }
-    }
-    Ok(())
 }
 
 /// Removes the `_id` that Pass Designer writes. `userInfo` belongs to the app of the issuer.

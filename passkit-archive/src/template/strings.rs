@@ -9,7 +9,10 @@ pub(super) fn set(file: &[u8], key: &str, text: &str) -> Result<String, String> 
     let entry = format!("{} = {};\n", quoted(key), quoted(text));
     let entries = entries(&strings)?;
     // Of two entries with one key, readers differ in which one counts. So all are changed.
-    let same: Vec<_> = entries.into_iter().filter(|(name, _)| name == key).collect();
+    let same: Vec<_> = entries
+        .into_iter()
+        .filter(|(name, _)| name == key)
+        .collect();
     if same.is_empty() {
         if !strings.is_empty() && !strings.ends_with('\n') {
             strings.push('\n');
@@ -29,7 +32,9 @@ fn decode(file: &[u8]) -> Result<String, String> {
             // Half a character is damage, like a surrogate without its partner.
             _ => 0xd800,
         });
-        char::decode_utf16(units).collect::<Result<String, _>>().ok()
+        char::decode_utf16(units)
+            .collect::<Result<String, _>>()
+            .ok()
     };
     let text = match file {
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
@@ -101,7 +106,9 @@ fn token(text: &str, at: usize) -> Result<Range<usize>, String> {
             Some(here.find(|c| !is_word(c)).unwrap_or(here.len())).filter(|length| *length > 0)
         }
     };
-    length.map(|length| at..at + length).ok_or_else(|| unreadable(text, at))
+    length
+        .map(|length| at..at + length)
+        .ok_or_else(|| unreadable(text, at))
 }
 
 fn unreadable(text: &str, at: usize) -> String {
@@ -111,7 +118,9 @@ fn unreadable(text: &str, at: usize) -> String {
 }
 
 fn unquoted(token: &str) -> String {
-    let inner = token.strip_prefix('"').and_then(|token| token.strip_suffix('"'));
+    let inner = token
+        .strip_prefix('"')
+        .and_then(|token| token.strip_suffix('"'));
     let Some(inner) = inner else {
         return token.to_owned();
     };

@@ -14,7 +14,7 @@ use ring::hmac;
 /// # use passkit_server::{PassId, identifiers::{SerialNumber, TypeIdentifier}};
 /// # let pass = PassId { type_id: TypeIdentifier::new("pass.com.example.card")?, serial: SerialNumber::new("A-1")? };
 /// let secret = TokenSecret::new(&[7; 32]);
-/// assert_eq!(secret.token(&pass)?, TokenSecret::new(&[7; 32]).token(&pass)?);
+/// assert_eq!(secret.token(&pass)?.as_str(), TokenSecret::new(&[7; 32]).token(&pass)?.as_str());
 /// # Ok::<(), passkit_server::identifiers::InvalidIdentifier>(())
 /// ```
 pub struct TokenSecret(hmac::Key);
@@ -90,6 +90,9 @@ mod tests {
             serial: SerialNumber::new("A-1").unwrap(),
         };
         let token = TokenSecret::new(b"key").token(&pass).unwrap();
-        assert_eq!(token.as_str(), "2tQiMjg2McaQGCNy6Uw4GO_H9croeKlj3ORg5t1ro7M");
+        assert_eq!(
+            token.as_str(),
+            "2tQiMjg2McaQGCNy6Uw4GO_H9croeKlj3ORg5t1ro7M"
+        );
     }
 }

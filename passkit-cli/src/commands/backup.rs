@@ -8,11 +8,11 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Copies a sqlite: store into a new file, while it is in use.
+/// Copies a sqlite: store into a new file. The store may be in use meanwhile.
 ///
-/// The copy is the store as it is at one moment, and can be used like the store. It contains push
-/// tokens and device identifiers, which are secrets. When a copy has replaced the store, run
-/// `passkit restored`.
+/// The copy has the state of the store at one moment, and can be used like the store. It contains
+/// push tokens and device identifiers, which are secrets. After you replaced the store with a copy,
+/// run `passkit restored`.
 #[derive(Args)]
 pub(crate) struct Backup {
     /// The file to make. It must not exist.

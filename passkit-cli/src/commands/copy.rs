@@ -22,8 +22,9 @@ const GROUP: usize = 5_000;
 /// Copies a store into another one: registrations, and the digests and tokens of published passes.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change. This also replaces the pushes that the old store had not sent yet. If the copy is
-/// interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it is.
+/// that no phone misses a change. Phones therefore also get a push for changes whose pushes were still pending in the
+/// old store. If the command is interrupted, run it again. Until the copy is complete, `passkit serve` refuses the new store.
+/// The old store stays as it is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
@@ -50,7 +51,7 @@ pub(crate) struct Copy {
 struct Copied {
     registrations: u64,
     published: u64,
-    /// A device of each type.
+    /// One device of each type, for comparing the clocks.
     devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
     types: BTreeSet<TypeIdentifier>,
 }
@@ -77,7 +78,7 @@ impl Copy {
         progress.finish();
         if let Some(micros) = late {
             return Err(Failure::new(format!(
-                "the clock of {} is ahead; copy it again in {} s",
+                "the clock of {} is ahead; copy the store again in {} s",
                 self.from,
                 micros / 1_000_000 + 1
             )));
@@ -175,8 +176,9 @@ impl Copied {
     }
 }
 
-/// Returns how many microseconds the clocks of the old store are ahead of those of the new store,
-/// if they are. Phones have tags with readings of the old clocks.
+/// Returns by how many microseconds the clocks of the old store are ahead of those of the new store,
+/// if they are. Phones have tags with readings of the old clocks, and would miss changes that the
+/// new store marks with lower readings.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

@@ -16,7 +16,7 @@ use passkit_server::{
     maintenance::Registration,
 };
 
-/// The first line of a written file.
+/// The first line of a file that this program writes.
 pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
 /// The longest line in bytes. Identifiers have their own, shorter limits.
@@ -211,7 +211,7 @@ impl Lines {
             }
         }
         if !input.trim_ascii().is_empty() {
-            return Err("a line break inside of a field".into());
+            return Err("a line break inside a field".into());
         }
         let mut start = 0;
         ends[..count]
@@ -226,7 +226,7 @@ impl Lines {
     }
 }
 
-/// Reads to the end of a line. Returns how many bytes that was.
+/// Reads to the end of a line. Returns the number of bytes read.
 fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped = 0;
     loop {
@@ -278,7 +278,7 @@ pub(crate) fn to_registration(
     Ok((registration, token))
 }
 
-/// The line of a file that [`Lines`] reads.
+/// Returns a registration as a line that [`Lines`] can read.
 pub(crate) fn line(registration: &Registration) -> String {
     let Registration {
         device,
@@ -294,7 +294,7 @@ pub(crate) fn line(registration: &Registration) -> String {
     )
 }
 
-/// A field of a line, in quotes if it needs them.
+/// Returns a field of a line, in quotes if it needs them.
 fn field(text: &str) -> Cow<'_, str> {
     if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
         return text.into();

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
-use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
+use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{
     Client,
     phone::{Phone, State},
@@ -37,7 +37,7 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// temporary folder, including the push service. Ctrl-C ends the demo and removes the folder.
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Where to listen. Port 0 takes a free one.
+    /// Where to listen. With port 0, the system chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 }
@@ -94,7 +94,7 @@ impl Demo {
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
-            // The receiver also ends when the sender is dropped.
+            // The wait also ends when the sender is dropped.
             let _ = ended.await;
         }));
 
@@ -268,6 +268,6 @@ fn build(kind: Kind, description: &serde_json::Value, signer: &Signer) -> Result
         .map_err(|error| not_made(&error))
 }
 
-fn not_made(error: &BuildError) -> Failure {
+fn not_made(error: &dyn std::error::Error) -> Failure {
     Failure::from_error("can't make the example", error)
 }

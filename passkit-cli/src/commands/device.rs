@@ -21,8 +21,8 @@ use crate::{
 
 /// Plays a phone against a web service, and prints the requests and answers.
 ///
-/// It does what an iPhone does: when a pass is added, it registers and asks what changed. It asks
-/// again at each sync, fetches what changed, and verifies each archive. It prints no secrets.
+/// The phone does what an iPhone does: when a pass is added, it registers and asks what changed. It
+/// asks again at each sync, fetches what changed, and verifies each archive. No secrets are printed.
 ///
 /// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tested.
 #[derive(Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Device {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Adds a pass or order, like opening the file on a phone.
+    /// Adds a pass or order, as if its file were opened on a phone.
     Add {
         /// The archive: .pkpass or .order.
         file: PathBuf,
@@ -58,8 +58,8 @@ enum Action {
     /// Asks what changed and fetches it, as a phone does after a push.
     Sync,
     /// Waits for pushes, and syncs when one comes, until Ctrl-C. The pushes come through a push
-    /// service on this machine in place of APNs. The command prints the options with which a web
-    /// service uses it.
+    /// service on this machine in place of APNs. The command prints the options that make a web
+    /// service use this push service.
     Listen,
     /// Deletes a pass from the phone.
     Remove {
@@ -236,7 +236,7 @@ fn list(phone: &Phone) {
     }
 }
 
-/// Finds the pass on the phone that the words name.
+/// Finds the pass that the words name, among those on the phone.
 fn find(phone: &Phone, words: &[String]) -> Result<PassId, Failure> {
     let held: Vec<PassId> = phone
         .list()

@@ -16,12 +16,12 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// About how many registrations a page has.
+/// About how many registrations are read at a time.
 const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile. Every registration that exists the whole time is in the file.
+/// The store may be in use meanwhile. A registration that exists during the whole export is in the file.
 /// The file contains push tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {

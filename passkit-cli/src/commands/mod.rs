@@ -17,4 +17,5 @@ pub(crate) mod push;
 pub(crate) mod repair;
 pub(crate) mod restored;
 pub(crate) mod serve;
+pub(crate) mod sign;
 pub(crate) mod stats;

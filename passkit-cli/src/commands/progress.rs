@@ -14,7 +14,7 @@ use crate::failure::Chain;
 /// How often a line is written if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is tried while the store is unavailable.
+/// How many times a call is tried while the store is unavailable.
 const TRIES: u32 = 10;
 
 pub(super) struct Progress {
@@ -25,8 +25,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Makes a progress display that counts `what`. If the length in bytes is known, it shows how
-    /// much is left.
+    /// Makes a progress display that counts `what`. If the length is known, the display shows
+    /// how much is left.
     pub(super) fn new(what: &'static str, length: Option<u64>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = match (is_terminal, length) {

@@ -28,7 +28,7 @@ impl Repair {
                 repaired.removed,
                 repaired.restored
             ),
-            None => say!("nothing to do: {} needs no repair of an index", self.store),
+            None => say!("nothing to do: {} has no index to repair", self.store),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,20 +9,20 @@ use crate::{
     store::{self, Store, StoreUrl, Unfinished, renew_edition},
 };
 
-/// Makes up for what a restored backup of the store lacks.
+/// Makes up for the changes that a restored backup of the store lacks.
 ///
 /// Run this after a backup has replaced the store, before the service starts again. Every pass
 /// counts as changed, once: phones get a push, and fetch every change that they missed. When an
 /// instance of `passkit serve` starts, it publishes all its files again. This brings back tokens
-/// and removals. Unchanged content is not marked again. It is safe to run this twice. If this is
-/// interrupted, `passkit serve` refuses the store until it is run again.
+/// and removals. Unchanged content is not marked again. It is safe to run this twice. If the
+/// command is interrupted, `passkit serve` refuses the store until you run the command again.
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Types that the backup may lack, because their first pass was published after it.
+    /// Types that the backup may lack, because their first pass was published after the backup.
     #[arg(value_name = "TYPE")]
     types: Vec<TypeIdentifier>,
 }

@@ -41,7 +41,7 @@ use crate::{
 /// stderr.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
-    /// Where to listen. Port 0 takes a free one.
+    /// Where to listen. With port 0, the system chooses a free port.
     #[arg(
         long,
         env = "PASSKIT_LISTEN",
@@ -61,7 +61,7 @@ pub(crate) struct Serve {
     pub(crate) store: StoreUrl,
 
     /// Where this instance keeps copies of the archives that it serves, if the store is not a sled:
-    /// store. If another instance uses that folder, this instance adds -2 to the name, and so on.
+    /// store. If another instance uses this folder, this instance adds -2 to the name, or -3, and so on.
     #[arg(
         long,
         env = "PASSKIT_COPIES",
@@ -88,12 +88,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
-    /// How many connections may be open at once. Further ones have to wait.
+    /// How many connections may be open at once. Further connections wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
 
-    /// How many connections one client address may have open at once. Further ones are closed at
+    /// How many connections one client address may have open at once. Further connections are closed at
     /// once. All addresses of an IPv6 /64 network count as one. Default: a quarter of
     /// --max-connections, and no limit for clients on this machine or in a private network, because
     /// a proxy may have such an address. If the option is set, it also limits those.
@@ -101,7 +101,7 @@ pub(crate) struct Serve {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections_per_address: Option<usize>,
 
-    /// How many devices may be registered for one pass. Further ones are refused with 503, because
+    /// How many devices may be registered for one pass. Further devices are refused with 503, because
     /// anyone who has a pass can register made-up devices.
     #[arg(long, env = "PASSKIT_MAX_DEVICES_PER_PASS", default_value_t = MAX_DEVICES_PER_PASS, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -113,8 +113,8 @@ pub(crate) struct Serve {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(65_536..=1_073_741_824))]
     pub(crate) max_body_bytes: usize,
 
-    /// Serve wallets other than Apple's too: with the schemes AndroidPass, WalletPass and
-    /// WalletUnionPass, and with push tokens that are not APNs'. APNs can't send them pushes.
+    /// Serve wallets other than Apple's too. They use the schemes AndroidPass, WalletPass and
+    /// WalletUnionPass, and push tokens that are not from APNs. They get no pushes.
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) other_wallets: bool,
 
@@ -136,12 +136,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Where to serve /metrics for Prometheus. Keep it from the public.
+    /// Where to serve /metrics for Prometheus. The public should not reach this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// Few clients publish.
+/// The limit is low, because few clients publish.
 const ADMIN_LIMITS: Limits = Limits {
     connections: 64,
     per_address: None,
@@ -323,7 +323,7 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, the log
+/// Starts the log on stderr, at the level in PASSKIT_LOG, or else at `level`. At `debug`, the log
 /// shows the way of each change to a phone. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG")
@@ -336,7 +336,7 @@ pub(crate) fn start_logging(level: tracing::Level) {
     write_log(wanted);
 }
 
-/// Logs nothing but warnings that other users can open files of the store. For commands that write no log otherwise.
+/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
 pub(crate) fn start_warning_of_readers() {
     let module = "passkit_server::private_files";
     write_log(Targets::new().with_target(module, LevelFilter::WARN));

@@ -47,18 +47,24 @@ pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
 
 /// Makes an unsigned pass with this token.
 pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
-    let mut description = description(Kind::Pass, type_id, serial, "one");
-    description["authenticationToken"] = token.into();
-    ArchiveBuilder::new(Kind::Pass, description.to_string())
-        .file("icon.png", placeholder_icon(29))
-        .build_unsigned()
-        .unwrap()
+    unsigned_with(type_id, serial, &json!({"authenticationToken": token}))
 }
 
 /// An unsigned pass with this `webServiceURL`.
 pub(crate) fn with_url(type_id: &str, serial: &str, url: &str) -> Vec<u8> {
+    unsigned_with(type_id, serial, &json!({"webServiceURL": url}))
+}
+
+/// An unsigned pass with these keys.
+pub(crate) fn with_json(type_id: &str, keys: &serde_json::Value) -> Vec<u8> {
+    unsigned_with(type_id, "A", keys)
+}
+
+fn unsigned_with(type_id: &str, serial: &str, keys: &serde_json::Value) -> Vec<u8> {
     let mut description = description(Kind::Pass, type_id, serial, "one");
-    description["webServiceURL"] = url.into();
+    for (key, value) in keys.as_object().unwrap() {
+        description[key] = value.clone();
+    }
     ArchiveBuilder::new(Kind::Pass, description.to_string())
         .file("icon.png", placeholder_icon(29))
         .build_unsigned()
@@ -75,8 +81,10 @@ fn builder(
     let mut builder = ArchiveBuilder::new(
         kind,
         description(kind, type_id, serial, version).to_string(),
-    )
-    .file("icon.png", placeholder_icon(29));
+    );
+    for (name, size) in [("icon", 29), ("icon@2x", 58), ("icon@3x", 87)] {
+        builder = builder.file(format!("{name}.png"), placeholder_icon(size));
+    }
     for (name, content) in files {
         builder = builder.file(*name, content.clone());
     }
@@ -92,7 +100,9 @@ fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_
             "teamIdentifier": TEAM,
             "organizationName": "Example",
             "description": "An example",
-            "generic": { "primaryFields": [{ "key": "version", "value": version }] },
+            "generic": { "primaryFields": [
+                { "key": "version", "value": version, "changeMessage": "version %@" },
+            ] },
             "webServiceURL": "https://wallet.example.com/",
             "authenticationToken": token_of(type_id, serial),
         }),

@@ -498,7 +498,7 @@ fn errors_are_counted_by_kind() {
     );
     assert_eq!(
         kinds,
-        ["status 200 on register where it is not registered yet"]
+        ["status 200 on register although it is not registered yet"]
     );
     let (kinds, ..) = run(|_, answer| Some(answer.replace("[\"A\"]", "[\"B\"]")), &[]);
     assert!(

@@ -5,6 +5,13 @@
 
 mod abuse;
 mod archives;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests of passkit-archive use the rest of it"
+)]
+#[path = "../../../passkit-archive/tests/authority/mod.rs"]
+mod authority;
 mod backing_up;
 mod bench;
 mod certificates;
@@ -33,6 +40,7 @@ mod refusals;
 mod refused;
 mod restoring;
 mod secrets;
+mod sign;
 mod sqlite;
 mod tls;
 mod traces;

@@ -332,7 +332,7 @@ fn a_serial_number_with_blanks_around_it_is_kept_and_named() {
     assert_eq!(
         said,
         "passkit: 2 serial numbers begin or end with blanks, which were kept: lines 2, 3. If the passes have no such \
-         serial numbers, these phones hear of no update: remove the blanks, and import the file again\n"
+         serial numbers, these phones get no updates: remove the blanks, and import the file again\n"
     );
     assert_eq!(export(&one).lines().count(), 4);
     for number in 0..10 {

@@ -214,10 +214,11 @@ fn what_a_server_repeats_is_not_shown() {
     shows_nothing(passkit().args(["stats", "--store", &url]), &url);
 }
 
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
     "PASSKIT_STORE",
     "PASSKIT_ADMIN_TOKEN",
     "PASSKIT_APNS_PASSWORD",
+    "PASSKIT_CERT_PASSWORD",
     "PASSKIT_COPY_FROM",
     "PASSKIT_COPY_TO",
 ];

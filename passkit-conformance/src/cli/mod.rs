@@ -14,14 +14,13 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use passkit_server::text::OneLine;
+use passkit_server::text::{OneLine, closest};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
-    closest::closest,
-    service::{Progress, ServiceCase, TargetFile, cases, run_watched},
+    service::{Progress, PushService, ServiceCase, Target, TargetFile, cases, run_watched},
 };
 
 /// The subcommands.
@@ -30,7 +29,7 @@ pub enum Command {
     /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
     ///
     /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
-    /// Ctrl-C ends the program at once. Passes are changed as the target file says. Other devices
+    /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other devices
     /// and their registrations are not touched.
     ///
     /// Exit code: 0 if all cases passed or were skipped, 1 if a case failed, 2 if the service could
@@ -81,7 +80,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Write a badge for a README, which shows the result
+    /// Write a badge with the result, for a README
     #[arg(long, value_name = "FILE.svg")]
     badge: Option<PathBuf>,
 
@@ -112,7 +111,7 @@ impl Command {
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
-            Self::Init(init) => init.run(),
+            Self::Init(init) => init.run().await,
         }
     }
 }
@@ -133,7 +132,7 @@ impl Run {
             time: self.timeout,
             ..Limits::default()
         };
-        let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
+        let target = target(file, url, limits).await;
         let (mut report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
@@ -190,6 +189,30 @@ impl Run {
             })
             .collect()
     }
+}
+
+/// Makes the target. Starts its push service if the file says so, and prints what the web service
+/// needs to know about it.
+async fn target(file: &Path, url: &str, limits: Limits) -> Result<Target, String> {
+    let file = TargetFile::load(file)?;
+    let target = file.target(url, limits)?;
+    Ok(match file.push_service().await? {
+        Some((pushes, folder)) => {
+            say(&pushes_to(&pushes, &folder));
+            target.pushing_to(pushes)
+        }
+        None => target,
+    })
+}
+
+/// Says how to set up a web service for the push service.
+fn pushes_to(pushes: &PushService, folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "The web service must send its pushes to https://localhost:{}/3/device/TOKEN and trust the certificate in\n\
+         {folder}/root.pem. Any client certificate or provider token is accepted, such as {folder}/TYPE.pem.",
+        pushes.port()
+    )
 }
 
 type Render = fn(&Report) -> String;

@@ -3,7 +3,8 @@
 use super::{Report, text::printable};
 use crate::Level;
 
-/// The width of a character of the badge's font, in units of the picture. It is a little too wide.
+/// The width of a character of the badge's font, in units of the picture. It is a little
+/// more than the average width, so that the text fits.
 const CHARACTER: usize = 7;
 
 impl Report {

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use passkit_server::{AuthToken, PassId, text::OneLine};
 use tower_service::Service;
 
+use super::push_service::PushService;
 use crate::{Client, Limits, service_url::ServiceUrl};
 
 /// A web service to test, some passes with their authentication tokens, and a way to change a pass.
@@ -22,8 +23,9 @@ pub struct Target {
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Act>,
-    /// Saves a pass unchanged.
+    /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
+    pub(crate) pushes: Option<PushService>,
     /// For each pass, the moment after which a new change gets a later date than all earlier ones.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
@@ -81,7 +83,7 @@ impl Target {
         Ok(Self::new(Client::new(limits), url))
     }
 
-    /// Makes a target for a tower service in this process. Its paths begin with `/v1/`.
+    /// Makes a target for a tower service in this process. The paths of requests begin with `/v1/`.
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = http::Response<B>>
@@ -108,6 +110,7 @@ impl Target {
             orders: Vec::new(),
             change: None,
             save: None,
+            pushes: None,
             rests: Arc::default(),
         }
     }
@@ -117,8 +120,8 @@ impl Target {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a pass or an order that the service serves. Two of one type and one of another are
-    /// enough for most cases.
+    /// Adds a pass or an order that the service serves. Most cases can run with two passes of one
+    /// type and one pass of another type.
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
@@ -129,8 +132,8 @@ impl Target {
         self
     }
 
-    /// Sets how to change a pass. The future must end after the change is published. Its error is
-    /// the reason why the pass could not be changed.
+    /// Sets how to change a pass. The future must not end before the change is published. The
+    /// error of the future is the reason why the pass could not be changed.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -141,9 +144,17 @@ impl Target {
         self
     }
 
+    /// Sets the push service to which the web service sends its pushes. Without one, the cases about
+    /// pushes are skipped.
+    #[must_use]
+    pub fn pushing_to(mut self, pushes: PushService) -> Self {
+        self.pushes = Some(pushes);
+        self
+    }
+
     /// Sets how to save a pass unchanged. Save in the same way as for a change, but with the same
-    /// content. The future must end after the service has looked at the saved pass. Its error is
-    /// the reason why the pass could not be saved.
+    /// content. The future must not end before the service has looked at the saved pass. The error
+    /// of the future is the reason why the pass could not be saved.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

@@ -90,11 +90,14 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     .await
 }
 
-type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send + 'a>>;
+pub(super) type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send + 'a>>;
 
 /// Runs all calls in parallel. Drops the first call after `polls` polls, and runs the other calls
 /// to their end.
-async fn all_but_the_first(polls: usize, mut calls: Vec<Call<'_>>) -> Result<(), Violation> {
+pub(super) async fn all_but_the_first(
+    polls: usize,
+    mut calls: Vec<Call<'_>>,
+) -> Result<(), Violation> {
     let first = calls.swap_remove(0);
     calls.insert(
         0,

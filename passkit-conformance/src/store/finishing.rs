@@ -66,14 +66,11 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     // the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
+    let marks = Arc::new(AtomicUsize::new(0));
     let mut markers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (queue, passes, whole, marking) = (
-            queue.clone(),
-            passes.clone(),
-            whole.clone(),
-            marking.clone(),
-        );
+        let (queue, passes, whole) = (queue.clone(), passes.clone(), whole.clone());
+        let (marking, marks) = (marking.clone(), marks.clone());
         markers.spawn(async move {
             let mut random = Random::new(Random::from_time() ^ writer as u64);
             let mut result = Ok(());
@@ -92,6 +89,7 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
                 if result.is_err() {
                     break;
                 }
+                marks.fetch_add(1, SeqCst);
                 tokio::task::yield_now().await;
             }
             marking.fetch_sub(1, SeqCst);
@@ -100,14 +98,26 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     }
     let mut workers = JoinSet::new();
     for type_id in [&type_id, &whole] {
-        let (queue, type_id, marking) = (queue.clone(), type_id.clone(), marking.clone());
+        let (queue, type_id) = (queue.clone(), type_id.clone());
+        let (marking, marks) = (marking.clone(), marks.clone());
         workers.spawn(async move {
             let mut random = Random::new(Random::from_time());
             let mut finished = Finished::new();
+            // Another worker is slow: it reads the changes when half of the marks are made, and
+            // records their end after all marks.
+            let mut slow = None;
             while marking.load(SeqCst) > 0 {
+                if slow.is_none() && marks.load(SeqCst) > WRITERS * MARKS / 2 {
+                    slow = Some(queue.pending(&type_id, 100).await?);
+                }
                 work(&queue, &type_id, &mut finished, |_| random.below(2) == 0).await?;
                 tokio::task::yield_now().await;
             }
+            let done = slow.unwrap_or_default().into_iter();
+            let done: Vec<_> = done
+                .map(|change| (change.scope, end(change.version)))
+                .collect();
+            queue.record_progress(&type_id, &done).await?;
             Ok((type_id, finished))
         });
     }
@@ -343,6 +353,12 @@ async fn fill(queue: &Queue, number: usize) -> Result<Done, Violation> {
     queue.defer(&finished, &removed(&gone)).await?;
     finish_all(queue, &finished).await?;
     let pending = pending_of(queue, &type_id).await?;
+    ensure(
+        Rule::Q1,
+        pending.contains_key(&scope(&passes[0])),
+        "a pending change of a marked pass",
+        || "none".into(),
+    )?;
     Ok(Done {
         type_id,
         passes,

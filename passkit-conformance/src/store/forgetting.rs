@@ -37,7 +37,7 @@ catalogue! {
 
 /// Returns the time at which `device` last registered. The time is that of the store's own clock,
 /// because it is read from a tag.
-async fn last_registered(
+pub(super) async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,
     passes: &[PassId],

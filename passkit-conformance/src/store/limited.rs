@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -21,6 +21,8 @@ use passkit_server::{
         RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
     },
 };
+
+use super::random::Random;
 
 /// The environment variable with the longest time for a call, in seconds.
 const TIMEOUT: &str = "PASSKIT_CONFORMANCE_TIMEOUT";
@@ -43,6 +45,7 @@ pub(super) struct Watch {
     case: &'static str,
     limit: Duration,
     hung: AtomicBool,
+    is_delaying: AtomicBool,
     running: Mutex<HashMap<u64, (&'static str, Instant)>>,
 }
 
@@ -54,6 +57,7 @@ impl Watch {
             case,
             limit: limit(),
             hung: AtomicBool::new(false),
+            is_delaying: AtomicBool::new(false),
             running: Mutex::default(),
         });
         let dog = Arc::downgrade(&watch);
@@ -64,6 +68,23 @@ impl Watch {
     /// Returns whether a call took longer than the limit.
     pub(super) fn is_hung(&self) -> bool {
         self.hung.load(Ordering::Relaxed)
+    }
+
+    /// From now on, calls are delayed a little before and after the store makes them.
+    pub(super) fn delay_calls(&self) {
+        self.is_delaying.store(true, Ordering::Relaxed);
+    }
+
+    async fn delay(&self) {
+        if self.is_delaying.load(Ordering::Relaxed) {
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let seed = NUMBER.fetch_add(1, Ordering::Relaxed);
+            match Random::new(seed).below(16) {
+                0 => tokio::time::sleep(Duration::from_millis(2)).await,
+                1..=4 => tokio::task::yield_now().await,
+                _ => {}
+            }
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, (&'static str, Instant)>> {
@@ -80,8 +101,12 @@ impl Watch {
         E: From<TooSlow>,
     {
         let _running = Running::begin(self, call);
+        self.delay().await;
         match tokio::time::timeout(self.limit, future).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.delay().await;
+                answer
+            }
             Err(_) => {
                 self.hung.store(true, Ordering::Relaxed);
                 Err(TooSlow(call, self.limit).into())
@@ -117,7 +142,7 @@ struct Running<'a>(&'a Watch, u64);
 
 impl<'a> Running<'a> {
     fn begin(watch: &'a Watch, call: &'static str) -> Self {
-        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         watch.running().insert(number, (call, Instant::now()));
         Self(watch, number)
@@ -168,6 +193,54 @@ impl<T: ?Sized> Limited<T> {
     }
 }
 
+/// Passes the signatures of all calls of a store to the macro `$then`.
+macro_rules! calls {
+    ($then:ident) => {
+        $then! {
+            RegistrationStore {
+                fn register(device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered;
+                fn unregister(device: &DeviceIdentifier, pass: &PassId) -> bool;
+                fn changes_since(
+                    device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>
+                ) -> Changes;
+                fn pass_state(pass: &PassId) -> PassState;
+                fn mark(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+                fn published(passes: &[PassId]) -> Vec<Option<Published>>;
+                fn devices(
+                    audience: Audience<'_>, after: Option<&PageCursor>, limit: usize
+                ) -> Page<RegisteredDevice>;
+                fn count_devices(pass: &PassId, at_most: u64) -> u64;
+                fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
+            }
+            Coordination {
+                fn claim(name: &str, owner: &str, time: Duration) -> bool;
+                fn release(name: &str, owner: &str) -> ();
+                fn note(name: &str) -> Option<String>;
+                fn replace_note(name: &str, expected: Option<&str>, new: Option<&str>) -> bool;
+            }
+            PushQueue {
+                fn mark_and_push(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
+                fn backlog() -> Vec<Backlog>;
+                fn pending(type_id: &TypeIdentifier, limit: usize) -> Vec<PendingChange>;
+                fn record_progress(type_id: &TypeIdentifier, progress: &[(Scope, Progress)]) -> ();
+                fn defer(
+                    type_id: &TypeIdentifier, pushes: &[(DeviceIdentifier, Option<DeferredPush>)]
+                ) -> ();
+                fn deferred(
+                    type_id: &TypeIdentifier, after: Option<&PageCursor>, limit: usize
+                ) -> Page<(DeviceIdentifier, DeferredPush)>;
+            }
+            StoreMaintenance {
+                fn register_many(registrations: &[Registration]) -> u64;
+                fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
+                fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
+                fn stats() -> StoreStats;
+            }
+        }
+    };
+}
+pub(super) use calls;
+
 macro_rules! limited {
     ($($trait:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $returned:ty;)+ })+) => {
         $(
@@ -184,44 +257,4 @@ macro_rules! limited {
     };
 }
 
-limited! {
-    RegistrationStore {
-        fn register(device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered;
-        fn unregister(device: &DeviceIdentifier, pass: &PassId) -> bool;
-        fn changes_since(
-            device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>
-        ) -> Changes;
-        fn pass_state(pass: &PassId) -> PassState;
-        fn mark(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
-        fn published(passes: &[PassId]) -> Vec<Option<Published>>;
-        fn devices(
-            audience: Audience<'_>, after: Option<&PageCursor>, limit: usize
-        ) -> Page<RegisteredDevice>;
-        fn count_devices(pass: &PassId, at_most: u64) -> u64;
-        fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
-    }
-    Coordination {
-        fn claim(name: &str, owner: &str, time: Duration) -> bool;
-        fn release(name: &str, owner: &str) -> ();
-        fn note(name: &str) -> Option<String>;
-        fn replace_note(name: &str, expected: Option<&str>, new: Option<&str>) -> bool;
-    }
-    PushQueue {
-        fn mark_and_push(type_id: &TypeIdentifier, changed: Changed<'_>) -> ();
-        fn backlog() -> Vec<Backlog>;
-        fn pending(type_id: &TypeIdentifier, limit: usize) -> Vec<PendingChange>;
-        fn record_progress(type_id: &TypeIdentifier, progress: &[(Scope, Progress)]) -> ();
-        fn defer(
-            type_id: &TypeIdentifier, pushes: &[(DeviceIdentifier, Option<DeferredPush>)]
-        ) -> ();
-        fn deferred(
-            type_id: &TypeIdentifier, after: Option<&PageCursor>, limit: usize
-        ) -> Page<(DeviceIdentifier, DeferredPush)>;
-    }
-    StoreMaintenance {
-        fn register_many(registrations: &[Registration]) -> u64;
-        fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
-        fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
-        fn stats() -> StoreStats;
-    }
-}
+calls!(limited);

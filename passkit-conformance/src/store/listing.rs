@@ -49,7 +49,7 @@ catalogue! {
     "store/new-registration-counts" Must [C3] store new_registration_counts,
         "After a tag was issued, the device registers for several passes: for passes that were \
          marked before, for one that was never marked, for one that it already has, and for one \
-         that it had unregistered.",
+         that it had unregistered. Then it unregisters all passes, and comes back with its old tag.",
         "If a pass changes between its download and its registration, the change never reaches \
          the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
@@ -351,10 +351,24 @@ async fn new_registration_counts(store: &dyn RegistrationStore) -> Result<(), Vi
     store
         .register(&device.id, &passes[1], &device.push_token)
         .await?;
-    device
-        .list(store, &type_id, Some(tag))
-        .await?
-        .has([&passes[1]], Rule::C3, "after it came back")
+    device.list(store, &type_id, Some(tag)).await?.has(
+        [&passes[1]],
+        Rule::C3,
+        "after it came back",
+    )?;
+    // The device unregisters all passes, and is gone. Then it comes back with its old tag.
+    tag = device.list(store, &type_id, None).await?.tag;
+    for pass in &passes {
+        store.unregister(&device.id, pass).await?;
+    }
+    store
+        .register(&device.id, &passes[0], &device.push_token)
+        .await?;
+    device.list(store, &type_id, Some(tag)).await?.has(
+        &passes[..1],
+        Rule::C3,
+        "after the device had unregistered all passes and came back",
+    )
 }
 
 async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violation> {

@@ -10,14 +10,14 @@ use passkit_server::{
     Changed, PassId,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
-    store::{Content, PageCursor, Registered},
+    store::{Audience, Content, PageCursor, Registered},
 };
 
 use super::{
     case::catalogue,
     names::{
-        Device, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type, pass_of,
-        serials,
+        Device, devices_of, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type,
+        pass_of, serials,
     },
 };
 use crate::{Rule, Violation, violation::ensure};
@@ -140,6 +140,26 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
     .await?;
     has_devices(store, &passes[2], [&known], Rule::MAINTENANCE).await?;
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
+
+    // A known registration is imported again with another push token.
+    let tag = known.list(store, &type_id, None).await?.tag;
+    known.push_token = new_push_token()?;
+    registers(store, &[one(&known, &passes[0])], 0).await?;
+    for pass in [&passes[0], &passes[1], &passes[2]] {
+        let found = devices_of(store, Audience::Pass(pass), 100, 10).await?;
+        let mut of_device = found.iter().filter(|one| one.device == known.id);
+        ensure(
+            Rule::MAINTENANCE,
+            of_device.all(|one| one.push_token.as_str() == known.push_token.as_str()),
+            "the push token of the last bulk registration",
+            || "another one".into(),
+        )?;
+    }
+    known.list(store, &type_id, Some(tag)).await?.has(
+        &passes[..1],
+        Rule::C3,
+        "after a known registration was made in bulk again",
+    )?;
 
     // Registrations in bulk work like all others.
     store

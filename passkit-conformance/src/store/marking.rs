@@ -32,7 +32,7 @@ catalogue! {
         "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two \
          seconds. If a mark is suspiciously slow, the case takes more time. A device has every \
          eighth pass. The case fails if the best times grow with four sizes in a row, in two \
-         measurements, and are far above the time for a single pass at the end. The case is \
+         measurements one after the other, and are far above the time for a single pass at the end. The case is \
          skipped if the times are unclear.",
         "Marking a type with a million passes takes minutes, and blocks all other marks.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
@@ -129,11 +129,13 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
             .chain(&types[types.len() - GROWING..])
             .collect();
         let mut times = best_times(store, &growing, 15).await?;
-        if growth::is_walk(times[0], &times[1..]) {
+        // A busy machine hides a walk now and then. So an unclear result is measured again.
+        for _ in 0..3 {
+            let before = growth::is_walk(times[0], &times[1..]);
             times = best_times(store, &growing, 15).await?;
             ensure(
                 Rule::C9,
-                !growth::is_walk(times[0], &times[1..]),
+                !(before && growth::is_walk(times[0], &times[1..])),
                 format!(
                     "a mark of {size} passes about as fast as a mark of one pass, which takes {:?}",
                     times[0]

@@ -31,6 +31,8 @@ mod finishing;
 mod forgetting;
 mod growth;
 pub mod history;
+mod interleaving;
+mod lasting;
 mod limited;
 mod listing;
 mod maintenance;
@@ -47,7 +49,10 @@ mod racing;
 mod random;
 mod registering;
 mod reopening;
+mod sizes;
+mod spread;
 mod stores;
+mod undisturbed;
 
 use std::sync::Arc;
 
@@ -72,7 +77,9 @@ pub fn cases() -> Vec<StoreCase> {
         naming::CASES,
         modelling::CASES,
         racing::CASES,
+        interleaving::CASES,
         parallel::CASES,
+        sizes::CASES,
         crowds::CASES,
         maintenance::CASES,
         reopening::CASES,
@@ -80,6 +87,8 @@ pub fn cases() -> Vec<StoreCase> {
         pending::CASES,
         deferring::CASES,
         finishing::CASES,
+        undisturbed::CASES,
+        lasting::CASES,
     ]
     .concat()
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/new-content-marks-its-pass" Must [P2] store new_content_marks_its_pass,
+    "store/new-content-marks-its-pass" Must [P2 P5] store new_content_marks_its_pass,
         "Publishes three passes: with new content, the same content, earlier content, and mixtures \
          in one call. Publishes one pass twice in one call. Reads list, dates and digests after \
          each step.",
@@ -274,7 +274,11 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     let [d, e] = [new_digest(), new_digest()];
     for pass in &passes {
         let before = store.pass_state(pass).await?;
-        let twice = [content(pass, Some(d), [1]), content(pass, Some(e), [2])];
+        // The store may use any of the two entries.
+        let twice = [
+            content(pass, Some(d), [1, 2]),
+            content(pass, Some(e), [1, 2]),
+        ];
         store.mark(&type_id, Changed::Contents(&twice)).await?;
         let after = store.pass_state(pass).await?;
         expect_marked(
@@ -294,6 +298,56 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             [pass],
             Rule::P2,
             "after two publications of one pass in a call",
+        )?;
+    }
+    // Digests and tokens that differ in one byte, or that are no text.
+    let pass = &passes[0];
+    let with = |at: usize, byte: u8| {
+        let mut all = [b'x'; 32];
+        all[at] = byte;
+        all
+    };
+    let zero_first = with(0, 0);
+    for (step, all) in [
+        [0; 32],
+        zero_first,
+        [0xff; 32],
+        with(31, 1),
+        with(31, 2),
+        with(0, 0xfe),
+        with(0, 0xfd),
+        with(15, b'X'),
+        with(31, b'X'),
+        with(16, b'X'),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = store.pass_state(pass).await?;
+        let one = Content {
+            serial: pass.serial.clone(),
+            digest: Some(all),
+            tokens: vec![TokenDigest::from_bytes(all)],
+        };
+        store
+            .mark(&type_id, Changed::Contents(slice::from_ref(&one)))
+            .await?;
+        let after = store.pass_state(pass).await?;
+        let what = "content whose digest differs from the last one in few bytes";
+        expect_marked(before, after, true, Rule::P2, what)?;
+        let found = published(store, pass).await?.unwrap_or_default();
+        ensure(
+            Rule::P2,
+            after.published == Some(all) && found.digest == Some(all),
+            "exactly the digest that was published",
+            || "another one".into(),
+        )?;
+        ensure(
+            Rule::P5,
+            found.tokens.last() == one.tokens.last()
+                && found.tokens.len() == (step + 3).min(Published::MAX_TOKENS),
+            "exactly the token that was published, and those before",
+            || format!("{} tokens, or another last one", found.tokens.len()),
         )?;
     }
     // This pass is on no device, and was never marked.

@@ -2,6 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::{Rule, Violation};
+
 /// The environment variable with the seed of a run. Set it to the number in a report to run the same
 /// sequences again.
 pub(crate) const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
@@ -15,6 +17,28 @@ pub(crate) fn seed() -> Result<Option<u64>, String> {
         Ok(text) => text.trim().parse().map(Some).map_err(|_| text),
         Err(_) => Ok(None),
     }
+}
+
+/// Returns the seed in the environment, or a random one.
+///
+/// # Errors
+/// Fails if the environment has something that is not a number.
+pub(crate) fn seed_of_run() -> Result<u64, Violation> {
+    let given = seed().map_err(|text| {
+        Violation::new(
+            Rule::ERRORS,
+            format!("a number in {SEED}"),
+            format!("{text:?} in the environment"),
+        )
+    })?;
+    // The seed is short, because people copy it.
+    Ok(given.unwrap_or_else(|| Random::from_time() % 1_000_000_000))
+}
+
+/// Adds the seed to a violation.
+pub(crate) fn with_seed(violation: Violation, seed: u64) -> Violation {
+    let actual = format!("{}; {SEED}={seed} makes the same calls", violation.actual());
+    Violation::new(violation.rule(), violation.expected(), actual)
 }
 
 /// Numbers that depend only on a seed (splitmix64).

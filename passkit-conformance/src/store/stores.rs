@@ -7,7 +7,10 @@ use passkit_server::{
     store::{Coordination, RegistrationStore},
 };
 
-use super::limited::{Limited, Watch};
+use super::{
+    limited::{Limited, Watch},
+    spread::Spread,
+};
 use crate::Stop;
 
 /// Any error. Reports show its text.
@@ -56,7 +59,8 @@ pub trait Stores: Send + Sync {
 
     /// Opens the data as they are now, as if the process of the store had been killed. Changes that
     /// the store has not acknowledged may be missing. The first store is still open. If it locks
-    /// its files, copy them. If this returns `None`, the cases that need it are skipped.
+    /// its files, copy them. A case may call this several times, and each call opens the data as
+    /// they are then. If this returns `None`, the cases that need it are skipped.
     async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
         let _ = place;
         None
@@ -145,6 +149,39 @@ impl TestStore {
 }
 
 impl TestStore {
+    /// Makes a test store from several instances that share their data. Each call goes to the next
+    /// instance, as behind a load balancer. The store has the traits that all instances have.
+    ///
+    /// Use this for stores that several processes share, with a separate connection for each
+    /// instance.
+    #[must_use]
+    pub fn spread(first: Self, others: Vec<Self>) -> Self {
+        fn all<T: ?Sized>(
+            first: Option<Arc<T>>,
+            others: impl Iterator<Item = Option<Arc<T>>>,
+        ) -> Option<Arc<Spread<T>>> {
+            Some(Spread::new(first?, others.collect::<Option<_>>()?))
+        }
+        Self {
+            coordination: all(
+                first.coordination,
+                others.iter().map(|one| one.coordination.clone()),
+            )
+            .map(|store| store as _),
+            queue: all(first.queue, others.iter().map(|one| one.queue.clone()))
+                .map(|store| store as _),
+            maintenance: all(
+                first.maintenance,
+                others.iter().map(|one| one.maintenance.clone()),
+            )
+            .map(|store| store as _),
+            registrations: Spread::new(
+                first.registrations,
+                others.into_iter().map(|one| one.registrations).collect(),
+            ),
+        }
+    }
+
     /// Returns the same store with a time limit for each call.
     fn watched(self, watch: &Arc<Watch>) -> Self {
         Self {
@@ -219,6 +256,13 @@ impl Opened {
             store: self.store.watched(watch),
             watch: Some(watch.clone()),
             ..self
+        }
+    }
+
+    /// From now on, calls are delayed a little before and after the store makes them.
+    pub(super) fn delay_calls(&self) {
+        if let Some(watch) = &self.watch {
+            watch.delay_calls();
         }
     }
 

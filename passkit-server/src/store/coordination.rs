@@ -78,10 +78,18 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 #[derive(Debug, Default)]
 pub struct Claims(Mutex<HashMap<String, Claim>>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Claim {
     owner: String,
     until: Instant,
+}
+
+/// A clone has the same claims, and is independent of the original.
+impl Clone for Claims {
+    fn clone(&self) -> Self {
+        let claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Self(Mutex::new(claims.clone()))
+    }
 }
 
 impl Claims {

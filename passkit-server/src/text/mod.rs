@@ -1,6 +1,7 @@
 //! Not part of the public API. The crates of this project share it.
 
 mod chain;
+mod closest;
 mod one_line;
 
-pub use self::{chain::Chain, one_line::OneLine};
+pub use self::{chain::Chain, closest::closest, one_line::OneLine};

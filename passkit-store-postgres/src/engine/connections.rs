@@ -299,8 +299,8 @@ impl Connections {
 }
 
 impl Drop for Connections {
-    /// A dropped connection starts a task that returns it to its pool. It panics outside a runtime, so this enters the
-    /// runtime that was used last.
+    /// sqlx returns a dropped connection to its pool in a new task, and a task can't be started outside a runtime. The
+    /// store may be dropped outside one, so this enters the runtime that was used last.
     fn drop(&mut self) {
         let mut at_hand = self.at_hand();
         let runtime = at_hand.runtime.take();

@@ -13,8 +13,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Finds the addresses of a service. Refuses one that is not on this machine, unless `is_owned`
-    /// is set.
+    /// Finds the addresses of a service. Refuses a service that is not on this machine, unless
+    /// `is_owned` is set.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
         let wrong = |problem: &str| {
             Failure::new(format!(
@@ -45,7 +45,7 @@ impl Address {
         match elsewhere {
             Some(address) if !is_owned => Err(Failure::new(format!(
                 "{url} is at {}, which is not this machine: a load test can bring a service down; if it is yours, \
-                 say --yes-i-own-this",
+                 add --yes-i-own-this",
                 address.ip()
             ))),
             _ if addresses.is_empty() => {

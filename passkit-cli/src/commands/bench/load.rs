@@ -30,7 +30,7 @@ const UNREGISTER: Duration = Duration::from_secs(10);
 /// The phones, and the connections that they use.
 pub(super) struct Load {
     phones: Arc<Vec<Mutex<Phone>>>,
-    /// The callers. Empty if a part of the run was aborted.
+    /// The callers. If a part of the run is aborted, those that still work are dropped.
     callers: Vec<Caller>,
     stop: Stop,
 }
@@ -84,7 +84,7 @@ impl Load {
         }
     }
 
-    /// Lets all phones register, as fast as they are answered.
+    /// Lets all phones register, as fast as the service answers.
     pub(super) async fn register(&mut self) -> Part {
         let stop = self.stop.clone();
         self.each_phone("phones registered", Action::AddAll, move || {
@@ -170,7 +170,7 @@ impl Load {
             .await
             .unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
-        let due = due.max(begun); // without a pace, a visit counts as due when it begins
+        let due = due.max(begun); // with `Rate::Max`, a visit is due when it begins
         // A visit that never started has waited at least until the end. Leaving it out would make a
         // slow service look fast.
         let mut counts = tally.lock();
@@ -185,7 +185,7 @@ impl Load {
         }
     }
 
-    /// Makes each phone do something, several at once. Gives up if many phones fail in a row.
+    /// Makes each phone do the action, several phones at once. Gives up if many phones fail in a row.
     async fn each_phone(
         &mut self,
         what: &'static str,

@@ -56,7 +56,7 @@ pub(crate) struct Bench {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     devices: usize,
 
-    /// How many seconds the phones make visits.
+    /// For how many seconds the phones make visits.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
 

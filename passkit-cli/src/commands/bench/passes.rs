@@ -118,7 +118,7 @@ impl Found {
     fn add(&mut self, id: &PassId, token: &AuthToken) {
         let text = format!("{} {}", id.type_id.kind().auth_scheme(), token.as_str());
         let Ok(mut authorization) = HeaderValue::try_from(text) else {
-            eprintln!("passkit: {id}: its token can't stand in a header; left out");
+            eprintln!("passkit: {id}: its token has characters that a header can't have; left out");
             return;
         };
         authorization.set_sensitive(true);
@@ -141,8 +141,8 @@ impl Passes {
         self.0.iter().map(|(_, passes)| passes.len()).sum()
     }
 
-    /// Returns the passes on a phone, which all have one type. The phones use the types and the
-    /// passes in turn.
+    /// Returns the passes on a phone. They all have one type. Types and passes are given to the
+    /// phones in turn.
     pub(super) fn held_by(
         &self,
         phone: usize,

@@ -82,7 +82,7 @@ pub(super) struct Phone {
     tag: Option<Box<str>>,
     /// The tag before the current one.
     earlier: Option<Box<str>>,
-    /// The pass to remove and add in the next such visit.
+    /// The number of `AddedAgain` visits so far. It chooses the pass to remove and add.
     turn: usize,
 }
 
@@ -138,7 +138,7 @@ impl Phone {
     }
 
     pub(super) async fn visit(&mut self, visit: Visit, caller: &mut Caller) -> Result<(), Problem> {
-        // Like real phones, this one tries again what failed.
+        // Like a real phone, this one repeats registrations that failed.
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::Yes {
                 self.register(index, caller).await?;
@@ -215,8 +215,8 @@ impl Phone {
         }
         held.registration = Registration::Yes;
         match (reply.status(), before) {
-            (201, Registration::Yes) => Err(reply.wrong(" where it is registered already")),
-            (200, Registration::No) => Err(reply.wrong(" where it is not registered yet")),
+            (201, Registration::Yes) => Err(reply.wrong(" although it is registered already")),
+            (200, Registration::No) => Err(reply.wrong(" although it is not registered yet")),
             _ => {
                 caller.count(&reply);
                 Ok(())
@@ -333,7 +333,7 @@ impl Phone {
             }
             200 if date.is_none() => return Err(Problem::new("get answer without Last-Modified")),
             200 if date == since.as_ref() => {
-                return Err(reply.wrong(" where nothing changed since the date"));
+                return Err(reply.wrong(" although nothing changed since the date"));
             }
             // The date is copied, because the header would keep the entire read buffer in memory.
             200 => held.date = date.and_then(|date| HeaderValue::from_bytes(date.as_bytes()).ok()),

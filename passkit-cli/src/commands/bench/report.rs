@@ -18,7 +18,7 @@ pub(super) struct Report {
     pub(super) rate: Rate,
     pub(super) interrupted: bool,
     pub(super) registering: Part,
-    /// `None` if no phone could register, or if there was no time for visits.
+    /// `None` if no phone could register.
     pub(super) visits: Option<Visits>,
     /// `None` if the phones stay registered.
     pub(super) unregistering: Option<Part>,
@@ -97,7 +97,7 @@ impl Report {
         json
     }
 
-    /// The visits, if one in a hundred or more never started.
+    /// Returns the visits if more than one in a hundred never started.
     fn fell_behind(&self) -> Option<&Visits> {
         self.visits
             .as_ref()
@@ -140,7 +140,7 @@ fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-/// A row of the table.
+/// Writes a row of the table.
 fn row(
     f: &mut fmt::Formatter<'_>,
     name: &str,

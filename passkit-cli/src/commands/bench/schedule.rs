@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::stop::Stop;
 
-/// The longest that `pace` sleeps before it checks again whether it has to stop.
+/// The longest time that `pace` sleeps before it checks again whether it has to stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// How many visits are due per second.
@@ -64,8 +64,8 @@ impl Schedule {
         }
     }
 
-    /// Hands out turns when they are due, until the end. Returns when the schedule ended, and how
-    /// many visits were due by then.
+    /// Hands out turns when they are due, until the end. Returns the time at which the
+    /// schedule ended, and the number of visits that were due by then.
     ///
     /// This blocks its thread, because the timers of the runtime are accurate only to a
     /// millisecond. Many visits are shorter.
@@ -79,7 +79,7 @@ impl Schedule {
                 .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // All turns that were due were handed out before.
+                // Visits that are due and have not started do not start any more.
                 self.waiting.close();
                 return (now, due);
             }
@@ -115,7 +115,7 @@ impl Schedule {
         self.waiting.available_permits()
     }
 
-    /// Returns when a visit is due. Returns `None` if that depends on other visits.
+    /// Returns the time at which a visit is due. Returns `None` if it depends on other visits.
     pub(super) fn due(&self, number: u64) -> Option<Instant> {
         match self.rate {
             Rate::PerSecond(rate) => {
@@ -125,7 +125,8 @@ impl Schedule {
         }
     }
 
-    /// Returns how many visits are due by then. With `Max` that depends on other visits, and is 0.
+    /// Returns how many visits are due before this time. Returns 0 for `Max`, because there it
+    /// depends on other visits.
     fn due_before(&self, then: Instant) -> u64 {
         match self.rate {
             // The first visit is due at the start.

@@ -2,8 +2,8 @@ use tokio::sync::watch;
 
 use crate::server;
 
-/// How often the user asked for the end. At the first time, the run ends in order. At the second
-/// time, it stops at once.
+/// How many times the user asked the run to end. After the first time, the run ends in order: its
+/// phones unregister. After the second time, it stops at once.
 #[derive(Clone)]
 pub(super) struct Stop(watch::Receiver<u8>);
 

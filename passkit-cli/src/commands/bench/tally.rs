@@ -62,8 +62,8 @@ pub(super) struct Times(Option<Histogram<u64>>);
 impl Times {
     pub(super) fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // Up to an hour, because no time-out lets a call take longer. Creating and recording can't
-        // fail with these bounds.
+        // A longer time than an hour counts as an hour. With these bounds, neither creating the
+        // histogram nor recording a time can fail.
         if self.0.is_none() {
             self.0 = Histogram::new_with_bounds(1, 3_600_000_000, 3).ok();
         }

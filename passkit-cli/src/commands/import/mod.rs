@@ -25,7 +25,7 @@ use crate::{
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// About how many lines are looked up in the store before the note about the progress is believed.
+/// About how many lines are looked up in the store to check the note about the progress.
 const SAMPLE: u64 = 100;
 /// How many lines a warning names.
 const NAMED: usize = 10;
@@ -38,12 +38,12 @@ const NAMED: usize = 10;
 /// store may be in use meanwhile.
 ///
 /// If the first line names a column authentication_token, the service also accepts the tokens in
-/// this column. Phones have such tokens from another service, while the passes of this service
+/// this column. Use it if phones have tokens from another service, and the archives of this service
 /// have new ones.
 ///
-/// A bad line is reported by its number and skipped. If the import was stopped, the same command
-/// continues it. The progress is kept in the store itself, so another store, or an emptied one, is
-/// filled from the beginning.
+/// The command skips a bad line, and reports its number. If the import was stopped, the same command
+/// continues it. The progress is kept in the store itself. So an import into another store, or into
+/// a store that was emptied, starts from the beginning.
 ///
 /// Exit code: 0 all lines are in the store, 1 some were skipped, 2 it could not be done.
 #[derive(Args)]
@@ -248,7 +248,7 @@ impl Blanks {
     }
 
     /// Names these lines. The blanks are kept, because a pass may have such a serial number. More
-    /// often, they are a fault of the file.
+    /// often, the blanks are a mistake in the file.
     fn warn(&self) {
         let Self { count, first } = self;
         if *count > 0 {
@@ -262,14 +262,14 @@ impl Blanks {
             };
             eprintln!(
                 "passkit: {numbers} with blanks, which were kept: {lines} {}{more}. If the passes have no such serial \
-                 numbers, these phones hear of no update: remove the blanks, and import the file again",
+                 numbers, these phones get no updates: remove the blanks, and import the file again",
                 first.join(", ")
             );
         }
     }
 }
 
-/// White space, and characters that editors and spreadsheets don't show.
+/// Returns whether this is white space, or one of the characters that editors and spreadsheets don't show.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(
@@ -278,7 +278,7 @@ fn is_blank(c: char) -> bool {
         )
 }
 
-/// Names the passes of which some tokens were dropped.
+/// Names the passes for which some tokens were dropped.
 fn warn_of_crowded(crowded: &BTreeSet<PassId>) {
     if crowded.is_empty() {
         return;

@@ -1,8 +1,8 @@
 //! The progress of an import, kept as a note in the store that the import fills.
 //!
-//! The name of the note has the SHA-256 of the file. So a moved copy of the file continues, and a
-//! changed file starts from the beginning. The digest needs one more pass over the file, which is
-//! short compared with the time that a store needs for its rows.
+//! The name of the note has the SHA-256 of the file. So the import of a moved file continues, and
+//! the import of a changed file starts from the beginning. For the digest, the command reads the
+//! file once more. This takes little time, because the store needs far longer for its rows.
 
 use std::{
     fs::File,

@@ -26,7 +26,8 @@ pub struct RecordedCall {
     pub event: Event,
 }
 
-/// The arguments and the answer of a call. A call without an `answer` failed or was dropped.
+/// The arguments and the answer of a call. A call without an `answer` failed or was dropped, or was
+/// a part of a bulk registration, which has no answer for each part.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names are those of the trait's arguments")]
 pub enum Event {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::Registration,
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag,
@@ -71,6 +72,34 @@ impl Recorder {
             changed: changed.into(),
         });
         self.end(at, marking.await, |_, ()| {})
+    }
+
+    /// Awaits `registering` and records it as a register of each of these registrations. Use this for
+    /// `register_many`.
+    ///
+    /// # Errors
+    /// Fails if `registering` fails, with the same error.
+    pub async fn register_by(
+        &self,
+        registrations: &[Registration],
+        registering: impl Future<Output = Result<u64, StoreError>> + Send,
+    ) -> Result<u64, StoreError> {
+        let begun: Vec<_> = registrations
+            .iter()
+            .map(|one| {
+                self.begin(Event::Register {
+                    device: one.device.clone(),
+                    pass: one.pass.clone(),
+                    push_token: one.push_token.clone(),
+                    answer: None,
+                })
+            })
+            .collect();
+        let mut result = registering.await;
+        for at in begun {
+            result = self.end(at, result, |_, _| {});
+        }
+        result
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

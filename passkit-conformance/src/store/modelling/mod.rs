@@ -16,21 +16,21 @@ use passkit_server::store::RegistrationStore;
 use self::{operation::Operation, reference::Reference};
 use super::{
     case::catalogue,
-    random::{Random, SEED, seed},
+    random::{Random, SEED, seed_of_run},
 };
-use crate::{Rule, Violation};
+use crate::Violation;
 
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Runs up to 200 random sequences of calls, for at most three seconds. Each has up to 85 \
+        "Runs up to 1,000 random sequences of calls, for at most three seconds. Each has up to 85 \
          calls for three devices and five passes of two types. Each answer is checked against a \
          model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
         "Depends on the steps in the report. For example, an update is lost, or a pass is listed \
          forever.";
 }
 
-const SEQUENCES: u64 = 200;
+const SEQUENCES: u64 = 1_000;
 const BUDGET: Duration = Duration::from_secs(3);
 /// The time limit for shortening a failing sequence.
 const SHRINKING: Duration = Duration::from_secs(5);
@@ -39,15 +39,7 @@ async fn random_sequences_follow_the_model(
     store: &Arc<dyn RegistrationStore>,
 ) -> Result<(), Violation> {
     let start = Instant::now();
-    let given = seed().map_err(|text| {
-        Violation::new(
-            Rule::ERRORS,
-            format!("a number in {SEED}"),
-            format!("{text:?} in the environment"),
-        )
-    })?;
-    // The seed is short, because people copy it.
-    let first = given.unwrap_or_else(|| Random::from_time() % 1_000_000_000);
+    let first = seed_of_run()?;
     for seed in first..first.saturating_add(SEQUENCES) {
         let sequence = operation::sequence(&mut Random::new(seed));
         if let Err((violation, end)) = run(store, &sequence).await {

@@ -21,6 +21,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::C10,
         &[
             "every-register-stores-the-push-token",
+            "long-history-adds-up",
             "parallel-history-adds-up",
             "random-sequences-follow-the-model",
         ],
@@ -315,7 +316,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ReturnedDeviceIsOld,
         Rule::C3,
-        &["random-sequences-follow-the-model"],
+        &["new-registration-counts"],
     ),
     (
         Fault::ManyKeepsTheFirstToken,
@@ -712,7 +713,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ForgetIgnoresTime,
         Rule::C13,
-        &["parallel-history-adds-up"],
+        &["parallel-history-adds-up", "long-history-adds-up"],
     ),
     (
         Fault::MarkAllDoesNothing,

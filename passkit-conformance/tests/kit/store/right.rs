@@ -35,10 +35,12 @@ enum How {
     OverReporting,
     /// Clocks count milliseconds. Clocks of different types and devices may have the same reading.
     Milliseconds,
+    /// Three instances share the data. Each call goes to the next of them.
+    Instances,
 }
 
 struct Right {
-    inner: MemoryStore,
+    inner: Arc<MemoryStore>,
     how: How,
     clocks: Mutex<Clocks>,
 }
@@ -91,9 +93,9 @@ impl Clocks {
 }
 
 impl Right {
-    fn new(how: How) -> Self {
+    fn over(how: How, inner: Arc<MemoryStore>) -> Self {
         Self {
-            inner: MemoryStore::new(),
+            inner,
             how,
             clocks: Mutex::default(),
         }
@@ -451,7 +453,12 @@ impl Stores for RightStores {
     type Place = TestStore;
 
     async fn open(&self) -> Result<(TestStore, TestStore), BoxError> {
-        let store = TestStore::with_all(Arc::new(Right::new(self.0)));
+        let data = Arc::new(MemoryStore::new());
+        let instance = || TestStore::with_all(Arc::new(Right::over(self.0, data.clone())));
+        let store = match self.0 {
+            How::Instances => TestStore::spread(instance(), vec![instance(), instance()]),
+            _ => instance(),
+        };
         Ok((store.clone(), store))
     }
 
@@ -471,6 +478,7 @@ async fn right_stores_pass_all() {
         How::LongPages,
         How::OverReporting,
         How::Milliseconds,
+        How::Instances,
     ] {
         let stores = Arc::new(RightStores(how));
         for case in cases() {

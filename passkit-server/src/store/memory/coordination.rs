@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::store::{Claims, Coordination, StoreError};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Agreements {
     claims: Claims,
     notes: HashMap<String, String>,

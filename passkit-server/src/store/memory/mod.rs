@@ -31,7 +31,7 @@ pub struct MemoryStore {
     tables: RwLock<Tables>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tables {
     /// The time of the store's creation, in whole seconds since the Unix epoch.
     created: u64,
@@ -43,7 +43,7 @@ struct Tables {
     coordination: coordination::Agreements,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Type {
     version: u64,
     /// The last mark that covered all passes. It applies to each pass whose own mark is older.
@@ -55,7 +55,7 @@ struct Type {
     devices: BTreeMap<SerialNumber, BTreeSet<DeviceIdentifier>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pass {
     /// The last mark of the pass itself.
     mark: Mark,
@@ -181,7 +181,7 @@ fn start<T>(after: Option<&T>) -> Bound<&T> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Device {
     push_token: PushToken,
     version: u64,
@@ -209,6 +209,15 @@ impl MemoryStore {
                 pushes: queue::Pushes::default(),
                 coordination: coordination::Agreements::default(),
             }),
+        }
+    }
+
+    /// Returns a separate store with a copy of the data as they are now. Tests use it to open the
+    /// data again.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            tables: RwLock::new(self.tables().clone()),
         }
     }
 

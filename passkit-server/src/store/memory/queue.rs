@@ -14,13 +14,13 @@ use crate::{
     store::{Page, PageCursor, StoreError},
 };
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pushes {
     pending: BTreeMap<TypeIdentifier, BTreeMap<Scope, Entry>>,
     deferred: BTreeMap<TypeIdentifier, BTreeMap<DeviceIdentifier, DeferredPush>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     /// The version of the first of the pending marks.
     since: u64,

@@ -8,7 +8,7 @@ use passkit_server::{
     store::{MemoryStore, Page, PageCursor, Registered, RegistrationStore, StoreError},
 };
 
-use super::{Fault, Faulty};
+use super::{Fault, Faulty, kinds::Kinds};
 
 #[async_trait]
 impl StoreMaintenance for Faulty {
@@ -135,16 +135,30 @@ impl Faulty {
 /// Opens stores with this fault.
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
+/// The store of a place. It is opened again by a copy or as it is.
+pub(crate) enum Place {
+    Faulty(Arc<Faulty>),
+    Kinds(Arc<Kinds>),
+}
+
 #[async_trait]
 impl Stores for FaultyStores {
-    type Place = Arc<Faulty>;
+    type Place = Place;
 
-    async fn open(&self) -> Result<(TestStore, Arc<Faulty>), BoxError> {
+    async fn open(&self) -> Result<(TestStore, Place), BoxError> {
+        if let Fault::Kind(kind) = self.0 {
+            let store = Arc::new(Kinds::new(kind));
+            return Ok((TestStore::with_all(store.clone()), Place::Kinds(store)));
+        }
         let store = Arc::new(Faulty::new(self.0));
-        Ok((TestStore::with_all(store.clone()), store))
+        Ok((TestStore::with_all(store.clone()), Place::Faulty(store)))
     }
 
-    async fn reopen(&self, store: &Arc<Faulty>) -> Option<Result<TestStore, BoxError>> {
+    async fn reopen(&self, place: &Place) -> Option<Result<TestStore, BoxError>> {
+        let store = match place {
+            Place::Faulty(store) => store,
+            Place::Kinds(store) => return Some(Ok(store.reopen().await)),
+        };
         let all = store
             .inner
             .registrations(None, usize::MAX)

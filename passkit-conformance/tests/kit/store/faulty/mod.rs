@@ -2,6 +2,7 @@
 
 mod contents;
 mod coordination;
+pub(crate) mod kinds;
 mod maintenance;
 mod queue;
 mod registrations;
@@ -183,6 +184,7 @@ pub(crate) enum Fault {
     PublishedOfUnknownIsEmpty,
     ContentsOfSerialsFolded,
     EqualContentsPush,
+    Kind(kinds::Kind),
 }
 
 pub(crate) struct Faulty {

@@ -1,10 +1,7 @@
-//! Suggestions for a mistyped name.
-
-/// Returns up to three candidates that resemble `word`, the closest first.
-pub(crate) fn closest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Vec<&'a str> {
+/// Returns up to three candidates that resemble a mistyped word, the closest first.
+///
+/// Time grows with the length of `word` times the length of all candidates. The caller bounds both.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let allowed = (word.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()

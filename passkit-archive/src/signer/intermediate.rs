@@ -1,0 +1,79 @@
+//! The certificate that issued the certificate of the signer. Without it, a phone shows nothing.
+
+use der::{Decode as _, asn1::AnyRef};
+use passkit_identity::{pem, pki_types::CertificateDer};
+use passkit_server::{identifiers::TypeIdentifier, text::OneLine};
+
+use super::{SignerError, SignerErrorKind};
+use crate::certificate::{Certificate, Relation};
+
+/// Apple's certificate "Worldwide Developer Relations Certification Authority" of the generation
+/// G4, which issues the certificates of passes and orders. It is valid until 2030-12-10. Older
+/// generations are left out, because all certificates of passes that they issued have expired.
+///
+/// Its SHA-256 is `ea4757885538dd8cb59ff4556f676087d83c85e70902c122e42c0808b5bce14c`. Apple has the
+/// file at <https://www.apple.com/certificateauthority/>.
+pub(super) const APPLE_G4: &[u8] = include_bytes!("../../certificates/AppleWWDRCAG4.cer");
+
+/// Returns the issuer's certificate in DER. It is the given one (PEM or DER), or one of `others`,
+/// or Apple's.
+pub(super) fn choose(
+    leaf: &Certificate<'_>,
+    type_id: &TypeIdentifier,
+    given: Option<&[u8]>,
+    others: &[CertificateDer<'_>],
+) -> Result<Vec<u8>, SignerError> {
+    let wrong = |message| SignerError::new(SignerErrorKind::Intermediate, message);
+    let issuer = leaf.issuer.shown();
+    let issuer = OneLine::of(&issuer);
+    let given = given
+        .map(|given| {
+            pem::certificates(given)
+                .map_err(|error| wrong(format!("the intermediate certificate {error}")))
+        })
+        .transpose()?;
+    let candidates: Vec<&[u8]> = match &given {
+        Some(given) => given.iter().map(|given| &given[..]).collect(),
+        None => others
+            .iter()
+            .map(|other| &other[..])
+            .chain([APPLE_G4])
+            .collect(),
+    };
+    let mut names = Vec::new();
+    for candidate in candidates {
+        let certificate = match AnyRef::from_der(candidate).and_then(Certificate::read) {
+            Ok(certificate) => certificate,
+            // Other certificates in the file of the leaf need not matter.
+            Err(_) if given.is_none() => continue,
+            Err(error) => {
+                return Err(wrong(format!(
+                    "the intermediate certificate is damaged: {error}"
+                )));
+            }
+        };
+        match certificate.relation_to(leaf) {
+            Relation::Issuer => return Ok(candidate.to_vec()),
+            Relation::Forged => {
+                return Err(SignerError::new(
+                    SignerErrorKind::Certificate,
+                    format!(
+                        "the certificate for {type_id} was not signed by its issuer; it was changed or damaged"
+                    ),
+                ));
+            }
+            Relation::Namesake | Relation::Stranger => names.push(certificate.subject.shown()),
+        }
+    }
+    Err(wrong(match (given, names.first()) {
+        (Some(_), Some(name)) => format!(
+            "the intermediate certificate is {}, but the certificate for {type_id} was issued by {issuer}; use the \
+             certificate of that issuer",
+            OneLine::of(name)
+        ),
+        _ => format!(
+            "the certificate for {type_id} was issued by {issuer}, whose own certificate is not known; give that \
+             certificate as the intermediate"
+        ),
+    }))
+}

@@ -1,0 +1,14 @@
+//! Every rule has an archive that breaks it and is otherwise good, and good archives are silent.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod cases;
+mod good;
+mod hostile;
+mod openssl;
+mod samples;
+mod table;

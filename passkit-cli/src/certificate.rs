@@ -1,0 +1,81 @@
+//! A certificate with its key and its password, as the command line names them.
+
+use std::{fmt, fs, io::Read as _, path::Path};
+
+use clap::Args;
+use passkit_identity::{Identity, pem};
+use passkit_server::identifiers::TypeIdentifier;
+use serde::Deserialize;
+
+/// The password of the certificate's file.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct CertPassword {
+    /// The password of .p12 files. It is safer to set the password in the environment, or in the
+    /// file that PASSKIT_CERT_PASSWORD_FILE names.
+    #[arg(
+        long,
+        env = "PASSKIT_CERT_PASSWORD",
+        value_name = "PASSWORD",
+        hide_env_values = true
+    )]
+    pub(crate) cert_password: Option<Secret>,
+}
+
+/// A password. `Debug` does not show it.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// Reads the certificate in a file. The certificate must be for `type_id`. If `type_id` is `None`,
+/// the certificate may be for any type.
+pub(crate) fn identity(
+    type_id: Option<&TypeIdentifier>,
+    certificate: &Path,
+    key: Option<&Path>,
+    password: Option<&Secret>,
+) -> Result<Identity, String> {
+    let wrong = |problem: &str| format!("{}: {problem}", pem::shown(certificate));
+    let identity = match (is_pkcs12(certificate), key, password) {
+        (true, Some(_), _) => {
+            return Err(wrong(
+                "is PKCS #12 and contains the key: don't name a file for the key",
+            ));
+        }
+        (true, None, password) => Identity::from_pkcs12_file(
+            type_id,
+            certificate,
+            password.map_or("", |password| &password.0),
+        ),
+        (false, key, password) => {
+            let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
+            // If the file can't be read, its error says more than an error about the password.
+            // For example, a password may be set because the key is encrypted.
+            if read.is_ok() && password.is_some() {
+                return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
+            }
+            read
+        }
+    };
+    identity.map_err(|error| error.to_string())
+}
+
+/// Returns whether the file begins like PKCS #12.
+pub(crate) fn is_pkcs12(file: &Path) -> bool {
+    let mut start = Vec::new();
+    fs::File::open(file)
+        .and_then(|file| file.take(16).read_to_end(&mut start))
+        .is_ok()
+        && pem::is_pkcs12(&start)
+}

@@ -1,0 +1,227 @@
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use passkit_archive::{
+    ArchiveBuilder, Findings, Level, PassFiles, Report, Rules, Signer, SignerErrorKind,
+};
+use passkit_identity::{Identity, pem};
+use passkit_server::{identifiers::Kind, text::OneLine};
+
+use crate::{
+    certificate::{CertPassword, Secret, identity, is_pkcs12},
+    failure::{Chain, Failure},
+    output::Output,
+};
+
+/// Ends of the names of folders that people give to an unzipped pass or order.
+const FOLDER_ENDS: [&str; 6] = [
+    ".pass",
+    ".raw",
+    ".pkpass",
+    ".pkpasstemplate",
+    ".order",
+    ".bundle",
+];
+
+/// Signs an unzipped pass or order, or signs an archive again.
+///
+/// SOURCE is a folder with pass.json or order.json and the other files, or an archive. Its old
+/// manifest and signature do not matter. Hidden files, such as .DS_Store, are left out.
+///
+/// The result is checked before it is written. If phones would refuse it, nothing is written.
+///
+/// Exit code: 0 it is signed, 1 phones would refuse it, 2 a file could not be read or written, or
+/// the certificate can't sign this.
+#[derive(Args)]
+pub(crate) struct Sign {
+    /// The folder or the archive.
+    source: PathBuf,
+
+    /// The certificate of the pass type, with its key: the .p12 file that Keychain Access exports,
+    /// or PEM.
+    #[arg(long, env = "PASSKIT_CERT", value_name = "FILE")]
+    cert: PathBuf,
+
+    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    #[arg(long, env = "PASSKIT_CERT_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+
+    #[command(flatten)]
+    password: CertPassword,
+
+    /// The intermediate certificate that issued the certificate: PEM or DER. By default, it is
+    /// Apple's Worldwide Developer Relations certificate of generation G4, or the issuer in the
+    /// file of the certificate.
+    #[arg(long, value_name = "FILE")]
+    wwdr: Option<PathBuf>,
+
+    /// The file to write. By default, an archive is replaced, and the archive of a folder gets the
+    /// name of the folder, beside it.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Sign {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let signer = self.signer()?;
+        let files = PassFiles::open(&self.source).map_err(|error| self.failure(&error))?;
+        let path = self.path(files.kind())?;
+        let mut inputs = vec![self.cert.clone()];
+        inputs.extend(self.key.clone());
+        inputs.extend(self.wwdr.clone());
+        if self.source.is_dir() {
+            inputs.push(self.source.clone());
+        }
+        // An output that can't be written is reported before a pass is signed.
+        let mut output = Output::create(&path, &inputs)?;
+
+        for name in files.left_out() {
+            eprintln!("passkit: left out {}", OneLine::of(name));
+        }
+        let builder = files.into_builder();
+        let Some((bytes, name)) = self.signed(&builder, &signer)? else {
+            return Ok(ExitCode::from(1));
+        };
+        output.write(&bytes)?;
+        output.finish()?;
+        say!("{}: signed: {name}", OneLine::path(&path));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn signer(&self) -> Result<Signer, Failure> {
+        let wwdr = self
+            .wwdr
+            .as_ref()
+            .map(|file| {
+                pem::read_file(file).map_err(|error| {
+                    Failure::from_error(format!("can't read {}", pem::shown(file)), &error)
+                })
+            })
+            .transpose()?;
+        Signer::new(&self.identity()?, wwdr.as_deref()).map_err(|error| {
+            let file = match &self.wwdr {
+                Some(wwdr) if error.kind() == SignerErrorKind::Intermediate => wwdr,
+                _ => &self.cert,
+            };
+            Failure::from_error(pem::shown(file), &error)
+        })
+    }
+
+    fn identity(&self) -> Result<Identity, Failure> {
+        let read =
+            |password: Option<&Secret>| identity(None, &self.cert, self.key.as_deref(), password);
+        let password = self.password.cert_password.as_ref();
+        let error = match read(password) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => error,
+        };
+        if password.is_some() || !is_pkcs12(&self.cert) {
+            return Err(Failure::new(error));
+        }
+        if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
+            return Err(Failure::new(format!(
+                "{error}; put the password into the variable PASSKIT_CERT_PASSWORD, or into the file that \
+                 PASSKIT_CERT_PASSWORD_FILE names"
+            )));
+        }
+        let asked = format!("the password of {}", pem::shown(&self.cert));
+        eprint!("passkit: {asked}: ");
+        let password = console::Term::stderr()
+            .read_secure_line()
+            .map_err(|error| Failure::from_error(format!("can't ask for {asked}"), &error))?;
+        read(Some(&Secret::from(&*password))).map_err(Failure::new)
+    }
+
+    /// Makes the archive, and a name of it for people. Shows what is wrong with it. Returns `None`
+    /// if phones would refuse it.
+    fn signed(
+        &self,
+        builder: &ArchiveBuilder,
+        signer: &Signer,
+    ) -> Result<Option<(Vec<u8>, String)>, Failure> {
+        // The content is checked first, because the other checks need its type and its team.
+        let unsigned = builder.build_unsigned();
+        let unsigned = unsigned.map_err(|error| self.failure(&error))?;
+        let Report {
+            archive, findings, ..
+        } = Report::of(&unsigned, Rules::development());
+        let Some(archive) = archive.filter(|_| findings.worst() < Some(Level::Refused)) else {
+            self.show(&findings);
+            return Ok(None);
+        };
+        let team = archive.team_identifier.as_deref().unwrap_or_default();
+        let checked = signer.check_for(&archive.id.type_id, team);
+        checked.map_err(|error| Failure::from_error(pem::shown(&self.cert), &error))?;
+
+        let bytes = builder.build_signed(signer);
+        let bytes = bytes.map_err(|error| self.failure(&error))?;
+        let report = Report::of(&bytes, Rules::strict());
+        self.show(&report.findings);
+        if report.findings.worst() == Some(Level::Refused) {
+            return Ok(None);
+        }
+        let kind = match archive.kind() {
+            Kind::Pass => "pass",
+            Kind::Order => "order",
+        };
+        Ok(Some((bytes, format!("{kind} {}", archive.id))))
+    }
+
+    /// Shows the findings but for notes, in the words of `passkit check`.
+    fn show(&self, findings: &Findings) {
+        let source = OneLine::path(&self.source);
+        for finding in findings
+            .into_iter()
+            .filter(|finding| finding.level() > Level::Note)
+        {
+            let (level, code) = (finding.level(), finding.rule().code);
+            eprintln!("{source}: {level}: {finding} [{code}]");
+        }
+    }
+
+    /// Returns the path of the archive to write.
+    fn path(&self, kind: Kind) -> Result<PathBuf, Failure> {
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
+        if !self.source.is_dir() {
+            return Ok(self.source.clone());
+        }
+        let end = match kind {
+            Kind::Pass => ".pkpass",
+            Kind::Order => ".order",
+        };
+        // The name of `.` or `..` is known only from the whole path.
+        let folder = if self.source.file_name().is_some() {
+            self.source.clone()
+        } else {
+            let whole = self.source.canonicalize();
+            whole.map_err(|error| self.failure(&error))?
+        };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let stem = FOLDER_ENDS
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .filter(|stem| !stem.is_empty())
+            .unwrap_or(&name);
+        let path = folder.with_file_name(format!("{stem}{end}"));
+        if path == folder || stem.is_empty() {
+            return Err(Failure::new(format!(
+                "{}: gives the archive no name; name a file with --output",
+                OneLine::path(&self.source)
+            )));
+        }
+        Ok(path)
+    }
+
+    /// Names the source before the error.
+    fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        let text = Chain(error).to_string();
+        let source = OneLine::path(&self.source).to_string();
+        if text.contains(&source) {
+            Failure::new(text)
+        } else {
+            Failure::new(format!("{source}: {text}"))
+        }
+    }
+}

@@ -1,0 +1,1443 @@
+//! Kinds of faults that many calls can have. Each store has one fault, for one call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use passkit_conformance::store::TestStore;
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{
+        Audience, Changes, Content, Coordination, MemoryStore, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+    },
+};
+use tokio::task::yield_now;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Register,
+    Unregister,
+    List,
+    State,
+    Mark,
+    MarkAll,
+    Publish,
+    Published,
+    Devices,
+    DevicesOfType,
+    Count,
+    Forget,
+    RegisterMany,
+    Registrations,
+    PublishedPasses,
+    Stats,
+    Push,
+    PushAll,
+    PushContents,
+    Backlog,
+    Pending,
+    Progress,
+    /// `record_progress` to the end.
+    Finish,
+    Defer,
+    Undefer,
+    Deferred,
+    Claim,
+    Release,
+    Note,
+    ReplaceNote,
+    RemoveNote,
+}
+
+/// A text that a store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Type,
+    Serial,
+    Device,
+    PushToken,
+    DeferredToken,
+    DeferredDevice,
+    Scope,
+    Cursor,
+    Claim,
+    Owner,
+    NoteName,
+    Note,
+}
+
+/// How a store compares texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Folding {
+    Case,
+    AsciiCase,
+    /// Letters with accents are equal to letters with combining accents.
+    NormalForm,
+    Accents,
+    Width,
+    TrailingSpace,
+    Invisible,
+    Ligatures,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    Prefix,
+    Like,
+    Glob,
+}
+
+/// Two names that are joined to one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pair {
+    TypeSerial,
+    SerialType,
+    DeviceType,
+    TypeDevice,
+    DeviceSerial,
+    SerialDevice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Uses only the first items of a batch.
+    KeepsTheFirst(Call, usize),
+    /// Fails if a batch has more items.
+    Refuses(Call, usize),
+    /// Works in chunks of this size, and loses the rest.
+    LosesTheRest(Call, usize),
+    /// Writes chunks of this size, although the clock already has its new reading.
+    ShowsTheTagFirst(usize),
+    /// Fails if an item is twice in a batch.
+    RefusesTwice(Call),
+    /// Uses an item only the first time.
+    IgnoresTheSecond(Call),
+    /// Lists or pages end after so many items.
+    EndsAt(Call, usize),
+    /// Finds names that match, not only equal ones.
+    Matches(Call, Field, Pattern),
+    Joins(Pair, &'static str),
+    Cuts(Field, usize),
+    Folds(Field, Folding),
+    /// The last call of this kind is lost if the data are opened again.
+    Forgets(Call),
+    /// The clocks are behind after the data were opened again.
+    ClocksGoBack,
+    /// Claims come back when the data are opened again.
+    ClaimsComeBack,
+    /// Fails if another call of this kind runs.
+    Busy(Call),
+    /// Reads what a device has registered, and writes it back later.
+    WritesBack(Call),
+    /// Reads the last time of a device, and removes it later.
+    ForgetChecksFirst,
+    /// A mark of a type does nothing if another mark is made at that moment.
+    MarkAllLosesRaces,
+    /// Reads the deferred pushes, and writes them back later.
+    DeferWritesBack,
+    /// Reads the pending changes, and finishes whatever is pending later.
+    ProgressChecksFirst,
+    /// A dropped call takes along the other calls that it was about to write.
+    Group(Call),
+    ReleaseFinishes,
+    ReleaseForgetsProgress,
+    ReleaseForgetsDeferred,
+    ExpiryFinishes,
+    ProgressNeedsTheClaim,
+    DeferNeedsTheClaim,
+    ForgetRemovesDeferred,
+    UnregisterRemovesDeferred,
+    ForgetFinishes,
+    RegisterReplacesDeferredToken,
+    MarkRemovesDeferred,
+    MarkAllAbsorbsPasses,
+    FinishedTypeFinishesPasses,
+    FinishedPassFinishesType,
+    AttemptsAreSigned,
+    BadSinceIsLost,
+    DueIsInMilliseconds,
+    BacklogRepeatsTypes,
+    PendingRepeats,
+    TokenOfEachRegistration,
+    TypeIndexLosesDevices,
+    CountsRegistersTwice,
+    DigestsAreTexts,
+    DigestsCut(usize),
+    ZeroDigestIsNone,
+    TokensCut(usize),
+    KnownKeepsItsToken,
+    KnownIsNotRenewed,
+    ForgetComparesSeconds,
+}
+
+pub(crate) struct Kinds {
+    inner: MemoryStore,
+    durable: Mutex<Option<MemoryStore>>,
+    kind: Kind,
+    known: Mutex<Known>,
+    running: Mutex<Vec<Call>>,
+    /// How many items of a list were read.
+    read: AtomicUsize,
+    is_reopened: bool,
+}
+
+#[derive(Default)]
+struct Known {
+    hidden: BTreeSet<SerialNumber>,
+    passes: BTreeSet<PassId>,
+    devices: BTreeSet<DeviceIdentifier>,
+    names: BTreeSet<String>,
+    joined: BTreeMap<String, (String, String)>,
+    folded: BTreeMap<String, String>,
+    tokens: BTreeMap<(DeviceIdentifier, PassId), PushToken>,
+    claims: BTreeMap<String, String>,
+    registers: BTreeMap<PassId, u64>,
+    lost: BTreeSet<(DeviceIdentifier, TypeIdentifier)>,
+    waiting: Vec<Waiting>,
+    is_written: bool,
+}
+
+struct Waiting {
+    type_id: TypeIdentifier,
+    serials: Vec<SerialNumber>,
+    pushes: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
+    push: bool,
+    done: Arc<AtomicUsize>,
+}
+
+/// Ends a call, or a group, when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn failed(text: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Other, text)
+}
+
+fn matches(pattern: Pattern, wanted: &str, text: &str) -> bool {
+    let wild = |any: char, one: char| {
+        let (wanted, text): (Vec<char>, Vec<char>) =
+            (wanted.chars().collect(), text.chars().collect());
+        // The positions in the pattern that the text may have reached.
+        let skip = |mut at: BTreeSet<usize>| {
+            for (n, letter) in wanted.iter().enumerate() {
+                if at.contains(&n) && *letter == any {
+                    at.insert(n + 1);
+                }
+            }
+            at
+        };
+        let mut at = skip(BTreeSet::from([0]));
+        for letter in text {
+            let next = at.iter().filter_map(|n| match wanted.get(*n) {
+                Some(c) if *c == any => Some(*n),
+                Some(c) if *c == one || *c == letter => Some(n + 1),
+                _ => None,
+            });
+            at = skip(next.collect());
+        }
+        at.contains(&wanted.len())
+    };
+    match pattern {
+        Pattern::Prefix => text.starts_with(wanted),
+        Pattern::Like => wild('%', '_'),
+        Pattern::Glob => wild('*', '?'),
+    }
+}
+
+/// The text by which a store with this folding compares.
+fn folded(folding: Folding, text: &str) -> String {
+    let pairs: &[(&str, &str)] = match folding {
+        Folding::Case => return text.to_uppercase(),
+        Folding::AsciiCase => return text.to_ascii_lowercase(),
+        Folding::TrailingSpace => return text.trim_end().to_owned(),
+        Folding::NormalForm => &[
+            ("a\u{308}", "\u{e4}"),
+            ("A\u{308}", "\u{c4}"),
+            ("e\u{301}", "\u{e9}"),
+            ("A\u{30a}", "\u{c5}"),
+            ("\u{212b}", "\u{c5}"),
+            ("\u{438}\u{306}", "\u{439}"),
+            ("\u{1100}\u{1161}", "\u{ac00}"),
+        ],
+        Folding::Accents => &[
+            ("\u{e4}", "a"),
+            ("\u{c4}", "A"),
+            ("\u{e9}", "e"),
+            ("\u{308}", ""),
+        ],
+        Folding::Width => &[
+            ("\u{ff41}", "a"),
+            ("\u{ff11}", "1"),
+            ("\u{ff76}", "\u{30ab}"),
+        ],
+        Folding::Invisible => &[
+            ("\u{200b}", ""),
+            ("\u{ad}", ""),
+            ("\u{feff}", ""),
+            ("\u{200d}", ""),
+        ],
+        Folding::Ligatures => &[("\u{fb01}", "fi"), ("\u{df}", "ss"), ("\u{e6}", "ae")],
+    };
+    let mut text = text.to_owned();
+    for (from, to) in pairs {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+fn start(text: &str, length: usize) -> &str {
+    let mut end = text.len().min(length);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+impl Kinds {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self::over(kind, MemoryStore::new())
+    }
+
+    fn over(kind: Kind, inner: MemoryStore) -> Self {
+        Self {
+            durable: Mutex::new(Some(inner.snapshot())),
+            inner,
+            kind,
+            known: Mutex::default(),
+            running: Mutex::default(),
+            read: AtomicUsize::new(0),
+            is_reopened: false,
+        }
+    }
+
+    pub(crate) async fn reopen(&self) -> TestStore {
+        let inner = match self.kind {
+            Kind::Forgets(_) => {
+                let durable = self.durable.lock().unwrap();
+                durable.as_ref().unwrap().snapshot()
+            }
+            _ => self.inner.snapshot(),
+        };
+        if self.kind == Kind::ClaimsComeBack {
+            for (name, owner) in self.known(|known| known.claims.clone()) {
+                inner
+                    .claim(&name, &owner, Duration::from_secs(600))
+                    .await
+                    .unwrap();
+            }
+        }
+        let mut reopened = Self::over(self.kind, inner);
+        reopened.is_reopened = true;
+        TestStore::with_all(Arc::new(reopened))
+    }
+
+    fn known<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
+        f(&mut self.known.lock().unwrap())
+    }
+
+    /// Remembers that a call was made. Its effect survives reopening, unless that is the fault.
+    fn wrote(&self, call: Call) {
+        if let Kind::Forgets(forgotten) = self.kind
+            && forgotten != call
+        {
+            *self.durable.lock().unwrap() = Some(self.inner.snapshot());
+        }
+    }
+
+    /// Fails if such a call runs already, and if that is the fault.
+    async fn turn(&self, call: Call) -> Result<OnDrop<impl FnMut()>, StoreError> {
+        let busy = self.kind == Kind::Busy(call);
+        if busy {
+            let mut running = self.running.lock().unwrap();
+            if running.contains(&call) {
+                return Err(failed("the table is locked"));
+            }
+            running.push(call);
+        }
+        let turn = OnDrop(move || {
+            if busy {
+                self.running.lock().unwrap().retain(|one| *one != call);
+            }
+        });
+        if busy {
+            yield_now().await;
+        }
+        Ok(turn)
+    }
+
+    fn text(&self, field: Field, text: &str) -> String {
+        match self.kind {
+            Kind::Cuts(cut, length) if cut == field => start(text, length).to_owned(),
+            // The first of several equal texts is kept.
+            Kind::Folds(folds, folding) if folds == field => self.known(|known| {
+                let key = folded(folding, text);
+                known.folded.entry(key).or_insert(text.to_owned()).clone()
+            }),
+            _ => text.to_owned(),
+        }
+    }
+
+    fn serial(&self, serial: &SerialNumber) -> SerialNumber {
+        SerialNumber::new(&self.text(Field::Serial, serial.as_str())).unwrap()
+    }
+
+    fn type_id(&self, type_id: &TypeIdentifier) -> TypeIdentifier {
+        let text = self.text(Field::Type, type_id.as_str());
+        TypeIdentifier::new(&text).unwrap_or(type_id.clone())
+    }
+
+    fn device(&self, device: &DeviceIdentifier) -> DeviceIdentifier {
+        DeviceIdentifier::new(&self.text(Field::Device, device.as_str())).unwrap()
+    }
+
+    fn pass(&self, pass: &PassId) -> PassId {
+        let pass = PassId {
+            type_id: self.type_id(&pass.type_id),
+            serial: self.serial(&pass.serial),
+        };
+        match self.kind {
+            Kind::Joins(pair @ (Pair::TypeSerial | Pair::SerialType), joint) => {
+                let (type_id, serial) = (pass.type_id.as_str(), pass.serial.as_str());
+                let (type_id, serial) = if pair == Pair::TypeSerial {
+                    self.joined(type_id, joint, serial)
+                } else {
+                    let (serial, type_id) = self.joined(serial, joint, type_id);
+                    (type_id, serial)
+                };
+                PassId::new(&type_id, &serial).unwrap()
+            }
+            _ => pass,
+        }
+    }
+
+    /// Returns the first two names with the same joined text.
+    fn joined(&self, one: &str, joint: &str, two: &str) -> (String, String) {
+        let key = format!("{one}{joint}{two}");
+        self.known(|known| {
+            let names = (one.to_owned(), two.to_owned());
+            known.joined.entry(key).or_insert(names).clone()
+        })
+    }
+
+    /// Returns the device and the pass as the store knows them.
+    fn names(&self, device: &DeviceIdentifier, pass: &PassId) -> (DeviceIdentifier, PassId) {
+        let (mut device, mut pass) = (self.device(device), self.pass(pass));
+        let Kind::Joins(pair, joint) = self.kind else {
+            return (device, pass);
+        };
+        let (of_device, of_type) = (device.as_str(), pass.type_id.as_str());
+        let of_serial = pass.serial.as_str();
+        let (new_device, other) = match pair {
+            Pair::DeviceType => self.joined(of_device, joint, of_type),
+            Pair::TypeDevice => {
+                let (other, device) = self.joined(of_type, joint, of_device);
+                (device, other)
+            }
+            Pair::DeviceSerial => self.joined(of_device, joint, of_serial),
+            Pair::SerialDevice => {
+                let (other, device) = self.joined(of_serial, joint, of_device);
+                (device, other)
+            }
+            _ => return (device, pass),
+        };
+        device = DeviceIdentifier::new(&new_device).unwrap();
+        if matches!(pair, Pair::DeviceType | Pair::TypeDevice) {
+            pass.type_id = TypeIdentifier::new(&other).unwrap();
+        } else {
+            pass.serial = SerialNumber::new(&other).unwrap();
+        }
+        (device, pass)
+    }
+
+    fn pattern(&self, call: Call, field: Field) -> Option<Pattern> {
+        match self.kind {
+            Kind::Matches(of, in_field, pattern) if (of, in_field) == (call, field) => {
+                Some(pattern)
+            }
+            _ => None,
+        }
+    }
+
+    /// The passes that a call finds: the pass itself, or all known passes that match.
+    fn found(&self, call: Call, pass: &PassId) -> Vec<PassId> {
+        let of_serial = self.pattern(call, Field::Serial);
+        let of_type = self.pattern(call, Field::Type);
+        if of_serial.is_none() && of_type.is_none() {
+            return vec![pass.clone()];
+        }
+        let equals = |pattern: Option<Pattern>, wanted: &str, text: &str| match pattern {
+            Some(pattern) => wanted == text || matches(pattern, wanted, text),
+            None => wanted == text,
+        };
+        let mut found = self.known(|known| known.passes.clone());
+        found.insert(pass.clone());
+        found.retain(|one| {
+            equals(of_serial, pass.serial.as_str(), one.serial.as_str())
+                && equals(of_type, pass.type_id.as_str(), one.type_id.as_str())
+        });
+        found.into_iter().collect()
+    }
+
+    fn found_types(&self, call: Call, type_id: &TypeIdentifier) -> Vec<TypeIdentifier> {
+        let pass = PassId {
+            type_id: type_id.clone(),
+            serial: SerialNumber::new("-").unwrap(),
+        };
+        match self.pattern(call, Field::Type) {
+            None => vec![type_id.clone()],
+            Some(pattern) => {
+                let mut types = self.known(|known| {
+                    let types = known.passes.iter().map(|pass| pass.type_id.clone());
+                    types.collect::<BTreeSet<_>>()
+                });
+                types.insert(pass.type_id);
+                types.retain(|one| {
+                    one == type_id || matches(pattern, type_id.as_str(), one.as_str())
+                });
+                types.into_iter().collect()
+            }
+        }
+    }
+
+    fn found_devices(&self, call: Call, device: &DeviceIdentifier) -> Vec<DeviceIdentifier> {
+        match self.pattern(call, Field::Device) {
+            None => vec![device.clone()],
+            Some(pattern) => {
+                let mut devices = self.known(|known| known.devices.clone());
+                devices.insert(device.clone());
+                let is_found = |one: &DeviceIdentifier| {
+                    one == device || matches(pattern, device.as_str(), one.as_str())
+                };
+                devices.into_iter().filter(is_found).collect()
+            }
+        }
+    }
+
+    fn found_names(&self, call: Call, field: Field, name: &str) -> Vec<String> {
+        let name = self.text(field, name);
+        let mut names = vec![name.clone()];
+        if let Some(pattern) = self.pattern(call, field) {
+            names = self.known(|known| {
+                known.names.insert(name.clone());
+                let others = known.names.iter().filter(|one| **one != name);
+                let others = others.filter(|one| matches(pattern, &name, one));
+                others.cloned().chain([name.clone()]).collect()
+            });
+        }
+        names
+    }
+
+    /// The items of a batch that are used.
+    fn batch<T: Clone + PartialEq>(
+        &self,
+        call: Call,
+        items: &[T],
+        same: impl Fn(&T, &T) -> bool,
+    ) -> Result<Vec<T>, StoreError> {
+        let is_twice = |n: usize| items[..n].iter().any(|one| same(one, &items[n]));
+        match self.kind {
+            Kind::KeepsTheFirst(of, most) if of == call => {
+                Ok(items[..items.len().min(most)].to_vec())
+            }
+            Kind::Refuses(of, most) if of == call && items.len() > most => Err(failed("too many")),
+            Kind::LosesTheRest(of, chunk) if of == call && items.len() > chunk => {
+                Ok(items.chunks_exact(chunk).flatten().cloned().collect())
+            }
+            Kind::RefusesTwice(of) if of == call && (0..items.len()).any(is_twice) => {
+                Err(failed("a row can't be changed twice"))
+            }
+            Kind::IgnoresTheSecond(of) if of == call => {
+                let first = (0..items.len()).filter(|n| !is_twice(*n));
+                Ok(first.map(|n| items[n].clone()).collect())
+            }
+            _ => Ok(items.to_vec()),
+        }
+    }
+
+    /// Ends a list after so many items, if that is the fault.
+    fn ended<T>(&self, call: Call, after: Option<&PageCursor>, mut page: Page<T>) -> Page<T> {
+        let Kind::EndsAt(of, most) = self.kind else {
+            return page;
+        };
+        if of != call {
+            return page;
+        }
+        if after.is_none() {
+            self.read.store(0, SeqCst);
+        }
+        let before = self.read.fetch_add(page.items.len(), SeqCst);
+        if before + page.items.len() >= most {
+            page.items.truncate(most.saturating_sub(before));
+            page.next = None;
+        }
+        page
+    }
+
+    async fn backlog_types(&self) -> Vec<TypeIdentifier> {
+        let backlog = self.inner.backlog().await.unwrap();
+        backlog.into_iter().map(|one| one.type_id).collect()
+    }
+
+    /// Finishes all pending changes of all types.
+    async fn finish_everything(&self) {
+        for type_id in self.backlog_types().await {
+            let pending = self.inner.pending(&type_id, usize::MAX).await.unwrap();
+            self.inner
+                .record_progress(&type_id, &ends(pending))
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn remove_deferred(&self, of: impl Fn(&DeviceIdentifier) -> bool) {
+        for type_id in self.backlog_types().await {
+            let page = self
+                .inner
+                .deferred(&type_id, None, usize::MAX)
+                .await
+                .unwrap();
+            let devices = page.items.into_iter().map(|(device, _)| device);
+            let gone: Vec<_> = devices.filter(&of).map(|device| (device, None)).collect();
+            self.inner.defer(&type_id, &gone).await.unwrap();
+        }
+    }
+
+    /// The calls of all callers that wait are written by one of them.
+    async fn in_a_group(&self, waiting: Waiting) -> Result<(), StoreError> {
+        let done = waiting.done.clone();
+        self.known(|known| known.waiting.push(waiting));
+        loop {
+            if done.load(SeqCst) > 0 {
+                return Ok(());
+            }
+            if self.known(|known| std::mem::replace(&mut known.is_written, true)) {
+                yield_now().await;
+                continue;
+            }
+            let group = Mutex::new(Vec::new());
+            // A writer that is dropped takes its group along. The others believe that it is written.
+            let _writing = OnDrop(|| {
+                self.known(|known| known.is_written = false);
+                let group: Vec<Waiting> = std::mem::take(&mut *group.lock().unwrap());
+                group.iter().for_each(|one| one.done.store(1, SeqCst));
+            });
+            yield_now().await;
+            *group.lock().unwrap() = self.known(|known| std::mem::take(&mut known.waiting));
+            yield_now().await;
+            let written = std::mem::take(&mut *group.lock().unwrap());
+            for one in written {
+                let changed = Changed::Passes(&one.serials);
+                match one.push {
+                    true => self.inner.mark_and_push(&one.type_id, changed).await?,
+                    false => self.inner.mark(&one.type_id, changed).await?,
+                }
+                self.inner.defer(&one.type_id, &one.pushes).await?;
+                one.done.store(1, SeqCst);
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+        push: bool,
+    ) -> Result<(), StoreError> {
+        let call = match (changed, push) {
+            (Changed::Passes(_), false) => Call::Mark,
+            (Changed::Contents(_), false) => Call::Publish,
+            (Changed::All, false) => Call::MarkAll,
+            (Changed::Passes(_), true) => Call::Push,
+            (Changed::Contents(_), true) => Call::PushContents,
+            (Changed::All, true) => Call::PushAll,
+        };
+        let _turn = self.turn(call).await?;
+        let write = async |type_id: &TypeIdentifier, changed: Changed<'_>| match push {
+            true => self.inner.mark_and_push(type_id, changed).await,
+            false => self.inner.mark(type_id, changed).await,
+        };
+        if self.kind == Kind::MarkRemovesDeferred {
+            self.remove_deferred(|_| true).await;
+        }
+        match changed {
+            Changed::Passes(serials) => {
+                let serials = self.batch(call, serials, PartialEq::eq)?;
+                if self.kind == Kind::Group(call) {
+                    let waiting = Waiting {
+                        type_id: type_id.clone(),
+                        serials,
+                        pushes: Vec::new(),
+                        push,
+                        done: Arc::default(),
+                    };
+                    return self.in_a_group(waiting).await;
+                }
+                if let Kind::ShowsTheTagFirst(chunk) = self.kind
+                    && serials.len() > chunk
+                {
+                    // The clock moves with the first chunk, and the other chunks get its reading. So
+                    // a tag that is given in between covers them.
+                    self.known(|known| known.hidden.extend(serials[chunk..].iter().cloned()));
+                    let _hidden = OnDrop(|| self.known(|known| known.hidden.clear()));
+                    write(type_id, Changed::Passes(&serials)).await?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    return Ok(());
+                }
+                let mut groups: BTreeMap<TypeIdentifier, Vec<SerialNumber>> = BTreeMap::new();
+                for serial in &serials {
+                    let pass = self.pass(&PassId {
+                        type_id: type_id.clone(),
+                        serial: self.text_of_scope(serial),
+                    });
+                    if matches!(self.kind, Kind::Matches(..)) {
+                        self.known(|known| known.passes.insert(pass.clone()));
+                    }
+                    for pass in self.found(call, &pass) {
+                        groups.entry(pass.type_id).or_default().push(pass.serial);
+                    }
+                }
+                for (type_id, serials) in &groups {
+                    write(type_id, Changed::Passes(serials)).await?;
+                }
+            }
+            Changed::Contents(contents) => {
+                let same = |one: &Content, other: &Content| one.serial == other.serial;
+                let mut contents = self.batch(call, contents, same)?;
+                let mut groups: BTreeMap<TypeIdentifier, Vec<Content>> = BTreeMap::new();
+                for content in &mut contents {
+                    let pass = self.pass(&PassId {
+                        type_id: type_id.clone(),
+                        serial: content.serial.clone(),
+                    });
+                    self.alter(content);
+                    for pass in self.found(call, &pass) {
+                        groups.entry(pass.type_id).or_default().push(Content {
+                            serial: pass.serial,
+                            ..content.clone()
+                        });
+                    }
+                }
+                for (type_id, contents) in &groups {
+                    write(type_id, Changed::Contents(contents)).await?;
+                }
+            }
+            Changed::All => {
+                let type_id = self.type_id(type_id);
+                if push && self.kind == Kind::MarkAllAbsorbsPasses {
+                    let pending = self.inner.pending(&type_id, usize::MAX).await?;
+                    self.inner.record_progress(&type_id, &ends(pending)).await?;
+                }
+                for type_id in self.found_types(call, &type_id) {
+                    write(&type_id, Changed::All).await?;
+                }
+            }
+        }
+        self.wrote(call);
+        Ok(())
+    }
+
+    fn text_of_scope(&self, serial: &SerialNumber) -> SerialNumber {
+        SerialNumber::new(&self.text(Field::Scope, serial.as_str())).unwrap()
+    }
+
+    /// Alters digest and tokens like a store that keeps them wrongly.
+    fn alter(&self, content: &mut Content) {
+        use passkit_server::identifiers::TokenDigest;
+        let cut = |all: &[u8; 32], length: usize| {
+            let mut cut = [0; 32];
+            cut[..length].copy_from_slice(&all[..length]);
+            cut
+        };
+        match self.kind {
+            Kind::DigestsCut(length) => {
+                content.digest = content.digest.map(|all| cut(&all, length));
+            }
+            Kind::TokensCut(length) => {
+                for token in &mut content.tokens {
+                    *token = TokenDigest::from_bytes(cut(token.as_bytes(), length));
+                }
+            }
+            Kind::ZeroDigestIsNone => content.digest = content.digest.filter(|all| *all != [0; 32]),
+            // Bytes that are no text are replaced by the same character.
+            Kind::DigestsAreTexts => {
+                content.digest = content
+                    .digest
+                    .map(|all| all.map(|byte| if byte < 0x80 { byte } else { b'?' }));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn ends(pending: Vec<PendingChange>) -> Vec<(Scope, Progress)> {
+    let end = |change: PendingChange| {
+        let progress = Progress {
+            version: change.version,
+            next: None,
+        };
+        (change.scope, progress)
+    };
+    pending.into_iter().map(end).collect()
+}
+
+#[async_trait]
+impl RegistrationStore for Kinds {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let (device, pass) = &self.names(device, pass);
+        let _turn = self.turn(Call::Register).await?;
+        let token = PushToken::new(&self.text(Field::PushToken, push_token.as_str())).unwrap();
+        self.known(|known| {
+            known.passes.insert(pass.clone());
+            known.devices.insert(device.clone());
+            known
+                .tokens
+                .insert((device.clone(), pass.clone()), token.clone());
+            known.lost.remove(&(device.clone(), pass.type_id.clone()));
+            *known.registers.entry(pass.clone()).or_default() += 1;
+        });
+        if self.kind == Kind::WritesBack(Call::Register) {
+            let before = self.passes_of(device).await;
+            yield_now().await;
+            for other in self.passes_of(device).await {
+                if !before.contains(&other) {
+                    self.inner.unregister(device, &other).await?;
+                }
+            }
+        }
+        if self.kind == Kind::RegisterReplacesDeferredToken {
+            self.remove_deferred(|one| one == device).await;
+        }
+        let registered = self.inner.register(device, pass, &token).await?;
+        self.wrote(Call::Register);
+        Ok(registered)
+    }
+
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
+        let (device, pass) = &self.names(device, pass);
+        let _turn = self.turn(Call::Unregister).await?;
+        let mut existed = false;
+        for device in self.found_devices(Call::Unregister, device) {
+            for pass in self.found(Call::Unregister, pass) {
+                existed |= self.inner.unregister(&device, &pass).await?;
+            }
+        }
+        if self.kind == Kind::UnregisterRemovesDeferred {
+            self.remove_deferred(|one| one == device).await;
+        }
+        if self.kind == Kind::TypeIndexLosesDevices && existed {
+            let lost = (device.clone(), pass.type_id.clone());
+            self.known(|known| known.lost.insert(lost));
+        }
+        self.wrote(Call::Unregister);
+        Ok(existed)
+    }
+
+    async fn changes_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let any = PassId {
+            type_id: type_id.clone(),
+            serial: SerialNumber::new("-").unwrap(),
+        };
+        let (device, type_id) = match self.kind {
+            Kind::Joins(Pair::DeviceType | Pair::TypeDevice, _) => {
+                let (device, pass) = self.names(device, &any);
+                (device, pass.type_id)
+            }
+            Kind::Joins(..) => (device.clone(), type_id.clone()),
+            _ => (self.device(device), self.type_id(type_id)),
+        };
+        let mut all: Option<Changes> = None;
+        for device in self.found_devices(Call::List, &device) {
+            for type_id in self.found_types(Call::List, &type_id) {
+                let one = self.inner.changes_since(&device, &type_id, since).await?;
+                match &mut all {
+                    None => all = Some(one),
+                    Some(all) => {
+                        let new: Vec<_> = one
+                            .serials
+                            .into_iter()
+                            .filter(|serial| !all.serials.contains(serial))
+                            .collect();
+                        all.serials.extend(new);
+                    }
+                }
+            }
+        }
+        let mut changes = all.unwrap();
+        match self.kind {
+            Kind::EndsAt(Call::List, most) => changes.serials.truncate(most),
+            Kind::ClocksGoBack if self.is_reopened => {
+                changes.tag.type_version = changes.tag.type_version.saturating_sub(1);
+            }
+            Kind::ShowsTheTagFirst(_) => self.known(|known| {
+                changes
+                    .serials
+                    .retain(|serial| !known.hidden.contains(serial));
+            }),
+            _ => {}
+        }
+        Ok(changes)
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        let pass = self.pass(pass);
+        let mut states = Vec::new();
+        for pass in self.found(Call::State, &pass) {
+            states.push(self.inner.pass_state(&pass).await?);
+        }
+        Ok(states
+            .into_iter()
+            .max_by_key(|state| state.version)
+            .unwrap())
+    }
+
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        if self.kind == Kind::MarkAllLosesRaces && matches!(changed, Changed::All) {
+            let before = self.clock(type_id).await;
+            yield_now().await;
+            if self.clock(type_id).await != before {
+                return Ok(());
+            }
+        }
+        self.change(type_id, changed, false).await
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        let passes = self.batch(Call::Published, passes, |_, _| false)?;
+        let mut all = Vec::new();
+        for pass in &passes {
+            let found = self.found(Call::Published, &self.pass(pass));
+            let mut published = self.inner.published(&found).await?;
+            all.push(published.pop().unwrap());
+        }
+        Ok(all)
+    }
+
+    async fn devices(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        match audience {
+            Audience::Pass(pass) => {
+                let pass = self.pass(pass);
+                let joined = matches!(
+                    self.kind,
+                    Kind::Matches(Call::Devices, ..)
+                        | Kind::Joins(..)
+                        | Kind::TokenOfEachRegistration
+                );
+                if !joined {
+                    let page = self
+                        .inner
+                        .devices(Audience::Pass(&pass), after, limit)
+                        .await?;
+                    return Ok(self.ended(Call::Devices, after, page));
+                }
+                let mut items = Vec::new();
+                for pass in self.found(Call::Devices, &pass) {
+                    let page = self
+                        .inner
+                        .devices(Audience::Pass(&pass), None, usize::MAX)
+                        .await?;
+                    items.extend(page.items);
+                }
+                if self.kind == Kind::TokenOfEachRegistration {
+                    let tokens = self.known(|known| known.tokens.clone());
+                    for one in &mut items {
+                        one.push_token = tokens[&(one.device.clone(), pass.clone())].clone();
+                    }
+                }
+                Ok(Page { items, next: None })
+            }
+            Audience::Type(type_id) => {
+                let type_id = self.type_id(type_id);
+                if self.pattern(Call::DevicesOfType, Field::Type).is_none() {
+                    let mut page = self
+                        .inner
+                        .devices(Audience::Type(&type_id), after, limit)
+                        .await?;
+                    let lost = |one: &RegisteredDevice| {
+                        let key = (one.device.clone(), type_id.clone());
+                        self.known(|known| known.lost.contains(&key))
+                    };
+                    page.items.retain(|one| !lost(one));
+                    return Ok(self.ended(Call::DevicesOfType, after, page));
+                }
+                let mut items = Vec::new();
+                for type_id in self.found_types(Call::DevicesOfType, &type_id) {
+                    let audience = Audience::Type(&type_id);
+                    items.extend(self.inner.devices(audience, None, usize::MAX).await?.items);
+                }
+                Ok(Page { items, next: None })
+            }
+        }
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        let pass = self.pass(pass);
+        if self.kind == Kind::CountsRegistersTwice {
+            return Ok(self.known(|known| known.registers.get(&pass).copied().unwrap_or(0)));
+        }
+        let mut count = 0;
+        for pass in self.found(Call::Count, &pass) {
+            count += self.inner.count_devices(&pass, at_most).await?;
+        }
+        match self.kind {
+            Kind::EndsAt(Call::Count, most) => Ok(count.min(most as u64)),
+            _ => Ok(count),
+        }
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let device = &self.device(device);
+        let _turn = self.turn(Call::Forget).await?;
+        let mut forgotten = false;
+        match self.kind {
+            Kind::ForgetChecksFirst => {
+                let known = self.inner.snapshot();
+                forgotten = known.forget_device(device, unregistered_at).await?;
+                yield_now().await;
+                if forgotten {
+                    let far = SystemTime::now() + Duration::from_secs(86_400);
+                    self.inner.forget_device(device, far).await?;
+                }
+            }
+            Kind::ForgetComparesSeconds => {
+                let up = Duration::from_millis(999);
+                forgotten = self
+                    .inner
+                    .forget_device(device, unregistered_at + up)
+                    .await?;
+            }
+            _ => {
+                for device in self.found_devices(Call::Forget, device) {
+                    forgotten |= self.inner.forget_device(&device, unregistered_at).await?;
+                }
+            }
+        }
+        if forgotten && self.kind == Kind::ForgetRemovesDeferred {
+            self.remove_deferred(|one| one == device).await;
+        }
+        if forgotten && self.kind == Kind::ForgetFinishes {
+            self.finish_everything().await;
+        }
+        self.wrote(Call::Forget);
+        Ok(forgotten)
+    }
+}
+
+impl Kinds {
+    async fn passes_of(&self, device: &DeviceIdentifier) -> Vec<PassId> {
+        let all = self.inner.registrations(None, usize::MAX).await.unwrap();
+        let of_device = all.items.into_iter().filter(|one| one.device == *device);
+        of_device.map(|one| one.pass).collect()
+    }
+
+    async fn clock(&self, type_id: &TypeIdentifier) -> u64 {
+        let nobody = DeviceIdentifier::new("nobody").unwrap();
+        let changes = self
+            .inner
+            .changes_since(&nobody, type_id, None)
+            .await
+            .unwrap();
+        changes.tag.type_version
+    }
+}
+
+#[async_trait]
+impl StoreMaintenance for Kinds {
+    async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
+        let _turn = self.turn(Call::RegisterMany).await?;
+        let same = |one: &Registration, other: &Registration| {
+            one.device == other.device && one.pass == other.pass
+        };
+        let mut registrations = self.batch(Call::RegisterMany, registrations, same)?;
+        let known = self.inner.snapshot();
+        if matches!(
+            self.kind,
+            Kind::KnownKeepsItsToken | Kind::KnownIsNotRenewed
+        ) {
+            let all = known.registrations(None, usize::MAX).await?.items;
+            if self.kind == Kind::KnownIsNotRenewed {
+                registrations.retain(|one| !all.iter().any(|other| same(one, other)));
+            }
+            for one in &mut registrations {
+                if let Some(other) = all.iter().find(|other| same(one, other)) {
+                    one.push_token = other.push_token.clone();
+                }
+            }
+        }
+        if self.kind == Kind::WritesBack(Call::RegisterMany) {
+            let all = known.registrations(None, usize::MAX).await?.items;
+            yield_now().await;
+            for one in self.inner.registrations(None, usize::MAX).await?.items {
+                let is_in_batch = registrations.iter().any(|other| other.device == one.device);
+                if is_in_batch && !all.iter().any(|other| same(other, &one)) {
+                    self.inner.unregister(&one.device, &one.pass).await?;
+                }
+            }
+        }
+        let created = self.inner.register_many(&registrations).await?;
+        self.wrote(Call::RegisterMany);
+        Ok(created)
+    }
+
+    async fn registrations(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<Registration>, StoreError> {
+        let page = self.inner.registrations(after, limit).await?;
+        Ok(self.ended(Call::Registrations, after, page))
+    }
+
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let page = self.inner.published_passes(after, limit).await?;
+        Ok(self.ended(Call::PublishedPasses, after, page))
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let mut stats = self.inner.stats().await?;
+        if let Kind::EndsAt(Call::Stats, most) = self.kind {
+            for one in &mut stats.types {
+                one.registrations = one.registrations.min(most as u64);
+            }
+        }
+        Ok(stats)
+    }
+}
+
+#[async_trait]
+impl PushQueue for Kinds {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
+        self.change(type_id, changed, true).await
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
+        let mut backlog = self.inner.backlog().await?;
+        match self.kind {
+            Kind::BacklogRepeatsTypes => {
+                let again: Vec<_> = backlog
+                    .iter()
+                    .filter(|one| one.pending > 0)
+                    .cloned()
+                    .collect();
+                backlog.extend(again);
+            }
+            Kind::EndsAt(Call::Backlog, most) => {
+                for one in &mut backlog {
+                    one.pending = one.pending.min(most as u64);
+                }
+            }
+            _ => {}
+        }
+        Ok(backlog)
+    }
+
+    async fn pending(
+        &self,
+        type_id: &TypeIdentifier,
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
+        let mut pending = Vec::new();
+        for type_id in self.found_types(Call::Pending, type_id) {
+            pending.extend(self.inner.pending(&type_id, limit).await?);
+        }
+        if self.kind == Kind::PendingRepeats {
+            pending.extend(pending.first().cloned());
+        }
+        Ok(pending)
+    }
+
+    async fn record_progress(
+        &self,
+        type_id: &TypeIdentifier,
+        progress: &[(Scope, Progress)],
+    ) -> Result<(), StoreError> {
+        let _turn = self.turn(Call::Progress).await?;
+        let same = |one: &(Scope, Progress), other: &(Scope, Progress)| one.0 == other.0;
+        let mut progress = self.batch(Call::Progress, progress, same)?;
+        if self.kind == Kind::ProgressNeedsTheClaim && !self.has_claim(type_id) {
+            return Ok(());
+        }
+        let pending = self.inner.pending(type_id, usize::MAX).await?;
+        if self.kind == Kind::ProgressChecksFirst {
+            let versions: BTreeMap<_, _> = pending
+                .iter()
+                .map(|change| (change.scope.clone(), change.version))
+                .collect();
+            yield_now().await;
+            let now: BTreeMap<_, _> = self
+                .inner
+                .pending(type_id, usize::MAX)
+                .await?
+                .into_iter()
+                .map(|change| (change.scope, change.version))
+                .collect();
+            for (scope, one) in &mut progress {
+                if versions.get(scope) == Some(&one.version) {
+                    one.version = now.get(scope).copied().unwrap_or(one.version);
+                }
+            }
+        }
+        for (scope, one) in &mut progress {
+            if let (Kind::Cuts(Field::Cursor, length), Some(next)) = (self.kind, &mut one.next) {
+                *next = PageCursor::new(start(next.as_str(), length));
+            }
+            if let Scope::Pass(serial) = scope {
+                *serial = self.text_of_scope(serial);
+            }
+        }
+        if let Some(pattern) = self.pattern(Call::Progress, Field::Scope) {
+            for (scope, one) in progress.clone() {
+                let (Scope::Pass(serial), None) = (&scope, &one.next) else {
+                    continue;
+                };
+                for change in &pending {
+                    if let Scope::Pass(other) = &change.scope
+                        && other != serial
+                        && matches(pattern, serial.as_str(), other.as_str())
+                    {
+                        progress.extend(ends(vec![change.clone()]));
+                    }
+                }
+            }
+        }
+        let finishes = |of: fn(&Scope) -> bool| {
+            progress
+                .iter()
+                .any(|(scope, one)| of(scope) && one.next.is_none())
+        };
+        let others = match self.kind {
+            Kind::FinishedTypeFinishesPasses => finishes(|scope| *scope == Scope::Type),
+            Kind::FinishedPassFinishesType => finishes(|scope| *scope != Scope::Type),
+            _ => false,
+        };
+        if others {
+            let is_pass = self.kind == Kind::FinishedTypeFinishesPasses;
+            let of = pending
+                .into_iter()
+                .filter(|one| (one.scope != Scope::Type) == is_pass);
+            progress.extend(ends(of.collect()));
+        }
+        self.inner.record_progress(type_id, &progress).await?;
+        let ends = progress.iter().any(|(_, one)| one.next.is_none());
+        self.wrote(if ends { Call::Finish } else { Call::Progress });
+        Ok(())
+    }
+
+    async fn defer(
+        &self,
+        type_id: &TypeIdentifier,
+        pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
+    ) -> Result<(), StoreError> {
+        type Push = (DeviceIdentifier, Option<DeferredPush>);
+        let _turn = self.turn(Call::Defer).await?;
+        let mut pushes = self.batch(Call::Defer, pushes, |one: &Push, other| one.0 == other.0)?;
+        if self.kind == Kind::DeferNeedsTheClaim && !self.has_claim(type_id) && !pushes.is_empty() {
+            return Ok(());
+        }
+        if self.kind == Kind::Group(Call::Defer) {
+            let waiting = Waiting {
+                type_id: type_id.clone(),
+                serials: Vec::new(),
+                pushes,
+                push: false,
+                done: Arc::default(),
+            };
+            return self.in_a_group(waiting).await;
+        }
+        let everything = async || self.inner.deferred(type_id, None, usize::MAX).await;
+        if self.kind == Kind::DeferWritesBack {
+            let before = everything().await?.items;
+            yield_now().await;
+            for (device, _) in everything().await?.items {
+                if !before.iter().any(|(other, _)| *other == device) {
+                    self.inner.defer(type_id, &[(device, None)]).await?;
+                }
+            }
+            let before = before
+                .into_iter()
+                .map(|(device, push)| (device, Some(push)));
+            let before: Vec<_> = before.collect();
+            self.inner.defer(type_id, &before).await?;
+        }
+        if let Some(pattern) = self.pattern(Call::Defer, Field::DeferredDevice) {
+            for (device, push) in pushes.clone() {
+                for (other, _) in everything().await?.items {
+                    if push.is_none() && matches(pattern, device.as_str(), other.as_str()) {
+                        pushes.push((other, None));
+                    }
+                }
+            }
+        }
+        let whole = |time: SystemTime| {
+            let millis = time
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_millis();
+            SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap())
+        };
+        for (device, push) in &mut pushes {
+            *device =
+                DeviceIdentifier::new(&self.text(Field::DeferredDevice, device.as_str())).unwrap();
+            let Some(push) = push else { continue };
+            let token = self.text(Field::DeferredToken, push.push_token.as_str());
+            push.push_token = PushToken::new(&token).unwrap();
+            match self.kind {
+                Kind::AttemptsAreSigned => push.attempts = push.attempts.min(i32::MAX as u32),
+                Kind::BadSinceIsLost => push.bad_since = None,
+                Kind::DueIsInMilliseconds => push.due = push.due.map(whole),
+                _ => {}
+            }
+        }
+        self.inner.defer(type_id, &pushes).await?;
+        let removes = pushes.iter().all(|(_, push)| push.is_none());
+        self.wrote(if removes { Call::Undefer } else { Call::Defer });
+        Ok(())
+    }
+
+    async fn deferred(
+        &self,
+        type_id: &TypeIdentifier,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
+        if let Some(pattern) = self.pattern(Call::Deferred, Field::Type) {
+            let mut all = Page::default();
+            for other in self.backlog_types().await {
+                if other == *type_id || matches(pattern, type_id.as_str(), other.as_str()) {
+                    all.items
+                        .extend(self.inner.deferred(&other, None, usize::MAX).await?.items);
+                }
+            }
+            return Ok(all);
+        }
+        let page = self.inner.deferred(type_id, after, limit).await?;
+        Ok(self.ended(Call::Deferred, after, page))
+    }
+}
+
+impl Kinds {
+    fn has_claim(&self, type_id: &TypeIdentifier) -> bool {
+        self.known(|known| {
+            let owner = known.claims.get(type_id.as_str());
+            owner.is_none_or(|owner| owner == "me")
+        })
+    }
+}
+
+#[async_trait]
+impl Coordination for Kinds {
+    async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
+        let _turn = self.turn(Call::Claim).await?;
+        let owner = self.text(Field::Owner, owner);
+        let mut given = true;
+        for name in self.found_names(Call::Claim, Field::Claim, name) {
+            given &= self.inner.claim(&name, &owner, time).await?;
+            if given {
+                let before = self.known(|known| known.claims.insert(name.clone(), owner.clone()));
+                if self.kind == Kind::ExpiryFinishes && before.is_some_and(|one| one != owner) {
+                    self.finish_everything().await;
+                }
+            }
+        }
+        self.wrote(Call::Claim);
+        Ok(given)
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
+        let owner = self.text(Field::Owner, owner);
+        for name in self.found_names(Call::Release, Field::Claim, name) {
+            self.inner.release(&name, &owner).await?;
+        }
+        match self.kind {
+            Kind::ReleaseFinishes => self.finish_everything().await,
+            Kind::ReleaseForgetsDeferred => self.remove_deferred(|_| true).await,
+            Kind::ReleaseForgetsProgress => {
+                for type_id in self.backlog_types().await {
+                    let mut progress = ends(self.inner.pending(&type_id, usize::MAX).await?);
+                    progress.iter_mut().for_each(|(_, one)| one.version = 0);
+                    self.inner.record_progress(&type_id, &progress).await?;
+                }
+            }
+            _ => {}
+        }
+        self.wrote(Call::Release);
+        Ok(())
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let mut found = None;
+        for name in self.found_names(Call::Note, Field::NoteName, name) {
+            found = self.inner.note(&name).await?.or(found);
+        }
+        Ok(found)
+    }
+
+    async fn replace_note(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        new: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let _turn = self.turn(Call::ReplaceNote).await?;
+        let name = self.text(Field::NoteName, name);
+        let text = |note: Option<&str>| note.map(|note| self.text(Field::Note, note));
+        let (expected, new) = (text(expected), text(new));
+        self.known(|known| known.names.insert(name.clone()));
+        let replaced = self
+            .inner
+            .replace_note(&name, expected.as_deref(), new.as_deref())
+            .await?;
+        let removes = new.is_none();
+        self.wrote(if removes {
+            Call::RemoveNote
+        } else {
+            Call::ReplaceNote
+        });
+        Ok(replaced)
+    }
+}
