@@ -87,7 +87,7 @@ async fn publisher(
 ) -> (Arc<Publisher>, LocalApns, UnboundedReceiver<Instant>) {
     let (sender, times) = unbounded_channel();
     let is_first = Arc::new(AtomicBool::new(true));
-    let hook = move |_, _| {
+    let hook = move |_| {
         if is_first.swap(false, Ordering::Relaxed) || !only_first {
             let _dropped = sender.send(Instant::now());
         }

@@ -73,6 +73,7 @@ mod manifest;
 pub mod rules;
 mod signature;
 mod signer;
+pub mod template;
 #[cfg(test)]
 mod testing;
 mod walk;

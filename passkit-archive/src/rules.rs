@@ -397,8 +397,8 @@ Fields {
         "Phones ignore the alignment of primary and back fields."
         "Remove textAlignment."
     ATTRIBUTED_VALUE "attributed-value" Warning FIELD
-        "An attributed value has other markup than links. Phones show only links."
-        "Keep only the tag a with its href."
+        "An attributed value has other markup than links. Phones show only links (an a element with href)."
+        "Remove the other tags."
     FIELDS_MANY "fields-many" Warning FIELDS
         "The front of the pass has more fields than phones show. They leave out the last ones."
         "Move fields to the back."

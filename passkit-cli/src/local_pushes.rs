@@ -28,15 +28,15 @@ impl LocalPushes {
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::from_error("can't start the push service", &error);
         let (sender, pushes) = mpsc::unbounded_channel();
-        let options =
-            Options::new()
-                .provider_tokens()
-                .without_record()
-                .on_push(move |topic, token| {
-                    // This fails only at the end, when the receiver is gone.
-                    let _ = sender.send(Push { topic, token });
-                    std::future::ready(())
-                });
+        let options = Options::new()
+            .provider_tokens()
+            .without_record()
+            .on_push(move |push| {
+                let (topic, token) = (push.topic, push.token);
+                // This fails only at the end, when the receiver is gone.
+                let _ = sender.send(Push { topic, token });
+                std::future::ready(())
+            });
         let apns = LocalApns::start(options).await.map_err(failed)?;
         let key = apns.issue_token_key().map_err(failed)?;
         let [config, key_file, root] =

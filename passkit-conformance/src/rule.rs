@@ -191,6 +191,36 @@ rules! {
     TAG_4 "TAG-4" "a pass that did not change gets no new update tag"
         "mark a pass only if its content changed";
 }
+"Apple, Adding a Web Service to Update Passes, about pushes" "https://developer.apple.com/documentation/walletpasses/adding-a-web-service-to-update-passes" {
+    PUSH_1 "PUSH-1" "a change of a pass is pushed to every device that has the pass"
+        "after each change, send a push to the push token of every device that is registered for the pass";
+    PUSH_2 "PUSH-2" "a push is sent only after its change can be listed and fetched"
+        "commit the change first, then push";
+    PUSH_3 "PUSH-3" "pushes go only to devices that have the changed pass, and only to their current push tokens"
+        "read the push tokens from the registrations of the changed pass when you push";
+    PUSH_4 "PUSH-4" "nothing is pushed unless a pass changed"
+        "push only if the content of a pass changed";
+    PUSH_5 "PUSH-5" "changes that are close together share a push, because phones limit the pushes of a type"
+        "collect changes for a moment, and send one push for each type and push token";
+}
+"Apple, Handling notification responses from APNs" "https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns" {
+    PUSH_6 "PUSH-6" "after a 410, a device is removed if it registered before the time in the answer, and kept if it registered later"
+        "store when each device registered, and compare it with the timestamp of the 410";
+    PUSH_7 "PUSH-7" "a push token that APNs refuses does not end the pushes to other devices"
+        "handle the answer to each push by itself, and go on with the next device";
+}
+"Apple, Sending notification requests to APNs" "https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns" {
+    PUSH_8 "PUSH-8" "the topic of a push is the type identifier of the pass, and the certificate is for this type"
+        "set apns-topic to the type identifier, and use the certificate of the type"
+        "https://developer.apple.com/documentation/walletpasses/adding-a-web-service-to-update-passes";
+    PUSH_9 "PUSH-9" "the payload of a push is an empty JSON dictionary"
+        "send the two bytes {} as payload"
+        "https://developer.apple.com/documentation/walletpasses/adding-a-web-service-to-update-passes";
+    PUSH_10 "PUSH-10" "APNs accepts the headers of a push, and its type fits its payload"
+        "set apns-push-type to background and apns-priority to 5, or leave the type out";
+    PUSH_11 "PUSH-11" "APNs keeps a push for phones that are off"
+        "set apns-expiration to a time some days ahead, not to 0";
+}
 "RFC 9110 and what phones send" "https://www.rfc-editor.org/rfc/rfc9110" {
     URL_4 "URL-4" "//v1/ means the same as /v1/, and a slash at the end of a path changes nothing"
         "collapse repeated slashes, and ignore one at the end, without a redirect"

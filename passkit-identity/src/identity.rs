@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
     IdentityError, SignError, SignatureAlgorithm,
+    certificate::Facts,
     parts::{Fault, Pair, Part, Parts},
     pem,
 };
@@ -52,6 +53,13 @@ impl fmt::Debug for Identity {
             .field("not_after", &self.not_after())
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the types that a certificate names, which is in DER. The certificate is not checked: it may
+/// be expired, and anyone may have issued it. Returns no types if it can't be read.
+#[must_use]
+pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
+    Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
 }
 
 impl Identity {

@@ -75,12 +75,12 @@ pub(crate) fn token(head: &Parts) -> Option<&str> {
         .filter(|token| !token.contains('/'))
 }
 
-/// Returns the first fault of a request, if it has one. `certified` is the topic of the client's
-/// certificate.
+/// Returns the first fault of a request, if it has one. `certified` has the types that the client's
+/// certificate names.
 pub(crate) fn fault(
     head: &Parts,
     body: &[u8],
-    certified: Option<&str>,
+    certified: Option<&[String]>,
     known: &KnownTokens,
 ) -> Option<Fault> {
     if head.method != Method::POST {
@@ -118,12 +118,13 @@ pub(crate) fn fault(
         .or_else(|| known.check(token))
 }
 
-fn topic(headers: &HeaderMap, certified: Option<&str>) -> Option<Fault> {
+fn topic(headers: &HeaderMap, certified: Option<&[String]>) -> Option<Fault> {
     let Some(topic) = text(headers, "apns-topic") else {
         return Some(Fault::new(400, "MissingTopic", "there is no apns-topic"));
     };
     let certified = certified?;
-    (certified != topic).then(|| {
+    (!certified.iter().any(|one| one == topic)).then(|| {
+        let certified = certified.join(", ");
         Fault::new(
             400,
             "TopicDisallowed",
@@ -235,7 +236,13 @@ mod tests {
     }
 
     fn check(head: &Parts, body: &[u8]) -> Option<&'static str> {
-        fault(head, body, Some("pass.a"), &KnownTokens::default()).map(|fault| fault.reason)
+        fault(
+            head,
+            body,
+            Some(&["pass.a".to_owned()]),
+            &KnownTokens::default(),
+        )
+        .map(|fault| fault.reason)
     }
 
     #[test]

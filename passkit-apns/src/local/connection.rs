@@ -6,7 +6,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -16,12 +16,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use passkit_identity::types_of_certificate;
+
 use super::{
     answer::Act,
     check::{self, Fault},
     shared::{Received, Shared},
 };
-use crate::lock::lock;
+use crate::{lock::lock, request::uuid};
 
 /// The largest payload in bytes that APNs accepts.
 const MAX_PAYLOAD: usize = 4096;
@@ -53,8 +55,8 @@ enum End {
 struct Context {
     shared: Arc<Shared>,
     number: usize,
-    /// The topic of the client's certificate, if the client has one.
-    topic: Option<String>,
+    /// The types that the client's certificate names, or `None` if the client has no certificate.
+    certified: Option<Vec<String>>,
     received: Arc<Mutex<Vec<Received>>>,
     end: UnboundedSender<End>,
 }
@@ -64,7 +66,10 @@ async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,
-        Err((_, mut tcp)) => return linger(&mut tcp).await,
+        Err((error, mut tcp)) => {
+            shared.trouble(format!("the TLS handshake failed: {error}"));
+            return linger(&mut tcp).await;
+        }
     };
     if let Some(End::GoAway { last, reason }) = serve(&mut tls, shared).await {
         go_away(&mut tls, last, &reason).await;
@@ -73,22 +78,28 @@ async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
 
 async fn serve(tls: &mut TlsStream<TcpStream>, shared: Arc<Shared>) -> Option<End> {
     let (number, received) = shared.connected();
-    let topic = tls
+    let certified = tls
         .get_ref()
         .1
         .peer_certificates()
         .and_then(|chain| chain.first())
-        .and_then(|certificate| shared.issuer.topic(certificate));
-    let mut http = h2::server::Builder::new()
+        .map(|certificate| types_of_certificate(certificate));
+    let handshake = h2::server::Builder::new()
         .max_concurrent_streams(shared.options.max_concurrent_streams)
         .handshake::<_, Bytes>(tls)
-        .await
-        .ok()?;
+        .await;
+    let mut http = match handshake {
+        Ok(http) => http,
+        Err(error) => {
+            shared.trouble(format!("HTTP/2 was not spoken: {error}"));
+            return None;
+        }
+    };
     let (end, mut ended) = unbounded_channel();
     let context = Arc::new(Context {
         shared,
         number,
-        topic,
+        certified,
         received,
         end,
     });
@@ -143,40 +154,44 @@ async fn push(
     let topic = check::text(&head.headers, "apns-topic").unwrap_or_default();
     let token = check::token(&head).unwrap_or_default();
     let answer = context.shared.script.answer(token);
-    let called = context
-        .shared
-        .options
-        .on_push
-        .as_ref()
-        .map(|hook| hook(topic.into(), token.into()));
+    // APNs answers with the id of the push, or with one that it makes.
+    let id = head
+        .headers
+        .get("apns-id")
+        .cloned()
+        .or_else(|| uuid()?.parse().ok());
+    let push = Received {
+        topic: topic.into(),
+        token: token.into(),
+        headers: head.headers,
+        connection: context.number,
+        at: SystemTime::now(),
+        payload: body,
+        certified: context.certified.clone().unwrap_or_default(),
+    };
     if context.shared.options.record {
-        lock(&context.received).push(Received {
-            topic: topic.into(),
-            token: token.into(),
-            headers: head.headers,
-            connection: context.number,
-            at: SystemTime::now(),
-        });
+        lock(&context.received).push(push.clone());
     }
-    if let Some(called) = called {
-        called.await;
+    if let Some(hook) = &context.shared.options.on_push {
+        hook(push).await;
     }
     if !answer.delay.is_zero() {
         tokio::time::sleep(answer.delay).await;
     }
     match answer.act {
         Act::Check => match fault {
-            None => send(&mut respond, StatusCode::OK, Bytes::new()),
+            None => send(&mut respond, StatusCode::OK, id, Bytes::new()),
             Some(fault) => {
                 let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
                 send(
                     &mut respond,
                     status,
+                    id,
                     json!({ "reason": fault.reason }).to_string().into(),
                 );
             }
         },
-        Act::Respond(status, body) => send(&mut respond, status, body),
+        Act::Respond(status, body) => send(&mut respond, status, id, body),
         Act::Stall => {
             // Waits until the client gives up.
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
@@ -215,7 +230,12 @@ async fn payload(mut body: RecvStream) -> Option<Bytes> {
 }
 
 fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
-    if context.topic.is_none()
+    if context.shared.options.lenient {
+        let has_token = head.headers.contains_key("authorization");
+        return (context.certified.is_none() && !has_token)
+            .then(|| Fault::without_violation(403, "MissingProviderToken"));
+    }
+    if context.certified.is_none()
         && let Some(reason) = context
             .shared
             .token_keys
@@ -223,12 +243,25 @@ fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
     {
         return Some(Fault::without_violation(403, reason));
     }
-    check::fault(head, body, context.topic.as_deref(), &context.shared.known)
+    check::fault(
+        head,
+        body,
+        context.certified.as_deref(),
+        &context.shared.known,
+    )
 }
 
-fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {
+fn send(
+    respond: &mut SendResponse<Bytes>,
+    status: StatusCode,
+    id: Option<HeaderValue>,
+    body: Bytes,
+) {
     let mut response = Response::new(());
     *response.status_mut() = status;
+    if let Some(id) = id {
+        response.headers_mut().insert("apns-id", id);
+    }
     // If the client is gone, the answer is not needed.
     if let Ok(mut stream) = respond.send_response(response, body.is_empty())
         && !body.is_empty()

@@ -1,22 +1,28 @@
 use std::{
-    collections::HashMap,
+    fmt::Write as _,
     io,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ::ring::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
-    server::WebPkiClientVerifier,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 
-use crate::{lock::lock, request::uuid};
+use super::shared::Options;
+use crate::request::uuid;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -77,26 +83,28 @@ pub(crate) struct Issuer {
     authority: rcgen::Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
     root_pem: String,
-    /// The topic of each certificate. A connection looks it up once.
-    topics: Mutex<HashMap<Vec<u8>, String>>,
 }
 
 impl Issuer {
-    pub(crate) fn new() -> Result<Self, IssueError> {
-        let key = KeyPair::generate()?;
+    /// Makes an authority with this private key, or with a new one.
+    pub(crate) fn new(key: Option<&str>) -> Result<Self, IssueError> {
+        let key = key.map_or_else(KeyPair::generate, KeyPair::from_pem)?;
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // Each authority has a different name. With equal names, a certificate of another authority
-        // would fail with a confusing error about its signature.
-        let name = format!("Local APNs authority {}", random_uuid()?);
+        // Each key has a different name. With equal names, a certificate of another authority would
+        // fail with a confusing error about its signature.
+        let mut name = "Local APNs authority ".to_owned();
+        for byte in &digest(&SHA256, key.public_key_raw()).as_ref()[..8] {
+            // Writing to a string can't fail.
+            let _ = write!(name, "{byte:02x}");
+        }
         params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&key)?;
         Ok(Self {
             root: root.der().clone(),
             root_pem: root.pem(),
             authority: rcgen::Issuer::new(params, key),
-            topics: Mutex::default(),
         })
     }
 
@@ -104,9 +112,8 @@ impl Issuer {
         &self.root_pem
     }
 
-    /// Returns the topic of a certificate that this authority issued.
-    pub(crate) fn topic(&self, certificate: &[u8]) -> Option<String> {
-        lock(&self.topics).get(certificate).cloned()
+    pub(crate) fn key_pem(&self) -> String {
+        self.authority.key().serialize_pem()
     }
 
     pub(crate) fn issue(
@@ -128,41 +135,89 @@ impl Issuer {
         params.not_before = epoch + not_before.duration_since(UNIX_EPOCH).unwrap_or_default();
         params.not_after = epoch + not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
         let certificate = params.signed_by(&key, &self.authority)?;
-        lock(&self.topics).insert(certificate.der().to_vec(), topic.into());
         Ok(Issued {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         })
     }
 
-    /// `allows_no_certificate` sets whether clients without a certificate are accepted.
-    pub(crate) fn server_config(
-        &self,
-        allows_no_certificate: bool,
-    ) -> Result<ServerConfig, IssueError> {
+    pub(crate) fn server_config(&self, options: &Options) -> Result<ServerConfig, IssueError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let names: Vec<_> = names.into_iter().chain(options.names.clone()).collect();
+        let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.authority)?;
 
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone())?;
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let clients = if allows_no_certificate {
-            clients.allow_unauthenticated()
+        let clients: Arc<dyn ClientCertVerifier> = if options.lenient {
+            Arc::new(AnyCertificate(provider.signature_verification_algorithms))
         } else {
-            clients
+            let clients =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            let clients = if options.provider_tokens {
+                clients.allow_unauthenticated()
+            } else {
+                clients
+            };
+            clients.build().map_err(IssueError::new)?
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(clients.build().map_err(IssueError::new)?)
+            .with_client_cert_verifier(clients)
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             )?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
+    }
+}
+
+/// Accepts every client certificate, and clients without one. Clients must still have the private
+/// keys of their certificates.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }

@@ -28,14 +28,14 @@ pub struct LocalApns {
 }
 
 impl LocalApns {
-    /// Starts a service on a free port. Call it within a Tokio runtime.
+    /// Starts a service. Call it within a Tokio runtime.
     ///
     /// # Errors
-    /// Fails if there is no free port, or if certificates can't be made.
+    /// Fails if the port is not free, or if certificates can't be made.
     pub async fn start(options: Options) -> Result<Self, IssueError> {
-        let issuer = Issuer::new()?;
-        let tls = TlsAcceptor::from(Arc::new(issuer.server_config(options.provider_tokens)?));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let issuer = Issuer::new(options.authority.as_deref())?;
+        let tls = TlsAcceptor::from(Arc::new(issuer.server_config(&options)?));
+        let listener = TcpListener::bind(options.address).await?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             options,
@@ -46,6 +46,7 @@ impl LocalApns {
             received: Mutex::default(),
             violations: Mutex::default(),
             connections: AtomicUsize::new(0),
+            troubles: Mutex::default(),
         });
         let accepting = tokio::spawn(connection::accept(listener, tls, Arc::clone(&shared)));
         Ok(Self {
@@ -55,7 +56,7 @@ impl LocalApns {
         })
     }
 
-    /// Returns the host, which is always `127.0.0.1`.
+    /// Returns the host for clients on this machine, which is always `127.0.0.1`.
     #[must_use]
     pub fn host(&self) -> &'static str {
         "127.0.0.1"
@@ -72,6 +73,13 @@ impl LocalApns {
     #[must_use]
     pub fn root_pem(&self) -> &str {
         self.shared.issuer.root_pem()
+    }
+
+    /// Returns the private key, in PEM, of the authority: see
+    /// [`Options::authority`](Options::authority).
+    #[must_use]
+    pub fn authority_key(&self) -> String {
+        self.shared.issuer.key_pem()
     }
 
     /// Issues a client certificate for pushes of `topic`, valid from yesterday for a year.
@@ -141,6 +149,12 @@ impl LocalApns {
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()
+    }
+
+    /// Returns why the last few connections failed before their first push, one line each.
+    #[must_use]
+    pub fn failed_connections(&self) -> Vec<String> {
+        lock(&self.shared.troubles).iter().cloned().collect()
     }
 
     /// Returns how many connections completed their TLS handshake.

@@ -1,5 +1,7 @@
 use std::{
+    collections::VecDeque,
     fmt,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -8,13 +10,17 @@ use std::{
     time::SystemTime,
 };
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{answer::Script, check::KnownTokens, issuer::Issuer, provider_token::TokenKeys};
 use crate::lock::lock;
 
 pub(crate) type Hook =
-    Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+    Arc<dyn Fn(Received) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// How many failed connections are kept.
+const TROUBLES: usize = 10;
 
 /// How a [`LocalApns`](super::LocalApns) behaves.
 #[derive(Clone)]
@@ -23,6 +29,10 @@ pub struct Options {
     pub(crate) provider_tokens: bool,
     pub(crate) record: bool,
     pub(crate) on_push: Option<Hook>,
+    pub(crate) lenient: bool,
+    pub(crate) address: SocketAddr,
+    pub(crate) names: Vec<String>,
+    pub(crate) authority: Option<String>,
 }
 
 impl Default for Options {
@@ -32,6 +42,10 @@ impl Default for Options {
             provider_tokens: false,
             record: true,
             on_push: None,
+            lenient: false,
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            names: Vec::new(),
+            authority: None,
         }
     }
 }
@@ -42,6 +56,9 @@ impl fmt::Debug for Options {
             .field("max_concurrent_streams", &self.max_concurrent_streams)
             .field("provider_tokens", &self.provider_tokens)
             .field("record", &self.record)
+            .field("lenient", &self.lenient)
+            .field("address", &self.address)
+            .field("names", &self.names)
             .finish_non_exhaustive()
     }
 }
@@ -76,14 +93,46 @@ impl Options {
         self
     }
 
-    /// Calls `hook` with the topic and token of each push, and answers after the hook has finished.
+    /// Calls `hook` with each push, and answers after the hook has finished.
     #[must_use]
     pub fn on_push<F, Called>(mut self, hook: F) -> Self
     where
-        F: Fn(String, String) -> Called + Send + Sync + 'static,
+        F: Fn(Received) -> Called + Send + Sync + 'static,
         Called: Future<Output = ()> + Send + 'static,
     {
-        self.on_push = Some(Arc::new(move |topic, token| Box::pin(hook(topic, token))));
+        self.on_push = Some(Arc::new(move |push| Box::pin(hook(push))));
+        self
+    }
+
+    /// Accepts clients with any certificate or any provider token, and accepts all their pushes. A
+    /// test can then judge the pushes itself.
+    #[must_use]
+    pub fn lenient(mut self) -> Self {
+        self.lenient = true;
+        self
+    }
+
+    /// Listens on this address. Default: a free port of 127.0.0.1.
+    #[must_use]
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Adds a host name to the certificate of the service. `localhost` and `127.0.0.1` are always
+    /// in it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Uses the authority with this private key, from
+    /// [`LocalApns::authority_key`](super::LocalApns::authority_key). Clients that trust the root
+    /// certificate of an earlier service with the same key then trust this one too.
+    #[must_use]
+    pub fn authority(mut self, key: impl Into<String>) -> Self {
+        self.authority = Some(key.into());
         self
     }
 }
@@ -102,6 +151,10 @@ pub struct Received {
     pub connection: usize,
     /// When the push was received.
     pub at: SystemTime,
+    /// The payload. If it is longer than APNs accepts, its end is missing.
+    pub payload: Bytes,
+    /// The types that the client's certificate names. Empty if the client has no certificate.
+    pub certified: Vec<String>,
 }
 
 /// The state that all connections share. A push that gets a normal answer takes no lock that other
@@ -116,6 +169,8 @@ pub(crate) struct Shared {
     pub(crate) received: Mutex<Vec<Arc<Mutex<Vec<Received>>>>>,
     pub(crate) violations: Mutex<Vec<String>>,
     pub(crate) connections: AtomicUsize,
+    /// Why connections failed, the newest last.
+    pub(crate) troubles: Mutex<VecDeque<String>>,
 }
 
 impl fmt::Debug for Shared {
@@ -134,6 +189,14 @@ impl Shared {
         lists.push(Arc::clone(&list));
         self.connections.fetch_add(1, Ordering::Relaxed);
         (lists.len() - 1, list)
+    }
+
+    pub(crate) fn trouble(&self, text: String) {
+        let mut troubles = lock(&self.troubles);
+        if troubles.len() == TROUBLES {
+            troubles.pop_front();
+        }
+        troubles.push_back(text);
     }
 
     pub(crate) fn violation(&self, text: impl Into<String>) {

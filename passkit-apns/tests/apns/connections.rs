@@ -267,16 +267,44 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
     .await;
 }
 
+/// A test may judge pushes itself, and may use the same certificates in several runs.
+#[tokio::test]
+async fn a_lenient_service_accepts_any_certificate_and_keeps_its_authority() {
+    let strict = apns().await;
+    let first = LocalApns::start(Options::new().lenient()).await.unwrap();
+    let key = first.authority_key();
+    let options = Options::new().lenient().authority(key).name("push.test");
+    let second = LocalApns::start(options).await.unwrap();
+    let refused = LocalApns::start(Options::new().authority("no key")).await;
+    assert!(refused.is_err());
+    for service in [&first, &second] {
+        // The certificate is from another authority. The root certificate is that of the first run.
+        let config = Config::new()
+            .endpoint(service.host(), service.port())
+            .root_certificates(first.root_pem())
+            .identity(identity(&strict));
+        let sender = ApnsSender::new(config).unwrap();
+        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+        let pushes = service.pushes();
+        assert_eq!(pushes.len(), 1);
+        assert_eq!(pushes[0].certified, [crate::TOPIC]);
+        assert_eq!(&*pushes[0].payload, b"{}");
+    }
+}
+
 /// The virtual phone may react to a push before the push is answered.
 #[tokio::test]
 async fn the_local_service_reports_a_push_before_it_answers() {
     let reported = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reported);
-    let options = Options::new().on_push(move |topic, token| {
+    let options = Options::new().on_push(move |push| {
         let counted = Arc::clone(&counted);
         async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!((topic.as_str(), token.as_str()), (crate::TOPIC, "c0ffee"));
+            assert_eq!(
+                (push.topic.as_str(), push.token.as_str()),
+                (crate::TOPIC, "c0ffee")
+            );
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });

@@ -53,14 +53,13 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
 /// Returns whether a value is a placeholder.
 fn is_sample(value: &str) -> bool {
     let value = value.trim();
+    let is = |other: &&str| value.eq_ignore_ascii_case(other);
     let starts = |start: &str| {
         value
             .get(..start.len())
             .is_some_and(|text| text.eq_ignore_ascii_case(start))
     };
-    PLACEHOLDERS
-        .iter()
-        .any(|other| value.eq_ignore_ascii_case(other))
+    PLACEHOLDERS.iter().any(is)
         || starts("lorem ipsum")
         || (value.starts_with("{{") && value.ends_with("}}"))
         || (value.starts_with("${") && value.ends_with('}'))

@@ -120,10 +120,11 @@ fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
         required.push("passengerName");
     }
     // Apple's tools write the time zones under other names than Apple's pages.
-    required.retain(|name| {
-        let other = name.strip_suffix("LocationTimeZone");
-        !has(name) && !other.is_some_and(|start| has(&format!("{start}AirportTimeZone")))
-    });
+    let is_missing = |name: &&'static str| {
+        let other = name.replace("LocationTimeZone", "AirportTimeZone");
+        !has(name) && !has(&other)
+    };
+    required.retain(is_missing);
     if scheme == "posterEventTicket" && !json.contains_key("nfc") {
         required.push("nfc");
     }

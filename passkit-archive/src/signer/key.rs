@@ -62,7 +62,7 @@ pub trait SigningKey: Send + Sync {
     ///
     /// # Errors
     /// Fails if the key can't be used, or not for this purpose. The error becomes the source of
-    /// [`SignerError::Key`](crate::SignerError::Key).
+    /// the [`SignerError`](crate::SignerError).
     fn sign(
         &self,
         purpose: Purpose,

@@ -33,7 +33,7 @@ impl Desk {
         let root = this.authority.read("root.pem");
         let root = String::from_utf8(root).unwrap();
         this.authority.export("ticket", PASSWORD, &root, &[]);
-        this.write("card/pass.json", this.pass(TYPE, TEAM));
+        this.write("card/pass.json", Self::pass(TYPE, TEAM));
         for (name, size) in [("icon", 38), ("icon@2x", 76), ("icon@3x", 114)] {
             this.write(&format!("card/{name}.png"), placeholder_icon(size));
         }
@@ -41,7 +41,7 @@ impl Desk {
         this
     }
 
-    fn pass(&self, type_id: &str, team: &str) -> String {
+    fn pass(type_id: &str, team: &str) -> String {
         serde_json::json!({
             "formatVersion": 1,
             "passTypeIdentifier": type_id,
@@ -300,7 +300,7 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
             mentions,
         );
     }
-    desk.write("card/pass.json", desk.pass(TYPE, "ZYXWV98765"));
+    desk.write("card/pass.json", Desk::pass(TYPE, "ZYXWV98765"));
     refused(&mut desk.sign("card", "ticket.p12"), "ZYXWV98765");
     // The old file is still there, and nothing is beside it.
     assert_eq!(

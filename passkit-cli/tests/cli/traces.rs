@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use passkit_apns::{
     ApnsSender, Config, Identity,
-    local::{Answer, LocalApns, Options},
+    local::{Answer, LocalApns, Options, Received},
 };
 use passkit_archive::Rules;
 use passkit_conformance::{
@@ -95,7 +95,8 @@ impl World {
             let (store, early, passes) = (store.clone(), early.clone(), passes.clone());
             // The version at the last push to each token.
             let last: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
-            move |_, token: String| {
+            move |push: Received| {
+                let token = push.token;
                 let (store, early, passes, last) =
                     (store.clone(), early.clone(), passes.clone(), last.clone());
                 async move {

@@ -13,8 +13,8 @@ use clap::Args;
 use passkit_archive::{Report, Rules};
 use passkit_server::{AuthToken, PassId, identifiers::Kind, text::OneLine};
 
-use super::say;
-use crate::service_url::ServiceUrl;
+use super::{pushes_to, say};
+use crate::{service::TargetFile, service_url::ServiceUrl};
 
 /// Where to write a target file, and what to write into it.
 #[derive(Args, Debug)]
@@ -28,13 +28,18 @@ pub struct Init {
     #[arg(long, value_name = "FILE.toml", default_value = "target.toml")]
     target: PathBuf,
 
+    /// Let the kit be the push service of the web service: set it in the file, and make its
+    /// certificates, so that the web service can be set up for it.
+    #[arg(long)]
+    push: bool,
+
     /// Archives of passes and orders that the service serves
     #[arg(value_name = "ARCHIVE")]
     archives: Vec<PathBuf>,
 }
 
 impl Init {
-    pub(super) fn run(self) -> Result<ExitCode, String> {
+    pub(super) async fn run(self) -> Result<ExitCode, String> {
         let url = ServiceUrl::new(&self.url)
             .map_err(|problem| format!("the url \"{}\" {problem}", OneLine::url(&self.url)))?;
         if let Some(base) = url.as_str().strip_suffix("/v1") {
@@ -48,7 +53,7 @@ impl Init {
             .iter()
             .map(|path| subject(path))
             .collect::<Result<Vec<_>, _>>()?;
-        let text = target_file(&self.url, &self.target, &subjects);
+        let text = target_file(&self.url, &self.target, &subjects, self.push);
         // The tokens in the file are secrets, so only the owner can read it.
         let file = OpenOptions::new()
             .write(true)
@@ -64,6 +69,10 @@ impl Init {
                 _ => format!("can't write {name}: {error}"),
             })?;
         say(&format!("wrote {name}; its comments say what to fill in"));
+        // Starting the push service writes its certificates.
+        if let Some((pushes, folder)) = TargetFile::load(&self.target)?.push_service().await? {
+            say(&pushes_to(&pushes, &folder));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -86,7 +95,8 @@ fn subject(path: &Path) -> Result<(PassId, AuthToken), String> {
     Ok((archive.id, token))
 }
 
-fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)]) -> String {
+fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)], push: bool) -> String {
+    let push = if push { "" } else { "# " };
     let mut text = format!(
         "# A target of the conformance kit:\n\
          #   passkit-conformance run --url {url} --target {}\n\
@@ -96,9 +106,19 @@ fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)]) -> St
          # change = \"sh change.sh {{type}} {{serial}}\"\n\
          # change_url = \"http://127.0.0.1:9000/change/{{type}}/{{serial}}\"\n\
          \n\
+         # If a change can be fetched only some time after the command returned: seconds to wait after each change.\n\
+         # change_wait = 2\n\
+         \n\
          # Saves a pass unchanged, in the same way. One case needs it.\n\
          # save = \"sh save.sh {{type}} {{serial}}\"\n\
          # save_url = \"http://127.0.0.1:9000/save/{{type}}/{{serial}}\"\n\
+         \n\
+         # The kit is the push service of the web service. Without it, the cases about pushes are skipped. The folder\n\
+         # gets root.pem, which the web service must trust, and a client certificate for each type.\n\
+         {push}[push]\n\
+         {push}listen = \"127.0.0.1:2197\"\n\
+         {push}folder = \"push\"\n\
+         {push}wait = 30  # seconds from a change to its push\n\
          \n\
          # Passes and orders that the service serves. Most cases can run with three of one type and one of another.\n\
          # The token is the authenticationToken in the pass.\n",
@@ -140,41 +160,65 @@ fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)]) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, service::TargetFile};
+    use crate::Limits;
 
-    fn init(folder: &Path, url: &str, archives: Vec<PathBuf>) -> Result<(), String> {
+    async fn init(folder: &Path, url: &str, archives: Vec<PathBuf>) -> Result<(), String> {
         let init = Init {
+            push: false,
             url: url.to_owned(),
             target: folder.join("target.toml"),
             archives,
         };
-        init.run().map(drop)
+        init.run().await.map(drop)
     }
 
-    #[test]
-    fn the_file_can_be_read_and_is_not_replaced() {
+    #[tokio::test]
+    async fn the_file_can_be_read_and_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        init(folder.path(), "https://wallet.example.com/", Vec::new()).unwrap();
+        init(folder.path(), "https://wallet.example.com/", Vec::new())
+            .await
+            .unwrap();
         let file = TargetFile::load(&folder.path().join("target.toml")).unwrap();
         assert_eq!(file.subjects().len(), 3);
         file.target("https://wallet.example.com/", Limits::default())
             .unwrap();
-        let error = init(folder.path(), "https://h/", Vec::new()).unwrap_err();
+        let error = init(folder.path(), "https://h/", Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.contains("exists already"), "{error}");
     }
 
-    #[test]
-    fn a_wrong_url_or_archive_is_named() {
+    #[tokio::test]
+    async fn a_wrong_url_or_archive_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = init(folder.path(), "https://h/v1/", Vec::new()).unwrap_err();
+        let error = init(folder.path(), "https://h/v1/", Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.ends_with("use --url https://h/"), "{error}");
-        let error = init(folder.path(), "h", Vec::new()).unwrap_err();
+        let error = init(folder.path(), "h", Vec::new()).await.unwrap_err();
         assert!(error.contains("\"h\""), "{error}");
         let odd = folder.path().join("odd.pkpass");
         std::fs::write(&odd, "odd").unwrap();
-        let error = init(folder.path(), "https://h/", vec![odd]).unwrap_err();
+        let error = init(folder.path(), "https://h/", vec![odd])
+            .await
+            .unwrap_err();
         assert!(error.contains("odd.pkpass is not an archive"), "{error}");
         assert!(!folder.path().join("target.toml").exists());
+    }
+
+    #[test]
+    fn the_push_table_is_active_only_if_asked_for() {
+        for push in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let text = target_file("https://h/", Path::new("t.toml"), &[], push);
+            std::fs::write(folder.path().join("t.toml"), &text).unwrap();
+            TargetFile::load(&folder.path().join("t.toml")).unwrap();
+            assert_eq!(
+                text.contains("\n[push]\nlisten = \"127.0.0.1:2197\"\n"),
+                push,
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -185,6 +229,7 @@ mod tests {
             "https://h/",
             Path::new("t.toml"),
             &[(pass.clone(), token.clone())],
+            false,
         );
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("t.toml"), text).unwrap();

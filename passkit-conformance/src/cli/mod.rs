@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::init::Init;
 use crate::{
     Case, Level, Limits, Outcome, Report,
-    service::{Progress, ServiceCase, TargetFile, cases, run_watched},
+    service::{Progress, PushService, ServiceCase, Target, TargetFile, cases, run_watched},
 };
 
 /// The subcommands.
@@ -111,7 +111,7 @@ impl Command {
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
-            Self::Init(init) => init.run(),
+            Self::Init(init) => init.run().await,
         }
     }
 }
@@ -132,7 +132,7 @@ impl Run {
             time: self.timeout,
             ..Limits::default()
         };
-        let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
+        let target = target(file, url, limits).await;
         let (mut report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
@@ -189,6 +189,30 @@ impl Run {
             })
             .collect()
     }
+}
+
+/// Makes the target. Starts its push service if the file says so, and prints what the web service
+/// needs to know about it.
+async fn target(file: &Path, url: &str, limits: Limits) -> Result<Target, String> {
+    let file = TargetFile::load(file)?;
+    let target = file.target(url, limits)?;
+    Ok(match file.push_service().await? {
+        Some((pushes, folder)) => {
+            say(&pushes_to(&pushes, &folder));
+            target.pushing_to(pushes)
+        }
+        None => target,
+    })
+}
+
+/// Says how to set up a web service for the push service.
+fn pushes_to(pushes: &PushService, folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "The web service must send its pushes to https://localhost:{}/3/device/TOKEN and trust the certificate in\n\
+         {folder}/root.pem. Any client certificate or provider token is accepted, such as {folder}/TYPE.pem.",
+        pushes.port()
+    )
 }
 
 type Render = fn(&Report) -> String;

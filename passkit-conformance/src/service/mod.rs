@@ -7,6 +7,7 @@
 
 mod answer;
 mod archives;
+mod baseline;
 mod case;
 #[cfg(feature = "cli")]
 mod changing;
@@ -16,6 +17,8 @@ mod listing;
 mod logging;
 mod orders;
 mod preflight;
+mod push_service;
+mod pushing;
 mod racing;
 mod registering;
 mod running;
@@ -33,6 +36,7 @@ mod urls;
 pub use self::target_file::TargetFile;
 pub use self::{
     case::ServiceCase,
+    push_service::{PushService, PushSettings},
     running::{Progress, run, run_watched},
     target::{Subject, Target},
 };
@@ -48,6 +52,7 @@ pub fn cases() -> Vec<ServiceCase> {
         orders::CASES,
         traces::CASES,
         racing::CASES,
+        pushing::CASES,
         unregistering::CASES,
         credentials::CASES,
         urls::CASES,

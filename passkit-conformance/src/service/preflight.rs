@@ -1,6 +1,8 @@
 //! Checks the target before the cases run. With a wrong URL, token or change command, most cases
 //! would fail.
 
+use std::time::{Duration, Instant};
+
 use http::{Method, header};
 use passkit_server::identifiers::Kind;
 
@@ -142,6 +144,11 @@ async fn is_found(session: &Session, subjects: &[&Subject], answers: &[Answer]) 
     ))
 }
 
+/// If the content of a changed pass is still old, the preflight fetches it again after this time.
+const SOON: Duration = Duration::from_millis(100);
+/// A change that shows only after this time is not found.
+const LATE: Duration = Duration::from_secs(5);
+
 /// The preflight changes at most this many passes.
 const CHANGED: usize = 3;
 
@@ -175,9 +182,24 @@ async fn change_changes(session: &Session) -> CaseResult {
 async fn changes(session: &Session, subject: &Subject) -> Result<bool, Stop> {
     let before = session.fetch(subject, None).await?;
     session.change(subject).await?;
-    let after = session.fetch(subject, None).await?;
-    if !is_same(&before, &after) {
-        return Ok(true);
+    let start = Instant::now();
+    loop {
+        let asked = start.elapsed();
+        let after = session.fetch(subject, None).await?;
+        if !is_same(&before, &after) {
+            // The first fetch may take any time, but it must have the change.
+            if asked >= SOON {
+                return wrong(format!(
+                    "change (or change_url) in the target file returned about {asked:.1?} before the new content could \
+                     be fetched; it must wait for that, or set change_wait to some seconds in the target file"
+                ));
+            }
+            return Ok(true);
+        }
+        if start.elapsed() > LATE {
+            break;
+        }
+        tokio::time::sleep(SOON).await;
     }
     // The service may list the change but serve old content. The cases find that.
     let (device, kind) = (session.device()?, subject.pass.type_id.kind());

@@ -176,7 +176,7 @@ impl Poller {
 
 /// Returns whether two answers have the same version. If both archives can be read, their files are
 /// compared. Otherwise the bytes must be equal.
-fn is_same(one: &Answer, other: &Answer) -> bool {
+pub(super) fn is_same(one: &Answer, other: &Answer) -> bool {
     match (readable(one), readable(other)) {
         (Some(one), Some(other)) => one.content_digest == other.content_digest,
         _ => one.body() == other.body(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 
-use super::{case::ServiceCase, preflight::PREFLIGHT, target::Target};
+use super::{baseline::Baseline, case::ServiceCase, preflight::PREFLIGHT, target::Target};
 use crate::{
     Case, CaseReport, Exchange, Outcome, Report, Rule,
     message::{Response, SendError},
@@ -59,6 +59,7 @@ pub async fn run_watched<'a>(
     let mut stopped = unreachable(target).await;
     let (mut silent, mut interrupted) = (0, false);
     let mut answered_calls = HashSet::new();
+    let mut baseline = Baseline::default();
     if stopped.is_none() {
         let (result, is_stopped) = PREFLIGHT.run_until(target, stop.as_mut()).await;
         interrupted = is_stopped;
@@ -78,6 +79,10 @@ pub async fn run_watched<'a>(
             .iter()
             .any(|exchange| exchange.status.is_ok());
         name_what_was_asked(&mut result, &answered_calls, target).await;
+        if let Some((method, endpoint)) = result.transcript.last().map(call) {
+            let last = (&method, endpoint);
+            baseline.explain(&mut result, last, case.kind, target).await;
+        }
         result.attribute();
         answered_calls.extend(result.transcript.iter().filter_map(answered_call));
         watch(Progress::Done(&result));

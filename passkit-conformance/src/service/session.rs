@@ -12,6 +12,7 @@ use passkit_server::{
 
 use super::{
     answer::Answer,
+    push_service::PushService,
     target::{Subject, Target},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub(crate) struct Session {
 struct Notes {
     secrets: Secrets,
     devices: usize,
+    push_tokens: Vec<PushToken>,
     /// The registrations to remove at the end.
     registered: Vec<(DeviceIdentifier, Subject)>,
     transcript: Vec<Exchange>,
@@ -275,6 +277,14 @@ impl Session {
         }
     }
 
+    /// Returns the push service. Skips the case if there is none. Call this before the first
+    /// request.
+    pub(crate) fn push_service(&self) -> Result<&PushService, Stop> {
+        self.target.pushes.as_ref().ok_or_else(|| {
+            Stop::Skip("needs the pushes of the service: set push in the target file".into())
+        })
+    }
+
     /// Makes a device with a random identifier.
     pub(crate) fn device(&self) -> Result<Device, Stop> {
         self.device_called(str::to_owned)
@@ -291,6 +301,10 @@ impl Session {
             push_token: PushToken::new(&push_token).map_err(|error| unusable(&error))?,
         };
         let mut notes = self.notes();
+        if let Some(pushes) = &self.target.pushes {
+            pushes.watch(&device.push_token);
+            notes.push_tokens.push(device.push_token.clone());
+        }
         notes.devices += 1;
         let number = notes.devices;
         notes.secrets.add(&id, format!("<device {number}>"));
@@ -506,10 +520,11 @@ impl Session {
 
     /// Removes the registrations of the case. Returns the transcript, without these requests.
     pub(crate) async fn end(self) -> Vec<Exchange> {
-        let (registered, said) = {
+        let (registered, push_tokens, said) = {
             let mut notes = self.notes();
             (
                 std::mem::take(&mut notes.registered),
+                std::mem::take(&mut notes.push_tokens),
                 std::mem::take(&mut notes.transcript),
             )
         };
@@ -522,6 +537,11 @@ impl Session {
                 .is_err()
             {
                 break;
+            }
+        }
+        if let Some(pushes) = &self.target.pushes {
+            for token in &push_tokens {
+                pushes.forget(token);
             }
         }
         said

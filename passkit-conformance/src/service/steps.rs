@@ -4,6 +4,7 @@ use std::{future::poll_fn, task::Poll};
 
 use super::{
     answer::Answer,
+    listing::rule_of_names,
     session::{Device, Session},
     target::Subject,
 };
@@ -85,6 +86,7 @@ impl Session {
             [] => "a list that names nothing".to_owned(),
             some => format!("a list that names {}", first_few(some)),
         };
+        let rule = rule_of_names(rule, &named, &wanted);
         Err(answer.violation(rule, said(&wanted), said(&named)))
     }
 }

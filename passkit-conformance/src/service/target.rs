@@ -12,6 +12,7 @@ use http_body_util::Full;
 use passkit_server::{AuthToken, PassId, text::OneLine};
 use tower_service::Service;
 
+use super::push_service::PushService;
 use crate::{Client, Limits, service_url::ServiceUrl};
 
 /// A web service to test, some passes with their authentication tokens, and a way to change a pass.
@@ -24,6 +25,7 @@ pub struct Target {
     pub(crate) change: Option<Act>,
     /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
+    pub(crate) pushes: Option<PushService>,
     /// For each pass, the moment after which a new change gets a later date than all earlier ones.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
@@ -108,6 +110,7 @@ impl Target {
             orders: Vec::new(),
             change: None,
             save: None,
+            pushes: None,
             rests: Arc::default(),
         }
     }
@@ -138,6 +141,14 @@ impl Target {
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
         self.change = Some(Act::new(change));
+        self
+    }
+
+    /// Sets the push service to which the web service sends its pushes. Without one, the cases about
+    /// pushes are skipped.
+    #[must_use]
+    pub fn pushing_to(mut self, pushes: PushService) -> Self {
+        self.pushes = Some(pushes);
         self
     }
 

@@ -1,6 +1,11 @@
 //! Reads target files.
 
-use std::path::Path;
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use passkit_server::{
     AuthToken, PassId,
@@ -13,7 +18,7 @@ use toml::{
 };
 
 use super::{
-    Target,
+    PushService, PushSettings, Target,
     changing::{ChangeCommand, ChangeUrl, Changing},
 };
 use crate::Limits;
@@ -25,6 +30,14 @@ use crate::Limits;
 /// change = "touch.sh {type} {serial}"                          # a command
 /// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # or a POST
 /// save = "save.sh {type} {serial}"                             # or save_url; optional
+///
+/// # change_wait = 2                  # seconds to wait after each change and save; default 0
+///
+/// # [push]                           # the kit is the push service of the web service; optional
+/// # listen = "127.0.0.1:2197"        # this and all other keys of the table are optional
+/// # folder = "push"                  # gets the root certificate, and a client certificate for each type
+/// # names = ["push.test"]            # more host names of the push service
+/// # wait = 30                        # the longest time from a change to its push, in seconds
 ///
 /// [[passes]]                         # most cases can run with two of one type and one of another
 /// type = "pass.com.example.a"
@@ -45,12 +58,30 @@ use crate::Limits;
 /// minute, but not before the change is published. `save` writes the pass in the same way as
 /// `change`, but with the same content. It must not end before the service has looked at the saved
 /// pass. Otherwise the service marks the pass during a later case, which then fails.
+///
+/// With the table `push`, or with `push = true`, the kit is the push service of the web service. It
+/// speaks the protocol of APNs, and sends nothing to any phone. It writes its root certificate to
+/// `root.pem` in the folder, once. Set up the web service so that it trusts this certificate and
+/// sends its pushes to the address, with any certificate or provider token.
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
     changing: Option<Changing>,
     saving: Option<Changing>,
+    /// How long to wait after each change and save.
+    wait: Duration,
+    push: Option<PushTable>,
 }
+
+/// The table `push`.
+#[derive(Clone, Debug)]
+struct PushTable {
+    folder: PathBuf,
+    settings: PushSettings,
+}
+
+/// The port of the push service, which APNs offers too.
+const PUSH_PORT: u16 = 2197;
 
 /// An error in a target file: the position and the message.
 type Problem = (usize, String);
@@ -101,11 +132,16 @@ impl TargetFile {
         let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| {
             target.with(pass, token)
         });
+        let wait = self.wait;
         let by = |how: &Option<Changing>| {
             how.clone().map(|how| {
                 move |pass: PassId| {
                     let how = how.clone();
-                    async move { how.change(&pass).await }
+                    async move {
+                        how.change(&pass).await?;
+                        tokio::time::sleep(wait).await;
+                        Ok(())
+                    }
                 }
             })
         };
@@ -119,6 +155,31 @@ impl TargetFile {
         })
     }
 
+    /// Starts the push service, and writes the missing files into its folder. Returns it and the
+    /// folder. Returns `None` if the file sets none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the address is not free, or if the files can't be read or written.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a Tokio runtime with I/O enabled.
+    pub async fn push_service(&self) -> Result<Option<(PushService, PathBuf)>, String> {
+        let Some(PushTable { folder, settings }) = &self.push else {
+            return Ok(None);
+        };
+        let mut types: Vec<_> = self
+            .subjects
+            .iter()
+            .map(|(pass, _)| pass.type_id.clone())
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        let service = PushService::in_folder(folder, settings.clone(), &types).await?;
+        Ok(Some((service, folder.clone())))
+    }
+
     fn parse(text: &str, folder: &Path) -> Result<Self, Problem> {
         let parsed = DeTable::parse(text).map_err(|error| {
             let message = error.message().replace('\n', ", ");
@@ -128,8 +189,10 @@ impl TargetFile {
         let known = [
             "change",
             "change_url",
+            "change_wait",
             "save",
             "save_url",
+            "push",
             "passes",
             "orders",
         ];
@@ -138,6 +201,15 @@ impl TargetFile {
             subjects: Vec::new(),
             changing: changing(table, folder, "change", "change_url")?,
             saving: changing(table, folder, "save", "save_url")?,
+            wait: table
+                .get("change_wait")
+                .map_or(Ok(Duration::ZERO), |value| {
+                    let problem = "change_wait is not a number of seconds from 0 to 60";
+                    seconds(value, 0..=60).ok_or_else(|| (value.span().start, problem.into()))
+                })?,
+            push: table
+                .get("push")
+                .map_or(Ok(None), |value| push(value, folder))?,
         };
         for (key, kind) in [("passes", Kind::Pass), ("orders", Kind::Order)] {
             let Some(list) = table.get(key) else { continue };
@@ -191,6 +263,65 @@ fn changing(
         })?)),
         (None, None) => None,
     })
+}
+
+/// Reads a number of seconds. Returns `None` if it is not in the range.
+fn seconds(value: &Spanned<DeValue<'_>>, range: RangeInclusive<u64>) -> Option<Duration> {
+    let number = value.get_ref().as_integer()?;
+    let seconds = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+    range
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
+}
+
+/// Reads `push`: true, false, or a table.
+fn push(value: &Spanned<DeValue<'_>>, folder: &Path) -> Result<Option<PushTable>, Problem> {
+    let mut settings = PushSettings {
+        listen: SocketAddr::from(([127, 0, 0, 1], PUSH_PORT)),
+        ..PushSettings::default()
+    };
+    let mut files = "push";
+    match (value.get_ref().as_bool(), value.get_ref().as_table()) {
+        (Some(false), _) => return Ok(None),
+        (Some(true), _) => {}
+        (_, Some(table)) => {
+            known_keys(table, &["listen", "folder", "names", "wait"], "[push]")?;
+            for (key, value) in table {
+                let at = value.span().start;
+                let wrong =
+                    |expected: &str| (at, format!("push: {} is not {expected}", key.get_ref()));
+                let found = value.get_ref();
+                match &**key.get_ref() {
+                    "listen" => {
+                        settings.listen = found
+                            .as_str()
+                            .and_then(|text| text.parse().ok())
+                            .ok_or_else(|| wrong("an address such as \"127.0.0.1:2197\""))?;
+                    }
+                    "folder" => files = text_of("folder", value)?,
+                    "names" => {
+                        let names = found.as_array().and_then(|names| {
+                            let names = names.iter().map(|name| name.get_ref().as_str());
+                            names.map(|name| name.map(str::to_owned)).collect()
+                        });
+                        settings.names = names.ok_or_else(|| wrong("a list of host names"))?;
+                    }
+                    _ => {
+                        settings.wait = seconds(value, 1..=3600)
+                            .ok_or_else(|| wrong("a number of seconds from 1 to 3600"))?;
+                    }
+                }
+            }
+        }
+        _ => {
+            let at = value.span().start;
+            return Err((at, "push is neither true nor a table: write [push]".into()));
+        }
+    }
+    Ok(Some(PushTable {
+        folder: folder.join(files),
+        settings,
+    }))
 }
 
 fn subject(
@@ -313,6 +444,42 @@ token = "0123456789abcdef"
         );
     }
 
+    #[tokio::test]
+    async fn a_push_table_starts_a_push_service_and_keeps_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target.toml");
+        let table = "[push]\nlisten = \"127.0.0.1:0\"\nfolder = \"keys\"\nnames = [\"push.test\"]\nwait = 7\n";
+        std::fs::write(
+            &path,
+            WHOLE.replacen("[[passes]]", &format!("{table}[[passes]]"), 1),
+        )
+        .unwrap();
+        let file = TargetFile::load(&path).unwrap();
+        let read =
+            |name: &str| std::fs::read_to_string(folder.path().join("keys").join(name)).unwrap();
+        let mut before = None;
+        for _ in 0..2 {
+            let (service, keys) = file.push_service().await.unwrap().unwrap();
+            assert_eq!(keys, folder.path().join("keys"));
+            assert_eq!(service.wait(), Duration::from_secs(7));
+            assert_eq!(service.authority_key(), read("root.key"));
+            let certificate = read("pass.com.example.a.pem");
+            assert!(certificate.contains("CERTIFICATE") && certificate.contains("PRIVATE KEY"));
+            let now = (
+                read("root.pem"),
+                certificate,
+                read("order.com.example.b.pem"),
+            );
+            assert_eq!(before.get_or_insert_with(|| now.clone()), &now);
+        }
+        for (without, expected) in [("push = true", true), ("push = false", false), ("", false)] {
+            assert_eq!(
+                load(&format!("{without}\n{WHOLE}")).unwrap().push.is_some(),
+                expected
+            );
+        }
+    }
+
     #[test]
     fn an_error_names_line_and_column() {
         for (from, to, expected) in [
@@ -418,6 +585,31 @@ token = "0123456789abcdef"
                 "line 2: save_url: \"ftp://",
             ),
             ("type = \"pass", "type = pass", "line 4: "),
+            (
+                "[[passes]]",
+                "[push]\nlisten = \"localhost\"\n[[passes]]",
+                "line 4: push: listen is not an address such as",
+            ),
+            (
+                "change_url",
+                "change_wait = 61\nchange_url",
+                "line 2: change_wait is not a number of seconds from 0 to 60",
+            ),
+            (
+                "[[passes]]",
+                "[push]\nwait = 0\n[[passes]]",
+                "line 4: push: wait is not a number of seconds from 1 to 3600",
+            ),
+            (
+                "[[passes]]",
+                "[push]\nfodler = \"x\"\n[[passes]]",
+                "line 4: \"fodler\" is no key of [push]; did you mean \"folder\"?",
+            ),
+            (
+                "change_url",
+                "push = \"yes\"\nchange_url",
+                "line 2: push is neither true nor a table",
+            ),
         ] {
             let text = WHOLE.replacen(from, to, 1);
             assert_ne!(text, WHOLE, "{from}");

@@ -410,13 +410,17 @@ async fn wrong_token(session: &Session) -> CaseResult {
     let (device, stranger) = (session.device()?, session.device()?);
     registered_and_listed(session, &device, &[one]).await?;
     let bearer = Auth::Raw(format!("Bearer {}", one.token.as_str()));
-    for auth in [Auth::Token(other), Auth::None, bearer] {
+    for (auth, rule) in [
+        (Auth::Token(other), Rule::AUTH_2),
+        (Auth::None, Rule::AUTH_3),
+        (bearer, Rule::AUTH_3),
+    ] {
         session.will_register(&stranger, one);
         let [register, ..] = guarded_calls(session, &stranger, one, &auth);
-        session.send(register).await?.is(401, Rule::AUTH_2)?;
+        session.send(register).await?.is(401, rule)?;
         let [_, unregister, fetch] = guarded_calls(session, &device, one, &auth);
-        session.send(unregister).await?.is(401, Rule::AUTH_2)?;
-        session.send(fetch).await?.is(401, Rule::AUTH_2)?;
+        session.send(unregister).await?.is(401, rule)?;
+        session.send(fetch).await?.is(401, rule)?;
     }
     names(
         &list(session, &device, one, None).await?,

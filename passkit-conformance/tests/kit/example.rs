@@ -51,7 +51,8 @@ async fn the_service_in_python_conforms() {
         .target(&url, Limits::default())
         .unwrap();
     let mut chosen = cases();
-    chosen.retain(|one| one.case.level <= Level::Should);
+    // The example sends no pushes.
+    chosen.retain(|one| one.case.level <= Level::Should && one.case.endpoint() != "push");
     let report = run(&chosen, &target).await;
     println!("{report}");
     report.assert_passed();

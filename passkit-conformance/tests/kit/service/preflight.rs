@@ -145,3 +145,21 @@ async fn a_service_that_serves_old_content_is_tested() {
     let report = run(one, &sound.target_with(stale)).await;
     assert_eq!((report.counts().fail, report.stopped()), (1, None));
 }
+
+#[tokio::test]
+async fn a_change_that_shows_later_is_named() {
+    let sound = Sound::new();
+    let later = sound.clone();
+    let target = sound.target().changed_by(move |pass| {
+        let sound = later.clone();
+        async move {
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                sound.change(pass).await
+            });
+            Ok(())
+        }
+    });
+    let reason = refused(&target).await;
+    assert!(reason.contains("change_wait"), "{reason}");
+}

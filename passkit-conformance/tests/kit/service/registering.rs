@@ -83,7 +83,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "register keeps a list of one pass for each device",
-        rule: Rule::LIST_3,
+        rule: Rule::LIST_1,
         caught_by: &["register/second-device-is-201"],
         wrong: |sound| {
             let first = Arc::new(Mutex::new(None::<String>));

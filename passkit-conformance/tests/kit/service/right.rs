@@ -118,7 +118,7 @@ impl RetainOnly for http::HeaderMap {
     }
 }
 
-fn assert_accuses_nobody(name: &str, report: &Report) {
+pub(super) fn assert_accuses_nobody(name: &str, report: &Report) {
     println!("{name}: {report}");
     let accused = report
         .results

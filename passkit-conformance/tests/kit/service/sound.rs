@@ -1,7 +1,7 @@
 //! A correct web service in this process.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
@@ -17,12 +17,17 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
-use passkit_conformance::{Limits, service::Target};
+use passkit_conformance::{
+    Limits,
+    service::{PushService, PushSettings, Target},
+};
 use passkit_server::{
     ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
     WalletService, async_trait,
     identifiers::{Kind, TypeIdentifier},
+    push::{Publisher, PushConfig},
     store::{MemoryStore, RegistrationStore},
 };
 use serde_json::json;
@@ -61,6 +66,8 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 pub(crate) struct Sound {
     pub(crate) store: Arc<dyn RegistrationStore>,
     pub(crate) passes: Arc<Passes>,
+    /// If set, changes are pushed.
+    pushes: Option<(Arc<Publisher>, PushService)>,
 }
 
 impl Sound {
@@ -68,11 +75,35 @@ impl Sound {
         Self::over(Arc::new(MemoryStore::new()))
     }
 
+    /// Makes the sound service with a publisher, which sends its pushes to a push service of the
+    /// kit.
+    pub(crate) async fn pushing() -> Self {
+        let pushes = PushService::start(PushSettings::default()).await.unwrap();
+        let mut config = Config::new()
+            .endpoint("127.0.0.1", pushes.port())
+            .root_certificates(pushes.root_pem());
+        for type_id in types() {
+            let (certificate, key) = pushes.issue(&type_id).unwrap();
+            let identity =
+                Identity::from_pem(&type_id, certificate.as_bytes(), key.as_bytes()).unwrap();
+            config = config.identity(identity);
+        }
+        let sender = Arc::new(ApnsSender::new(config).unwrap());
+        let store = Arc::new(MemoryStore::new());
+        let publisher = Arc::new(Publisher::new(store.clone(), sender, PushConfig::new()));
+        let running = publisher.clone();
+        tokio::spawn(async move { running.run().await });
+        let mut sound = Self::over(store);
+        sound.pushes = Some((publisher, pushes));
+        sound
+    }
+
     /// Makes the sound service over a store that may be faulty.
     pub(crate) fn over(store: Arc<dyn RegistrationStore>) -> Self {
         Self {
             store,
             passes: Arc::default(),
+            pushes: None,
         }
     }
 
@@ -86,6 +117,12 @@ impl Sound {
 
     /// Gives a pass new content, then marks it.
     pub(crate) async fn change(&self, pass: PassId) -> Result<(), String> {
+        self.renew(&pass);
+        self.mark(&pass).await
+    }
+
+    /// Gives a pass new content.
+    pub(crate) fn renew(&self, pass: &PassId) {
         *self
             .passes
             .versions
@@ -93,10 +130,17 @@ impl Sound {
             .unwrap()
             .entry(pass.clone())
             .or_default() += 1;
-        self.store
-            .mark(&pass.type_id, Changed::Passes(&[pass.serial]))
-            .await
-            .map_err(|error| error.to_string())
+    }
+
+    /// Marks a pass as changed.
+    pub(crate) async fn mark(&self, pass: &PassId) -> Result<(), String> {
+        let serials = [pass.serial.clone()];
+        let changed = Changed::Passes(&serials);
+        let marked = match &self.pushes {
+            Some((publisher, _)) => publisher.publish(&pass.type_id, changed).await,
+            None => self.store.mark(&pass.type_id, changed).await,
+        };
+        marked.map_err(|error| error.to_string())
     }
 
     /// Saves a pass unchanged.
@@ -105,10 +149,7 @@ impl Sound {
         if !self.passes.marks_saves.load(SeqCst) {
             return Ok(());
         }
-        self.store
-            .mark(&pass.type_id, Changed::Passes(&[pass.serial]))
-            .await
-            .map_err(|error| error.to_string())
+        self.mark(&pass).await
     }
 
     /// Makes a target of the sound service, with all passes and a way to change them.
@@ -185,6 +226,10 @@ impl Sound {
             let sound = sound.clone();
             async move { sound.save(pass).await }
         });
+        let target = match &self.pushes {
+            Some((_, pushes)) => target.pushing_to(pushes.clone()),
+            None => target,
+        };
         SUBJECTS
             .iter()
             .fold(target, |target, (type_id, serial, token)| {
@@ -194,6 +239,14 @@ impl Sound {
                 )
             })
     }
+}
+
+/// The types of all passes and orders.
+pub(crate) fn types() -> BTreeSet<TypeIdentifier> {
+    let types = SUBJECTS.iter();
+    types
+        .map(|(type_id, ..)| TypeIdentifier::new(type_id).unwrap())
+        .collect()
 }
 
 const ONE_TOKEN: &str = "token-of-all-passes-0123456789";
