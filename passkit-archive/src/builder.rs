@@ -3,11 +3,12 @@ use std::{
     error::Error,
     fmt,
     io::{Cursor, Write as _},
+    sync::{Arc, OnceLock},
 };
 
 use passkit_server::identifiers::Kind;
 use serde_json::{Map, Value};
-use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
     Purpose, Signer, SignerError,
@@ -39,6 +40,8 @@ impl BuildError {
 ///
 /// The same files give the same zip archive, because names are sorted and times are fixed. Only the
 /// signature differs each time, because it contains the time and random numbers.
+///
+/// A clone of a builder shares the files. Their digests and compressed bytes are computed once.
 ///
 /// ```
 /// use passkit_archive::{Archive, ArchiveBuilder, Rules, Signer, placeholder_icon};
@@ -72,7 +75,47 @@ impl BuildError {
 #[must_use]
 pub struct ArchiveBuilder {
     layout: &'static Layout,
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Arc<File>>,
+}
+
+/// A file, and what is computed from it when it is needed.
+struct File {
+    content: Vec<u8>,
+    /// The digest that the manifest lists.
+    digest: OnceLock<String>,
+    /// A zip archive that has only this file.
+    zip: OnceLock<Vec<u8>>,
+}
+
+impl File {
+    fn new(content: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self {
+            content,
+            digest: OnceLock::new(),
+            zip: OnceLock::new(),
+        })
+    }
+
+    fn zip(&self, name: &str) -> Result<&[u8], BuildError> {
+        if let Some(zip) = self.zip.get() {
+            return Ok(zip);
+        }
+        // PNG files are compressed already.
+        let method = if name.ends_with(".png") {
+            CompressionMethod::Stored
+        } else {
+            CompressionMethod::Deflated
+        };
+        let options = SimpleFileOptions::default()
+            .compression_method(method)
+            .last_modified_time(DateTime::DEFAULT)
+            .unix_permissions(0o644);
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file(name, options).map_err(BuildError::zip)?;
+        zip.write_all(&self.content).map_err(BuildError::zip)?;
+        let zip = zip.finish().map_err(BuildError::zip)?.into_inner();
+        Ok(self.zip.get_or_init(|| zip))
+    }
 }
 
 impl ArchiveBuilder {
@@ -81,15 +124,31 @@ impl ArchiveBuilder {
         let layout = Layout::of(kind);
         Self {
             layout,
-            files: BTreeMap::from([(layout.description_file.to_owned(), description.into())]),
+            files: BTreeMap::from([(
+                layout.description_file.to_owned(),
+                File::new(description.into()),
+            )]),
         }
     }
 
     /// Adds a file under its name in the archive, such as `icon.png` or `en.lproj/pass.strings`.
     /// Replaces a file of the same name.
     pub fn file(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
-        self.files.insert(name.into(), content.into());
+        self.files.insert(name.into(), File::new(content.into()));
         self
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    pub(crate) fn content(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(|file| &*file.content)
     }
 
     /// Makes the archive with manifest and signature.
@@ -110,12 +169,18 @@ impl ArchiveBuilder {
         self.zip([(MANIFEST, &self.manifest())])
     }
 
+    /// Makes the archive without manifest and signature.
+    pub(crate) fn build_bare(&self) -> Result<Vec<u8>, BuildError> {
+        self.zip([])
+    }
+
     /// Makes the `manifest.json` that lists the files.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
-        let digests = self.files.iter().map(|(name, content)| {
-            let digest = self.layout.digest.listed(content);
-            (name.clone(), Value::String(digest))
+        let digests = self.files.iter().map(|(name, file)| {
+            let listed = || self.layout.digest.listed(&file.content);
+            let digest = file.digest.get_or_init(listed);
+            (name.clone(), Value::String(digest.clone()))
         });
         Value::Object(digests.collect::<Map<_, _>>())
             .to_string()
@@ -124,20 +189,16 @@ impl ArchiveBuilder {
 
     /// Zips the files and `more`. A file in `more` replaces a file of the same name.
     fn zip<const N: usize>(&self, more: [(&str, &Vec<u8>); N]) -> Result<Vec<u8>, BuildError> {
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .last_modified_time(DateTime::DEFAULT)
-            .unix_permissions(0o644);
-        let mut files: BTreeMap<&str, &Vec<u8>> = self
-            .files
-            .iter()
-            .map(|(name, content)| (name.as_str(), content))
-            .collect();
-        files.extend(more);
+        let mut files = self.files.clone();
+        for (name, content) in more {
+            files.insert(name.into(), File::new(content.clone()));
+        }
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, content) in files {
-            zip.start_file(name, options).map_err(BuildError::zip)?;
-            zip.write_all(content).map_err(BuildError::zip)?;
+        for (name, file) in &files {
+            let mut packed =
+                ZipArchive::new(Cursor::new(file.zip(name)?)).map_err(BuildError::zip)?;
+            let packed = packed.by_index_raw(0).map_err(BuildError::zip)?;
+            zip.raw_copy_file(packed).map_err(BuildError::zip)?;
         }
         Ok(zip.finish().map_err(BuildError::zip)?.into_inner())
     }

@@ -148,6 +148,10 @@ impl PassFiles {
         &self.left_out
     }
 
+    pub(crate) fn into_parts(self) -> (Kind, BTreeMap<String, Vec<u8>>) {
+        (self.kind, self.files)
+    }
+
     /// Makes the builder of an archive with these files.
     pub fn into_builder(self) -> ArchiveBuilder {
         let builder = ArchiveBuilder::new(self.kind, "");

@@ -57,7 +57,7 @@ fn adler32(content: &[u8]) -> u32 {
     b << 16 | a
 }
 
-fn crc32(content: &[u8]) -> u32 {
+pub(crate) fn crc32(content: &[u8]) -> u32 {
     !content.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())

@@ -43,28 +43,8 @@ fn parse(
 ) -> Result<Map<String, Value>, Finding> {
     let decoded = to_utf8(file, bytes, findings)?;
     let bytes = &*decoded;
-    let text = utf8(file, bytes)?;
-    if text.len() < bytes.len() {
-        findings.push(Finding::in_file(
-            &rules::JSON_MARK,
-            file,
-            "starts with a byte order mark; write UTF-8 without one",
-        ));
-    }
-    let commas = scan(text.as_bytes())
-        .map_err(|message| Finding::in_file(&rules::JSON_LIMIT, file, message))?;
-    let mut json = Cow::Borrowed(text.as_bytes());
-    for &comma in &commas {
-        let message = "has a comma after the last member; remove it";
-        findings.push(
-            Finding::in_file(&rules::JSON_COMMA, file, message)
-                .at(Some(Position::of(text.as_bytes(), comma))),
-        );
-        if let Some(byte) = json.to_mut().get_mut(comma) {
-            *byte = b' ';
-        }
-    }
-    match serde_json::from_slice::<Object>(&json) {
+    let json = repaired(file, bytes, findings)?;
+    match serde_json::from_str::<Object>(&json) {
         Ok(Object { members, twice }) => {
             for key in twice {
                 let message = format!("{key} occurs twice; remove one of them");
@@ -90,6 +70,44 @@ fn parse(
             Err(Finding::in_file(&rules::JSON, file, message).at(Some(position)))
         }
     }
+}
+
+/// Checks the limits of a text in UTF-8. Returns the text without what is no JSON but phones accept:
+/// a byte order mark, and a comma after the last member.
+fn repaired<'a>(
+    file: &str,
+    bytes: &'a [u8],
+    findings: &mut Vec<Finding>,
+) -> Result<Cow<'a, str>, Finding> {
+    let text = utf8(file, bytes)?;
+    if text.len() < bytes.len() {
+        findings.push(Finding::in_file(
+            &rules::JSON_MARK,
+            file,
+            "starts with a byte order mark; write UTF-8 without one",
+        ));
+    }
+    let commas = scan(text.as_bytes())
+        .map_err(|message| Finding::in_file(&rules::JSON_LIMIT, file, message))?;
+    let mut json = Cow::Borrowed(text);
+    for &comma in &commas {
+        let message = "has a comma after the last member; remove it";
+        findings.push(
+            Finding::in_file(&rules::JSON_COMMA, file, message)
+                .at(Some(Position::of(text.as_bytes(), comma))),
+        );
+        json.to_mut().replace_range(comma..=comma, " ");
+    }
+    Ok(json)
+}
+
+/// Returns the text of an object as strict JSON. Fails if the text is no JSON object, or exceeds the
+/// limits.
+pub(crate) fn strict(file: &str, bytes: &[u8]) -> Result<String, Finding> {
+    let findings = &mut Vec::new();
+    parse(file, bytes, &rules::JSON_TWICE, findings)?;
+    let decoded = to_utf8(file, bytes, findings)?;
+    Ok(repaired(file, &decoded, findings)?.into_owned())
 }
 
 /// Counts values and depth before anything is parsed. Returns the positions of commas that follow

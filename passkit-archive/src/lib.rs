@@ -25,7 +25,8 @@
 //!
 //! # What is checked
 //!
-//! [`RULES`] is the table of everything that can be found, with its level.
+//! [`RULES`] is the table of everything that can be found, with its level. [`keys`] has the tables of
+//! all keys.
 //!
 //! * **Zip**: The archive is undamaged, and all readers find the same files in it. It has at most
 //!   15 MiB, 1,000 entries, and 64 MiB unpacked. It has no encryption, no links, no unusable or
@@ -33,6 +34,10 @@
 //! * **`pass.json` or `order.json`**: The file is UTF-8 and JSON, of at most 1 MiB, 20,000 values and
 //!   64 levels. The keys have the types and values that phones expect. The presence of one of the two
 //!   files decides the kind of the archive.
+//! * **The content of a pass**: dates, colours and their contrast, fields and their formats, barcodes
+//!   and their encodings, images by their headers, translations, semantic tags, NFC, and rewards
+//!   enrolment. Of `pass.strings` and `personalization.json`, at most 256 KiB each and 1 MiB together
+//!   are read.
 //! * **`manifest.json`**: It lists every file with its right digest, and nothing else. Passes use
 //!   SHA-1, and orders use SHA-256.
 //! * **`signature`**: It is a detached CMS signature (PKCS #7) over the manifest, in DER or BER,
@@ -68,6 +73,7 @@ mod manifest;
 pub mod rules;
 mod signature;
 mod signer;
+pub mod template;
 #[cfg(test)]
 mod testing;
 mod walk;

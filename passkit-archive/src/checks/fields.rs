@@ -1,6 +1,6 @@
 //! The fields of each style: keys, formats, change messages, and how many the front shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -13,13 +13,14 @@ use crate::{
 };
 
 pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
+    let mut messages = Messages::new();
     let mut has_change_message = false;
     for style in keys::STYLES {
         let Some(groups) = pass.json.get(style.name).and_then(Value::as_object) else {
             continue;
         };
         walk.within(Step::Key(style.name), |walk| {
-            has_change_message |= check_style(pass, groups, walk);
+            has_change_message |= check_style(pass, groups, &mut messages, walk);
             count(pass.json, style.name, groups, walk);
         });
     }
@@ -35,6 +36,7 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
 fn check_style<'a>(
     pass: &Pass<'a>,
     groups: &'a Map<String, Value>,
+    messages: &mut Messages<'a>,
     walk: &mut Walk<'a, '_>,
 ) -> bool {
     let mut keys = BTreeSet::new();
@@ -51,7 +53,7 @@ fn check_style<'a>(
                 );
             }
             format(field, walk);
-            has_change_message |= change_message(pass, field, walk);
+            has_change_message |= change_message(pass, field, messages, walk);
             if matches!(name.as_str(), "primaryFields" | "backFields")
                 && field.contains_key("textAlignment")
             {
@@ -106,28 +108,36 @@ fn format<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
+/// The change messages that were looked at, with what is wrong with them. Many fields may have the
+/// same message, and a message may have many long translations.
+type Messages<'a> = BTreeMap<&'a str, Option<String>>;
+
 /// Checks the change message in every language. Returns whether there is one.
 fn change_message<'a>(
     pass: &Pass<'a>,
     field: &'a Map<String, Value>,
+    messages: &mut Messages<'a>,
     walk: &mut Walk<'a, '_>,
 ) -> bool {
     let Some(message) = text(field, "changeMessage") else {
         return false;
     };
-    for shown in pass.translations.of(message) {
-        let problem = match shown.matches("%@").count() {
-            0 => "lacks",
-            1 => continue,
-            _ => "repeats",
-        };
-        let shown = excerpt(shown);
-        walk.report_key(
-            "changeMessage",
-            &rules::CHANGE_MESSAGE,
-            format_args!("is {shown}, which {problem} %@; write %@ once, for the new value"),
-        );
-        break;
+    let problem = messages.entry(message).or_insert_with(|| {
+        let mut shown = pass.translations.of(message);
+        shown.find_map(|shown| {
+            let problem = match shown.matches("%@").count() {
+                0 => "lacks",
+                1 => return None,
+                _ => "repeats",
+            };
+            let shown = excerpt(shown);
+            Some(format!(
+                "is {shown}, which {problem} %@; write %@ once, for the new value"
+            ))
+        })
+    });
+    if let Some(problem) = problem {
+        walk.report_key("changeMessage", &rules::CHANGE_MESSAGE, problem);
     }
     true
 }

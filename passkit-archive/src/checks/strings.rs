@@ -21,18 +21,24 @@ pub const MAX_STRINGS: usize = 20_000;
 
 /// The translations of a pass.
 #[derive(Default)]
-pub(crate) struct Translations<'a>(Vec<Language<'a>>);
+pub(crate) struct Translations<'a> {
+    languages: Vec<Language<'a>>,
+    /// The translations of each text, with the number of the language. All of them lie in one map,
+    /// so that a text is looked up once, and not in every language.
+    texts: BTreeMap<String, Vec<(usize, String)>>,
+}
 
 struct Language<'a> {
     /// The name of its file.
     file: &'a str,
-    texts: BTreeMap<String, String>,
+    /// How many texts it has.
+    texts: usize,
 }
 
 impl<'a> Translations<'a> {
     /// Reads all files `pass.strings`. A file that can't be read is reported and left out.
     pub(crate) fn read(contents: &'a Contents, findings: &mut Vec<Finding>) -> Self {
-        let mut languages = Vec::new();
+        let mut read = Self::default();
         let mut left = MAX_STRINGS;
         for file in &contents.files {
             let Some((folder, "pass.strings")) = file.name.rsplit_once('/') else {
@@ -49,36 +55,29 @@ impl<'a> Translations<'a> {
             match result {
                 Ok(texts) => {
                     left -= texts.len();
-                    languages.push(Language {
+                    let language = read.languages.len();
+                    read.languages.push(Language {
                         file: &file.name,
-                        texts,
+                        texts: texts.len(),
                     });
+                    for (key, text) in texts {
+                        read.texts.entry(key).or_default().push((language, text));
+                    }
                 }
                 Err(message) => {
                     findings.push(Finding::in_file(&rules::STRINGS, &file.name, message));
                 }
             }
         }
-        Self(languages)
+        read
     }
 
     /// Returns the translations of a text, or the text itself if it has none.
-    pub(crate) fn of<'t>(&'t self, text: &'t str) -> Vec<&'t str> {
-        let found: Vec<&str> = self
-            .0
-            .iter()
-            .filter_map(|language| language.texts.get(text).map(String::as_str))
-            .collect();
-        if found.is_empty() { vec![text] } else { found }
-    }
-
-    fn has(&self, text: &str) -> bool {
-        let mut languages = self.0.iter();
-        languages.any(|language| language.texts.contains_key(text))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|language| language.texts.is_empty())
+    pub(crate) fn of<'t>(&'t self, text: &'t str) -> impl Iterator<Item = &'t str> {
+        let found = self.texts.get(text);
+        let itself = found.is_none().then_some(text);
+        let found = found.into_iter().flatten();
+        found.map(|(_, text)| text.as_str()).chain(itself)
     }
 }
 
@@ -98,17 +97,18 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
             "has no language tag as its name; name it like en.lproj or pt-BR.lproj",
         ));
     }
-    let languages = &pass.translations.0;
-    let all: BTreeSet<&str> = languages
-        .iter()
-        .flat_map(|language| language.texts.keys())
-        .map(String::as_str)
-        .collect();
-    for language in languages {
-        let has = |key: &&&str| !language.texts.contains_key(**key);
-        let mut missing = all.iter().filter(has);
-        if let Some(first) = missing.next() {
-            let more = more(missing.count());
+    let Translations { languages, texts } = pass.translations;
+    for (number, language) in languages.iter().enumerate() {
+        // Each language has a part of all texts. So the first one that it lacks is found soon.
+        let lacks = |translated: &[(usize, String)]| {
+            translated
+                .binary_search_by_key(&number, |(language, _)| *language)
+                .is_err()
+        };
+        let missing = texts.len() - language.texts;
+        let first = texts.iter().find(|(_, translated)| lacks(translated));
+        if let (Some((first, _)), true) = (first, missing > 0) {
+            let more = more(missing - 1);
             walk.add(Finding::in_file(
                 &rules::STRINGS_DIFFER,
                 language.file,
@@ -125,22 +125,22 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
             collect(value, &mut used);
         }
     }
-    let mut unused = all.iter().filter(|key| !used.contains(**key));
-    if let Some(first) = unused.next() {
+    let mut unused = texts.iter().filter(|(key, _)| !used.contains(key.as_str()));
+    if let Some((first, translated)) = unused.next() {
         let more = more(unused.count());
-        let file = languages
-            .iter()
-            .find(|language| language.texts.contains_key(*first));
+        let language = translated
+            .first()
+            .and_then(|(number, _)| languages.get(*number));
         walk.add(Finding::in_file(
             &rules::STRINGS_UNUSED,
-            file.map_or("pass.strings", |language| language.file),
+            language.map_or("pass.strings", |language| language.file),
             format!(
                 "has {}{more}, which is nowhere in pass.json; remove or correct it",
                 excerpt(first)
             ),
         ));
     }
-    if !pass.translations.is_empty() {
+    if !texts.is_empty() {
         untranslated(pass, walk);
     }
 }
@@ -190,7 +190,7 @@ fn check_text<'a>(
 ) {
     if let Some(shown) = text(object, key)
         && shown.contains(char::is_alphabetic)
-        && !pass.translations.has(shown)
+        && !pass.translations.texts.contains_key(shown)
     {
         let shown = excerpt(shown);
         walk.report_key(

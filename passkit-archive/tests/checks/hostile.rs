@@ -114,6 +114,28 @@ fn many_translations_are_bounded() {
 }
 
 #[test]
+fn many_languages_of_many_fields_are_bounded() {
+    let mut draft = Draft::ticket();
+    // One language has nearly all texts, and each of the others has a single long one.
+    let text: String = (0..19_000).map(|number| format!("t{number};")).collect();
+    draft.file("aa.lproj/pass.strings", text);
+    let long = "x".repeat(900);
+    for number in 0..900 {
+        draft.file(
+            &format!("en-{number}.lproj/pass.strings"),
+            format!("m=\"{long}%@\";"),
+        );
+    }
+    let field = |number: usize| {
+        let key = number.to_string();
+        json!({"key": key, "value": "", "label": "t1", "changeMessage": "m"})
+    };
+    draft.json["eventTicket"]["backFields"] = (0..3_900).map(field).collect();
+    let found = findings(&draft);
+    assert!(has(&found, "strings-differ") && !has(&found, "change-message"));
+}
+
+#[test]
 fn nested_values_are_bounded() {
     let mut value = json!({});
     for _ in 0..60 {

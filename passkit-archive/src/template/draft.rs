@@ -1,0 +1,409 @@
+use passkit_server::identifiers::Kind;
+use serde_json::Value;
+
+use super::{
+    Template, TemplateError,
+    document::{Json, escape},
+    open::outline_of,
+    strings,
+};
+use crate::{ArchiveBuilder, Level, Report, Rules, layout::Layout};
+
+/// The colours of a pass at its top level.
+const COLORS: [&str; 5] = [
+    "backgroundColor",
+    "foregroundColor",
+    "labelColor",
+    "stripColor",
+    "footerBackgroundColor",
+];
+
+/// Semantic tags that Apple's pages and Apple's tools spell differently.
+const SPELLINGS: [[&str; 2]; 5] = [
+    ["departureLocationTimeZone", "departureAirportTimeZone"],
+    ["destinationLocationTimeZone", "destinationAirportTimeZone"],
+    [
+        "departureLocationSecurityPrograms",
+        "departureAirportSecurityPrograms",
+    ],
+    [
+        "destinationLocationSecurityPrograms",
+        "destinationAirportSecurityPrograms",
+    ],
+    // The first is a list, and the second a text.
+    ["loungePlaceIDs", "airlineLoungePlaceID"],
+];
+
+/// A pass that is being filled in.
+///
+/// The first value that can't be set makes [`finish`](Self::finish) fail. The steps after it do
+/// nothing.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Draft<'a> {
+    template: &'a Template,
+    json: Json,
+    files: ArchiveBuilder,
+    outline: ArchiveBuilder,
+    problem: Option<(String, String)>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(template: &'a Template) -> Self {
+        Self {
+            template,
+            json: template.json.clone(),
+            files: template.files.clone(),
+            outline: template.outline.clone(),
+            problem: None,
+        }
+    }
+
+    /// Sets the serial number of a pass, or the order identifier of an order.
+    pub fn serial(self, serial: &str) -> Self {
+        let key = Layout::of(self.template.kind).serial_key;
+        self.set(&format!("/{key}"), serial)
+    }
+
+    /// Sets the value of every field with this key, in all styles. An `attributedValue` is removed,
+    /// because phones would show it instead.
+    pub fn field(self, key: &str, value: impl Into<Value>) -> Self {
+        let value = Json::from(value.into());
+        self.fields_of(key, |field| {
+            field.insert("value", value.clone());
+            field.remove_member("attributedValue");
+        })
+    }
+
+    /// Removes every field with this key, in all styles.
+    pub fn remove_field(mut self, key: &str) -> Self {
+        self = self.fields_of(key, |_| {});
+        let is_other = |field: &Json| field.member("key").and_then(Json::text) != Some(key);
+        if self.problem.is_none() {
+            for group in groups_mut(&mut self.json) {
+                if let Json::List(fields) = group.1 {
+                    fields.retain(is_other);
+                }
+            }
+        }
+        self
+    }
+
+    fn fields_of(mut self, key: &str, mut change: impl FnMut(&mut Json)) -> Self {
+        if self.problem.is_some() {
+            return self;
+        }
+        let mut found = false;
+        for (_, field) in fields_mut(&mut self.json) {
+            if field.member("key").and_then(Json::text) == Some(key) {
+                found = true;
+                change(field);
+            }
+        }
+        if !found {
+            let message = match self.template.kind {
+                Kind::Pass => "is the key of no field in any style",
+                Kind::Order => "is no field, because orders have none; set it by its JSON Pointer",
+            };
+            self.problem = Some((key.to_owned(), message.into()));
+        }
+        self
+    }
+
+    /// Sets the message of all barcodes of the pass. The text below a barcode follows, if it was the
+    /// message.
+    pub fn barcode(mut self, message: &str) -> Self {
+        if self.problem.is_some() {
+            return self;
+        }
+        let mut found = false;
+        for key in ["barcodes", "barcode"] {
+            let barcodes = match self.json.member_mut(key) {
+                Some(Json::List(barcodes)) => &mut barcodes[..],
+                Some(barcode) => std::slice::from_mut(barcode),
+                None => continue,
+            };
+            for barcode in barcodes {
+                found = true;
+                let before = barcode.member("message").cloned();
+                if before.is_some() && barcode.member("altText") == before.as_ref() {
+                    barcode.insert("altText", Json::Text(message.to_owned()));
+                }
+                barcode.insert("message", Json::Text(message.to_owned()));
+            }
+        }
+        if !found {
+            let message = "is missing in the template; draw a barcode there";
+            self.problem = Some(("/barcodes".into(), message.into()));
+        }
+        self
+    }
+
+    /// Sets the value at a JSON Pointer (RFC 6901), such as `/semantics/seats/0/seatRow`. Makes
+    /// missing objects and lists on the way. The step `-` adds to a list.
+    pub fn set(mut self, pointer: &str, value: impl Into<Value>) -> Self {
+        if self.problem.is_none()
+            && let Err(message) = self.json.set(pointer, value.into().into())
+        {
+            self.problem = Some((pointer.to_owned(), message));
+        }
+        self
+    }
+
+    /// Removes the value at a JSON Pointer, if there is one.
+    pub fn remove(mut self, pointer: &str) -> Self {
+        if self.problem.is_none()
+            && let Err(message) = self.json.remove(pointer)
+        {
+            self.problem = Some((pointer.to_owned(), message));
+        }
+        self
+    }
+
+    /// Sets an image, such as `thumbnail` or `thumbnail@2x`. The image must be a PNG file.
+    ///
+    /// A name without scale replaces the images of all scales and languages. The image then stands
+    /// for all scales.
+    pub fn image(mut self, name: &str, png: impl Into<Vec<u8>>) -> Self {
+        let png = png.into();
+        let name = name.strip_suffix(".png").unwrap_or(name);
+        if self.problem.is_some() {
+            return self;
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '@';
+        let reason = match png_fault(&png) {
+            _ if name.is_empty() || !name.chars().all(is_name) => {
+                Some("is no name of an image; use a name such as thumbnail or thumbnail@2x")
+            }
+            fault => fault,
+        };
+        if let Some(reason) = reason {
+            self.problem = Some((name.to_owned(), reason.into()));
+            return self;
+        }
+        if !name.contains('@') {
+            let is_same = |path: &&str| {
+                let file = path.rsplit('/').next().unwrap_or_default();
+                let rest = file.strip_prefix(name);
+                rest.is_some_and(|rest| matches!(rest, ".png" | "@2x.png" | "@3x.png"))
+            };
+            let same: Vec<String> = self
+                .files
+                .names()
+                .filter(is_same)
+                .map(str::to_owned)
+                .collect();
+            for path in same {
+                self.files.remove(&path);
+                self.outline.remove(&path);
+            }
+        }
+        self.file(&format!("{name}.png"), png)
+    }
+
+    /// Sets a text of a language, in `pass.strings`. The language is a tag such as `de` or `pt-BR`.
+    pub fn string(mut self, language: &str, key: &str, text: &str) -> Self {
+        if self.problem.is_some() {
+            return self;
+        }
+        let is_tag = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if language.is_empty() || !language.chars().all(is_tag) {
+            let message = "is no language; use a tag such as de or pt-BR";
+            self.problem = Some((language.to_owned(), message.into()));
+            return self;
+        }
+        let strings = match self.template.kind {
+            Kind::Pass => "pass.strings",
+            Kind::Order => "order.strings",
+        };
+        let name = format!("{language}.lproj/{strings}");
+        match strings::set(self.files.content(&name).unwrap_or_default(), key, text) {
+            Ok(content) => self.file(&name, content.into_bytes()),
+            Err(message) => {
+                self.problem = Some((name, message));
+                self
+            }
+        }
+    }
+
+    fn file(mut self, name: &str, content: Vec<u8>) -> Self {
+        self.outline = self.outline.file(name, outline_of(name, &content));
+        self.files = self.files.file(name, content);
+        self
+    }
+
+    /// Returns the first value that could not be set: the JSON Pointer or name, and what is wrong.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&str, &str)> {
+        let (pointer, message) = self.problem.as_ref()?;
+        Some((pointer, message))
+    }
+
+    /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`, and
+    /// the semantic tags that Apple spells in two ways in both.
+    ///
+    /// # Errors
+    /// Fails if a value could not be set. Also fails if phones would refuse the pass, or if
+    /// something in it could not work. [`Report::of`] has all findings about the finished archive.
+    pub fn finish(mut self) -> Result<ArchiveBuilder, TemplateError> {
+        self.settle()?;
+        let name = Layout::of(self.template.kind).description_file;
+        let text = self.json.to_string();
+        let outline = self.outline.file(name, &*text);
+        let bytes = outline.build_bare().map_err(|error| TemplateError::Value {
+            pointer: name.into(),
+            message: error.to_string(),
+        })?;
+        let findings = Report::of(&bytes, Rules::development())
+            .findings
+            .at_least(Level::Error);
+        if !findings.is_empty() {
+            return Err(TemplateError::Pass(findings));
+        }
+        Ok(self.files.file(name, text))
+    }
+
+    /// Makes a template of this draft, to fill in the rest later.
+    ///
+    /// # Errors
+    /// Fails if a value could not be set.
+    pub fn into_template(mut self) -> Result<Template, TemplateError> {
+        self.settle()?;
+        Ok(Template {
+            json: self.json,
+            files: self.files,
+            outline: self.outline,
+            ..self.template.clone()
+        })
+    }
+
+    fn settle(&mut self) -> Result<(), TemplateError> {
+        if let Some((pointer, message)) = self.problem.take() {
+            return Err(TemplateError::Value { pointer, message });
+        }
+        for key in COLORS {
+            if let Some(Json::Text(color)) = self.json.member_mut(key)
+                && let Some(rgb) = rgb(color)
+            {
+                *color = rgb;
+            }
+        }
+        if let Some(semantics) = self.json.member_mut("semantics") {
+            spell_both(semantics);
+        }
+        for (_, field) in fields_mut(&mut self.json) {
+            if let Some(semantics) = field.member_mut("semantics") {
+                spell_both(semantics);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns a colour that is written as `#RGB` or `#RRGGBB` in the form that all phones know.
+fn rgb(color: &str) -> Option<String> {
+    let digits: Vec<u32> = color
+        .strip_prefix('#')?
+        .chars()
+        .map(|digit| digit.to_digit(16))
+        .collect::<Option<_>>()?;
+    let [r, g, b] = match digits[..] {
+        [r, g, b] => [r, g, b].map(|digit| digit * 17),
+        [a, b, c, d, e, f] => [a * 16 + b, c * 16 + d, e * 16 + f],
+        _ => return None,
+    };
+    Some(format!("rgb({r}, {g}, {b})"))
+}
+
+/// Adds the missing spelling of a semantic tag.
+fn spell_both(semantics: &mut Json) {
+    for [page, tool] in SPELLINGS {
+        let is_list = page == "loungePlaceIDs";
+        let (value, key) = match (semantics.member(page), semantics.member(tool)) {
+            (Some(Json::List(items)), None) if is_list => match items.first() {
+                Some(first) => (first.clone(), tool),
+                None => continue,
+            },
+            (Some(value), None) => (value.clone(), tool),
+            (None, Some(value)) if is_list => (Json::List(vec![value.clone()]), page),
+            (None, Some(value)) => (value.clone(), page),
+            _ => continue,
+        };
+        semantics.insert(key, value);
+    }
+}
+
+/// The groups of fields in all styles, with the pointer to each.
+fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
+    let styles = match json {
+        Json::Object(members) => &mut members[..],
+        _ => &mut [],
+    };
+    styles.iter_mut().flat_map(|(style, value)| {
+        let groups = match value {
+            // userInfo belongs to the app of the issuer.
+            Json::Object(groups) if style != "userInfo" => &mut groups[..],
+            _ => &mut [],
+        };
+        let style = escape(style);
+        groups
+            .iter_mut()
+            .filter(|(group, _)| group.ends_with("Fields"))
+            .map(move |(group, fields)| (format!("/{style}/{}", escape(group)), fields))
+    })
+}
+
+/// The fields in all styles, with the pointer to each.
+pub(super) fn fields_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
+    groups_mut(json).flat_map(|(group, fields)| {
+        let fields = match fields {
+            Json::List(fields) => &mut fields[..],
+            _ => &mut [],
+        };
+        let fields = fields.iter_mut().enumerate();
+        fields.map(move |(index, field)| (format!("{group}/{index}"), field))
+    })
+}
+
+/// The fields in all styles.
+pub(super) fn fields(json: &Json) -> impl Iterator<Item = &Json> {
+    json.members()
+        .iter()
+        .filter(|(style, _)| style != "userInfo")
+        .flat_map(|(_, style)| style.members())
+        .filter(|(group, _)| group.ends_with("Fields"))
+        .flat_map(|(_, fields)| fields.items())
+}
+
+/// Returns why bytes are no usable PNG file. Walks through all chunks, so that a file that is cut
+/// off is noticed.
+fn png_fault(png: &[u8]) -> Option<&'static str> {
+    let Some(mut rest) = png.strip_prefix(b"\x89PNG\r\n\x1a\n") else {
+        return Some("is no PNG file; save the image as PNG");
+    };
+    let mut is_first = true;
+    let mut has_pixels = false;
+    loop {
+        let [a, b, c, d, name @ ..] = rest else {
+            return Some("is cut off; save the image again");
+        };
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let (Some(chunk), Some(sum)) = (
+            name.get(..length.saturating_add(4)),
+            name.get(length.saturating_add(4)..)
+                .and_then(|rest| rest.get(..4)),
+        ) else {
+            return Some("is cut off; save the image again");
+        };
+        if crate::icon::crc32(chunk).to_be_bytes() != *sum || is_first != chunk.starts_with(b"IHDR")
+        {
+            return Some("is a damaged PNG file; save the image again");
+        }
+        is_first = false;
+        has_pixels |= chunk.starts_with(b"IDAT");
+        if chunk.starts_with(b"IEND") {
+            return (!has_pixels).then_some("is a PNG file without pixels; save the image again");
+        }
+        rest = name.get(length + 8..).unwrap_or_default();
+    }
+}

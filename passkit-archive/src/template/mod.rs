@@ -1,0 +1,138 @@
+//! Templates: many passes or orders of one design.
+//!
+//! A [`Template`] is a folder or a flat zip archive: what Apple's Pass Designer saves, or any pass or
+//! order, zipped or not. A [`Draft`] is one pass of it that is being filled in.
+//!
+//! ```
+//! use passkit_archive::{Archive, Rules, Signer, template::{Style, Template}};
+//! # use passkit_server::identifiers::TypeIdentifier;
+//! # let signer = Signer::throwaway(&TypeIdentifier::new("pass.com.example.card")?, "ABCDE12345")?;
+//!
+//! // Template::open("card.pkpasstemplate")? opens a template that somebody has drawn.
+//! let template = Template::new(Style::StoreCard)
+//!     .fill()
+//!     .set("/passTypeIdentifier", "pass.com.example.card")
+//!     .set("/teamIdentifier", "ABCDE12345")
+//!     .set("/organizationName", "Example")
+//!     .set("/description", "A stamp card")
+//!     .set("/storeCard/primaryFields/-", serde_json::json!({ "key": "left", "value": 10 }))
+//!     .into_template()?;
+//!
+//! for (member, left) in [("A-1", 3), ("A-2", 7)] {
+//!     let pass = template.fill().serial(member).field("left", left).finish()?;
+//!     let bytes = pass.build_signed(&signer)?;
+//!     assert_eq!(Archive::check(&bytes, Rules::strict())?.id.serial.as_str(), member);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What never enters a pass
+//! * `tooling.json` and every `_id`, which Pass Designer adds; `passkit.toml`; `manifest.json` and
+//!   `signature` of an earlier pass; files that macOS adds.
+//! * The `semantics` and `locations` of the template, because they are samples.
+//!   [`Template::samples`] lists them. Set the values that are the same in all passes with
+//!   [`Draft::set`].
+//!
+//! Everything else stays as it is: the order of keys, the digits of numbers, and keys that this crate
+//! does not know.
+
+mod document;
+mod draft;
+mod open;
+mod strings;
+mod style;
+mod token;
+
+use std::collections::BTreeSet;
+
+use passkit_server::{identifiers::Kind, text::OneLine};
+
+use self::document::Json;
+pub use self::{draft::Draft, style::Style, token::TokenSecret};
+use crate::{ArchiveBuilder, Findings, ReadError};
+
+/// A template of passes or orders. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Template {
+    kind: Kind,
+    json: Json,
+    /// The files. The description file is a placeholder.
+    files: ArchiveBuilder,
+    /// What [`Draft::finish`] checks: the same files, but images have only their headers.
+    outline: ArchiveBuilder,
+    /// JSON Pointers to the samples that were left out.
+    samples: Vec<String>,
+}
+
+impl Template {
+    /// Makes a template with nothing but the keys that a style always has, and white icons.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        style.template()
+    }
+
+    /// Returns whether this is a template of passes or of orders.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns JSON Pointers to the sample values that were left out, such as
+    /// `/semantics/eventName`.
+    #[must_use]
+    pub fn samples(&self) -> &[String] {
+        &self.samples
+    }
+
+    /// Returns the keys of all fields, in all styles. An order has none.
+    #[must_use]
+    pub fn field_keys(&self) -> BTreeSet<&str> {
+        draft::fields(&self.json)
+            .filter_map(|field| field.member("key")?.text())
+            .collect()
+    }
+
+    /// Returns whether a field with this key is shown as a number, because it has `numberStyle` or
+    /// `currencyCode`.
+    #[must_use]
+    pub fn is_number(&self, key: &str) -> bool {
+        draft::fields(&self.json)
+            .filter(|field| field.member("key").and_then(Json::text) == Some(key))
+            .any(|field| {
+                field.member("numberStyle").is_some() || field.member("currencyCode").is_some()
+            })
+    }
+
+    /// Returns the text at a top-level key, such as `webServiceURL`.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.json.member(key)?.text()
+    }
+
+    /// Starts a pass of this template.
+    pub fn fill(&self) -> Draft<'_> {
+        Draft::new(self)
+    }
+}
+
+/// The reason why a template can't be opened, or why a pass can't be made of it.
+///
+/// `Display` writes one line, or one line for each finding.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// The template can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A value can't be set.
+    #[error("{}: {}", OneLine::of(pointer), OneLine::of(message))]
+    Value {
+        /// The JSON Pointer to the value, or the name of the file.
+        pointer: String,
+        /// What is wrong, and how to fix it.
+        message: String,
+    },
+    /// The pass would be refused, or something in it could not work.
+    #[error("{0}")]
+    Pass(Findings),
+}
