@@ -75,8 +75,8 @@ fn name(others: usize) -> String {
     format!("type_{others}")
 }
 
-/// Makes the registrations of the other type, three on each device. Then makes the registrations of the type, on the same
-/// devices.
+/// Returns the registration with this index. The first `others` are of the other type, three on each device. The rest are of
+/// the measured type, one on each device, and start again at the first device.
 fn registration(others: usize, index: usize) -> Registration {
     let type_id = |text| TypeIdentifier::new(text).expect("a type");
     let (device, type_id, serial) = match index.checked_sub(others) {

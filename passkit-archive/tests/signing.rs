@@ -113,7 +113,7 @@ fn a_signed_archive_has_nothing_that_phones_refuse() {
     let bytes = pass().build_signed(&signer(&authority, "nfc")).unwrap();
     let findings = Report::of(&bytes, Rules::strict()).findings;
     assert!(findings.worst() < Some(Level::Refused), "{findings}");
-    // Without the extension for NFC, phones refuse it.
+    // Phones refuse a pass with `nfc` if its certificate lacks the extension for NFC.
     authority.certify("plain", TYPE, RSA);
     let bytes = pass().build_signed(&signer(&authority, "plain")).unwrap();
     let findings = Report::of(&bytes, Rules::strict()).findings;

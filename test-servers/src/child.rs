@@ -106,8 +106,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Runs a test as a child under strace, with these additional options. Returns the writes and syncs of the file, which
-    /// exists afterwards.
+    /// Runs a test as a child under strace, with these additional options. Returns the writes and syncs of the file.
+    /// The folder of the file must still exist when the child has ended.
     ///
     /// # Panics
     /// Panics if strace is not installed, or the child failed.

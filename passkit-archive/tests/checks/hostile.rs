@@ -96,7 +96,7 @@ fn long_texts_are_bounded() {
 #[test]
 fn many_translations_are_bounded() {
     let mut draft = Draft::ticket();
-    // Together the files have more than is read.
+    // Together, the files have more bytes and more texts than the checks read.
     let line = |number: usize| format!("\"{number}\"=\"{}\";\n", "x".repeat(20));
     let text: String = (0..6_000).map(line).collect();
     assert!(text.len() * 10 > MAX_TEXTS_BYTES && 6_000 * 10 > MAX_STRINGS);

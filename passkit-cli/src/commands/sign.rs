@@ -172,7 +172,7 @@ impl Sign {
         Ok(Some((bytes, format!("{kind} {}", archive.id))))
     }
 
-    /// Shows the findings but for notes, in the words of `passkit check`.
+    /// Shows all findings except notes, worded as in `passkit check`.
     fn show(&self, findings: &Findings) {
         let source = OneLine::path(&self.source);
         for finding in findings

@@ -16,7 +16,7 @@ use crate::{
     push::{Local, METRICS, TYPE, quiet, register, token},
 };
 
-/// This is more than the number of bad tokens that once stopped a type.
+/// In an earlier version, fewer bad tokens than this stopped the pushes of a whole type.
 const STRANGERS: usize = 300;
 const HONEST: usize = 20;
 

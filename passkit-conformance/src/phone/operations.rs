@@ -406,7 +406,8 @@ fn request(
     request.body(Full::new(Bytes::from(body.unwrap_or_default().to_owned())))
 }
 
-/// The reason in a complaint about the status of a call with an authentication token.
+/// Returns the reason for a complaint about an unexpected status. It is for calls that send an
+/// authentication token: register, unregister and fetch.
 pub(super) fn status_reason(status: u16) -> String {
     match status {
         401 => "Authentication failure".into(),

@@ -84,8 +84,8 @@ impl Answer {
         Violation::new(rule, shortened(expected), actual).into()
     }
 
-    /// Expects a status, under `rule`. Three faults break their own rules instead: a redirect
-    /// ([`Rule::HTTP_5`]), a body with 204 or 304, and a wrong challenge with 401.
+    /// Expects a status, under `rule`. Some faults are reported under another rule: an unexpected
+    /// redirect ([`Rule::HTTP_5`]), a body with 204 or 304, and a wrong challenge with 401.
     pub(crate) fn is(&self, status: u16, rule: Rule) -> CaseResult {
         self.is_one_of(&[status], rule)
     }

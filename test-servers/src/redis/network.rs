@@ -144,7 +144,8 @@ impl Host {
         }
     }
 
-    /// Returns the program and the arguments that run a program on this host.
+    /// Returns the command that runs `program` with `args` on this simulated host. Inside a
+    /// namespace, the command is `ip netns exec`.
     pub(super) fn run(&self, program: PathBuf, args: &[String]) -> (PathBuf, Vec<String>) {
         let Some(namespace) = &self.namespace else {
             return (program, args.to_vec());

@@ -161,8 +161,8 @@ mod tests {
             let schedule = schedule.clone();
             tokio::task::spawn_blocking(move || schedule.pace())
         };
-        // This caller takes the first turn. Others take some turns a while later, and leave the
-        // rest, well before the end.
+        // The test takes the first turn at once, and 18 more after a pause. It takes none of the
+        // later turns, although they become due.
         let mut turns = vec![schedule.next().await.unwrap()];
         tokio::time::sleep(Duration::from_millis(100)).await;
         while turns.len() < 19 {

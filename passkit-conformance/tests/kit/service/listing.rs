@@ -381,7 +381,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Adds an ending to each tag that looks like a time of day with a zone.
+/// Appends `+01` to each tag, like the zone of a time. So each tag has a plus sign.
 fn with_plus_in_tags(listing: super::sound::Wrong) -> super::sound::Wrong {
     Arc::new(move |asked| {
         let answering = listing(asked);

@@ -425,7 +425,8 @@ impl Kinds {
         }
     }
 
-    /// Returns the first two names with the same joined text.
+    /// Returns the pair of names that was first joined to this text. It may be another pair than the
+    /// given one.
     fn joined(&self, one: &str, joint: &str, two: &str) -> (String, String) {
         let key = format!("{one}{joint}{two}");
         self.known(|known| {
