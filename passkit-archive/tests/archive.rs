@@ -8,6 +8,9 @@
 
 use std::io::{Cursor, Write as _};
 
+#[allow(unreachable_pub, reason = "other tests use it too")]
+mod zips;
+
 use passkit_archive::{
     Archive, ArchiveBuilder, Findings, Level, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
     MAX_UNPACKED_BYTES, Purpose, Report, Rules, Signer, placeholder_icon,
@@ -15,6 +18,7 @@ use passkit_archive::{
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+use zips::{unzip, zip};
 
 const TEAM: &str = "ABCDE12345";
 
@@ -77,43 +81,11 @@ fn signed_pass() -> Vec<u8> {
     sign(&builder(&pass()), "pass.com.example.ticket")
 }
 
-/// Makes a zip archive of any files.
-fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    // Fast compression, because the tests compress a few thousand times.
-    let options = SimpleFileOptions::default().compression_level(Some(1));
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, content) in files {
-        zip.start_file(name, options).unwrap();
-        zip.write_all(content).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
 /// Makes a good archive, and then changes its files.
 fn zip_with(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Vec<u8> {
     let mut files = unzip(&signed_pass());
     change(&mut files);
-    zip_all(&files)
-}
-
-fn zip_all(files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let files: Vec<_> = files
-        .iter()
-        .map(|(name, content)| (name.as_str(), content.as_slice()))
-        .collect();
     zip(&files)
-}
-
-fn unzip(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let mut zip = zip::ZipArchive::new(Cursor::new(archive)).unwrap();
-    (0..zip.len())
-        .map(|index| {
-            let mut file = zip.by_index(index).unwrap();
-            let mut content = Vec::new();
-            std::io::copy(&mut file, &mut content).unwrap();
-            (file.name().unwrap().into_owned(), content)
-        })
-        .collect()
 }
 
 /// Returns the findings, without the warning that the certificates don't lead to Apple.
@@ -888,7 +860,7 @@ mod manifest {
         let mut files = unzip(&archive);
         find(&mut files, "icon.png").push(0);
         assert_problem(
-            &zip_all(&files),
+            &zip(&files),
             "icon.png: its content does not match",
             "SHA-256",
         );
@@ -1032,7 +1004,7 @@ mod hostile {
                 let at = random.below(content.len() + 1);
                 content.insert(at, b"\"\\{}[],:0\x80"[random.below(10)]);
             }
-            assert!(Archive::check(&zip_all(&files), Rules::strict()).is_err());
+            assert!(Archive::check(&zip(&files), Rules::strict()).is_err());
         }
     }
 
@@ -1044,7 +1016,7 @@ mod hostile {
             for at in 0..length {
                 let mut changed = files.clone();
                 find(&mut changed, name)[at] ^= 1 << (at % 8);
-                let checked = Archive::check(&zip_all(&changed), Rules::development());
+                let checked = Archive::check(&zip(&changed), Rules::development());
                 assert!(checked.is_err(), "byte {at} of {name}");
             }
         }
@@ -1359,7 +1331,7 @@ mod levels {
             }
             let mut files = unzip(&builder.build_signed(&signer).unwrap());
             files.push((name.into(), b"a".to_vec()));
-            zip_all(&files)
+            zip(&files)
         };
         for (name, listed, level, code) in [
             (".DS_Store", true, Level::Warning, "macos-file"),
@@ -1381,7 +1353,7 @@ mod levels {
         }
         let mut files = unzip(&with(".DS_Store", true));
         find(&mut files, ".DS_Store").push(0);
-        the_finding(&zip_all(&files), Level::Refused, "digest");
+        the_finding(&zip(&files), Level::Refused, "digest");
     }
 
     #[test]
@@ -1429,7 +1401,7 @@ mod levels {
         let of = |bytes: Vec<u8>| {
             let mut files = unzip(&sign(&builder(&pass), "pass.com.example.ticket"));
             *find(&mut files, "pass.json") = bytes;
-            findings(&zip_all(&files), Rules::strict())
+            findings(&zip(&files), Rules::strict())
         };
         let utf8 = of(text.clone().into_bytes());
         let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -1701,7 +1673,7 @@ mod readers {
             }
             let mut files = files.clone();
             *find(&mut files, "signature") = changed.clone();
-            if Archive::check(&zip_all(&files), Rules::strict()).is_err() {
+            if Archive::check(&zip(&files), Rules::strict()).is_err() {
                 continue;
             }
             std::fs::write(path("signature"), &changed).unwrap();

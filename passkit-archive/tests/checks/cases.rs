@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     openssl::Chain,
-    samples::{Draft, KEY, codes, png, strings, unzip, zip},
+    samples::{Draft, KEY, codes, png, strings},
+    zips::{unzip, zip},
 };
 
 /// An archive and the only rules that it breaks, the first of them with its level.

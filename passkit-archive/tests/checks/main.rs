@@ -12,3 +12,6 @@ mod hostile;
 mod openssl;
 mod samples;
 mod table;
+#[allow(unreachable_pub, reason = "other tests use it too")]
+#[path = "../zips/mod.rs"]
+mod zips;

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::samples::{Draft, TEAM, TYPE, unzip, zip};
+use crate::{
+    samples::{Draft, TEAM, TYPE},
+    zips::{unzip, zip},
+};
 
 /// How a pass is signed.
 pub(crate) struct Chain {

@@ -1,11 +1,8 @@
 //! Good archives, to change one thing in.
 
-use std::io::{Cursor, Write as _};
-
 use passkit_archive::{ArchiveBuilder, Report, Rules, Signer};
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
-use zip::{ZipWriter, write::SimpleFileOptions};
 
 pub(crate) const TYPE: &str = "pass.com.example.ticket";
 pub(crate) const ORDER_TYPE: &str = "order.com.example.shop";
@@ -245,27 +242,4 @@ pub(crate) fn codes(archive: &[u8]) -> Vec<&'static str> {
     codes.sort_unstable();
     codes.dedup();
     codes
-}
-
-/// Makes a zip archive of any files.
-pub(crate) fn zip(files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, content) in files {
-        zip.start_file(name.as_str(), SimpleFileOptions::default())
-            .unwrap();
-        zip.write_all(content).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
-pub(crate) fn unzip(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let mut zip = zip::ZipArchive::new(Cursor::new(archive)).unwrap();
-    (0..zip.len())
-        .map(|index| {
-            let mut file = zip.by_index(index).unwrap();
-            let mut content = Vec::new();
-            std::io::copy(&mut file, &mut content).unwrap();
-            (file.name().unwrap().into_owned(), content)
-        })
-        .collect()
 }
