@@ -374,17 +374,26 @@ async fn types_are_apart(
             )?;
         }
     }
-    let soon = SystemTime::now() + Duration::from_secs(3_600);
     for device in own {
-        let forgotten = store.forget_device(&device.id, soon).await?;
-        ensure(
-            judge.rule(Rule::C13),
-            forgotten,
-            "a device that is there until it is forgotten",
-            || "none".into(),
-        )?;
+        forget(store, device, judge).await?;
     }
     Ok(())
+}
+
+/// Forgets a device that is there.
+async fn forget(
+    store: &dyn RegistrationStore,
+    device: &Device,
+    judge: Judge,
+) -> Result<(), Violation> {
+    let soon = SystemTime::now() + Duration::from_secs(3_600);
+    let forgotten = store.forget_device(&device.id, soon).await?;
+    ensure(
+        judge.rule(Rule::C13),
+        forgotten,
+        "a device that is there until it is forgotten",
+        || "none".into(),
+    )
 }
 
 fn of_type<'a>(passes: &'a [PassId], type_id: &TypeIdentifier) -> Vec<&'a PassId> {
@@ -679,15 +688,8 @@ async fn devices_are_apart(
             )
             .await?;
     }
-    let soon = SystemTime::now() + Duration::from_secs(3_600);
     for (n, device) in devices.iter().enumerate() {
-        let forgotten = store.forget_device(&device.id, soon).await?;
-        ensure(
-            judge.rule(Rule::C13),
-            forgotten,
-            "a device that is there until it is forgotten",
-            || "none".into(),
-        )?;
+        forget(store, device, judge).await?;
         has_devices(store, &passes[1], &devices[n + 1..], judge.rule(Rule::C11)).await?;
     }
     let stranger = Device {

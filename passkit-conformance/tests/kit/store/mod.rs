@@ -111,11 +111,11 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
     }
 }
 
-/// One fault breaks few other rules. All cases run on every broken store, except those that take
+/// Shows which rules each fault breaks. All cases run on every broken store, except those that take
 /// long.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
-async fn consequences_are_few() {
+async fn consequences_of_each_fault() {
     const SLOW: [&str; 8] = [
         "dropped-",
         "-sizes",
