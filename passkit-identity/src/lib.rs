@@ -15,7 +15,7 @@
 //! let ticket = TypeIdentifier::new("pass.com.example.ticket")?;
 //! let error = Identity::from_files(&ticket, &file, &file).unwrap_err().to_string();
 //! assert!(error.starts_with("certificate for pass.com.example.ticket: "));
-//! assert!(error.ends_with("ticket.pem: has no certificate in PEM"));
+//! assert!(error.ends_with("ticket.pem: has no certificate in PEM or DER"));
 //! # Ok(())
 //! # }
 //! ```

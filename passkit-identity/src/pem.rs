@@ -19,15 +19,15 @@ use rustls_pki_types::{
 use crate::{certificate::Facts, key::SigningKey};
 
 /// The reason why a certificate or a key can't be read. The message continues a line that
-/// starts with the file name, such as `key.pem has no private key in PEM`.
+/// starts with the file name, such as `key.pem has no private key in PEM or DER`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
     /// There is no certificate.
-    #[error("has no certificate in PEM")]
+    #[error("has no certificate in PEM or DER")]
     NoCertificate,
     /// There is no private key.
-    #[error("has no private key in PEM")]
+    #[error("has no private key in PEM or DER")]
     NoKey,
     /// A section begins but does not end.
     #[error("is not PEM: a section has no end, so a part is missing; copy the file again")]

@@ -136,7 +136,7 @@ async fn faults_of_a_key_are_one_line() {
     };
     assert_eq!(
         text("", "KEY", "TEAM"),
-        "token key KEY: has no private key in PEM"
+        "token key KEY: has no private key in PEM or DER"
     );
     let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert_eq!(

@@ -25,13 +25,13 @@ fn each_fault_is_reported_in_one_line() {
     let expired = authority.issue_expired();
     let named = "certificate for pass.com.example.ticket: ";
     for (certificate, key, text) in [
-        ("", good.key.as_str(), "has no certificate in PEM"),
-        (&good.key, &good.key, "has no certificate in PEM"),
-        (&good.certificate, "", "has no private key in PEM"),
+        ("", good.key.as_str(), "has no certificate in PEM or DER"),
+        (&good.key, &good.key, "has no certificate in PEM or DER"),
+        (&good.certificate, "", "has no private key in PEM or DER"),
         (
             &good.certificate,
             &good.certificate,
-            "has no private key in PEM",
+            "has no private key in PEM or DER",
         ),
         (
             &good.certificate,
