@@ -14,14 +14,7 @@ use crate::{
 };
 
 /// Ends of the names of folders that people give to an unzipped pass or order.
-const FOLDER_ENDS: [&str; 6] = [
-    ".pass",
-    ".raw",
-    ".pkpass",
-    ".pkpasstemplate",
-    ".order",
-    ".bundle",
-];
+const FOLDER_ENDS: [&str; 3] = [".pass", ".raw", ".pkpasstemplate"];
 
 /// Signs an unzipped pass or order, or signs an archive again.
 ///
@@ -39,11 +32,11 @@ pub(crate) struct Sign {
 
     /// The certificate of the pass type, with its key: the .p12 file that Keychain Access exports,
     /// or PEM.
-    #[arg(long, env = "PASSKIT_CERT", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     cert: PathBuf,
 
     /// The private key of the certificate, if it is in another file: PEM, not encrypted.
-    #[arg(long, env = "PASSKIT_CERT_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 
     #[command(flatten)]
