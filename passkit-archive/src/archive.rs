@@ -10,7 +10,7 @@ use crate::{
     layout::{Layout, MANIFEST, PERSONALIZATION, SIGNATURE},
     manifest,
     rules::{self, Level},
-    signature::{self, Purpose},
+    signature::{self, Required},
 };
 
 /// The parts that may be missing in an archive. By default, none may be missing.
@@ -215,13 +215,13 @@ fn check_seal(
     };
     match &contents.signature {
         Part::Present(signature) => {
-            let purpose = Purpose {
+            let required = Required {
                 kind: contents.kind,
                 description,
                 needs_nfc: description.uses_nfc || contents.has(PERSONALIZATION),
                 now: dates::now(),
             };
-            signature::check(signature, manifest, &purpose, findings);
+            signature::check(signature, manifest, &required, findings);
             true
         }
         // The problem is among the findings already.

@@ -82,8 +82,8 @@ impl SignatureError {
     }
 }
 
-/// The purpose that the certificate must allow.
-pub(crate) struct Purpose<'a> {
+/// What the certificate must allow.
+pub(crate) struct Required<'a> {
     pub(crate) kind: Kind,
     pub(crate) description: &'a Description,
     /// Whether the archive uses NFC or rewards enrolment.
@@ -96,7 +96,7 @@ pub(crate) struct Purpose<'a> {
 pub(crate) fn check(
     signature: &[u8],
     manifest: Option<&[u8]>,
-    purpose: &Purpose<'_>,
+    required: &Required<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let result = to_der(signature).and_then(|der| {
@@ -104,7 +104,7 @@ pub(crate) fn check(
         if let Some(manifest) = manifest {
             signature.verify(manifest)?;
         }
-        signature.check_certificates(purpose, findings);
+        signature.check_certificates(required, findings);
         Ok(())
     });
     if let Err(error) = result {
@@ -239,16 +239,16 @@ impl<'a> Signature<'a> {
     }
 
     /// Checks the certificates as phones do.
-    fn check_certificates(&self, purpose: &Purpose<'_>, findings: &mut Vec<Finding>) {
+    fn check_certificates(&self, required: &Required<'_>, findings: &mut Vec<Finding>) {
         let mut found = |rule: &'static Rule, message: String| {
             findings.push(Finding::in_file(rule, SIGNATURE, message));
         };
-        self.check_days(purpose.now, &mut found);
-        self.check_chain(purpose.now, &mut found);
+        self.check_days(required.now, &mut found);
+        self.check_chain(required.now, &mut found);
 
-        let Purpose {
+        let Required {
             kind, description, ..
-        } = purpose;
+        } = required;
         let Layout {
             description_file: file,
             type_key,
@@ -293,7 +293,7 @@ impl<'a> Signature<'a> {
                 ),
             );
         }
-        if purpose.needs_nfc && self.certificate.extension(oid::APPLE_NFC).is_none() {
+        if required.needs_nfc && self.certificate.extension(oid::APPLE_NFC).is_none() {
             found(
                 &rules::CERTIFICATE_NFC,
                 "is by a certificate that does not allow NFC, but the pass uses NFC or rewards enrolment; \
