@@ -21,7 +21,8 @@ use passkit_identity::types_of_certificate;
 use super::{
     answer::Act,
     check::{self, Fault},
-    shared::{Received, Shared},
+    options::Received,
+    shared::Shared,
 };
 use crate::{lock::lock, request::uuid};
 

@@ -21,7 +21,7 @@ use rustls::{
     },
 };
 
-use super::shared::Options;
+use super::options::Options;
 use crate::request::uuid;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);

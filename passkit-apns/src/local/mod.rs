@@ -29,6 +29,7 @@ mod answer;
 mod check;
 mod connection;
 mod issuer;
+mod options;
 mod provider_token;
 mod service;
 mod shared;
@@ -36,7 +37,7 @@ mod shared;
 pub use self::{
     answer::Answer,
     issuer::{IssueError, Issued},
+    options::{Options, Received},
     provider_token::IssuedTokenKey,
     service::LocalApns,
-    shared::{Options, Received},
 };

@@ -14,8 +14,9 @@ use super::{
     check::KnownTokens,
     connection,
     issuer::{self, IssueError, Issued, Issuer},
+    options::{Options, Received},
     provider_token::{IssuedTokenKey, TokenKeys},
-    shared::{Options, Received, Shared},
+    shared::Shared,
 };
 use crate::lock::lock;
 
