@@ -9,7 +9,6 @@ use passkit_server::identifiers::Kind;
 use zip::{CompressionMethod, ZipArchive, read::ZipFileEntry, result::ZipError};
 
 use crate::{
-    checks::images,
     directory::{self, Directory, Fault},
     finding::Finding,
     foreign,
@@ -296,7 +295,7 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
 fn kept_bytes(name: &str) -> usize {
     if name == PERSONALIZATION || name.ends_with(".lproj/pass.strings") {
         MAX_TEXT_BYTES
-    } else if images::is_image(name) {
+    } else if layout::is_image(name) {
         IMAGE_HEADER_BYTES
     } else {
         0

@@ -1,5 +1,10 @@
 use std::time::{Duration, SystemTime};
 
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long before the end of a certificate it should be renewed.
+pub(crate) const RENEWAL: Duration = DAY.saturating_mul(90);
+
 /// Returns whether a text is a date that phones can read.
 pub(crate) fn is_date(text: &str) -> bool {
     parse(text).is_some()
@@ -10,6 +15,14 @@ pub(crate) fn now() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
+}
+
+/// Writes the day of a time since 1970.
+pub(crate) fn date(time: Duration) -> String {
+    match der::DateTime::from_unix_duration(time) {
+        Ok(time) => format!("{}-{:02}-{:02}", time.year(), time.month(), time.day()),
+        Err(_) => "a day after 9999".into(),
+    }
 }
 
 /// Reads a date that phones can read: `YYYY-MM-DDThh:mm`, then optional seconds with optional

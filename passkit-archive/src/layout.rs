@@ -136,3 +136,13 @@ pub(crate) fn is_pass(name: &str) -> bool {
             .rsplit_once('.')
             .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("pkpass"))
 }
+
+/// Returns whether a file has the name of an image.
+pub(crate) fn is_image(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+    extension.is_some_and(|extension| {
+        ["png", "jpg", "jpeg", "gif", "webp", "heic", "svg", "pdf"]
+            .iter()
+            .any(|other| extension.eq_ignore_ascii_case(other))
+    })
+}

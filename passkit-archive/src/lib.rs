@@ -58,6 +58,7 @@ mod builder;
 mod bundle;
 mod certificate;
 mod checks;
+mod color;
 mod contents;
 mod dates;
 mod description;

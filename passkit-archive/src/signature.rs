@@ -18,14 +18,12 @@ use crate::{
     },
     ber::{self, BerError},
     certificate::{Certificate, Relation},
+    dates::{RENEWAL, date},
     description::Description,
     finding::Finding,
     layout::{Layout, SIGNATURE},
     rules::{self, Rule},
-    signer::RENEWAL,
 };
-
-pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An error of a signature. Each text fits after "signature: ".
 #[derive(Debug, thiserror::Error)]
@@ -368,7 +366,7 @@ impl<'a> Signature<'a> {
                         date(issuer.not_after)
                     ),
                 );
-            } else if now + 90 * DAY > issuer.not_after {
+            } else if now + RENEWAL > issuer.not_after {
                 found(
                     &rules::INTERMEDIATE_ENDS,
                     format!(
@@ -431,14 +429,6 @@ fn attribute<'a>(
             _ => Err(SignatureError::Attributes),
         },
         _ => Err(SignatureError::Attributes),
-    }
-}
-
-/// Writes the day of a time since 1970.
-pub(crate) fn date(time: Duration) -> String {
-    match der::DateTime::from_unix_duration(time) {
-        Ok(time) => format!("{}-{:02}-{:02}", time.year(), time.month(), time.day()),
-        Err(_) => "a day after 9999".into(),
     }
 }
 

@@ -6,8 +6,7 @@ use passkit_server::text::closest;
 use serde_json::{Map, Value};
 
 use crate::{
-    checks::colors,
-    dates,
+    color, dates,
     finding::Finding,
     json::{self, Step},
     keys::{Key, Shape, Styles},
@@ -232,7 +231,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 }
             }
             (Shape::Color, Value::String(text)) => {
-                if colors::parse(text).is_none() {
+                if color::parse(text).is_none() {
                     let text = excerpt(text);
                     self.report(
                         key.wrong_value,

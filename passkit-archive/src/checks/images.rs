@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pass;
 use crate::{
-    contents::{Contents, File},
+    contents::File,
     finding::Finding,
     keys::Styles,
-    layout::PERSONALIZATION,
+    layout::{PERSONALIZATION, is_image},
     rules,
     walk::Walk,
 };
@@ -74,21 +74,6 @@ static SLOTS: [Slot; 10] = [
 ];
 
 const PERSONALIZATION_LOGO: &str = "personalizationLogo";
-
-/// Returns whether a file has the name of an image.
-pub(crate) fn is_image(path: &str) -> bool {
-    let extension = path.rsplit_once('.').map(|(_, extension)| extension);
-    extension.is_some_and(|extension| {
-        ["png", "jpg", "jpeg", "gif", "webp", "heic", "svg", "pdf"]
-            .iter()
-            .any(|other| extension.eq_ignore_ascii_case(other))
-    })
-}
-
-/// Returns whether there is an image of this name in any resolution and language.
-pub(crate) fn has(contents: &Contents, name: &str) -> bool {
-    contents.has_image(name)
-}
 
 /// An image file, with the parts of its name.
 struct Image<'a> {

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use super::images;
 use crate::{
     contents::Contents,
     finding::Finding,
@@ -35,7 +34,7 @@ pub(crate) fn check(pass: &Map<String, Value>, contents: &Contents, findings: &m
             "needs webServiceURL and authenticationToken in pass.json; add them, or remove this file",
         ),
         (
-            images::has(contents, "personalizationLogo"),
+            contents.has_image("personalizationLogo"),
             "needs an image personalizationLogo.png; add it, or remove this file",
         ),
     ];

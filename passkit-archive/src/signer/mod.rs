@@ -28,11 +28,8 @@ use crate::{
     algorithms::verification_algorithm,
     asn1::SignedCertificate,
     certificate::Certificate,
-    signature::{DAY, date},
+    dates::{RENEWAL, date},
 };
-
-/// How long before the end of a certificate it should be renewed.
-pub(crate) const RENEWAL: Duration = DAY.saturating_mul(90);
 
 /// The longest personalization token in bytes.
 const MAX_TOKEN_BYTES: usize = 256;

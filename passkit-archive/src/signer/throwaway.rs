@@ -17,8 +17,8 @@ use crate::{
         AlgorithmIdentifier, Extension, NameAttribute, PublicKeyInfo, SignedCertificate,
         ToBeSigned, Validity, context_tag, oid, wrap,
     },
+    dates::DAY,
     layout::{Layout, sha256},
-    signature::DAY,
 };
 
 /// X.509 counts versions from zero. Only the third has extensions.

@@ -354,6 +354,48 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// The groups of fields in all styles, with the pointer to each.
+pub(super) fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
+    let styles = match json {
+        Json::Object(members) => &mut members[..],
+        _ => &mut [],
+    };
+    styles.iter_mut().flat_map(|(style, value)| {
+        let groups = match value {
+            // userInfo belongs to the app of the issuer.
+            Json::Object(groups) if style != "userInfo" => &mut groups[..],
+            _ => &mut [],
+        };
+        let style = escape(style);
+        groups
+            .iter_mut()
+            .filter(|(group, _)| group.ends_with("Fields"))
+            .map(move |(group, fields)| (format!("/{style}/{}", escape(group)), fields))
+    })
+}
+
+/// The fields in all styles, with the pointer to each.
+pub(super) fn fields_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
+    groups_mut(json).flat_map(|(group, fields)| {
+        let fields = match fields {
+            Json::List(fields) => &mut fields[..],
+            _ => &mut [],
+        };
+        let fields = fields.iter_mut().enumerate();
+        fields.map(move |(index, field)| (format!("{group}/{index}"), field))
+    })
+}
+
+/// The fields in all styles.
+pub(super) fn fields(json: &Json) -> impl Iterator<Item = &Json> {
+    json.members()
+        .iter()
+        .filter(|(style, _)| style != "userInfo")
+        .flat_map(|(_, style)| style.members())
+        .filter(|(group, _)| group.ends_with("Fields"))
+        .flat_map(|(_, fields)| fields.items())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

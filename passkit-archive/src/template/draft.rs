@@ -3,11 +3,11 @@ use serde_json::Value;
 
 use super::{
     Template, TemplateError,
-    document::{Json, escape},
-    open::outline_of,
+    document::{Json, fields_mut, groups_mut},
+    outline::outline_of,
     strings,
 };
-use crate::{ArchiveBuilder, Level, Report, Rules, layout::Layout};
+use crate::{ArchiveBuilder, Level, Report, Rules, color, layout::Layout};
 
 /// The colours of a pass at its top level.
 const COLORS: [&str; 5] = [
@@ -283,9 +283,11 @@ impl<'a> Draft<'a> {
         }
         for key in COLORS {
             if let Some(Json::Text(color)) = self.json.member_mut(key)
-                && let Some(rgb) = rgb(color)
+                && color.starts_with('#')
+                && let Some([r, g, b]) = color::parse(color)
             {
-                *color = rgb;
+                // Only newer phones know the form with digits.
+                *color = format!("rgb({r}, {g}, {b})");
             }
         }
         if let Some(semantics) = self.json.member_mut("semantics") {
@@ -298,21 +300,6 @@ impl<'a> Draft<'a> {
         }
         Ok(())
     }
-}
-
-/// Returns a colour that is written as `#RGB` or `#RRGGBB` in the form that all phones know.
-fn rgb(color: &str) -> Option<String> {
-    let digits: Vec<u32> = color
-        .strip_prefix('#')?
-        .chars()
-        .map(|digit| digit.to_digit(16))
-        .collect::<Option<_>>()?;
-    let [r, g, b] = match digits[..] {
-        [r, g, b] => [r, g, b].map(|digit| digit * 17),
-        [a, b, c, d, e, f] => [a * 16 + b, c * 16 + d, e * 16 + f],
-        _ => return None,
-    };
-    Some(format!("rgb({r}, {g}, {b})"))
 }
 
 /// Adds the missing spelling of a semantic tag.
@@ -331,48 +318,6 @@ fn spell_both(semantics: &mut Json) {
         };
         semantics.insert(key, value);
     }
-}
-
-/// The groups of fields in all styles, with the pointer to each.
-fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
-    let styles = match json {
-        Json::Object(members) => &mut members[..],
-        _ => &mut [],
-    };
-    styles.iter_mut().flat_map(|(style, value)| {
-        let groups = match value {
-            // userInfo belongs to the app of the issuer.
-            Json::Object(groups) if style != "userInfo" => &mut groups[..],
-            _ => &mut [],
-        };
-        let style = escape(style);
-        groups
-            .iter_mut()
-            .filter(|(group, _)| group.ends_with("Fields"))
-            .map(move |(group, fields)| (format!("/{style}/{}", escape(group)), fields))
-    })
-}
-
-/// The fields in all styles, with the pointer to each.
-pub(super) fn fields_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
-    groups_mut(json).flat_map(|(group, fields)| {
-        let fields = match fields {
-            Json::List(fields) => &mut fields[..],
-            _ => &mut [],
-        };
-        let fields = fields.iter_mut().enumerate();
-        fields.map(move |(index, field)| (format!("{group}/{index}"), field))
-    })
-}
-
-/// The fields in all styles.
-pub(super) fn fields(json: &Json) -> impl Iterator<Item = &Json> {
-    json.members()
-        .iter()
-        .filter(|(style, _)| style != "userInfo")
-        .flat_map(|(_, style)| style.members())
-        .filter(|(group, _)| group.ends_with("Fields"))
-        .flat_map(|(_, fields)| fields.items())
 }
 
 /// Returns why bytes are no usable PNG file. Walks through all chunks, so that a file that is cut

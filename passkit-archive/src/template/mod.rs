@@ -39,6 +39,7 @@
 mod document;
 mod draft;
 mod open;
+mod outline;
 mod strings;
 mod style;
 mod token;
@@ -87,7 +88,7 @@ impl Template {
     /// Returns the keys of all fields, in all styles. An order has none.
     #[must_use]
     pub fn field_keys(&self) -> BTreeSet<&str> {
-        draft::fields(&self.json)
+        document::fields(&self.json)
             .filter_map(|field| field.member("key")?.text())
             .collect()
     }
@@ -96,7 +97,7 @@ impl Template {
     /// `currencyCode`.
     #[must_use]
     pub fn is_number(&self, key: &str) -> bool {
-        draft::fields(&self.json)
+        document::fields(&self.json)
             .filter(|field| field.member("key").and_then(Json::text) == Some(key))
             .any(|field| {
                 field.member("numberStyle").is_some() || field.member("currencyCode").is_some()

@@ -6,8 +6,8 @@ use passkit_server::identifiers::Kind;
 
 use super::{
     Template, TemplateError,
-    document::{Json, escape},
-    draft,
+    document::{Json, escape, fields_mut},
+    outline::outline_of,
 };
 use crate::{
     ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json, layout::Layout, rules,
@@ -15,9 +15,6 @@ use crate::{
 
 /// Files of the tools that make templates.
 const TOOLS: [&str; 2] = ["tooling.json", "passkit.toml"];
-
-/// How many bytes of an image the checks need.
-const HEADER: usize = 64;
 
 impl Template {
     /// Opens a folder or a zip archive.
@@ -84,14 +81,6 @@ impl Template {
     }
 }
 
-/// Returns the part of a file that is checked for each pass.
-pub(super) fn outline_of<'a>(name: &str, content: &'a [u8]) -> &'a [u8] {
-    match content.get(..HEADER) {
-        Some(header) if name.ends_with(".png") => header,
-        _ => content,
-    }
-}
-
 /// Removes the `_id` that Pass Designer writes. `userInfo` belongs to the app of the issuer.
 fn drop_ids(json: &mut Json) {
     match json {
@@ -117,7 +106,7 @@ fn drop_samples(json: &mut Json) -> Vec<String> {
     if json.remove_member("locations").is_some() {
         samples.push("/locations".into());
     }
-    for (pointer, field) in draft::fields_mut(json) {
+    for (pointer, field) in fields_mut(json) {
         if field.remove_member("semantics").is_some() {
             samples.push(format!("{pointer}/semantics"));
         }
