@@ -5,17 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, response::Parts};
-use http_body_util::{BodyExt, Full};
-use hyper_rustls::ConfigBuilderExt;
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use tower_service::Service;
 
 use crate::{
     Exchange,
     connections::Connections,
-    message::{Response, SendError},
+    message::{Response, SendError, read},
     secrets::Secrets,
 };
 
@@ -166,49 +164,5 @@ impl Client {
             Transport::InProcess(call) => call(request, limit).await,
             Transport::Network(connections) => connections.exchange(request, limit).await,
         }
-    }
-}
-
-/// Reads the body of an answer. Fails if it is longer than `limit` bytes.
-pub(crate) async fn read<B>(head: Parts, body: B, limit: usize) -> Result<Response, SendError>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut body = std::pin::pin!(body);
-    // The body is copied, because small chunks take much more memory than their length.
-    let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            SendError::NoAnswer(format!("the answer broke off: {}", error.into()))
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if data.len() > limit - read.len() {
-            let long = format!("the answer is longer than {limit} bytes");
-            return Err(SendError::NoAnswer(long));
-        }
-        read.extend_from_slice(&data);
-    }
-    Ok(Response {
-        status: head.status,
-        headers: head.headers,
-        body: read.freeze(),
-    })
-}
-
-pub(crate) fn tls() -> ClientConfig {
-    let provider = Arc::new(ring::default_provider());
-    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    // This can't fail, because the provider supports both versions.
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions)
-        .unwrap_or_else(|_| ClientConfig::builder());
-    match builder.clone().with_native_roots() {
-        Ok(builder) => builder.with_no_client_auth(),
-        Err(_) => builder
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth(),
     }
 }

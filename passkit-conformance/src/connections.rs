@@ -15,16 +15,14 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use passkit_server::text::Chain;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
-use crate::{
-    client::{read, tls},
-    message::{Response, SendError, WithCapitals},
-};
+use crate::message::{Response, SendError, WithCapitals, read};
 
 /// Connections to web services. They close when this value is dropped.
 pub(crate) struct Connections {
@@ -177,6 +175,21 @@ impl Connections {
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn tls() -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    // This can't fail, because the provider supports both versions.
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .unwrap_or_else(|_| ClientConfig::builder());
+    match builder.clone().with_native_roots() {
+        Ok(builder) => builder.with_no_client_auth(),
+        Err(_) => builder
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
     }
 }
 

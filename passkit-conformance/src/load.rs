@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::{Limits, client::tls};
+use crate::{Limits, connections::tls};
 pub use crate::{service_url::ServiceUrl, wire::ListAnswer};
 
 /// The number of bytes of an answer's body that are kept.

@@ -8,7 +8,7 @@ use super::{
     case::catalogue,
     fetching::fetched,
     session::{Auth, Device, ServiceRequest, Session},
-    steps::scene,
+    steps::{rule_of_names, scene},
     target::Subject,
 };
 use crate::{
@@ -159,17 +159,6 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
         return Err(answer.violation(rule, wanted, format!("a list of {}", first_few(&found))));
     }
     Ok(listed.tag)
-}
-
-/// Returns the rule that a list breaks. If passes are only missing, that is not about lists that name
-/// too much.
-pub(super) fn rule_of_names<T: PartialEq>(rule: Rule, found: &[T], expected: &[T]) -> Rule {
-    let only_lacks = found.iter().all(|one| expected.contains(one));
-    if only_lacks && rule == Rule::LIST_3 {
-        Rule::LIST_1
-    } else {
-        rule
-    }
 }
 
 /// Expects an answer that says that nothing changed.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    lasting,
+    length,
     limited::Watch,
     stores::{AnyStores, Opened, Stores, not_opened},
 };
@@ -78,18 +78,21 @@ impl StoreCase {
             let opened = watched.limited("opening the store", opening.open()).await;
             run(opened.map_err(not_opened)?.watched(&watched)).await
         });
-        let result = match tokio::time::timeout(TIMEOUT + lasting::time(), task.join_next()).await {
-            Ok(Some(Ok(result))) => result,
-            Ok(Some(Err(error))) => {
-                Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into())
-            }
-            Ok(None) | Err(_) => {
-                Err(
-                    Violation::new(Rule::ERRORS, "an answer", "none for more than five minutes")
-                        .into(),
+        let result =
+            match tokio::time::timeout(TIMEOUT.saturating_add(length::time()), task.join_next())
+                .await
+            {
+                Ok(Some(Ok(result))) => result,
+                Ok(Some(Err(error))) => {
+                    Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into())
+                }
+                Ok(None) | Err(_) => Err(Violation::new(
+                    Rule::ERRORS,
+                    "an answer",
+                    "none for more than five minutes",
                 )
-            }
-        };
+                .into()),
+            };
         drop(stores);
         if watch.is_hung() {
             hangs.0.fetch_add(1, Ordering::Relaxed);

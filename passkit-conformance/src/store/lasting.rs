@@ -1,9 +1,10 @@
 //! The case that runs as long as it is told to.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     case::catalogue,
+    length,
     parallel::World,
     random::{seed_of_run, with_seed},
     stores::Opened,
@@ -20,39 +21,9 @@ catalogue! {
         "A fault that needs an unusual order of calls reaches the phones of some users.";
 }
 
-/// The environment variable with the time that the case takes.
-const FOR: &str = "PASSKIT_CONFORMANCE_FOR";
-
-/// Returns the time that the case takes. Without the variable, or if it can't be read, this is a
-/// second.
-pub(super) fn time() -> Duration {
-    given().ok().flatten().unwrap_or(Duration::from_secs(1))
-}
-
-fn given() -> Result<Option<Duration>, String> {
-    match std::env::var(FOR) {
-        Ok(text) => read(&text).map(Some).ok_or(text),
-        Err(_) => Ok(None),
-    }
-}
-
-/// Reads a time such as `90s`, `10m` or `2h`.
-fn read(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        _ => return None,
-    };
-    let number: u64 = number.parse().ok()?;
-    Some(Duration::from_secs(number.checked_mul(seconds)?))
-}
-
 async fn long_history_adds_up(opened: &Opened) -> CaseResult {
-    given().map_err(|text| {
-        let expected = format!("a time such as 90s, 10m or 2h in {FOR}");
+    length::given().map_err(|text| {
+        let expected = format!("a time such as 90s, 10m or 2h in {}", length::VARIABLE);
         Violation::new(Rule::ERRORS, expected, format!("{text:?}"))
     })?;
     let (start, first) = (Instant::now(), seed_of_run()?);
@@ -61,7 +32,7 @@ async fn long_history_adds_up(opened: &Opened) -> CaseResult {
         round(opened, seed)
             .await
             .map_err(|stop| with_seed_of(stop, seed))?;
-        if start.elapsed() >= time() {
+        if start.elapsed() >= length::time() {
             break;
         }
     }
@@ -91,30 +62,5 @@ fn with_seed_of(stop: Stop, seed: u64) -> Stop {
     match stop {
         Stop::Fail(violation) => Stop::Fail(with_seed(violation, seed)),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_has_a_unit() {
-        let seconds = |text| read(text).map(|time| time.as_secs());
-        assert_eq!(seconds("90s"), Some(90));
-        assert_eq!(seconds("10m"), Some(600));
-        assert_eq!(seconds("2h"), Some(7_200));
-        for text in [
-            "",
-            "s",
-            "10",
-            "1.5m",
-            "-1s",
-            "10d",
-            "\u{661}s",
-            "99999999999999999999h",
-        ] {
-            assert_eq!(seconds(text), None, "{text:?}");
-        }
     }
 }

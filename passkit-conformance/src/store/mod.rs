@@ -33,6 +33,7 @@ mod growth;
 pub mod history;
 mod interleaving;
 mod lasting;
+mod length;
 mod limited;
 mod listing;
 mod maintenance;
