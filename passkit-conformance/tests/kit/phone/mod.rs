@@ -594,7 +594,7 @@ async fn the_log_is_best_effort_but_its_status_counts() {
         .await
         .unwrap();
     assert_eq!(texts(&outcome).len(), 2);
-    assert!(texts(&outcome)[1].starts_with("the log answers 201"));
+    assert!(texts(&outcome)[1].starts_with("the log call was answered 201"));
     assert_eq!(seen.load(SeqCst), 2, "a failure of the log is not logged");
 }
 
