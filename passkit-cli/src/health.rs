@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Report {
 pub(crate) struct Health {
     stage: Mutex<Stage>,
     store: tokio::sync::Mutex<StoreCheck>,
-    expire: Mutex<BTreeMap<TypeIdentifier, SystemTime>>,
+    sender: OnceLock<Arc<ApnsSender>>,
 }
 
 #[derive(Clone, Default)]
@@ -80,7 +80,7 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let mut warnings = self.expired();
+        let mut warnings = expired(&self.check_certificates().await);
         let problem = match stage {
             Stage::Starting => Some("the service is starting".to_owned()),
             Stage::Stopping => Some("the service is stopping".to_owned()),
@@ -101,38 +101,44 @@ impl Health {
         }
     }
 
-    fn expired(&self) -> Vec<String> {
-        let now = SystemTime::now();
-        let expire = self.expire.lock().unwrap_or_else(PoisonError::into_inner);
-        expire
-            .iter()
-            .filter(|(_, not_after)| **not_after <= now)
-            .map(|(type_id, _)| {
-                format!(
-                    "the push certificate for {type_id} has expired, so its phones get no pushes"
-                )
-            })
-            .collect()
+    /// Watches the certificates of this sender.
+    pub(crate) fn set_sender(&self, sender: Arc<ApnsSender>) {
+        // There is only one sender.
+        let _ = self.sender.set(sender);
     }
 
-    /// Reads certificates again whose files have changed, and remembers when each expires.
-    pub(crate) async fn check_certificates(&self, sender: &ApnsSender) {
+    /// Reads certificates again whose files have changed. Returns when each certificate expires.
+    pub(crate) async fn check_certificates(&self) -> BTreeMap<TypeIdentifier, SystemTime> {
+        let Some(sender) = self.sender.get() else {
+            return BTreeMap::new();
+        };
         let expire = sender.check_certificates().await;
         for (type_id, not_after) in &expire {
             let since_1970 = not_after.duration_since(SystemTime::UNIX_EPOCH);
             gauge!(CERTIFICATE_EXPIRES, "type" => type_id.to_string())
                 .set(since_1970.unwrap_or_default().as_secs_f64());
         }
-        *self.expire.lock().unwrap_or_else(PoisonError::into_inner) = expire;
+        expire
     }
 
     /// Checks the certificates from time to time, without end.
-    pub(crate) async fn watch_certificates(&self, sender: &ApnsSender) {
+    pub(crate) async fn watch_certificates(&self) {
         loop {
+            self.check_certificates().await;
             tokio::time::sleep(CERTIFICATES_EVERY).await;
-            self.check_certificates(sender).await;
         }
     }
+}
+
+fn expired(expire: &BTreeMap<TypeIdentifier, SystemTime>) -> Vec<String> {
+    let now = SystemTime::now();
+    expire
+        .iter()
+        .filter(|(_, not_after)| **not_after <= now)
+        .map(|(type_id, _)| {
+            format!("the push certificate for {type_id} has expired, so its phones get no pushes")
+        })
+        .collect()
 }
 
 impl StoreCheck {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_apns::ApnsSender;
 use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
@@ -158,7 +157,6 @@ pub(crate) struct Ready {
     health: Arc<Health>,
     /// The metrics are served as long as this exists.
     metrics: Option<Metrics>,
-    sender: Option<Arc<ApnsSender>>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
     publisher: Arc<Publisher>,
@@ -227,9 +225,9 @@ impl Serve {
             .await
             .map_err(|error| Failure::from_error("can't use the store", &error))?;
         config = config.edition(edition);
-        let sender = apns.as_ref().map(|apns| apns.sender.clone());
-        if let Some(sender) = &sender {
-            health.check_certificates(sender).await;
+        let has_certificates = apns.is_some();
+        if let Some(apns) = &apns {
+            health.set_sender(apns.sender.clone());
         }
         let publisher = apns::publisher(&store, apns);
         let store = store.store;
@@ -237,7 +235,7 @@ impl Serve {
             .await
             .map_err(|error| Failure::new(Chain(&error).to_string()))?;
         tracing::info!("passes and orders served: {}", folder.len());
-        if sender.is_some() {
+        if has_certificates {
             for type_id in folder
                 .types()
                 .into_iter()
@@ -272,7 +270,6 @@ impl Serve {
             folder,
             health,
             metrics,
-            sender,
             admin,
             admin_listener,
             publisher,
@@ -287,9 +284,7 @@ impl Ready {
         // These tasks end when they are dropped.
         let mut beside = JoinSet::new();
         let health = self.health.clone();
-        if let Some(sender) = self.sender {
-            beside.spawn(async move { health.watch_certificates(&sender).await });
-        }
+        beside.spawn(async move { health.watch_certificates().await });
         let publisher = self.publisher.clone();
         beside.spawn(async move { publisher.run().await });
         let admin = match (self.admin, self.admin_listener) {
