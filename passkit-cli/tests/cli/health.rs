@@ -269,6 +269,9 @@ fn an_expired_push_certificate_keeps_nothing_from_starting() {
         ready(&address).1["warnings"] == json!([])
     });
     assert!(expires().unwrap() > seconds(now));
+    // Without a restart, the push is sent at the next attempt, a minute or more later.
+    assert!(service.stop("TERM").success());
+    service.start();
     eventually("it is pushed", || local.pushed(now).contains_key(&token(1)));
     quiet(&service);
     local.no_violation();
