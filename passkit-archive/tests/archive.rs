@@ -1,4 +1,5 @@
-//! Tests with complete archives: a good one of each form, and broken ones with one mistake each.
+//! Tests with complete archives: a good archive of each form, and broken archives with one mistake
+//! each.
 
 #![allow(
     clippy::unwrap_used,
@@ -66,7 +67,7 @@ fn builder(description: &Value) -> ArchiveBuilder {
     } else {
         Kind::Pass
     };
-    // Indented, so that each key has its own line.
+    // The JSON is indented, so that each key has its own line.
     let description = serde_json::to_string_pretty(description).unwrap();
     ArchiveBuilder::new(kind, description)
         .file("icon.png", placeholder_icon(29))
@@ -108,7 +109,7 @@ fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Asserts that there is exactly one finding of this level or a worse one, and that it has this
+/// Asserts that there is exactly one finding of this level or a worse level, and that it has this
 /// code. Returns its message.
 #[track_caller]
 fn the_finding(archive: &[u8], level: Level, code: &str) -> String {
@@ -241,7 +242,7 @@ mod good {
             let archive = Archive::check(archive, Rules::strict()).unwrap();
             assert!(archive.signed && archive.id.serial.as_str() == "fixture-1");
         }
-        // Phones refuse a signature without its time.
+        // Phones refuse a signature that does not contain the signing time.
         let without = include_bytes!("fixtures/rsa-sha256-no-attributes.pkpass");
         the_finding(without, Level::Refused, "signing-time");
     }
@@ -273,9 +274,9 @@ mod good {
                     .unwrap(),
             )
         };
-        assert_ne!(digest(&first), other("a", ""), "one file more");
-        assert_ne!(other("a", "b"), other("b", "b"), "another name");
-        assert_ne!(other("a", "b"), other("a", "c"), "another content");
+        assert_ne!(digest(&first), other("a", ""), "with one more file");
+        assert_ne!(other("a", "b"), other("b", "b"), "with another name");
+        assert_ne!(other("a", "b"), other("a", "c"), "with other content");
     }
 }
 
@@ -379,7 +380,7 @@ mod zip_archive {
 
     #[test]
     fn is_damaged() {
-        // Stored, because compression would notice a changed bit.
+        // The files are stored uncompressed, because decompression would notice a changed bit.
         let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
         let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         for (name, content) in unzip(&signed_pass()) {
@@ -462,8 +463,8 @@ mod zip_archive {
             ("en.lproj\\a", r"en.lproj\a: has a backslash", "/"),
             ("a\nb", r"a\nb: has a control character", "rename"),
         ] {
-            // No zip writer accepts some of these names. So the test writes another name of the
-            // same length, and replaces it afterwards.
+            // No zip writer accepts some of these names. The test therefore writes another name of
+            // the same length, and replaces it afterwards.
             let stand_in = "#".repeat(name.len());
             let mut archive = zip_with(|files| files.push((stand_in.clone(), Vec::new())));
             while let Some(at) = archive
@@ -1595,7 +1596,7 @@ mod readers {
     fn take_another_end() {
         let mut archive = signed_pass();
         let at = end(&archive);
-        // The comment is itself a valid end record.
+        // The comment is a valid end record itself.
         let record = archive[at..].to_vec();
         archive[at + 20] = u8::try_from(record.len()).unwrap();
         archive.extend(record);
@@ -1643,8 +1644,8 @@ mod readers {
             let organization = places(signature, b"Throw-away certificate")[0];
             signature[organization] = b't';
         });
-        // The name of the issuer contains the text too, so either of the two certificates may be
-        // changed.
+        // The name of the issuer also contains this text. The change may therefore be in either of
+        // the two certificates.
         let findings = findings(&archive, Rules::strict()).at_least(Level::Refused);
         assert!(!findings.is_empty(), "{findings}");
     }
@@ -1652,7 +1653,7 @@ mod readers {
     /// How many changed signatures are compared.
     const ROUNDS: usize = 400;
 
-    /// OpenSSL verifies every signature that this crate calls good.
+    /// OpenSSL verifies every signature that this crate accepts.
     #[test]
     fn such_as_openssl_agree_about_signatures() {
         use std::process::Command;

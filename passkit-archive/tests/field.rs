@@ -1,5 +1,5 @@
-//! Archives as seen in the field: which ones phones accept and refuse, and what each finding is
-//! called.
+//! Archives like those that people use. The tests check which of them phones accept, and which
+//! finding each of them gets.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// Returns the findings as (level, code), without those that all of these archives have.
+/// Returns the findings as (level, code), without the findings that all these archives have.
 fn found(bytes: &[u8]) -> Vec<(Level, &'static str)> {
     let findings = Report::of(bytes, Rules::strict()).findings;
     let usual = [
@@ -119,6 +119,6 @@ fn a_bundle_is_named_and_opened() {
         panic!("{passes:?}")
     };
     assert_eq!((&**name, found(pass)), ("a.pkpass", Vec::new()));
-    assert!(Bundle::open(pass).is_none(), "a pass is no bundle");
+    assert!(Bundle::open(pass).is_none(), "a pass is not a bundle");
     assert!(Bundle::open(b"{}").is_none());
 }

@@ -72,7 +72,7 @@ fn openssl_verifies_the_signature_of_each_kind_of_key() {
         for content in [MANIFEST, b"", &[0, 13, 10, 255]] {
             let signature = signer.sign(Purpose::Manifest, content).unwrap();
             authority.verify(content, &signature).unwrap();
-            // A changed content or signature must not verify, or this test shows nothing.
+            // The test shows something only if a changed content or signature does not verify.
             let mut other = content.to_vec();
             other.push(b' ');
             assert!(authority.verify(&other, &signature).is_err());
@@ -127,21 +127,21 @@ fn the_intermediate_is_chosen_by_the_issuer_of_the_certificate() {
     let identity = identity(&authority, "ticket");
     let text = |name: &str| String::from_utf8(authority.read(name)).unwrap();
 
-    // It is found in the file of the certificate, whatever else is there.
+    // The intermediate is found in the file of the certificate, whatever else the file contains.
     let all = text("root.pem") + &text("G3.pem") + &text("ticket.pem") + &text("G4.pem");
     let with_chain = Identity::from_pem(None, all.as_bytes(), text("ticket.key").as_bytes());
     let chosen = Signer::new(&with_chain.unwrap(), None).unwrap();
     let given = signer(&authority, "ticket");
     assert_eq!(chosen.intermediate(), given.intermediate());
 
-    // A given file may have several certificates, in PEM, or be DER.
+    // A file given as intermediate may be DER, or contain several certificates in PEM.
     let both = text("G3.pem") + &text("G4.pem");
     Signer::new(&identity, Some(both.as_bytes())).unwrap();
     let der = Signer::new(&identity, Some(given.intermediate())).unwrap();
     let signature = der.sign(Purpose::Manifest, MANIFEST).unwrap();
     authority.verify(MANIFEST, &signature).unwrap();
 
-    // Without it, the certificate here is from nobody who is known.
+    // Without a given intermediate, nobody knows the issuer of this certificate.
     let (kind, said) = refusal(Signer::new(&identity, None));
     assert_eq!(kind, SignerErrorKind::Intermediate);
     assert!(
@@ -150,7 +150,7 @@ fn the_intermediate_is_chosen_by_the_issuer_of_the_certificate() {
     );
 
     for (given, mentions) in [
-        // Another generation has the same name.
+        // Another generation of the intermediate has the same name.
         (authority.read("G3.pem"), "(for tests)\" (G3), but"),
         (authority.read("root.pem"), "Apple Root CA (for tests)"),
         (authority.read("ticket.pem"), TYPE),
@@ -190,7 +190,7 @@ fn a_certificate_that_is_not_valid_now_is_refused() {
     assert_eq!(kind, SignerErrorKind::NotYetValid);
     assert!(said.contains("not valid before 2048-01-31"), "{said}");
 
-    // 90 days before the end, the warning starts.
+    // The warning starts 90 days before the end.
     assert_eq!(make("long", &["-days", "92"]).unwrap().warning(), None);
     let warning = make("short", &["-days", "89"]).unwrap().warning().unwrap();
     assert!(
@@ -200,8 +200,7 @@ fn a_certificate_that_is_not_valid_now_is_refused() {
     assert!(make("last", &["-days", "1"]).unwrap().warning().is_some());
 }
 
-/// Reads a certificate with its key under another certificate, because an expired one is no
-/// identity.
+/// Returns an identity with the key of `name`, and with a certificate that has not expired.
 fn identity_even_if_expired(authority: &Authority, name: &str) -> Identity {
     authority.openssl(&[
         &["req", "-x509", "-key", &format!("{name}.key"), "-days", "9"],
@@ -239,7 +238,7 @@ fn types_and_teams_are_compared() {
         "{error}"
     );
 
-    // A certificate for something else has no type.
+    // A certificate for another purpose has no type.
     authority.certify("site", "com.example.site", P256);
     let key = Key::of(identity(&authority, "ticket"));
     let (kind, said) = refusal(Signer::with_key(&authority.read("site.pem"), key, None));
@@ -247,7 +246,7 @@ fn types_and_teams_are_compared() {
     assert!(said.contains("names no type"), "{said}");
 }
 
-/// A key that is elsewhere. It records what it was asked for.
+/// A key outside this process. It records the calls.
 #[derive(Clone)]
 struct Key {
     identity: Identity,
@@ -315,7 +314,7 @@ fn a_key_of_another_certificate_is_refused() {
     authority.certify("rsa", TYPE, RSA);
     authority.certify("p384", TYPE, P384);
     let (certificate, g4) = (authority.read("ticket.pem"), authority.read("G4.pem"));
-    // Another kind of key is noticed at once.
+    // A key of another kind is noticed at once.
     for name in ["rsa", "p384"] {
         let key = Key::of(identity(&authority, name));
         let (kind, said) = refusal(Signer::with_key(&certificate, key, Some(&g4)));
@@ -372,14 +371,14 @@ fn a_damaged_certificate_is_an_error_of_one_line() {
                 refused += 1;
                 assert!(!error.to_string().contains('\n'), "{error}");
             }
-            // Only the signature of the issuer shows that the text is another one.
+            // The certificate can be read, so the signature of its issuer was not checked.
             Ok(_) => panic!("byte {at} can be changed"),
         }
     }
     assert_eq!(refused, der.len());
 }
 
-/// The shipped certificate is Apple's: this is the digest that Apple publishes.
+/// The shipped certificate is Apple's, because it has the digest that Apple publishes.
 #[test]
 fn the_shipped_intermediate_is_the_g4_of_apple() {
     let authority = Authority::new();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const TYPE: &str = "pass.com.example.card";
 const TEAM: &str = "ABCDE12345";
 
-/// A template as Pass Designer saves it, written by hand.
+/// A template in the form that Pass Designer saves, but written by hand.
 const DESIGNED: &str = r##"{
   "formatVersion": 1,
   "passTypeIdentifier": "pass.com.example.sample",
@@ -139,7 +139,7 @@ fn a_signed_pass_is_a_template_too() {
         "A-2"
     );
     assert!(!description(&second).0.contains("seat"));
-    // The same pass once more is the same to the byte.
+    // If the same pass is made again, its bytes are the same.
     let again = template
         .fill()
         .serial("A-2")

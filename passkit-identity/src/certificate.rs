@@ -121,8 +121,8 @@ fn time(time: AnyRef<'_>) -> der::Result<SystemTime> {
     Ok(UNIX_EPOCH + since_epoch)
 }
 
-/// Returns the text of any kind of string. All kinds are accepted, because types and teams are
-/// ASCII.
+/// Returns the text of a string of any kind. The bytes are read as UTF-8, whatever the kind,
+/// because types and teams are ASCII.
 fn text(of: AnyRef<'_>) -> Option<String> {
     String::from_utf8(of.value().to_vec()).ok()
 }

@@ -17,9 +17,9 @@ use crate::{
 
 /// The certificate of one type, with its private key and its chain.
 ///
-/// It was checked when it was read: the key fits the certificate, and the certificate is for the
-/// type. It may have expired: see [`check_expiry`](Self::check_expiry). Clones share the certificate
-/// and the key. `Debug` shows no key.
+/// The certificate was checked when it was read: the key fits it, and it is for the type. It may
+/// have expired; [`check_expiry`](Self::check_expiry) checks that. Clones share the certificate and
+/// the key. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
     type_id: TypeIdentifier,
@@ -56,8 +56,8 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Returns the types that a certificate names, which is in DER. The certificate is not checked: it may
-/// be expired, and anyone may have issued it. Returns no types if it can't be read.
+/// Returns the types that a certificate in DER names. The certificate is not checked: it may have
+/// expired, and anyone may have issued it. Returns no types if the certificate can't be read.
 #[must_use]
 pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
     Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
@@ -98,7 +98,7 @@ impl Identity {
         )
     }
 
-    /// Reads a certificate and its key from PKCS #12, as Keychain Access exports them (`.p12`).
+    /// Reads a certificate and its key from PKCS #12. Keychain Access exports this format (`.p12`).
     ///
     /// # Errors
     /// Fails like [`from_pem`](Self::from_pem), or if the password is wrong, or if the file is
@@ -161,7 +161,7 @@ impl Identity {
     /// Checks that the certificate has not expired.
     ///
     /// # Errors
-    /// Fails if it has. The error names the type and the file.
+    /// Fails if the certificate has expired. The error names the type and the file.
     pub fn check_expiry(&self) -> Result<(), IdentityError> {
         if SystemTime::now() < self.not_after() {
             return Ok(());
@@ -171,7 +171,7 @@ impl Identity {
         Err(self.source.named(Some(&self.type_id), fault))
     }
 
-    /// Returns the certificate, followed by all others that were read with it.
+    /// Returns the certificate, followed by all other certificates that were read with it.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.pair.chain
@@ -197,21 +197,21 @@ impl Identity {
         self.pair.signing_key.sign(message)
     }
 
-    /// Returns the stamp that the files had just before they were read.
+    /// Returns the stamp of the files from just before they were read.
     #[must_use]
     pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// Returns the stamp that the files have now. It blocks on the disk. For an identity without
+    /// Returns the present stamp of the files. The call blocks on the disk. For an identity without
     /// files, the stamp never changes.
     #[must_use]
     pub fn current_stamp(&self) -> FileStamp {
         self.source.stamp()
     }
 
-    /// Reads the files again, for the same type. It blocks on the disk. For an identity without
-    /// files, it returns a clone.
+    /// Reads the files again, for the same type. The call blocks on the disk. For an identity
+    /// without files, it returns a clone.
     ///
     /// # Errors
     /// Fails like the function that made the identity.
@@ -226,7 +226,8 @@ impl Identity {
         type_id: Option<&TypeIdentifier>,
         source: Source,
     ) -> Result<Self, IdentityError> {
-        // The stamp is taken before reading, so that a change in between gives a different stamp.
+        // The stamp is taken before the files are read. If a file changes in between, the next
+        // stamp is therefore different.
         let stamp = source.stamp();
         let parts = source.read();
         Self::new(type_id, source, stamp, parts)
@@ -266,7 +267,7 @@ impl Source {
         }
     }
 
-    /// Makes the error for a fault. It names the type if it is known, and the file.
+    /// Makes the error for a fault. The error names the type and the file, if they are known.
     fn named(
         &self,
         type_id: Option<&TypeIdentifier>,

@@ -1,5 +1,5 @@
-//! Private keys: reading and signing. The public half of a key finds the certificate that it
-//! belongs to.
+//! Private keys: reading and signing. The public half of a key is used to find the certificate of
+//! the key.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use ring::{
 };
 use rustls_pki_types::PrivateKeyDer;
 
-/// The algorithm of a signature. The kind of the key decides it.
+/// The algorithm of a signature. It follows from the kind of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SignatureAlgorithm {
@@ -42,7 +42,7 @@ impl fmt::Display for SignatureAlgorithm {
     }
 }
 
-/// The private key could not sign. The library that signs gives no reason. One possible reason is
+/// The private key could not sign. The library that signs gives no reason. A possible reason is
 /// that the system has no random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the private key could not sign")]
@@ -63,7 +63,7 @@ pub(crate) enum SigningKey {
     Ed25519(Ed25519KeyPair),
 }
 
-/// An elliptic-curve key in its older form, with its own kind of PEM section (RFC 5915).
+/// An elliptic-curve key in the older form, which has a different kind of PEM section (RFC 5915).
 #[derive(Sequence)]
 struct Sec1<'a> {
     version: u8,

@@ -22,17 +22,17 @@
 //!
 //! # What is checked
 //! An identity exists only if its key fits its certificate, and the certificate is for the type.
-//! The certificate may have expired, because a service should start nevertheless:
-//! [`Identity::check_expiry`] checks that. The crate does not check whether Apple issued the
-//! certificate. The chain stays as it was read.
+//! The certificate may have expired, because a service should start even then.
+//! [`Identity::check_expiry`] checks whether it has. The crate does not check whether Apple issued
+//! the certificate. The chain stays as it was read.
 //!
 //! A file may contain more than one certificate and, in PKCS #12, more than one key. If several
 //! pairs fit the type, the pair whose certificate expires last is used. The other certificates
 //! become the rest of the chain.
 //!
 //! # Renewal
-//! An identity keeps the names of its files. [`Identity::current_stamp`] shows whether they changed, and
-//! [`Identity::reload`] reads them again.
+//! An identity keeps the names of its files. [`Identity::current_stamp`] shows whether the files
+//! have changed, and [`Identity::reload`] reads them again.
 //!
 //! # Features
 //! | feature | default | effect |

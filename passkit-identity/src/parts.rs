@@ -5,8 +5,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{certificate::Facts, key::SigningKey, pem};
 
-/// The content of the files: certificates in any order, and private keys or the reason why there
-/// are none.
+/// The content of the files: certificates in any order, and private keys. If there are no private
+/// keys, it has the reason.
 pub(crate) struct Parts {
     certificates: Vec<CertificateDer<'static>>,
     keys: Result<Vec<PrivateKeyDer<'static>>, Fault>,
@@ -14,7 +14,7 @@ pub(crate) struct Parts {
 
 /// A certificate and its key.
 pub(crate) struct Pair {
-    /// The certificate of the key, then all other certificates of the file.
+    /// The certificate of the key, and then all other certificates of the file.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) signing_key: Arc<SigningKey>,
@@ -27,7 +27,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The faulty part, and a message that continues a line after the name of its file.
+/// The faulty part, and a message. The message follows the name of the file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
@@ -50,7 +50,7 @@ impl Parts {
         }
         let keys = if contents.keys.is_empty() {
             Err(key_fault(
-                "has no private key: export the certificate together with its key",
+                "has no private key; export the certificate together with its key",
             ))
         } else {
             Ok(contents
@@ -79,7 +79,7 @@ impl Parts {
                 .find_map(|name| TypeIdentifier::new(name).ok())
         };
         let pairs = self.pairs().unwrap_or_default();
-        // If several pairs fit, the one whose certificate expires last is used.
+        // If several pairs fit, the pair whose certificate expires last is used.
         pairs
             .iter()
             .filter_map(|pair| Some((pair.facts.not_after, of_facts(&pair.facts)?)))
@@ -92,7 +92,7 @@ impl Parts {
             })
             .ok_or_else(|| {
                 certificate_fault(
-                    "names no type of passes or orders: it is not the certificate of a Pass Type ID",
+                    "names no type of passes or orders, so it is not the certificate of a Pass Type ID",
                 )
             })
     }
@@ -104,13 +104,13 @@ impl Parts {
         for key in self.keys.as_ref().map_err(Clone::clone)? {
             let Some(signing_key) = SigningKey::read(key).map(Arc::new) else {
                 unusable = Some(key_fault(
-                    "its private key can't be used: it must be RSA of 2048 bits or more, ECDSA on P-256 or P-384, \
+                    "its private key can't be used; use RSA of 2048 bits or more, ECDSA on P-256 or P-384, \
                      or Ed25519",
                 ));
                 continue;
             };
             for first in 0..self.certificates.len() {
-                // The key's certificate comes first in the chain, wherever it is in the file.
+                // The certificate of the key comes first in the chain, wherever it is in the file.
                 let mut chain = self.certificates.clone();
                 chain[..=first].rotate_right(1);
                 match chain.first().map(|certificate| Facts::read(certificate)) {
@@ -133,8 +133,8 @@ impl Parts {
         Ok(pairs)
     }
 
-    /// Returns the pair for a type. If there are several, returns the one whose certificate expires
-    /// last.
+    /// Returns the pair for a type. If several pairs fit, returns the pair whose certificate
+    /// expires last.
     pub(crate) fn pair_for(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
         let pairs = self.pairs()?;
         let other = pairs

@@ -1,9 +1,9 @@
 //! Certificates and keys as text (PEM) or bytes (DER). Other programs may have changed the text.
 //!
-//! Environment variables may have the two characters `\n`, or blanks, as line ends. Editors put a
-//! byte order mark in front, and `cat` joins two files. All of these can be read.
+//! In environment variables, line ends may be blanks or the two characters `\n`. Editors may put a
+//! byte order mark in front, and `cat` may join two files. All of these forms can be read.
 //!
-//! No error repeats any of the text, because the text may contain a private key.
+//! Errors repeat no part of the text, because the text may contain a private key.
 
 use std::{
     fmt,
@@ -30,26 +30,26 @@ pub enum PemError {
     #[error("has no private key in PEM or DER")]
     NoKey,
     /// A section begins but does not end.
-    #[error("is not PEM: a section has no end, so a part is missing; copy the file again")]
+    #[error("is not complete PEM, because the end of a section is missing; copy the file again")]
     NoEnd,
     /// The text of a section is not base64.
-    #[error("is not PEM: the text of a section is damaged (no base64); copy the file again")]
+    #[error("is not PEM, because a section is not base64; copy the file again")]
     Base64,
     /// The private key has a password.
     #[error(
-        "its private key is encrypted, and only .p12 files are read with a password: decrypt it with \
+        "its private key is encrypted, and only .p12 files are read with a password; decrypt it with \
          `openssl pkey -in OLD -out NEW`"
     )]
     Encrypted,
     /// The file is PKCS #12.
-    #[error("is PKCS #12, not PEM: read it as a .p12 file")]
+    #[error("is PKCS #12, not PEM; read it as a .p12 file")]
     Pkcs12,
 }
 
-/// Reads all certificates of a text, or the single one of DER.
+/// Reads all certificates of a text in PEM, or the single certificate of DER.
 ///
 /// # Errors
-/// Fails if there is none, or if the text is damaged.
+/// Fails if there is no certificate, or if the text is damaged.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates: Vec<_> = sections(text)?
         .into_iter()
@@ -72,10 +72,10 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
     }
 }
 
-/// Reads the first private key of a text, or the single one of DER.
+/// Reads the first private key of a text in PEM, or the single key of DER.
 ///
 /// # Errors
-/// Fails if there is none, if it is encrypted, or if the text is damaged.
+/// Fails if there is no key, if the key is encrypted, or if the text is damaged.
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     for section in sections(text)? {
         let is_key = section.label.ends_with("PRIVATE KEY");
@@ -116,14 +116,14 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     if bytes.len() as u64 >= limit {
         return Err(io::Error::other(
-            "has more than 1 MiB, so it is no certificate and no key",
+            "has more than 1 MiB, so it is neither a certificate nor a key",
         ));
     }
     Ok(bytes)
 }
 
-/// Returns PEM with line ends where other programs need them. A text with damaged sections, or with headers in a section,
-/// is returned as it is.
+/// Returns PEM with line ends in the places where other programs need them. A text with damaged
+/// sections, or with headers in a section, stays unchanged.
 #[must_use]
 pub fn tidy(text: &[u8]) -> Vec<u8> {
     let Ok(sections) = sections(text) else {
@@ -145,14 +145,14 @@ pub fn tidy(text: &[u8]) -> Vec<u8> {
     tidy.into_bytes()
 }
 
-/// Returns whether a text is PEM itself, instead of the name of a file with PEM.
+/// Returns whether a text is PEM, and not the name of a file with PEM.
 #[must_use]
 pub fn is_text(text: &str) -> bool {
     text.contains("-----BEGIN") || text.contains("PRIVATE KEY")
 }
 
-/// Shows a path in a message. If the path is itself the text of a PEM file, it may be a key, and
-/// is not shown.
+/// Shows a path in a message. If the path looks like the text of a PEM file, it may be a key, and
+/// is therefore not shown.
 #[must_use]
 pub fn shown(path: &Path) -> impl fmt::Display {
     struct Shown<'a>(&'a Path);
@@ -229,7 +229,7 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 impl Section {
-    /// Returns whether the key has a password in the old form, in header lines.
+    /// Returns whether the key has a password in the older form, with header lines.
     fn is_encrypted(&self) -> bool {
         self.body.contains("ENCRYPTED")
     }

@@ -1,5 +1,5 @@
-//! Certificates like Apple's, made by OpenSSL: a root, two generations of an intermediate
-//! certificate, and the certificates of types with Apple's extensions.
+//! Certificates like Apple's, made by OpenSSL. There are a root, two generations of an intermediate
+//! certificate, and certificates of types with Apple's extensions.
 
 use std::{
     fs,
@@ -19,7 +19,8 @@ pub const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:204
 pub const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 pub const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
 
-/// The days of a certificate, as `openssl x509` takes them: `YYYYMMDDhhmmssZ`, or days from now.
+/// The days of a certificate, in one of the forms that `openssl x509` accepts: `YYYYMMDDhhmmssZ`,
+/// or days from now.
 const YEAR: &[&str] = &["-days", "365"];
 
 impl Authority {
@@ -54,7 +55,7 @@ impl Authority {
         self.certify_for(name, type_id, key, "", YEAR);
     }
 
-    /// Makes a certificate with more extensions, and with other days.
+    /// Makes a certificate with more extensions and with other days.
     pub fn certify_for(
         &self,
         name: &str,
@@ -142,8 +143,8 @@ impl Authority {
             .unwrap_or_else(|error| panic!("openssl {}: {error}", arguments.concat().join(" ")))
     }
 
-    /// Verifies a detached signature with the chain up to the root, as a phone does. Returns the
-    /// reason if it does not verify.
+    /// Verifies a detached signature with the chain up to the root, as a phone does. If it does not
+    /// verify, returns the reason.
     pub fn verify(&self, content: &[u8], signature: &[u8]) -> Result<(), String> {
         self.verify_with(content, signature, "root.pem")
     }

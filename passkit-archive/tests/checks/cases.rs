@@ -1,4 +1,4 @@
-//! For each rule, archives that break it and are otherwise good.
+//! For each rule, archives that break this rule and no other.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::{
     zips::{unzip, zip},
 };
 
-/// An archive and the only rules that it breaks, the first of them with its level.
+/// An archive, and the only rules that it breaks. The level is the level of the first rule.
 struct Case(Level, &'static [&'static str], Vec<u8>);
 
 /// Changes a good event ticket before it is signed.
@@ -159,7 +159,7 @@ fn zip_cases() -> Vec<Case> {
         unsealed(Refused, &["no-description"], in_folder),
         Case(Refused, &["file-name"], replaced(b"##/a", b"../a")),
         Case(Refused, &["file-name"], replaced(b"#abs", b"/abs")),
-        // The link is not read, so the icon of one scale is missing too.
+        // The link is not read, so the pass also lacks the icon of one scale.
         Case(Refused, &["file-name", "icon-scale"], links),
         Case(
             Refused,
@@ -466,7 +466,7 @@ fn field_cases() -> Vec<Case> {
     let many = |style: &str, group: &'static str, count: usize| {
         draft(Warning, &["fields-many"], Draft::of(style), |draft| {
             draft.json[style][group] = fields(count);
-            // The usual field has the change message.
+            // The replaced group may have had the change message, so a back field gets one.
             draft.json[style]["backFields"] =
                 json!([{"key": "b", "value": "c", "changeMessage": "%@"}]);
         })
@@ -589,7 +589,7 @@ fn field_cases() -> Vec<Case> {
         many("coupon", "secondaryFields", 5),
         many("eventTicket", "headerFields", 4),
         many("eventTicket", "auxiliaryFields", 5),
-        // The barcode is square.
+        // This pass has a square barcode, so there is room for fewer fields.
         many("generic", "auxiliaryFields", 5),
         many("storeCard", "primaryFields", 2),
     ]
@@ -924,7 +924,7 @@ fn every_rule_has_an_archive_that_breaks_it_alone() {
     for Case(level, expected, archive) in all() {
         let found = codes(&archive);
         let findings = Report::of(&archive, Rules::strict()).findings;
-        // Every archive here is for tests, which is a finding too.
+        // The certificates of all these archives are for tests, and that is a finding too.
         let expected_without_root: Vec<&str> = expected
             .iter()
             .copied()

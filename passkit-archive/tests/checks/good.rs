@@ -1,4 +1,4 @@
-//! Good passes of every style are silent.
+//! Good passes of every style cause no findings.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Descriptions made to cost as much as possible. The tests count findings and their bytes. They
-//! measure no time.
+//! Descriptions that are made to cost as much as possible. The tests count findings and their
+//! bytes, and measure no time.
 
 use passkit_archive::{
     Findings, MAX_JSON_BYTES, MAX_JSON_VALUES, MAX_STRINGS, MAX_TEXTS_BYTES, Report, Rules,
@@ -11,7 +11,7 @@ use crate::samples::{Draft, png};
 /// No archive has more findings than this.
 const MAX_FINDINGS: usize = 101;
 
-/// The most bytes of all messages of an archive.
+/// The limit for the bytes of all messages of an archive together.
 const MAX_SHOWN: usize = MAX_FINDINGS * 1_000;
 
 fn findings(draft: &Draft) -> Findings {
@@ -34,7 +34,7 @@ fn many_fields_and_values_are_bounded() {
     let field = |number: usize| json!({"key": number.to_string(), "value": ""});
     draft.json["eventTicket"]["backFields"] = (0..6_000).map(field).collect();
     assert!(findings(&draft).is_empty());
-    // Each of them has a fault.
+    // Each of these values has a fault.
     let wrong = |_| json!({"a": 1, "key": "a", "value": null});
     draft.json["eventTicket"]["backFields"] = (0..4_500).map(wrong).collect();
     assert!(has(&findings(&draft), "more"));
@@ -116,7 +116,7 @@ fn many_translations_are_bounded() {
 #[test]
 fn many_languages_of_many_fields_are_bounded() {
     let mut draft = Draft::ticket();
-    // One language has nearly all texts, and each of the others has a single long one.
+    // One language has nearly all texts, and each other language has a single long text.
     let text: String = (0..19_000).map(|number| format!("t{number};")).collect();
     draft.file("aa.lproj/pass.strings", text);
     let long = "x".repeat(900);

@@ -1,4 +1,4 @@
-//! Every rule has an archive that breaks it and is otherwise good, and good archives are silent.
+//! Each rule has an archive that breaks this rule and no other. Good archives cause no findings.
 
 #![allow(
     clippy::unwrap_used,

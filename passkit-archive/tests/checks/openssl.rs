@@ -1,4 +1,4 @@
-//! Chains of certificates that OpenSSL makes, with the faults that certificates have in the field.
+//! Chains of certificates that OpenSSL makes, with faults that real certificates have.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,13 +7,13 @@ use crate::{
     zips::{unzip, zip},
 };
 
-/// How a pass is signed.
+/// The certificates and options with which a pass is signed.
 pub(crate) struct Chain {
     pub(crate) leaf_days: i32,
     pub(crate) authority_days: i32,
     /// Whether the leaf has the extension in which Apple names the type.
     pub(crate) has_extension: bool,
-    /// More options of `openssl cms`.
+    /// Further options of `openssl cms`.
     pub(crate) options: &'static str,
     /// Whether a bit of the leaf's signature is changed.
     pub(crate) is_forged: bool,
@@ -32,7 +32,7 @@ impl Default for Chain {
 }
 
 fn openssl(folder: &Path, arguments: &str) {
-    // Blanks in arguments are written as underscores.
+    // An underscore stands for a blank within an argument.
     let arguments = arguments
         .split_whitespace()
         .map(|word| word.replace('_', " "));

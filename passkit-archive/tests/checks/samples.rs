@@ -1,4 +1,4 @@
-//! Good archives, to change one thing in.
+//! Good archives. A test changes one thing in them.
 
 use passkit_archive::{ArchiveBuilder, Report, Rules, Signer};
 use passkit_server::identifiers::{Kind, TypeIdentifier};
@@ -9,7 +9,7 @@ pub(crate) const ORDER_TYPE: &str = "order.com.example.shop";
 pub(crate) const TEAM: &str = "ABCDE12345";
 pub(crate) const KEY: &str = include_str!("../fixtures/p256.base64");
 
-/// The classic styles, and those that phones choose by scheme.
+/// The older styles, which every phone knows.
 pub(crate) const STYLES: [&str; 5] = [
     "boardingPass",
     "coupon",
@@ -22,7 +22,7 @@ pub(crate) const STYLES: [&str; 5] = [
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) json: Value,
-    /// If set, it replaces `json`.
+    /// If this is set, it replaces `json`.
     pub(crate) text: Option<Vec<u8>>,
     pub(crate) files: Vec<(String, Vec<u8>)>,
     pub(crate) allows_nfc: bool,
@@ -107,7 +107,7 @@ impl Draft {
         }
     }
 
-    /// Adds a file. Replaces one of the same name.
+    /// Adds a file. Replaces a file of the same name.
     pub(crate) fn file(&mut self, name: &str, content: impl Into<Vec<u8>>) {
         self.files.retain(|file| file.0 != name);
         self.files.push((name.into(), content.into()));
@@ -158,7 +158,7 @@ impl Draft {
         self
     }
 
-    /// A poster event ticket with all that its scheme requires.
+    /// A poster event ticket with everything that its scheme requires.
     pub(crate) fn poster_ticket() -> Self {
         let mut draft = Self::ticket().with_nfc();
         draft.json["preferredStyleSchemes"] = json!(["posterEventTicket", "eventTicket"]);
@@ -178,7 +178,7 @@ impl Draft {
         draft
     }
 
-    /// A semantic boarding pass with all that its scheme requires.
+    /// A semantic boarding pass with everything that its scheme requires.
     pub(crate) fn semantic_boarding_pass() -> Self {
         let mut draft = Self::of("boardingPass");
         draft.json["preferredStyleSchemes"] = json!(["semanticBoardingPass", "boardingPass"]);
@@ -202,7 +202,7 @@ impl Draft {
         draft
     }
 
-    /// A pass with which people sign up for rewards.
+    /// A pass that lets people sign up for rewards.
     pub(crate) fn rewards() -> Self {
         let mut draft = Self::of("storeCard").with_nfc();
         let sign_up = json!({
@@ -234,7 +234,7 @@ pub(crate) fn strings(prefix: &str) -> String {
         .concat()
 }
 
-/// Returns the codes of all findings except the one that the certificates are for tests.
+/// Returns the codes of all findings, except the finding that the certificates are for tests.
 pub(crate) fn codes(archive: &[u8]) -> Vec<&'static str> {
     let findings = Report::of(archive, Rules::strict()).findings;
     let mut codes: Vec<&str> = findings.iter().map(|one| one.rule().code).collect();

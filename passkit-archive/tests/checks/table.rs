@@ -1,4 +1,4 @@
-//! Generates the table of all codes in the book.
+//! Generates the tables of all codes and keys in the book.
 
 use std::{fmt::Write as _, fs, path::Path};
 

@@ -1,12 +1,12 @@
-//! Zip archives as tests want them.
+//! Zip archives for tests.
 
 use std::io::{Cursor, Write as _};
 
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-/// Makes a zip archive of any files.
+/// Makes a zip archive with these files.
 pub fn zip(files: &[(impl AsRef<str>, impl AsRef<[u8]>)]) -> Vec<u8> {
-    // Fast compression, because the tests compress a few thousand times.
+    // The compression is fast, because the tests compress a few thousand times.
     let options = SimpleFileOptions::default().compression_level(Some(1));
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in files {

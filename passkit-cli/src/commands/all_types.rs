@@ -1,4 +1,4 @@
-//! Marks every type of a store, so that phones fetch every change that the store may lack.
+//! Marks every type of a store, so that phones fetch all changes that the store may have lost.
 
 use std::{
     collections::BTreeSet,
@@ -42,8 +42,8 @@ pub(super) async fn mark(
     types: &BTreeSet<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<(), StoreError> {
-    // Phones know dates in whole seconds. A phone that fetched in this second must get a later date
-    // than the one it has.
+    // Phones know dates only in whole seconds. A phone that fetched a pass in this second must get
+    // a later date than before.
     let second = now_micros() / 1_000_000;
     while now_micros() / 1_000_000 <= second {
         tokio::time::sleep(until_next_second()).await;

@@ -8,14 +8,14 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Copies a sqlite: store into a new file. The store may be in use meanwhile.
+/// Copies a sqlite: store into a new file. The store may be in use during the copy.
 ///
 /// The copy has the state of the store at one moment, and can be used like the store. It contains
 /// push tokens and device identifiers, which are secrets. After you replaced the store with a copy,
 /// run `passkit restored`.
 #[derive(Args)]
 pub(crate) struct Backup {
-    /// The file to make. It must not exist.
+    /// The file to make. The file must not exist yet.
     #[arg(value_name = "FILE", value_parser = output::path())]
     to: PathBuf,
 

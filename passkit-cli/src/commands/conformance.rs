@@ -5,7 +5,7 @@ use passkit_conformance::cli::Command;
 
 use crate::failure::Failure;
 
-/// Tests the Wallet web service at a URL. It may be written in any language.
+/// Tests the Wallet web service at a URL. The service may be written in any language.
 #[derive(Args)]
 pub(crate) struct Conformance {
     #[command(subcommand)]

@@ -19,12 +19,14 @@ use crate::{
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// Copies a store into another one: registrations, and the digests and tokens of published passes.
+/// Copies a store into another store: registrations, and the digests and tokens of published
+/// passes.
 ///
-/// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change. Phones therefore also get a push for changes whose pushes were still pending in the
-/// old store. If the command is interrupted, run it again. Until the copy is complete, `passkit serve` refuses the new store.
-/// The old store stays as it is.
+/// Stop everything that writes to the old store first. At the end, all passes in the new store
+/// count as changed once, so that no phone misses a change. Phones therefore also get a push for
+/// changes whose pushes were still pending in the old store. If the command is interrupted, run it
+/// again. Until the copy is complete, `passkit serve` refuses the new store. The old store does not
+/// change.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
@@ -46,7 +48,7 @@ pub(crate) struct Copy {
     to: StoreUrl,
 }
 
-/// What was copied so far.
+/// The number of items that were copied so far.
 #[derive(Default)]
 struct Copied {
     registrations: u64,
@@ -176,9 +178,9 @@ impl Copied {
     }
 }
 
-/// Returns by how many microseconds the clocks of the old store are ahead of those of the new store,
-/// if they are. Phones have tags with readings of the old clocks, and would miss changes that the
-/// new store marks with lower readings.
+/// Returns by how many microseconds the clocks of the old store are ahead of the clocks of the new
+/// store, if they are. Phones have tags with readings of the old clocks. They would miss changes
+/// that the new store marks with lower readings.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

@@ -1,6 +1,7 @@
-//! Reads and writes registrations as CSV, line by line. A quote that is never closed makes only its own line bad.
+//! Reads and writes registrations as CSV, line by line. A quote that is never closed spoils only
+//! its own line.
 //!
-//! This file uses nothing else of the program, so that the package `fuzz` can include it.
+//! This file depends on no other file of the program, so that the package `fuzz` can include it.
 
 use std::{
     borrow::Cow,
@@ -19,11 +20,11 @@ use passkit_server::{
 /// The first line of a file that this program writes.
 pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
-/// The longest line in bytes. Identifiers have their own, shorter limits.
+/// The longest line in bytes. Identifiers have shorter limits.
 const LONGEST: usize = 16 * 1024;
 
-/// Names that issuers use for the column with the token of a pass, in the same form as [`NAMES`]. This column may
-/// be missing.
+/// Names that issuers use for the column with the token of a pass, in the same form as [`NAMES`].
+/// This column may be missing.
 const TOKEN_NAMES: [&str; 4] = [
     "authenticationtoken",
     "authtoken",
@@ -112,8 +113,8 @@ impl Lines {
         }
     }
 
-    /// Returns the next line that is not empty: its number, and its fields in the order of the
-    /// columns, or its problem.
+    /// Returns the next line that is not empty. The line has its number, and its fields in the
+    /// order of the columns, or its problem.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let Some(complete) = self.read_line()? else {
@@ -145,7 +146,8 @@ impl Lines {
             let wanted = positions.max().unwrap_or(0) + 1;
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                // One more field is allowed, because a serial number may have an unquoted comma.
+                // One more field is allowed, because a serial number may contain a comma without
+                // quotes.
                 if count < wanted || count > self.columns {
                     return Err(format!("{count} fields instead of {}", self.columns));
                 }
@@ -170,7 +172,7 @@ impl Lines {
         &self.line
     }
 
-    /// Reads a line. Returns whether the whole line fits. Returns `None` at the end.
+    /// Reads a line. Returns whether the entire line fits. Returns `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
         let read = self
@@ -241,7 +243,8 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// Returns the position of each column, and that of the pass's token, if these fields are names of columns.
+/// Returns the position of each column, and of the column with the pass's token, if these fields
+/// are names of columns.
 fn named_columns(fields: &[String]) -> Option<([usize; 4], Option<usize>)> {
     let plain = |field: &String| -> String {
         field

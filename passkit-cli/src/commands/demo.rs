@@ -30,11 +30,12 @@ const ORDER_TYPE: &str = "order.com.example.beans";
 /// How long the push for a changed file may take.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shows everything at once: makes an example pass and order, serves them, adds them to a virtual
+/// Shows everything at once. Makes an example pass and order, serves them, adds them to a virtual
 /// phone, changes the pass, and sends the phone a push.
 ///
-/// Then it continues to serve, and prints commands to try. Everything is on this machine in a
-/// temporary folder, including the push service. Ctrl-C ends the demo and removes the folder.
+/// Then the demo continues to serve, and prints commands to try. Everything, including the push
+/// service, runs on this machine, with its files in a temporary folder. Ctrl-C ends the demo and
+/// removes the folder.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Where to listen. With port 0, the system chooses a free port.
@@ -141,14 +142,14 @@ async fn show(
     phone.observe(|exchange| say!("{exchange}"));
     for (number, file, what) in [(3, pass, "pass"), (4, order, "order")] {
         say!(
-            "\n{number}. A virtual phone adds the {what}: it registers, asks what changed, and fetches that"
+            "\n{number}. A virtual phone adds the {what}. It registers, asks what changed, and fetches the change"
         );
         let archive = read_archive(file)?;
         print_outcome(&phone.add(&archive, Some(url)).await.map_err(failed)?);
     }
 
     say!(
-        "\n5. The pass changes: its file is replaced. The phone gets a push, asks what changed, and fetches that"
+        "\n5. The file of the pass is replaced. The phone gets a push, asks what changed, and fetches the change"
     );
     write(pass, &coffee.pass(2)?)?;
     let deadline = tokio::time::Instant::now() + PUSH_TIMEOUT;
@@ -194,7 +195,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("can't write {}: {error}", path.display()))
 }
 
-/// Makes the example archives. Their certificates exist only as long as the demo.
+/// Makes the example archives. Their certificates last only as long as the demo.
 struct Coffee {
     pass_signer: Signer,
     order_signer: Signer,
@@ -213,7 +214,7 @@ impl Coffee {
         })
     }
 
-    /// Makes a stamp card with this many coffees left.
+    /// Makes a stamp card on which this many coffees are left.
     fn pass(&self, left: u32) -> Result<Vec<u8>, Failure> {
         let description = json!({
             "formatVersion": 1,

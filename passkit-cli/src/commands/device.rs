@@ -21,10 +21,12 @@ use crate::{
 
 /// Plays a phone against a web service, and prints the requests and answers.
 ///
-/// The phone does what an iPhone does: when a pass is added, it registers and asks what changed. It
-/// asks again at each sync, fetches what changed, and verifies each archive. No secrets are printed.
+/// The phone does what an iPhone does. When a pass is added, the phone registers and asks what
+/// changed. At each sync, it asks again, fetches the changed passes, and verifies each archive. No
+/// secrets are printed.
 ///
-/// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tested.
+/// Exit code: 0 everything was right, 1 the service did something wrong, 2 the service could not be
+/// tested.
 #[derive(Args)]
 pub(crate) struct Device {
     /// The file with the state of the phone.
@@ -57,9 +59,9 @@ enum Action {
     },
     /// Asks what changed and fetches it, as a phone does after a push.
     Sync,
-    /// Waits for pushes, and syncs when one comes, until Ctrl-C. The pushes come through a push
-    /// service on this machine in place of APNs. The command prints the options that make a web
-    /// service use this push service.
+    /// Waits for pushes until Ctrl-C, and syncs when a push comes. The pushes come through a push
+    /// service on this machine, which takes the place of APNs. The command prints the options with
+    /// which a web service uses this push service.
     Listen,
     /// Deletes a pass from the phone.
     Remove {
@@ -96,7 +98,7 @@ impl Device {
                     .map_err(|error| Failure::from_error("can't remove the pass", &error))?
             }
             Action::Listen => {
-                // Save a new phone now, so that it keeps the push token that it will register with.
+                // A new phone is saved before it registers, so that it keeps its push token.
                 save(&phone, &self.state)?;
                 drop(turn);
                 return self.listen().await;
@@ -115,7 +117,7 @@ impl Device {
         })
     }
 
-    /// Lets only one command run at a time, from reading the state to saving it. Otherwise the
+    /// Lets only one command run at a time, from reading the state until it is saved. Otherwise the
     /// changes of another command would be lost.
     fn turn(&self) -> Result<File, Failure> {
         let mut path = self.state.clone().into_os_string();
@@ -166,7 +168,7 @@ impl Device {
                 push = pushes.next() => push,
                 () = &mut stop => return Ok(code),
             };
-            // Other commands may have added passes meanwhile.
+            // Other commands may have added passes in the meantime.
             let _turn = self.turn()?;
             let mut phone = self.phone()?;
             if push.token != phone.state().push_token().as_str() {
@@ -236,7 +238,7 @@ fn list(phone: &Phone) {
     }
 }
 
-/// Finds the pass that the words name, among those on the phone.
+/// Finds the pass on the phone that the words name.
 fn find(phone: &Phone, words: &[String]) -> Result<PassId, Failure> {
     let held: Vec<PassId> = phone
         .list()

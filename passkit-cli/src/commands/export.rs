@@ -21,15 +21,16 @@ const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile. A registration that exists during the whole export is in the file.
-/// The file contains push tokens and device identifiers, which are secrets.
+/// The store may be in use during the export. The file contains every registration that exists
+/// during the entire export. The file contains push tokens and device identifiers, which are
+/// secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// The file to write. It appears when it is complete. Default: standard output.
+    /// The file to write. It appears when the export is complete. Default: standard output.
     #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     to: Option<PathBuf>,
 }

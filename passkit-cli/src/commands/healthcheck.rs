@@ -14,19 +14,21 @@ use crate::{
     metrics::{ALIVE, READY},
 };
 
-/// How long the service may take to answer. It gives the store two seconds.
+/// The longest time for an answer of the service. The service gives its store two seconds.
 const TIME: Duration = Duration::from_secs(5);
 /// How many bytes of the answer are read.
 const ANSWER_LIMIT: u64 = 64 * 1024;
 
-/// Asks a running service whether it is ready. Prints one line. The exit code is 0 if it is ready, and otherwise 1.
+/// Asks a running service whether it is ready. Prints one line. The exit code is 0 if the service
+/// is ready, and otherwise 1.
 #[derive(Args, Debug)]
 pub(crate) struct Healthcheck {
-    /// The address of the service's metrics, which is the address of its `--metrics`.
+    /// The address of the service's metrics, as in its option `--metrics`.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
 
-    /// Only ask whether the service is alive. It may be alive and not ready, for example while its store is down.
+    /// Only ask whether the service is alive. A service can be alive but not ready, for example
+    /// while its store is down.
     #[arg(long)]
     alive: bool,
 }
@@ -60,7 +62,8 @@ impl Healthcheck {
     }
 }
 
-/// Returns the address at which a client on this machine reaches the listener. A service may listen on all addresses.
+/// Returns the address at which a client on this machine reaches the listener. A service may listen
+/// on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -105,7 +108,7 @@ fn judged(answer: &str, alive: bool) -> (String, bool) {
     let Ok(report) = serde_json::from_str::<Report>(body) else {
         let first = head.lines().next().unwrap_or_default();
         return (
-            format!("something other than passkit answered: {first}"),
+            format!("a server other than passkit answered: {first}"),
             false,
         );
     };

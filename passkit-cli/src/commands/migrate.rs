@@ -9,8 +9,8 @@ use crate::{
 
 /// Makes the tables of a PostgreSQL store, or updates them.
 ///
-/// Run this once before the first use, and after an update that requires it. The service may run
-/// meanwhile.
+/// Run this command once before the first use, and after an update that requires it. The service
+/// may run at the same time.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.

@@ -16,17 +16,17 @@ use crate::{
     store::{self, Store, StoreUrl},
 };
 
-/// How often to check whether pushes are left.
+/// The time between two checks whether pushes are left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Marks passes as changed, and sends the pushes.
 ///
-/// This is for passes whose content is not in a folder. Change the content first. The command also
-/// sends all other pending pushes in the store. If another instance sends them, the command waits
-/// for it.
+/// Use this command for passes whose content is not in a folder. Change the content first. The
+/// command also sends all other pending pushes in the store. If another instance sends the pushes,
+/// the command waits for it.
 ///
-/// Exit code: 0 all pushes were sent, 1 some failed or wait, 2 nothing could be done. Devices of
-/// other wallets, which APNs can't reach, are no failure.
+/// Exit code: 0 all pushes were sent, 1 some pushes failed or are still waiting, 2 nothing could be
+/// done. A device of another wallet, which APNs can't reach, is not a failure.
 #[derive(Args)]
 pub(crate) struct Push {
     /// The store in which the phones are registered. A sled: store must not be in use.
@@ -40,7 +40,7 @@ pub(crate) struct Push {
     #[arg(value_name = "TYPE")]
     type_id: TypeIdentifier,
 
-    /// Their serial numbers.
+    /// The serial numbers of the passes.
     #[arg(
         value_name = "SERIAL",
         required_unless_present = "all",
@@ -53,11 +53,11 @@ pub(crate) struct Push {
     all: bool,
 }
 
-/// How sending ended.
+/// How the sending ended.
 enum End {
-    /// No pushes of the type are pending any more.
+    /// No more pushes of the type are pending.
     Done,
-    /// The rest was not sent, for this reason.
+    /// The remaining pushes were not sent, for this reason.
     Waits(String),
     Stopped,
 }
@@ -151,19 +151,21 @@ impl Push {
             End::Done => ExitCode::FAILURE,
             End::Waits(reason) => {
                 eprintln!(
-                    "passkit: the rest waits: {reason}; run this again, or let passkit serve send it"
+                    "passkit: the remaining pushes wait: {reason}; run this again, or let passkit serve send them"
                 );
                 ExitCode::FAILURE
             }
             End::Stopped => {
-                eprintln!("passkit: stopped; the next run, or passkit serve, sends the rest");
+                eprintln!(
+                    "passkit: stopped; the next run, or passkit serve, sends the remaining pushes"
+                );
                 ExitCode::FAILURE
             }
         })
     }
 }
 
-/// Sends pushes until none of the type is pending, or the rest has to wait.
+/// Sends pushes until no push of the type is pending, or the remaining pushes have to wait.
 async fn send(
     publisher: &Publisher,
     store: &dyn Store,
@@ -193,7 +195,7 @@ async fn send(
     }
 }
 
-/// Counts the registrations of a type. Returns `None` if that fails.
+/// Counts the registrations of a type. Returns `None` if counting fails.
 async fn registrations(store: &dyn Store, type_id: &TypeIdentifier) -> Option<u64> {
     let types = store.stats().await.ok()?.types;
     Some(

@@ -9,9 +9,9 @@ use crate::{
 
 /// Repairs the index of a Redis store, which lists the devices of each pass.
 ///
-/// After a crash the index may list devices that are no longer registered. Each of them costs a
-/// useless push. After a failover some devices may be missing in the index. The store may be in use
-/// meanwhile.
+/// After a crash, the index may list devices that are no longer registered. Each of them costs a
+/// useless push. After a failover, some devices may be missing in the index. The store may be in
+/// use during the repair.
 #[derive(Args)]
 pub(crate) struct Repair {
     /// The store.

@@ -9,13 +9,14 @@ use crate::{
     store::{self, Store, StoreUrl, Unfinished, renew_edition},
 };
 
-/// Makes up for the changes that a restored backup of the store lacks.
+/// Makes phones fetch the changes that a restored backup of the store lacks.
 ///
-/// Run this after a backup has replaced the store, before the service starts again. Every pass
-/// counts as changed, once: phones get a push, and fetch every change that they missed. When an
-/// instance of `passkit serve` starts, it publishes all its files again. This brings back tokens
-/// and removals. Unchanged content is not marked again. It is safe to run this twice. If the
-/// command is interrupted, `passkit serve` refuses the store until you run the command again.
+/// Run this command after a backup has replaced the store, before the service starts again. Every
+/// pass then counts as changed once. Phones get a push, and fetch every change that they missed.
+/// When an instance of `passkit serve` starts, it publishes all its files again. This restores
+/// tokens and removals. Unchanged content is not marked again. You can safely run this command
+/// twice. If the command is interrupted, `passkit serve` refuses the store until you run the
+/// command again.
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
@@ -45,7 +46,7 @@ async fn restore(
     named: Vec<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<BTreeSet<TypeIdentifier>, StoreError> {
-    // The note keeps instances from starting until every type is marked.
+    // While this note exists, instances don't start. It is removed when every type is marked.
     let unfinished = progress
         .patiently(async || Unfinished::begin(store, "restored").await)
         .await?;

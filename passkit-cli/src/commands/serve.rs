@@ -38,8 +38,8 @@ use crate::{
 /// Every .pkpass (or .order) file below a folder is served under the type and serial number inside
 /// it. Phones need HTTPS: put a TLS proxy in front.
 ///
-/// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how much is written to
-/// stderr.
+/// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how
+/// much is written to stderr.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
     /// Where to listen. With port 0, the system chooses a free port.
@@ -51,7 +51,8 @@ pub(crate) struct Serve {
     )]
     pub(crate) listen: SocketAddr,
 
-    /// Where registrations are stored: sqlite:FILE for this machine, or a database for any number of machines.
+    /// Where registrations are stored: sqlite:FILE for this machine, or a database for any number
+    /// of machines.
     #[arg(
         long,
         env = "PASSKIT_STORE",
@@ -61,8 +62,9 @@ pub(crate) struct Serve {
     )]
     pub(crate) store: StoreUrl,
 
-    /// Where this instance keeps copies of the archives that it serves, if the store is not a sled:
-    /// store. If another instance uses this folder, this instance adds -2 to the name, or -3, and so on.
+    /// The folder for copies of the archives that this instance serves, if the store is not a sled:
+    /// store. If another instance uses this folder, this instance adds -2 to the name, or -3, and
+    /// so on.
     #[arg(
         long,
         env = "PASSKIT_COPIES",
@@ -79,42 +81,44 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ORDERS", value_name = "DIR")]
     pub(crate) orders: Option<PathBuf>,
 
-    /// The path of the passes' webServiceURL, such as /api/wallet. The service answers below this path. It also answers at
-    /// the root, because a proxy may remove the path. The endpoint to publish stays at the root.
+    /// The path of the passes' webServiceURL, such as /api/wallet. The service answers below this
+    /// path. It also answers at the root, because a proxy may remove the path. The endpoint for
+    /// publishing stays at the root.
     #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
     pub(crate) prefix: Prefix,
 
-    /// Serve development archives too: those without a signature, and those with a webServiceURL of
-    /// http://.
+    /// Also serve development archives: archives without a signature, and archives with a
+    /// webServiceURL of http://.
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
-    /// How many connections may be open at once. Further connections wait.
+    /// The greatest number of open connections. Further connections wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
 
-    /// How many connections one client address may have open at once. Further connections are closed at
-    /// once. All addresses of an IPv6 /64 network count as one. Default: a quarter of
-    /// --max-connections, and no limit for clients on this machine or in a private network, because
-    /// a proxy may have such an address. If the option is set, it also limits those.
+    /// The greatest number of open connections from one client address. Further connections are
+    /// closed at once. All addresses of an IPv6 /64 network count as one. Default: a quarter of
+    /// --max-connections. By default, there is no limit for clients on this machine or in a private
+    /// network, because a proxy may have such an address. If you set the option, it also limits
+    /// these clients.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections_per_address: Option<usize>,
 
-    /// How many devices may be registered for one pass. Further devices are refused with 503, because
-    /// anyone who has a pass can register made-up devices.
+    /// The greatest number of devices that may be registered for one pass. Further devices are
+    /// refused with 503, because anyone who has a pass can register made-up devices.
     #[arg(long, env = "PASSKIT_MAX_DEVICES_PER_PASS", default_value_t = MAX_DEVICES_PER_PASS, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_devices_per_pass: u64,
 
-    /// How many bytes the bodies of all requests in flight may take together. A request whose body
-    /// does not fit is refused with 503.
+    /// The greatest number of bytes of the bodies of all requests in flight together. A request
+    /// whose body does not fit is refused with 503.
     #[arg(long, env = "PASSKIT_MAX_BODY_BYTES", default_value_t = MAX_BODY_BYTES, value_name = "BYTES",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(65_536..=1_073_741_824))]
     pub(crate) max_body_bytes: usize,
 
-    /// Serve wallets other than Apple's too. They use the schemes AndroidPass, WalletPass and
+    /// Also serve wallets other than Apple's. They use the schemes AndroidPass, WalletPass and
     /// WalletUnionPass, and push tokens that are not from APNs. They get no pushes.
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) other_wallets: bool,
@@ -122,9 +126,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. With this call, another program publishes changes
-    /// of passes. The token needs at least 16 characters. It is safer to set it in the environment, or in the file that
-    /// PASSKIT_ADMIN_TOKEN_FILE names.
+    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. With this call, another
+    /// program publishes changes of passes. The token needs at least 16 characters. It is safer to
+    /// set the token in the environment, or in the file that PASSKIT_ADMIN_TOKEN_FILE names.
     #[arg(
         long,
         env = "PASSKIT_ADMIN_TOKEN",
@@ -137,7 +141,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Where to serve /metrics for Prometheus, and /healthz and /readyz. The public should not reach this address.
+    /// The address for /metrics (for Prometheus), /healthz and /readyz. The public should not reach
+    /// this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
 }
@@ -155,7 +160,7 @@ pub(crate) struct Ready {
     limits: Limits,
     folder: Folder,
     health: Arc<Health>,
-    /// The metrics are served as long as this exists.
+    /// The metrics are served until this value is dropped.
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
@@ -166,7 +171,7 @@ pub(crate) struct Ready {
 impl Serve {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         start_logging(tracing::Level::INFO);
-        // Signals are caught before any slow work, so that none is missed.
+        // Signals are caught before any slow work, so that no signal is missed.
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
@@ -178,7 +183,7 @@ impl Serve {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Opens everything: the port first, then the store, then the folders.
+    /// Opens the port first, then the store, then the folders.
     pub(crate) async fn prepare(&self) -> Result<Ready, Failure> {
         let mut config = match self.store.companion_folder() {
             Some(folder) => Config::new(folder),
@@ -281,7 +286,7 @@ impl Serve {
 impl Ready {
     /// Answers until `stop` is ready. Then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
-        // These tasks end when they are dropped.
+        // Dropping the set ends these tasks.
         let mut beside = JoinSet::new();
         let health = self.health.clone();
         beside.spawn(async move { health.watch_certificates().await });
@@ -340,7 +345,7 @@ async fn answer_publish(
 }
 
 /// Starts the log on stderr, at the level in PASSKIT_LOG, or else at `level`. At `debug`, the log
-/// shows the way of each change to a phone. Libraries log at `info` at most.
+/// shows each step of a change on its way to a phone. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG")
         .ok()
@@ -352,7 +357,8 @@ pub(crate) fn start_logging(level: tracing::Level) {
     write_log(wanted);
 }
 
-/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
+/// Starts a log that only warns if other users can open files of the store. It is for commands that
+/// have no other log.
 pub(crate) fn start_warning_of_readers() {
     let module = "passkit_server::private_files";
     write_log(Targets::new().with_target(module, LevelFilter::WARN));

@@ -13,18 +13,19 @@ use crate::{
     output::Output,
 };
 
-/// Ends of the names of folders that people give to an unzipped pass or order.
+/// Endings that people give to the folder of an unzipped pass or order.
 const FOLDER_ENDS: [&str; 3] = [".pass", ".raw", ".pkpasstemplate"];
 
 /// Signs an unzipped pass or order, or signs an archive again.
 ///
-/// SOURCE is a folder with pass.json or order.json and the other files, or an archive. Its old
-/// manifest and signature do not matter. Hidden files, such as .DS_Store, are left out.
+/// SOURCE is a folder with pass.json or order.json and the other files, or an archive. An old
+/// manifest and signature are replaced. Hidden files, such as .DS_Store, are left out.
 ///
-/// The result is checked before it is written. If phones would refuse it, nothing is written.
+/// The result is checked before it is written. If phones would refuse the result, nothing is
+/// written.
 ///
-/// Exit code: 0 it is signed, 1 phones would refuse it, 2 a file could not be read or written, or
-/// the certificate can't sign this.
+/// Exit code: 0 the archive is signed, 1 phones would refuse it, 2 a file could not be read or
+/// written, or the certificate can't sign this archive.
 #[derive(Args)]
 pub(crate) struct Sign {
     /// The folder or the archive.
@@ -35,21 +36,22 @@ pub(crate) struct Sign {
     #[arg(long, value_name = "FILE")]
     cert: PathBuf,
 
-    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    /// The private key of the certificate, if it is in another file. The key must be PEM and not
+    /// encrypted.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 
     #[command(flatten)]
     password: CertPassword,
 
-    /// The intermediate certificate that issued the certificate: PEM or DER. By default, it is
-    /// Apple's Worldwide Developer Relations certificate of generation G4, or the issuer in the
-    /// file of the certificate.
+    /// The intermediate certificate that issued the certificate: PEM or DER. Default: Apple's
+    /// Worldwide Developer Relations certificate of generation G4, or the issuer in the file of the
+    /// certificate.
     #[arg(long, value_name = "FILE")]
     wwdr: Option<PathBuf>,
 
-    /// The file to write. By default, an archive is replaced, and the archive of a folder gets the
-    /// name of the folder, beside it.
+    /// The file to write. By default, an archive is replaced, and the archive of a folder is
+    /// written beside the folder with the folder's name.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -111,7 +113,7 @@ impl Sign {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        // Without a password, an empty one was tried.
+        // If no password was given, an empty password was tried.
         if password.is_some() || !error.ends_with("the password is wrong") {
             return Err(Failure::new(error));
         }
@@ -130,8 +132,8 @@ impl Sign {
         read(Some(&Secret::from(&*password))).map_err(Failure::new)
     }
 
-    /// Makes the archive, and a name of it for people. Shows what is wrong with it. Returns `None`
-    /// if phones would refuse it.
+    /// Makes the archive, and a name of it for people. Shows what is wrong with the archive.
+    /// Returns `None` if phones would refuse it.
     fn signed(
         &self,
         builder: &ArchiveBuilder,
@@ -189,7 +191,7 @@ impl Sign {
             Kind::Pass => ".pkpass",
             Kind::Order => ".order",
         };
-        // The name of `.` or `..` is known only from the whole path.
+        // `.` and `..` have no name, so the name is taken from the absolute path.
         let folder = if self.source.file_name().is_some() {
             self.source.clone()
         } else {
@@ -205,14 +207,14 @@ impl Sign {
         let path = folder.with_file_name(format!("{stem}{end}"));
         if path == folder || stem.is_empty() {
             return Err(Failure::new(format!(
-                "{}: gives the archive no name; name a file with --output",
+                "{}: can't name the archive; name a file with --output",
                 OneLine::path(&self.source)
             )));
         }
         Ok(path)
     }
 
-    /// Names the source before the error.
+    /// Puts the source before the error.
     fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
         let text = Chain(error).to_string();
         let source = OneLine::path(&self.source).to_string();

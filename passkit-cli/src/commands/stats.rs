@@ -8,7 +8,7 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Counts the devices, registrations and passes of each type in a store, and shows the size of the
+/// Counts the devices, registrations and passes of each type in a store. Also shows the size of the
 /// store.
 #[derive(Args)]
 pub(crate) struct Stats {

@@ -331,8 +331,8 @@ fn a_serial_number_with_blanks_around_it_is_kept_and_named() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(
         said,
-        "passkit: 2 serial numbers begin or end with blanks, which were kept: lines 2, 3. If the passes have no such \
-         serial numbers, these phones get no updates: remove the blanks, and import the file again\n"
+        "passkit: 2 serial numbers begin or end with blanks, which were kept: lines 2, 3. If the serial numbers of the \
+         passes have no blanks, these phones get no updates; remove the blanks, and import the file again\n"
     );
     assert_eq!(export(&one).lines().count(), 4);
     for number in 0..10 {

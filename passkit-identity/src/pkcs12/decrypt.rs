@@ -136,7 +136,7 @@ fn pbes2(
         other => return Err(Problem::Unknown(other)),
     };
     let iterations = NonZeroU32::new(bounded(iterations)?).unwrap_or(NonZeroU32::MIN);
-    // Each cipher has only one key length, so the length in the file is redundant.
+    // Each cipher has only one key length, so the length in the file is not needed.
     let key = |length| {
         let mut key = vec![0; length];
         pbkdf2::derive(
@@ -158,8 +158,8 @@ fn pbes2(
     }
 }
 
-/// Decrypts in CBC mode. If the result is not DER, the password was wrong. A file without a MAC has
-/// no other check.
+/// Decrypts in CBC mode. If the result is not DER, the password was wrong. A file without a MAC
+/// offers no other check.
 fn chained<C: BlockCipherDecrypt>(
     cipher: Result<C, InvalidLength>,
     vector: &[u8],

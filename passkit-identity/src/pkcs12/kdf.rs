@@ -16,8 +16,8 @@ pub(super) struct Password<'a> {
     pub(super) utf16: Vec<u8>,
 }
 
-/// Returns the digest algorithm of this identifier, and its HMAC. Returns `None` for an unknown
-/// one.
+/// Returns the digest algorithm with this identifier, and its HMAC. Returns `None` for an unknown
+/// identifier.
 pub(super) fn digest(
     id: ObjectIdentifier,
 ) -> Option<(hmac::Algorithm, &'static digest::Algorithm)> {

@@ -1,5 +1,5 @@
-//! Reads certificates and keys from PKCS #12 (RFC 7292), as Keychain Access and `openssl pkcs12`
-//! write it.
+//! Reads certificates and keys from PKCS #12 (RFC 7292), in the forms that Keychain Access and
+//! `openssl pkcs12` write.
 
 mod decrypt;
 mod kdf;
@@ -97,8 +97,8 @@ struct DigestInfo<'a> {
     digest: OctetStringRef<'a>,
 }
 
-/// Reads a file. This may take a second, because the file's many iterations make guessing passwords
-/// slow.
+/// Reads a file. This may take a second, because the file requires many iterations, which make
+/// guessing passwords slow.
 pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
@@ -115,7 +115,7 @@ pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
             utf16: with_end,
         },
     ) {
-        // Some programs write an empty password as no bytes, and others as a final zero.
+        // Some programs encode an empty password as no bytes, and others as a final zero.
         Err(Problem::Password) if password.is_empty() => open_with(
             file,
             &Password {
@@ -153,7 +153,7 @@ fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> 
 fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
     match info.content_type {
         DATA => Ok(info.content.decode_as::<OctetStringRef<'a>>()?.as_bytes()),
-        // For example, content protected by a public key.
+        // An example is content that a public key protects.
         other => Err(Problem::Unknown(other)),
     }
 }

@@ -8,11 +8,11 @@ const MAX_ITERATIONS: u32 = 10_000_000;
 pub(crate) enum Problem {
     #[error("is not a PKCS #12 file, or is damaged")]
     NotPkcs12,
-    #[error("is in BER with indefinite lengths: write it again with `openssl pkcs12`")]
+    #[error("is in BER with indefinite lengths; write it again with `openssl pkcs12`")]
     OpenLengths,
     #[error("the password is wrong")]
     Password,
-    #[error("is protected by the unknown scheme {0}: write it again with `openssl pkcs12`")]
+    #[error("is protected by the unknown scheme {0}; write it again with `openssl pkcs12`")]
     Unknown(ObjectIdentifier),
     #[error("needs {0} iterations to check a password, which is too many")]
     Iterations(u32),

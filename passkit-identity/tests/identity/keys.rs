@@ -1,4 +1,4 @@
-//! Every kind of key that TLS and signatures accept, as OpenSSL writes it.
+//! All kinds of keys that TLS and signatures accept, in the forms that OpenSSL writes.
 
 use std::{path::Path, process::Command};
 
@@ -64,7 +64,7 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
     for (name, algorithm) in kinds {
         make(folder, name, algorithm);
         keys.push((name, format!("{name}.key")));
-        // The older form of the key, with its own kind of PEM section.
+        // The older form of the key, which has a different kind of PEM section.
         if name != "ed25519" {
             let older = format!("{name}.older");
             openssl(
@@ -129,7 +129,7 @@ fn an_unsupported_key_is_refused_with_a_list_of_supported_kinds() {
             Identity::from_files(&type_id(), folder.join("odd.pem"), folder.join("odd.key"));
         let error = error.unwrap_err().to_string();
         assert!(
-            error.contains("odd.key: its private key can't be used: it must be RSA"),
+            error.contains("odd.key: its private key can't be used; use RSA"),
             "{error}"
         );
     }

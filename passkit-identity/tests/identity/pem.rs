@@ -35,7 +35,7 @@ fn each_fault_is_reported_in_one_line() {
         (
             &good.certificate,
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            "its private key is encrypted, and only .p12 files are read with a password: decrypt it with `openssl pkey \
+            "its private key is encrypted, and only .p12 files are read with a password; decrypt it with `openssl pkey \
              -in OLD -out NEW`",
         ),
         (
@@ -55,7 +55,9 @@ fn each_fault_is_reported_in_one_line() {
     let garbage = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
     let error = from_pem(garbage, &good.key).unwrap_err();
     assert!(
-        error.starts_with(&format!("{named}is not PEM: ")),
+        error.starts_with(&format!(
+            "{named}is not PEM, because a section is not base64"
+        )),
         "{error}"
     );
     assert!(!error.contains('\n'));
@@ -240,7 +242,7 @@ fn bent_pem_is_read() {
         let identity = Identity::from_pem(None, issued.certificate.as_bytes(), &key);
         assert!(identity.is_ok(), "{what}: {identity:?}");
     }
-    // Two files, joined without a line end between them.
+    // Two files that are joined without a line end between them.
     let glued = format!("{}{}", issued.certificate.trim_end(), issued.key.trim_end());
     for (what, both) in bent(&glued) {
         let identity = Identity::from_pem(None, &both, &both);
@@ -256,7 +258,7 @@ fn der_is_read() {
     Identity::from_pem(None, &certificate, key.secret_der()).unwrap();
 }
 
-/// A message may repeat at most this many characters of the key in a row, in any spelling of its
+/// A message may repeat at most this many consecutive characters of the key, in any spelling of its
 /// bytes.
 const HARMLESS: usize = 8;
 

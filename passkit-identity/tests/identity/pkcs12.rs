@@ -1,4 +1,5 @@
-//! Reads files of `openssl pkcs12`, in the schemes that Keychain Access uses (`-legacy`) and in newer ones.
+//! Reads files of `openssl pkcs12`, in the schemes that Keychain Access uses (`-legacy`) and in
+//! newer schemes.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use crate::{Authority, Issued, OTHER_TYPE, TYPE, type_id};
 
 const PASSWORD: &str = "a pässword";
 
-/// Exports a certificate, its key, and `more`, which is in PEM.
+/// Exports a certificate, its key, and `more`, which is PEM.
 fn export(folder: &Path, issued: &Issued, more: &str, password: &str, options: &[&str]) -> PathBuf {
     let (pem, file) = (folder.join("in.pem"), folder.join("ticket.p12"));
     std::fs::write(&pem, [more, &issued.certificate, &issued.key].concat()).unwrap();
@@ -99,7 +100,7 @@ fn each_scheme_is_read() {
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
             let contains =
                 |long: &[u8], part: &[u8]| long.windows(part.len()).any(|window| window == part);
-            // OpenSSL writes the same key without its public half.
+            // OpenSSL writes the same key, but without its public half.
             let secret = &key.secret_der()[36..68];
             assert!(
                 contains(identity.private_key().secret_der(), secret),
@@ -125,8 +126,8 @@ fn each_fault_is_one_line_with_file_and_type() {
         );
     };
 
-    // Without encryption, only the MAC shows a wrong password. Without a MAC, only the decryption
-    // shows it.
+    // Without encryption, only the MAC shows that a password is wrong. Without a MAC, only the
+    // decryption shows it.
     let bare = &["-certpbe", "NONE", "-keypbe", "NONE"];
     for options in [&[][..], &["-legacy"], &["-legacy", "-nomac"], bare] {
         export(folder.path(), &good, "", PASSWORD, options);
@@ -152,7 +153,7 @@ fn each_fault_is_one_line_with_file_and_type() {
     export(folder.path(), &good, "", PASSWORD, &["-nokeys"]);
     fails(
         PASSWORD,
-        "has no private key: export the certificate together with its key",
+        "has no private key; export the certificate together with its key",
     );
     export(folder.path(), &good, "", PASSWORD, &["-nocerts"]);
     fails(PASSWORD, "has no certificate");
@@ -166,10 +167,10 @@ fn each_fault_is_one_line_with_file_and_type() {
     let fix = "write it again with `openssl pkcs12`";
     fails(
         PASSWORD,
-        &format!("is protected by the unknown scheme 1.2.840.113549.1.12.1.1: {fix}"),
+        &format!("is protected by the unknown scheme 1.2.840.113549.1.12.1.1; {fix}"),
     );
 
-    // A key without its certificate. openssl refuses to export that, so the test joins two files.
+    // A key without its certificate. openssl refuses to export this, so the test joins two files.
     let halves = [("-nokeys", &good), ("-nocerts", &other)];
     let [certificate, key] = halves.map(|(option, issued)| {
         std::fs::read(export(
@@ -215,7 +216,7 @@ fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
 fn a_damaged_or_foreign_file_is_reported_and_never_panics() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    // One iteration, so that trying thousands of broken files is quick.
+    // The files use one iteration, so that thousands of broken files can be tried quickly.
     let options = ["-legacy", "-noiter", "-nomaciter"];
     let file = export(
         folder.path(),
@@ -250,9 +251,9 @@ fn a_damaged_or_foreign_file_is_reported_and_never_panics() {
     assert!(
         from(&open)
             .unwrap_err()
-            .ends_with("is in BER with indefinite lengths: write it again with `openssl pkcs12`")
+            .ends_with("is in BER with indefinite lengths; write it again with `openssl pkcs12`")
     );
-    // After a change of any byte, the file can be read, or the error is one line.
+    // Whichever byte is changed, the file can still be read, or the error has one line.
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 0x41;

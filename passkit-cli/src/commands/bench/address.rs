@@ -44,7 +44,7 @@ impl Address {
             .find(|address| !address.ip().to_canonical().is_loopback());
         match elsewhere {
             Some(address) if !is_owned => Err(Failure::new(format!(
-                "{url} is at {}, which is not this machine: a load test can bring a service down; if it is yours, \
+                "{url} is at {}, which is not this machine: a load test can bring a service down; if the service is yours, \
                  add --yes-i-own-this",
                 address.ip()
             ))),

@@ -13,7 +13,7 @@ use passkit_conformance::load::{Answer, Connection, ServiceUrl};
 
 use super::tally::{Call, Problem, Tally};
 
-/// A connection. Many phones use it one after another.
+/// A connection that many phones use, one after another.
 pub(super) struct Caller {
     pub(super) connection: Connection,
     pub(super) url: Arc<ServiceUrl>,
@@ -43,7 +43,7 @@ impl Reply {
         self.answer.status.as_u16()
     }
 
-    /// Makes the error for an unexpected status. `when` continues the message, for example `
+    /// Makes the error for an unexpected status. `when` continues the message, for example with `
     /// without a tag`.
     pub(super) fn wrong(&self, when: &str) -> Problem {
         Problem::status(self.call, self.status(), when)

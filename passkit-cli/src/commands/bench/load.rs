@@ -1,4 +1,4 @@
-//! The three parts of a run: phones register, make visits, and unregister.
+//! The three parts of a run: all phones register, make visits, and unregister.
 
 use std::{
     sync::{
@@ -30,12 +30,13 @@ const UNREGISTER: Duration = Duration::from_secs(10);
 /// The phones, and the connections that they use.
 pub(super) struct Load {
     phones: Arc<Vec<Mutex<Phone>>>,
-    /// The callers. If a part of the run is aborted, those that still work are dropped.
+    /// The callers. If a part of the run is aborted, the callers that are still working are
+    /// dropped.
     callers: Vec<Caller>,
     stop: Stop,
 }
 
-/// What each phone does.
+/// The action of each phone.
 #[derive(Clone, Copy)]
 enum Action {
     AddAll,
@@ -52,7 +53,7 @@ pub(super) struct Part {
 pub(super) struct Visits {
     pub(super) part: Part,
     pub(super) due: u64,
-    /// How many visits were due, but did not start before the end.
+    /// The number of visits that were due but did not start before the end.
     pub(super) not_begun: u64,
 }
 
@@ -165,14 +166,14 @@ impl Load {
         self.all(&tally, work, show).await;
         progress.finish();
         let took = schedule.start.elapsed();
-        // If the run was aborted, the pace has ended too, or ends soon.
+        // If the run was aborted, the thread that sets the pace has ended too, or ends soon.
         let (ended, due) = pace
             .await
             .unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
         let due = due.max(begun); // with `Rate::Max`, a visit is due when it begins
-        // A visit that never started has waited at least until the end. Leaving it out would make a
-        // slow service look fast.
+        // A visit that never started has waited at least until the end. Without these visits, a
+        // slow service would look fast.
         let mut counts = tally.lock();
         for due in (begun..due).filter_map(|number| schedule.due(number)) {
             counts.visits.add(ended.saturating_duration_since(due));
@@ -185,7 +186,8 @@ impl Load {
         }
     }
 
-    /// Makes each phone do the action, several phones at once. Gives up if many phones fail in a row.
+    /// Makes each phone do the action, several phones at the same time. Gives up if many phones in
+    /// a row fail.
     async fn each_phone(
         &mut self,
         what: &'static str,
@@ -233,7 +235,7 @@ impl Load {
         }
     }
 
-    /// Makes every caller do its work. Aborts the work if the user wants the end at once.
+    /// Makes every caller do its work. Aborts the work when the user wants to stop at once.
     async fn all<F>(
         &mut self,
         tally: &Arc<Tally>,

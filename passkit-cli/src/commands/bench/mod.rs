@@ -33,13 +33,14 @@ const EVERY: f64 = 10.0;
 /// Puts a Wallet web service under load, as thousands of phones do after a push.
 ///
 /// First all phones register. Then, at even intervals, one phone after another makes a visit: it
-/// lists what changed and fetches that. Some list more than what is new, some get a new push token,
-/// and some remove a pass and add it again. At the end all phones unregister.
+/// lists what changed, and fetches the listed passes. In some visits, a phone lists unchanged
+/// passes too, gets a new push token, or removes a pass and adds it again. At the end, all phones
+/// unregister.
 ///
-/// The time of a visit counts from when it was due, not from when it was sent. So when the service
-/// stalls, all visits that had to wait are late, and not only the few that were being answered.
-/// This corrects for coordinated omission. With --rate max, visits have no due time, and nothing is
-/// corrected.
+/// The time of a visit counts from the moment when the visit was due, not from when its first
+/// request was sent. If the service stalls, all visits that had to wait are therefore late, and not
+/// only the few visits that were being answered. This corrects for coordinated omission. With
+/// --rate max, visits have no due time, and the times are not corrected.
 ///
 /// A table goes to stderr, and JSON to stdout. Ctrl-C ends the run early. A second Ctrl-C ends it
 /// at once.
@@ -47,21 +48,21 @@ const EVERY: f64 = 10.0;
 /// Exit code: 0 no errors, 1 some errors, 2 the test could not be run.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// The web service: the webServiceURL of its passes.
+    /// The URL of the web service, which is the webServiceURL of its passes.
     #[arg(long)]
     url: String,
 
-    /// How many phones. Each holds up to three passes of one type.
+    /// The number of phones. Each phone holds up to three passes of one type.
     #[arg(long, default_value_t = 1000, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     devices: usize,
 
-    /// For how many seconds the phones make visits.
+    /// The number of seconds during which the phones make visits.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
 
-    /// How many visits are due per second. With max, each connection makes one visit after another.
-    /// Default: each phone makes a visit every ten seconds.
+    /// The number of visits that are due per second. With max, each connection makes one visit
+    /// after another. Default: each phone makes a visit every ten seconds.
     #[arg(long, value_name = "N")]
     rate: Option<Rate>,
 
@@ -73,7 +74,7 @@ pub(crate) struct Bench {
     #[command(flatten)]
     sources: Sources,
 
-    /// How long an answer may take.
+    /// The longest time for an answer, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
 

@@ -15,7 +15,7 @@ use passkit_server::{
 
 use crate::failure::Failure;
 
-/// How many passes a phone holds at most.
+/// The greatest number of passes that a phone holds.
 pub(super) const HELD: usize = 3;
 /// The folder of passes if no option names one.
 const DEFAULT_FOLDER: &str = "./passes";
@@ -23,7 +23,8 @@ const DEFAULT_FOLDER: &str = "./passes";
 /// Where the passes on the phones come from.
 #[derive(Args)]
 pub(crate) struct Sources {
-    /// A folder with .pkpass files that the service serves. The phones hold these passes. Default: ./passes.
+    /// A folder with .pkpass files that the service serves. The phones hold these passes. Default:
+    /// ./passes.
     #[arg(long, env = "PASSKIT_PASSES", value_name = "DIR")]
     passes: Option<PathBuf>,
 
@@ -80,7 +81,7 @@ impl Sources {
         }
         if found.types.is_empty() {
             return Err(Failure::new(
-                "no passes for the phones: the named folders and files contain none; name the folder that is served \
+                "no passes for the phones: the named folders and files contain no passes; name the folder that is served \
                 with --passes DIR, or a --target FILE.toml",
             ));
         }
@@ -141,8 +142,8 @@ impl Passes {
         self.0.iter().map(|(_, passes)| passes.len()).sum()
     }
 
-    /// Returns the passes on a phone. They all have one type. Types and passes are given to the
-    /// phones in turn.
+    /// Returns the passes on a phone. All of them have the same type. Types and passes are assigned
+    /// to the phones in turn.
     pub(super) fn held_by(
         &self,
         phone: usize,

@@ -15,30 +15,31 @@ use super::{
     tally::{Call, Problem},
 };
 
-/// All device library identifiers begin with this, so that leftover phones can be recognised.
+/// The start of all device library identifiers, by which leftover phones can be recognised.
 const PREFIX: &str = "be9cbe9c";
 
 /// A date that is older than every pass.
 const LONG_AGO: HeaderValue = HeaderValue::from_static("Sat, 01 Jan 2000 00:00:00 GMT");
 
-/// What a phone does in a visit.
+/// A kind of visit: the calls that a phone makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visit {
     /// Lists with the tag from before the last change, or without a tag. Fetches the listed passes
-    /// with an old date: 200.
+    /// with an old date, and expects 200.
     Changed,
-    /// Lists without a tag, and fetches all passes with their dates: 304.
+    /// Lists without a tag, and fetches all passes with their dates. Expects 304.
     Unchanged,
-    /// Lists with its tag, which usually gives 204. Fetches what is listed.
+    /// Lists with its tag, and usually gets 204. Fetches the listed passes.
     Quiet,
-    /// Registers all its passes with a new push token (200), then continues like `Quiet`.
+    /// Registers all its passes with a new push token, and expects 200. Then continues like
+    /// `Quiet`.
     NewToken,
-    /// Unregisters a pass, registers it again (201), lists with its tag and fetches the pass
-    /// without a date.
+    /// Unregisters a pass, registers it again and expects 201, lists with its tag, and fetches the
+    /// pass without a date.
     AddedAgain,
 }
 
-/// The visits of every phone, in a loop. Each phone starts at another visit.
+/// The visits of every phone, in a loop. Each phone starts with another visit.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
@@ -82,7 +83,7 @@ pub(super) struct Phone {
     tag: Option<Box<str>>,
     /// The tag before the current one.
     earlier: Option<Box<str>>,
-    /// The number of `AddedAgain` visits so far. It chooses the pass to remove and add.
+    /// The number of `AddedAgain` visits so far. It decides which pass is removed and added.
     turn: usize,
 }
 
@@ -138,7 +139,7 @@ impl Phone {
     }
 
     pub(super) async fn visit(&mut self, visit: Visit, caller: &mut Caller) -> Result<(), Problem> {
-        // Like a real phone, this one repeats registrations that failed.
+        // Like a real phone, this phone repeats registrations that failed.
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::Yes {
                 self.register(index, caller).await?;
@@ -169,7 +170,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Unregisters all its passes. Stops at the first failure.
+    /// Unregisters all passes of the phone. Stops at the first failure.
     pub(super) async fn remove_all(&mut self, caller: &mut Caller) -> Result<(), Problem> {
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::No {
@@ -179,7 +180,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Returns how many of its passes may be registered.
+    /// Returns how many passes of the phone may be registered.
     pub(super) fn registrations(&self) -> usize {
         self.held
             .iter()
@@ -187,7 +188,7 @@ impl Phone {
             .count()
     }
 
-    /// Adds a pass. A phone fetches the pass that it adds even if the list lacks it.
+    /// Adds a pass. A phone fetches the pass that it adds, even if the list does not name it.
     async fn add(&mut self, added: usize, caller: &mut Caller) -> Result<(), Problem> {
         self.register(added, caller).await?;
         for index in self.list(Since::Tag, caller).await? {
@@ -242,7 +243,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Asks what changed, and keeps the new tag. Returns which of its passes are listed.
+    /// Asks what changed, and keeps the new tag. Returns which passes of the phone are listed.
     async fn list(&mut self, since: Since, caller: &mut Caller) -> Result<Vec<usize>, Problem> {
         let tag = match since {
             Since::Tag => self.tag.clone(),
@@ -264,7 +265,7 @@ impl Phone {
             204 => {
                 caller.count(&reply);
                 if since == Since::Earlier {
-                    // The service treats the earlier tag as the newest one, so the tag is useless.
+                    // The service treats the earlier tag as the newest tag, so this tag is useless.
                     self.earlier = None;
                 }
                 return Ok(Vec::new());
@@ -297,7 +298,7 @@ impl Phone {
             .ok_or_else(|| Problem::new("list answer without a tag"))?
             .into_boxed_str();
         if tag.as_ref() == Some(&new) {
-            return Err(Problem::new("list answer with the tag that was asked with"));
+            return Err(Problem::new("list answer with the tag of the request"));
         }
         caller.count(&reply);
         if self.tag.as_ref() != Some(&new) {
@@ -355,7 +356,7 @@ impl Phone {
     }
 }
 
-/// SplitMix64. It scatters consecutive numbers, so that rows are inserted in no order.
+/// SplitMix64. It scatters consecutive numbers, so that rows are not inserted in order.
 fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

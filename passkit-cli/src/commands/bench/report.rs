@@ -1,4 +1,4 @@
-//! The results of a run: a table for people, JSON for programs.
+//! The results of a run: a table for people, and JSON for programs.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -207,7 +207,7 @@ impl fmt::Display for Report {
         if let Some(Visits { due, not_begun, .. }) = self.fell_behind() {
             writeln!(
                 f,
-                "fell behind: {not_begun} of {due} visits that were due did not start before the end; their waiting \
+                "fell behind: {not_begun} of {due} due visits did not start before the end; their waiting \
                 time counts as the time of a visit; try a lower --rate, or more --connections"
             )?;
         }

@@ -1,4 +1,4 @@
-//! Decides when visits are due. This does not depend on how long earlier visits take.
+//! Decides when visits are due. The due times do not depend on how long earlier visits take.
 
 use std::{
     str::FromStr,
@@ -13,11 +13,12 @@ use super::stop::Stop;
 /// The longest time that `pace` sleeps before it checks again whether it has to stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
-/// How many visits are due per second.
+/// The number of visits that are due per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     PerSecond(f64),
-    /// As many as the callers can make. Each caller starts the next visit when one has ended.
+    /// As many visits as the callers can make. Each caller starts the next visit when its visit has
+    /// ended.
     Max,
 }
 
@@ -68,7 +69,7 @@ impl Schedule {
     /// schedule ended, and the number of visits that were due by then.
     ///
     /// This blocks its thread, because the timers of the runtime are accurate only to a
-    /// millisecond. Many visits are shorter.
+    /// millisecond. Many visits take less time.
     pub(super) fn pace(&self) -> (Instant, u64) {
         let mut handed_out = 0;
         loop {
@@ -79,7 +80,7 @@ impl Schedule {
                 .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // Visits that are due and have not started do not start any more.
+                // Visits that are due but have not started do not start any more.
                 self.waiting.close();
                 return (now, due);
             }
@@ -110,12 +111,13 @@ impl Schedule {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Returns how many visits are due and have not started.
+    /// Returns how many visits are due but have not started.
     pub(super) fn backlog(&self) -> usize {
         self.waiting.available_permits()
     }
 
-    /// Returns the time at which a visit is due. Returns `None` if it depends on other visits.
+    /// Returns the time at which a visit is due. Returns `None` if that time depends on other
+    /// visits.
     pub(super) fn due(&self, number: u64) -> Option<Instant> {
         match self.rate {
             Rate::PerSecond(rate) => {
@@ -125,8 +127,8 @@ impl Schedule {
         }
     }
 
-    /// Returns how many visits are due before this time. Returns 0 for `Max`, because there it
-    /// depends on other visits.
+    /// Returns how many visits are due before this time. Returns 0 for `Max`, because the number
+    /// then depends on other visits.
     fn due_before(&self, then: Instant) -> u64 {
         match self.rate {
             // The first visit is due at the start.

@@ -2,8 +2,8 @@ use tokio::sync::watch;
 
 use crate::server;
 
-/// How many times the user asked the run to end. After the first time, the run ends in order: its
-/// phones unregister. After the second time, it stops at once.
+/// The number of times that the user asked the run to end. After the first time, the run ends in an
+/// orderly way, and its phones unregister. After the second time, the run stops at once.
 #[derive(Clone)]
 pub(super) struct Stop(watch::Receiver<u8>);
 
@@ -31,7 +31,7 @@ impl Stop {
         *self.0.borrow() > 0
     }
 
-    /// Returns when the user has asked twice.
+    /// Returns when the user has asked for the end twice.
     pub(super) async fn is_wanted_at_once(&mut self) {
         if self.0.wait_for(|times| *times > 1).await.is_err() {
             std::future::pending::<()>().await;

@@ -45,7 +45,7 @@ impl Problem {
 
     pub(super) fn no_answer(call: Call, reason: &NoAnswer) -> Self {
         Self(match reason {
-            // The problem has nothing to do with the call if no connection could be made.
+            // If no connection could be made, the problem does not depend on the call.
             NoAnswer::Refused | NoAnswer::Unreachable(_) => reason.to_string(),
             NoAnswer::TooSlow => format!("timeout on {}", call.name()),
             NoAnswer::Closed => format!("connection closed on {}", call.name()),
@@ -62,7 +62,7 @@ pub(super) struct Times(Option<Histogram<u64>>);
 impl Times {
     pub(super) fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // A longer time than an hour counts as an hour. With these bounds, neither creating the
+        // A time longer than an hour counts as an hour. With these limits, neither making the
         // histogram nor recording a time can fail.
         if self.0.is_none() {
             self.0 = Histogram::new_with_bounds(1, 3_600_000_000, 3).ok();
@@ -86,11 +86,11 @@ impl Times {
 /// The results of a part of the run.
 #[derive(Default)]
 pub(super) struct Counts {
-    /// The times of correct answers, by call and status. A time is from sending the request to the
-    /// end of the answer.
+    /// The times of correct answers, by call and status. Each time is measured from sending the
+    /// request to the end of the answer.
     pub(super) calls: BTreeMap<(Call, u16), Times>,
-    /// The times of successful visits, from when they were due. Visits that never started count
-    /// with their waiting time.
+    /// The times of successful visits, measured from when they were due. Visits that never started
+    /// count with their waiting time.
     pub(super) visits: Times,
     pub(super) done: u64,
     pub(super) failed: u64,

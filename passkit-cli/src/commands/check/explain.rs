@@ -5,7 +5,7 @@ use passkit_server::text::OneLine;
 
 use crate::failure::Failure;
 
-/// The longest code that is compared with the known ones, in bytes.
+/// The longest code that is compared with the known codes, in bytes.
 const MAX_COMPARED: usize = 40;
 
 /// Prints the explanation of a code, or the list of all codes.

@@ -14,18 +14,19 @@ use self::{
 };
 use crate::failure::Failure;
 
-/// Prints what is wrong with archives, or that they are good.
+/// Prints what is wrong with archives, or reports that they are good.
 ///
 /// Checks the zip file, all files against the manifest, the signature with its certificates, the
 /// keys and values of pass.json, barcodes, images, colours, translations, and the address for
 /// updates. It does not check whether Apple issued the certificates. In a bundle (.pkpasses) it
 /// checks every pass.
 ///
-/// Each line has a level. "refused": phones refuse the archive. "error": phones accept it, but
-/// something in it cannot work. "warning": this is probably not what you want. "note": this is good
-/// to know. The code in brackets never changes. --explain says more about it.
+/// Each line has a level. "refused": phones refuse the archive. "error": phones accept the archive,
+/// but something in it cannot work. "warning": the archive probably has a mistake. "note": there is
+/// nothing wrong. The code in brackets never changes. --explain says more about a code.
 ///
-/// Exit code: 0 all are good, 1 one is refused or has an error, 2 one could not be read.
+/// Exit code: 0 all archives are good, 1 an archive is refused or has an error, 2 an archive could
+/// not be read.
 #[derive(Args)]
 pub(crate) struct Check {
     /// The archives: .pkpass, .order or .pkpasses.
@@ -36,8 +37,8 @@ pub(crate) struct Check {
     #[arg(long)]
     allow_unsigned: bool,
 
-    /// Also ask the web service of each archive: whether it answers, and whether it refuses a wrong
-    /// token. The token of the archive is not sent.
+    /// Also check the web service of each archive: whether it answers, and whether it refuses a
+    /// wrong token. The token of the archive is not sent.
     #[arg(long)]
     online: bool,
 
@@ -137,7 +138,7 @@ impl Check {
 }
 
 /// Returns the bytes of a file that may be an archive. If the file is too large, returns just
-/// enough to show that.
+/// enough bytes to show that it is.
 pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     read_up_to(path, MAX_ARCHIVE_BYTES)
 }

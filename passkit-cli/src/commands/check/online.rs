@@ -15,7 +15,7 @@ use passkit_conformance::{
 };
 use passkit_server::{PassId, identifiers::DeviceIdentifier, text::OneLine};
 
-/// The longest time for finding the host, and for each answer.
+/// The time limit for finding the host, and for each answer.
 const TIME: Duration = Duration::from_secs(10);
 
 /// The longest answer that is read, in bytes.
@@ -60,7 +60,7 @@ impl<'a> Service<'a> {
         })?;
         let random = random().map_err(unreachable)?;
         let device = DeviceIdentifier::new(&random)
-            .map_err(|error| unreachable(format!("no device could be made up: {error}")))?;
+            .map_err(|error| unreachable(format!("no device identifier could be made: {error}")))?;
 
         let type_id = &self.pass.type_id;
         let request = Request::get(url.list(&device, type_id, None));
@@ -69,7 +69,7 @@ impl<'a> Service<'a> {
         let what = match answer.status.as_u16() {
             204 => None,
             200 if is_list() => None,
-            200 => Some("200 and something else than a list".to_owned()),
+            200 => Some("200 but without a list".to_owned()),
             status => Some(status.to_string()),
         };
         if let Some(what) = what {
@@ -129,7 +129,8 @@ async fn addresses(url: &ServiceUrl) -> Result<Arc<[SocketAddr]>, String> {
     ))
 }
 
-/// Sends a request. A redirect is a problem, because phones would take their token elsewhere.
+/// Sends a request. A redirect is a problem, because phones would send their token to another
+/// address.
 async fn send(
     connection: &mut Connection,
     request: http::request::Builder,
@@ -164,7 +165,7 @@ async fn send(
         return Err((
             &rules::ONLINE_REDIRECT,
             format!(
-                "its web service answers {what} with a redirect ({status}){place}; write the last address as webServiceURL"
+                "its web service answers {what} with a redirect ({status}){place}; use the target of the redirect as webServiceURL"
             ),
         ));
     }

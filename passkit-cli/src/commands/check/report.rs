@@ -1,4 +1,4 @@
-//! What `check` prints: lines, JSON, or annotations of GitHub Actions.
+//! The output of `check`: lines, JSON, or annotations of GitHub Actions.
 
 use passkit_archive::{Archive, Finding, Level};
 use passkit_server::{identifiers::Kind, text::OneLine};
@@ -92,7 +92,8 @@ pub(super) fn github_failure(file: &str, failure: &Failure) {
     annotate("error", file, "unreadable", &failure.to_string());
 }
 
-/// Prints an annotation. The runner splits it at some characters, so these are escaped.
+/// Prints an annotation. GitHub's runner splits annotations at some characters, so these characters
+/// are escaped.
 fn annotate(command: &str, file: &str, title: &str, message: &str) {
     let message = escaped(message);
     let file = escaped(file).replace(':', "%3A").replace(',', "%2C");
@@ -105,7 +106,7 @@ fn escaped(text: &str) -> String {
         .replace('\n', "%0A")
 }
 
-/// The JSON document, which is printed when all files are checked.
+/// The JSON document. It is printed after all files were checked.
 #[derive(Default)]
 pub(super) struct Json {
     archives: Vec<Value>,

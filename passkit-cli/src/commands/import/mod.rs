@@ -25,27 +25,28 @@ use crate::{
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// About how many lines are looked up in the store to check the note about the progress.
+/// The approximate number of lines that are looked up in the store to check the note about the
+/// progress.
 const SAMPLE: u64 = 100;
-/// How many lines a warning names.
+/// The greatest number of lines that a warning names.
 const NAMED: usize = 10;
 
 /// Imports registrations from a CSV file into a store.
 ///
-/// The file has four columns: device identifier, push token, type identifier, serial number. They
-/// are in this order, or in any order with a first line that names them (device, push_token, type,
-/// serial). Existing registrations stay. Every device gets the push token of its last line. The
-/// store may be in use meanwhile.
+/// The file has four columns: device identifier, push token, type identifier, serial number. The
+/// columns are in this order, or in any order if the first line names them (device, push_token,
+/// type, serial). Existing registrations stay. Every device gets the push token of its last line.
+/// The store may be in use during the import.
 ///
 /// If the first line names a column authentication_token, the service also accepts the tokens in
-/// this column. Use it if phones have tokens from another service, and the archives of this service
-/// have new ones.
+/// this column. Use this column if phones have tokens from another service, and the archives of
+/// this service have new tokens.
 ///
-/// The command skips a bad line, and reports its number. If the import was stopped, the same command
-/// continues it. The progress is kept in the store itself. So an import into another store, or into
-/// a store that was emptied, starts from the beginning.
+/// The command skips bad lines, and reports their numbers. If the import was stopped, the same
+/// command continues it. The progress is stored in the store itself. An import into another store,
+/// or into a store that was emptied, therefore starts from the beginning.
 ///
-/// Exit code: 0 all lines are in the store, 1 some were skipped, 2 it could not be done.
+/// Exit code: 0 all lines are in the store, 1 some lines were skipped, 2 the import failed.
 #[derive(Args)]
 pub(crate) struct Import {
     /// The CSV file; - reads standard input.
@@ -101,7 +102,8 @@ impl Import {
                 }
             }
         }
-        // The lines that the store already has are read again, for the rejects and for the counts.
+        // The lines that the store already has are read again, because the command counts and
+        // copies the skipped lines.
         let stored = place.reached.lines;
         let mut reached = place.reached;
         let (mut registrations, mut left_out) = (0_u64, 0_u64);
@@ -135,7 +137,8 @@ impl Import {
                             progress.say(&format!("{from}:{number}: {problem}; left out"));
                         }
                         if let Some(rejects) = &mut rejects {
-                            // The lines can be corrected and imported, so they need the names of their columns.
+                            // These lines can be corrected and imported, so they need the names of
+                            // their columns.
                             let names = lines.names.as_deref().filter(|_| left_out == 1);
                             for line in names.into_iter().chain([lines.raw()]) {
                                 rejects.write(line)?;
@@ -214,7 +217,7 @@ async fn missing(
         {
             last = Some((number, registration));
         }
-        // The nearest good line before each step is looked up.
+        // Before each step, the nearest good line is looked up.
         if (number >= next || number == lines)
             && let Some((number, Registration { device, pass, .. })) = last.take()
         {
@@ -247,8 +250,8 @@ impl Blanks {
         }
     }
 
-    /// Names these lines. The blanks are kept, because a pass may have such a serial number. More
-    /// often, the blanks are a mistake in the file.
+    /// Prints a warning with these lines. The blanks are kept, because a pass may have such a
+    /// serial number. Mostly, the blanks are a mistake in the file.
     fn warn(&self) {
         let Self { count, first } = self;
         if *count > 0 {
@@ -261,15 +264,15 @@ impl Blanks {
                 _ => (&*format!("{count} serial numbers begin or end"), "lines"),
             };
             eprintln!(
-                "passkit: {numbers} with blanks, which were kept: {lines} {}{more}. If the passes have no such serial \
-                 numbers, these phones get no updates: remove the blanks, and import the file again",
+                "passkit: {numbers} with blanks, which were kept: {lines} {}{more}. If the serial numbers of the passes have no \
+                 blanks, these phones get no updates; remove the blanks, and import the file again",
                 first.join(", ")
             );
         }
     }
 }
 
-/// Returns whether this is white space, or one of the characters that editors and spreadsheets don't show.
+/// Returns whether this is white space, or a character that editors and spreadsheets don't show.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(
@@ -289,7 +292,7 @@ fn warn_of_crowded(crowded: &BTreeSet<PassId>) {
         more => format!(" and {more} more"),
     };
     eprintln!(
-        "passkit: {} passes have more than {} tokens, and the last ones were kept: {}{more}",
+        "passkit: {} passes have more than {} tokens, and the last tokens were kept: {}{more}",
         crowded.len(),
         Published::MAX_TOKENS,
         OneLine::of(&named.join(", "))

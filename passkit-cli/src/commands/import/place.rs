@@ -1,8 +1,9 @@
-//! The progress of an import, kept as a note in the store that the import fills.
+//! The progress of an import. It is a note in the store that the import fills.
 //!
-//! The name of the note has the SHA-256 of the file. So the import of a moved file continues, and
-//! the import of a changed file starts from the beginning. For the digest, the command reads the
-//! file once more. This takes little time, because the store needs far longer for its rows.
+//! The name of the note contains the SHA-256 of the file. The import of a moved file therefore
+//! continues, and the import of a changed file starts from the beginning. To get the digest, the
+//! command reads the file once more. This takes little time compared with writing the rows into the
+//! store.
 
 use std::{
     fs::File,
@@ -26,13 +27,13 @@ pub(super) struct Place<'a> {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reached {
-    /// All lines up to this one are in the store.
+    /// All lines up to this line are in the store.
     pub(super) lines: u64,
     /// How many registrations were new.
     pub(super) created: u64,
 }
 
-/// Returns the name of the note about a file. Returns `None` if it is not a regular file.
+/// Returns the name of the note about a file, or `None` if the path is not a regular file.
 pub(super) fn note_name(path: &Path) -> io::Result<Option<String>> {
     if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
         return Ok(None);
@@ -48,7 +49,7 @@ pub(super) fn note_name(path: &Path) -> io::Result<Option<String>> {
 }
 
 impl<'a> Place<'a> {
-    /// Finds where the last import of this file into this store stopped. Without a note, that is
+    /// Finds where the last import of this file into this store stopped. Without a note, this is
     /// the start.
     pub(super) async fn find(
         store: &'a dyn Store,
@@ -68,8 +69,8 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Notes the progress. If that fails, the next import begins earlier, which is slower but not
-    /// wrong. If two imports of one file run at once, the notes of both are true.
+    /// Stores the progress. If this fails, the next import begins earlier, which is slower but not
+    /// wrong. If two imports of the same file run at the same time, the notes of both are true.
     pub(super) async fn remember(&mut self, reached: Reached) {
         if let Ok(note) = serde_json::to_string(&reached)
             && self.replace(Some(&note)).await == Ok(true)

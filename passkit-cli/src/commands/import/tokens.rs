@@ -1,4 +1,4 @@
-//! Tokens that phones have from another service. This service accepts them too.
+//! Tokens that phones have from another service. This service also accepts them.
 //!
 //! The store keeps them together with the tokens that `serve` publishes.
 
@@ -12,8 +12,8 @@ use passkit_server::{
 
 use crate::store::Store;
 
-/// The maximum number of attempts to write the tokens. Another attempt is needed if a service published a pass in
-/// between.
+/// The maximum number of attempts to write the tokens. An attempt must be repeated if a service
+/// published a pass during it.
 const TRIES: u32 = 10;
 
 /// The tokens of some lines.
@@ -28,10 +28,11 @@ impl Tokens {
         }
     }
 
-    /// Adds the tokens to those in the store. The tokens that are already in the store count as newer. Returns the
-    /// passes with more tokens than a store keeps.
+    /// Adds these tokens to the tokens in the store. The tokens that are already in the store count
+    /// as newer. Returns the passes that have more tokens than a store keeps.
     ///
-    /// The call does not change the published content of a pass, and does not mark the pass. The call may be repeated.
+    /// The call does not change the published content of a pass, and does not mark the pass. The
+    /// call may be repeated.
     pub(super) async fn store(&self, store: &dyn Store) -> Result<BTreeSet<PassId>, StoreError> {
         let mut left = self.0.clone();
         let mut crowded = BTreeSet::new();
@@ -50,7 +51,8 @@ impl Tokens {
                 if imported.iter().any(|token| !tokens.contains(token)) {
                     crowded.insert(pass.clone());
                 }
-                // A service may have published the pass for the first time just before the tokens were written.
+                // A service may have published the pass for the first time just before the tokens
+                // were written.
                 let is_hidden = known.removed
                     && known.digest.is_some()
                     && written.get(pass).is_some_and(Option::is_none);
