@@ -20,6 +20,7 @@ mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod starters;
 mod store;
 mod store_url;
 
@@ -46,6 +47,7 @@ struct Arguments {
 enum Command {
     Serve(Box<commands::serve::Serve>),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
     Device(commands::device::Device),
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),

@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod migrate;
+pub(crate) mod new;
 mod progress;
 pub(crate) mod push;
 pub(crate) mod repair;
