@@ -60,7 +60,11 @@ impl New {
             )));
         }
         let table_path = self.folder.with_file_name(table.0);
-        let paths = [Some(&self.folder), Some(&table_path), self.throwaway_cert.as_ref()];
+        let paths = [
+            Some(&self.folder),
+            Some(&table_path),
+            self.throwaway_cert.as_ref(),
+        ];
         for path in paths.into_iter().flatten() {
             refuse_existing(path)?;
         }
@@ -93,7 +97,8 @@ impl New {
             Kind::Pass => "passTypeIdentifier",
             Kind::Order => "orderTypeIdentifier",
         };
-        let [type_id, team] = [key, "teamIdentifier"].map(|key| template.text(key).unwrap_or_default());
+        let [type_id, team] =
+            [key, "teamIdentifier"].map(|key| template.text(key).unwrap_or_default());
         let type_id = TypeIdentifier::new(type_id).map_err(|error| failed(&error))?;
         Signer::throwaway_pem(&type_id, team, self.style.needs_nfc())
             .map_err(|error| failed(&error))
@@ -144,7 +149,9 @@ fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::new(format!("can't make a token: {error}")))?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = String::from_utf8_lossy(description);
-    Ok(text.replace(SAMPLE_TOKEN, &format!("\"{token}\"")).into_bytes())
+    Ok(text
+        .replace(SAMPLE_TOKEN, &format!("\"{token}\""))
+        .into_bytes())
 }
 
 /// Writes a new file that only its owner can open.
