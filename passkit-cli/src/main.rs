@@ -21,6 +21,7 @@ mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod starters;
 mod store;
 mod store_url;
 
@@ -48,6 +49,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
     Device(commands::device::Device),
@@ -91,6 +93,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
