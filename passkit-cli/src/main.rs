@@ -16,10 +16,12 @@ mod commands;
 mod failure;
 mod local_pushes;
 mod log_lines;
+mod making;
 mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod signer;
 mod store;
 mod store_url;
 
