@@ -50,6 +50,7 @@ enum Command {
     Push(commands::push::Push),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
+    Make(Box<commands::make::Make>),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -92,6 +93,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Sign(sign) => sign.run(),
+        Command::Make(make) => make.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),

@@ -115,17 +115,6 @@ impl Template {
             .any(|field| styles.iter().any(|style| field.member(style).is_some()))
     }
 
-    /// Returns whether there is a barcode, whose message [`Draft::barcode`] sets.
-    #[must_use]
-    pub fn has_barcode(&self) -> bool {
-        ["barcodes", "barcode"].iter().any(|key| {
-            self.json.member(key).is_some_and(|barcodes| match barcodes {
-                Json::List(barcodes) => !barcodes.is_empty(),
-                _ => true,
-            })
-        })
-    }
-
     /// Returns the content of the file `passkit.toml`, if the template has one. It says how
     /// `passkit make` fills in the template.
     #[must_use]

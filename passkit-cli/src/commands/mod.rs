@@ -11,6 +11,7 @@ pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod make;
 pub(crate) mod migrate;
 mod progress;
 pub(crate) mod push;

@@ -23,7 +23,10 @@ pub(super) fn to_w3c(text: &str, zone: Option<&TimeZone>) -> Result<String, Stri
         .ok()
         .filter(|pieces| pieces.time_zone_annotation().is_none());
     let Some(pieces) = pieces else {
-        return Err("is no date; write it as 2026-11-27, 2026-11-27 10:00 or 2026-11-27T10:00:00+01:00".into());
+        return Err(
+            "is no date; write it as 2026-11-27, 2026-11-27 10:00 or 2026-11-27T10:00:00+01:00"
+                .into(),
+        );
     };
     let time = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
     if !(1..=9999).contains(&time.year()) {
@@ -33,7 +36,9 @@ pub(super) fn to_w3c(text: &str, zone: Option<&TimeZone>) -> Result<String, Stri
     let (time, offset) = match (pieces.to_numeric_offset(), zone) {
         (Some(offset), None) => (time, offset),
         (Some(offset), Some(zone)) => {
-            let moment = offset.to_timestamp(time).map_err(|error| error.to_string())?;
+            let moment = offset
+                .to_timestamp(time)
+                .map_err(|error| error.to_string())?;
             let offset = zone.to_offset(moment);
             (offset.to_datetime(moment), offset)
         }
@@ -82,14 +87,38 @@ mod tests {
         for (text, zone, written) in [
             ("2026-11-27", Some(&berlin), "2026-11-27T00:00:00+01:00"),
             ("2026-06-01", Some(&berlin), "2026-06-01T00:00:00+02:00"),
-            (" 2026-11-27 10:00 ", Some(&berlin), "2026-11-27T10:00:00+01:00"),
-            ("2026-11-27T10:00:30.5", Some(&kolkata), "2026-11-27T10:00:30+05:30"),
-            ("2026-11-27T10:00Z", Some(&berlin), "2026-11-27T11:00:00+01:00"),
-            ("2026-11-27T10:00:00-07:00", Some(&berlin), "2026-11-27T18:00:00+01:00"),
+            (
+                " 2026-11-27 10:00 ",
+                Some(&berlin),
+                "2026-11-27T10:00:00+01:00",
+            ),
+            (
+                "2026-11-27T10:00:30.5",
+                Some(&kolkata),
+                "2026-11-27T10:00:30+05:30",
+            ),
+            (
+                "2026-11-27T10:00Z",
+                Some(&berlin),
+                "2026-11-27T11:00:00+01:00",
+            ),
+            (
+                "2026-11-27T10:00:00-07:00",
+                Some(&berlin),
+                "2026-11-27T18:00:00+01:00",
+            ),
             ("2026-11-27T10:00:00Z", None, "2026-11-27T10:00:00Z"),
-            ("2026-11-27T10:00:00-0330", None, "2026-11-27T10:00:00-03:30"),
+            (
+                "2026-11-27T10:00:00-0330",
+                None,
+                "2026-11-27T10:00:00-03:30",
+            ),
             // Clocks are set back: the first of the two.
-            ("2026-10-25T02:30", Some(&berlin), "2026-10-25T02:30:00+02:00"),
+            (
+                "2026-10-25T02:30",
+                Some(&berlin),
+                "2026-10-25T02:30:00+02:00",
+            ),
         ] {
             assert_eq!(to_w3c(text, zone).as_deref(), Ok(written), "{text}");
         }
@@ -103,15 +132,27 @@ mod tests {
             ("", Some(&berlin), "is no date"),
             ("2026-02-30", Some(&berlin), "is no date"),
             ("2026-11-27T25:00", Some(&berlin), "is no date"),
-            ("2026-11-27T10:00[Europe/Berlin]", Some(&berlin), "is no date"),
+            (
+                "2026-11-27T10:00[Europe/Berlin]",
+                Some(&berlin),
+                "is no date",
+            ),
             ("-000001-01-01", Some(&berlin), "too long ago"),
             ("2026-11-27", None, "has no time zone"),
             ("2026-11-27T10:00", None, "has no time zone"),
-            ("2026-03-29T02:30", Some(&berlin), "does not exist in Europe/Berlin"),
+            (
+                "2026-03-29T02:30",
+                Some(&berlin),
+                "does not exist in Europe/Berlin",
+            ),
         ] {
             let error = to_w3c(text, zone).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        assert!(super::zone("Europe/Berlim").unwrap_err().contains("is no time zone"));
+        assert!(
+            super::zone("Europe/Berlim")
+                .unwrap_err()
+                .contains("is no time zone")
+        );
     }
 }

@@ -14,7 +14,11 @@ use passkit_server::{
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::{dates, maker::RowError, table::{Columns, Row}};
+use super::{
+    dates,
+    maker::RowError,
+    table::{Columns, Row},
+};
 
 /// The name of the file in a template.
 pub(super) const FILE: &str = "passkit.toml";
@@ -133,7 +137,11 @@ impl RecipeError {
 
 impl fmt::Display for RecipeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, column, message } = self;
+        let Self {
+            line,
+            column,
+            message,
+        } = self;
         write!(f, "{line}:{column}: {}", OneLine::of(message))
     }
 }
@@ -202,7 +210,10 @@ impl Recipe {
                     format!("it has {}", names.join(", "))
                 }
             };
-            return Err(located(text, (at, format!("the table has no column {name:?}; {hint}"))));
+            return Err(located(
+                text,
+                (at, format!("the table has no column {name:?}; {hint}")),
+            ));
         }
         Ok(())
     }
@@ -235,7 +246,11 @@ impl Recipe {
         };
         let token = matches!(self.token, Token::Column(_)).then_some(TOKEN_COLUMN);
         let named = serial.iter().copied().chain(token);
-        self.columns().map(|(name, _)| name).chain(optional).chain(named).collect()
+        self.columns()
+            .map(|(name, _)| name)
+            .chain(optional)
+            .chain(named)
+            .collect()
     }
 
     /// Fills in a row.
@@ -251,7 +266,11 @@ impl Recipe {
                 continue;
             }
             match step.value(row)? {
-                Some(value) => draft = step.apply(draft, value, &image).map_err(|message| step.error(row, message))?,
+                Some(value) => {
+                    draft = step
+                        .apply(draft, value, &image)
+                        .map_err(|message| step.error(row, message))?
+                }
                 None if step.if_empty == IfEmpty::Remove => removed.push(step),
                 None if step.if_empty == IfEmpty::Keep => {}
                 None => {
@@ -302,17 +321,21 @@ impl Step {
             Form::Number => number(&text),
             Form::Boolean => boolean(&text),
             Form::Date(None) => dates::to_w3c(&text, None).map(Value::String),
-            Form::Date(Some(Zone::Fixed(zone))) => dates::to_w3c(&text, Some(zone)).map(Value::String),
+            Form::Date(Some(Zone::Fixed(zone))) => {
+                dates::to_w3c(&text, Some(zone)).map(Value::String)
+            }
             Form::Date(Some(Zone::Filled(zone))) => {
                 let name = zone.fill(row)?.unwrap_or_default();
-                let found = dates::zone(name.trim()).map_err(|message| match zone.columns().next() {
-                    Some(column) => RowError::in_column(row.line, column, message),
-                    None => RowError::new(row.line, message),
-                })?;
+                let found =
+                    dates::zone(name.trim()).map_err(|message| match zone.columns().next() {
+                        Some(column) => RowError::in_column(row.line, column, message),
+                        None => RowError::new(row.line, message),
+                    })?;
                 dates::to_w3c(&text, Some(&found)).map(Value::String)
             }
         };
-        let value = value.map_err(|message| self.error(row, format!("{:?} {message}", shortened(&text))))?;
+        let value = value
+            .map_err(|message| self.error(row, format!("{:?} {message}", shortened(&text))))?;
         Ok(Some(value))
     }
 
@@ -378,12 +401,17 @@ impl Text {
         while let Some(at) = rest.find(['{', '}']) {
             let (before, brace) = rest.split_at(at);
             plain.push_str(before);
-            if let Some(after) = brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
+            if let Some(after) = brace
+                .strip_prefix("{{")
+                .or_else(|| brace.strip_prefix("}}"))
+            {
                 plain.extend(brace.chars().next());
                 rest = after;
                 continue;
             }
-            let Some((column, after)) = brace.strip_prefix('{').and_then(|inner| inner.split_once('}'))
+            let Some((column, after)) = brace
+                .strip_prefix('{')
+                .and_then(|inner| inner.split_once('}'))
             else {
                 return Err("has a brace without its partner; write a column as {name}, and a brace as {{ or }}".into());
             };
@@ -441,7 +469,9 @@ impl Text {
 impl Placed<Text> {
     /// Returns the text for a row. It must not be empty.
     pub(super) fn fill(&self, row: &Row) -> Result<String, RowError> {
-        self.value.fill(row)?.ok_or_else(|| self.error(row, "is empty; fill it in"))
+        self.value
+            .fill(row)?
+            .ok_or_else(|| self.error(row, "is empty; fill it in"))
     }
 
     pub(super) fn error(&self, row: &Row, message: impl Into<String>) -> RowError {
@@ -501,17 +531,38 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
             "images" => reading.images(value, &place)?,
             "strings" => reading.strings(value, &place)?,
             other => {
-                return Err((key.span().start, unknown(other, "key", [
-                    "serial", "token", "web-service-url", "fields", "barcode", "set", "images", "strings",
-                ])));
+                return Err((
+                    key.span().start,
+                    unknown(
+                        other,
+                        "key",
+                        [
+                            "serial",
+                            "token",
+                            "web-service-url",
+                            "fields",
+                            "barcode",
+                            "set",
+                            "images",
+                            "strings",
+                        ],
+                    ),
+                ));
             }
         }
     }
-    let serial = reading
-        .serial
-        .ok_or_else(|| (0, "lacks serial; add a line such as serial = \"{member_id}\"".to_owned()))?;
+    let serial = reading.serial.ok_or_else(|| {
+        (
+            0,
+            "lacks serial; add a line such as serial = \"{member_id}\"".to_owned(),
+        )
+    })?;
     if serial.value.columns().next().is_none() {
-        return Err((serial.at, "serial names no column, so all passes would be the same; write it as \"{member_id}\"".into()));
+        return Err((
+            serial.at,
+            "serial names no column, so all passes would be the same; write it as \"{member_id}\""
+                .into(),
+        ));
     }
     let mut steps = reading.steps;
     // In the order of the file, because a pointer may lead to what another one makes.
@@ -555,13 +606,20 @@ impl Reading<'_> {
             let name = &**key.get_ref();
             if !keys.contains(name) {
                 let message = match self.template.kind() {
-                    Kind::Order => "an order has no fields; use [set] with a JSON Pointer".to_owned(),
+                    Kind::Order => {
+                        "an order has no fields; use [set] with a JSON Pointer".to_owned()
+                    }
                     Kind::Pass => unknown(name, "field", keys.iter().copied()),
                 };
                 return Err((key.span().start, message));
             }
             let form = Form::of_field(self.template, name);
-            self.step(Target::Field(name.into()), value.get_ref(), &value.span(), form)?;
+            self.step(
+                Target::Field(name.into()),
+                value.get_ref(),
+                &value.span(),
+                form,
+            )?;
         }
         Ok(())
     }
@@ -570,7 +628,10 @@ impl Reading<'_> {
         for (key, value) in table(value, place)? {
             let name = &**key.get_ref();
             if name != "message" {
-                return Err((key.span().start, unknown(name, "key of [barcode]", ["message"])));
+                return Err((
+                    key.span().start,
+                    unknown(name, "key of [barcode]", ["message"]),
+                ));
             }
             self.step(Target::Barcode, value.get_ref(), &value.span(), Form::Text)?;
         }
@@ -585,14 +646,25 @@ impl Reading<'_> {
                 "/authenticationToken" => Some("token"),
                 "/webServiceURL" => Some("web-service-url"),
                 "/passTypeIdentifier" | "/orderTypeIdentifier" | "/teamIdentifier" => {
-                    return Err((key.span().start, format!("{pointer} comes from the certificate; remove this line")));
+                    return Err((
+                        key.span().start,
+                        format!("{pointer} comes from the certificate; remove this line"),
+                    ));
                 }
                 _ => None,
             };
             if let Some(own) = own {
-                return Err((key.span().start, format!("{pointer} has a key of its own: {own} = …, at the top")));
+                return Err((
+                    key.span().start,
+                    format!("{pointer} has a key of its own: {own} = …, at the top"),
+                ));
             }
-            self.step(Target::Pointer(pointer), value.get_ref(), &value.span(), Form::Text)?;
+            self.step(
+                Target::Pointer(pointer),
+                value.get_ref(),
+                &value.span(),
+                Form::Text,
+            )?;
         }
         Ok(())
     }
@@ -618,7 +690,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn step(&mut self, target: Target, value: &DeValue<'_>, place: &Range<usize>, form: Form) -> Result<(), Problem> {
+    fn step(
+        &mut self,
+        target: Target,
+        value: &DeValue<'_>,
+        place: &Range<usize>,
+        form: Form,
+    ) -> Result<(), Problem> {
         let at = place.start;
         let mut if_empty = IfEmpty::Error;
         let source = match value {
@@ -630,9 +708,18 @@ impl Reading<'_> {
             value => plain(value, form).map_err(|message| (at, message))?,
         };
         if if_empty == IfEmpty::Remove && matches!(target, Target::String { .. }) {
-            return Err((at, "a text of a language can't be removed; write if-empty = \"keep\"".into()));
+            return Err((
+                at,
+                "a text of a language can't be removed; write if-empty = \"keep\"".into(),
+            ));
         }
-        self.steps.push(Step { target, source, if_empty, is_optional: false, at });
+        self.steps.push(Step {
+            target,
+            source,
+            if_empty,
+            is_optional: false,
+            at,
+        });
         Ok(())
     }
 }
@@ -644,7 +731,9 @@ fn plain(value: &DeValue<'_>, form: Form) -> Result<Source, String> {
         DeValue::Boolean(is) => Ok(Source::Fixed((*is).into())),
         DeValue::Integer(digits) => {
             let number = i64::from_str_radix(digits.as_str(), digits.radix());
-            Ok(Source::Fixed(number.map_err(|_| "has too many digits")?.into()))
+            Ok(Source::Fixed(
+                number.map_err(|_| "has too many digits")?.into(),
+            ))
         }
         DeValue::Float(digits) => {
             let number: f64 = digits.as_str().parse().map_err(|_| "is no number")?;
@@ -661,11 +750,19 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
         let place = value.span().start;
         let text = || {
             let text = value.get_ref().as_str();
-            text.ok_or_else(|| (place, format!("{} must be a text such as \"{{column}}\"", key.get_ref())))
+            text.ok_or_else(|| {
+                (
+                    place,
+                    format!("{} must be a text such as \"{{column}}\"", key.get_ref()),
+                )
+            })
         };
         let form = match &**key.get_ref() {
             "zone" => {
-                zone = Some((key.span().start, read_zone(text()?).map_err(|message| (place, message))?));
+                zone = Some((
+                    key.span().start,
+                    read_zone(text()?).map_err(|message| (place, message))?,
+                ));
                 continue;
             }
             "if-empty" => {
@@ -673,7 +770,12 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
                     "error" => IfEmpty::Error,
                     "keep" => IfEmpty::Keep,
                     "remove" => IfEmpty::Remove,
-                    _ => return Err((place, "if-empty must be \"remove\", \"keep\" or \"error\"".into())),
+                    _ => {
+                        return Err((
+                            place,
+                            "if-empty must be \"remove\", \"keep\" or \"error\"".into(),
+                        ));
+                    }
                 };
                 continue;
             }
@@ -687,7 +789,10 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
             }
         };
         if source.is_some() {
-            return Err((key.span().start, "a value has one of value, number, date and boolean; remove the others".into()));
+            return Err((
+                key.span().start,
+                "a value has one of value, number, date and boolean; remove the others".into(),
+            ));
         }
         source = Some(match form {
             Some(form) => (Text::parse(text()?).map(Some), Some(form), value),
@@ -695,7 +800,10 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
         });
     }
     let Some((text, own, value)) = source else {
-        return Err((at, "lacks the value; write it as { value = \"{column}\" }".into()));
+        return Err((
+            at,
+            "lacks the value; write it as { value = \"{column}\" }".into(),
+        ));
     };
     let place = value.span().start;
     let wrong = |message| (place, message);
@@ -708,7 +816,12 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
         (Source::Filled(text, Form::Date(_)), Some((_, zone))) => {
             Source::Filled(text, Form::Date(Some(zone)))
         }
-        (_, Some((at, _))) => return Err((at, "zone belongs to a date; write { date = …, zone = … }".into())),
+        (_, Some((at, _))) => {
+            return Err((
+                at,
+                "zone belongs to a date; write { date = …, zone = … }".into(),
+            ));
+        }
     };
     Ok((source, if_empty))
 }
@@ -723,13 +836,17 @@ fn read_zone(text: &str) -> Result<Zone, String> {
 
 fn placed(value: &DeValue<'_>, place: &Range<usize>) -> Result<Placed<Text>, Problem> {
     let at = place.start;
-    let text = value.as_str().ok_or_else(|| (at, "must be a text such as \"{column}\"".to_owned()))?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| (at, "must be a text such as \"{column}\"".to_owned()))?;
     let value = Text::parse(text).map_err(|message| (at, message))?;
     Ok(Placed { value, at })
 }
 
 fn table<'a, 'i>(value: &'a DeValue<'i>, place: &Range<usize>) -> Result<&'a DeTable<'i>, Problem> {
-    value.as_table().ok_or_else(|| (place.start, "must be a table such as [fields]".to_owned()))
+    value
+        .as_table()
+        .ok_or_else(|| (place.start, "must be a table such as [fields]".to_owned()))
 }
 
 fn unknown<'a>(name: &str, what: &str, known: impl IntoIterator<Item = &'a str>) -> String {
@@ -743,7 +860,10 @@ fn unknown<'a>(name: &str, what: &str, known: impl IntoIterator<Item = &'a str>)
 
 /// Returns the first 60 characters.
 fn shortened(text: &str) -> &str {
-    let end = text.char_indices().nth(60).map_or(text.len(), |(end, _)| end);
+    let end = text
+        .char_indices()
+        .nth(60)
+        .map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or(text)
 }
 

@@ -71,8 +71,8 @@ enum Cells {
 impl Row {
     /// Reads a JSON object. Its values are texts, numbers, true, false, or null for an empty cell.
     pub(crate) fn of_json(line: u64, text: &[u8]) -> Result<Self, String> {
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(text)
-            .map_err(|error| format!("is no JSON object: {error}"))?;
+        let members: HashMap<String, &RawValue> =
+            serde_json::from_slice(text).map_err(|error| format!("is no JSON object: {error}"))?;
         let mut cells = HashMap::with_capacity(members.len());
         for (name, raw) in members {
             // A number keeps its digits.
@@ -190,7 +190,9 @@ impl Table {
         let cannot_read = |error: io::Error| Failure::new(format!("can't read {name}: {error}"));
         let mut head = first_line(&mut *reader).map_err(cannot_read)?;
         if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-            return Err(refused("is UTF-16; save the table as UTF-8 (in Excel: CSV UTF-8)"));
+            return Err(refused(
+                "is UTF-16; save the table as UTF-8 (in Excel: CSV UTF-8)",
+            ));
         }
         if head.starts_with(b"\xef\xbb\xbf") {
             head.drain(..3);
@@ -205,11 +207,6 @@ impl Table {
             head = first_line(&mut *reader).map_err(cannot_read)?;
             line += 1;
         }
-        if head.len() >= MAX_ROW_BYTES {
-            return Err(refused(
-                "has a first line of more than 256 KiB; the first line must name the columns",
-            ));
-        }
         let first = head.trim_ascii_start().first();
         if first == Some(&b'[') {
             return Err(refused(
@@ -217,6 +214,11 @@ impl Table {
             ));
         }
         let is_json = separator.is_none() && first == Some(&b'{');
+        if !is_json && head.len() >= MAX_ROW_BYTES {
+            return Err(refused(
+                "has a first line of more than 256 KiB; the first line must name the columns",
+            ));
+        }
         let separator = separator.unwrap_or_else(|| separator_of(&head));
         let mut table = Self {
             reader: Box::new(Cursor::new(head).chain(reader)),
@@ -246,9 +248,16 @@ impl Table {
             ends: vec![0; MAX_COLUMNS],
         };
         let refused = |name: &str, problem: String| Failure::new(format!("{name}: {problem}"));
-        let header = self.csv_record(&mut csv).map_err(|error| self.cannot_read(&error))?;
+        let header = self
+            .csv_record(&mut csv)
+            .map_err(|error| self.cannot_read(&error))?;
         let count = header.unwrap_or(Err("is empty; its first line must name the columns".into()));
-        let count = count.map_err(|problem| refused(&self.name, format!("the first line {problem}").replace("the first line is empty", "is empty")))?;
+        let count = count.map_err(|problem| {
+            refused(
+                &self.name,
+                format!("the first line {problem}").replace("the first line is empty", "is empty"),
+            )
+        })?;
         let names = csv.cells(count).map(|cell| {
             let name = std::str::from_utf8(cell).map(|name| name.trim().to_owned());
             name.map_err(|_| "the names of the columns are not UTF-8; save the table as UTF-8 (in Excel: CSV UTF-8)".to_owned())
@@ -423,7 +432,9 @@ impl Csv {
             let wanted = columns.names.len();
             return Err(RowError::new(
                 line,
-                format!("has {count} cells instead of {wanted}; a cell with a separator in it needs quotes"),
+                format!(
+                    "has {count} cells instead of {wanted}; a cell with a separator in it needs quotes"
+                ),
             ));
         }
         let cells = self.cells(count).zip(&columns.names).map(|(cell, name)| {
@@ -480,7 +491,11 @@ fn separator_of(line: &[u8]) -> u8 {
             *count += 1;
         }
     }
-    let most = SEPARATORS.iter().zip(counts).rev().max_by_key(|(_, count)| *count);
+    let most = SEPARATORS
+        .iter()
+        .zip(counts)
+        .rev()
+        .max_by_key(|(_, count)| *count);
     most.map_or(b',', |(separator, _)| *separator)
 }
 
