@@ -14,6 +14,7 @@ mod apns;
 mod certificate;
 mod commands;
 mod failure;
+mod health;
 mod local_pushes;
 mod log_lines;
 mod making;
@@ -47,6 +48,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<commands::serve::Serve>),
+    Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
@@ -94,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Sign(sign) => sign.run(),
         Command::Make(make) => make.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),
