@@ -22,8 +22,8 @@ mod metrics;
 mod output;
 mod secret_files;
 mod server;
-mod starters;
 mod signer;
+mod starters;
 mod store;
 mod store_url;
 
