@@ -54,6 +54,7 @@ mod algorithms;
 mod archive;
 mod archive_file;
 mod asn1;
+mod base64;
 mod ber;
 mod builder;
 mod bundle;

@@ -825,7 +825,7 @@ mod manifest {
             (
                 with_manifest(|manifest| remove(manifest, "icon.png")),
                 "icon.png: manifest.json does not list it",
-                "leave the file out",
+                "leave it out",
             ),
             (
                 with_manifest(|manifest| manifest["ghost.png"] = "0".repeat(40).into()),

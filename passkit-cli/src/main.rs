@@ -23,6 +23,7 @@ mod output;
 mod secret_files;
 mod server;
 mod signer;
+mod starters;
 mod store;
 mod store_url;
 
@@ -50,6 +51,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
     Make(Box<commands::make::Make>),
@@ -94,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
         Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
