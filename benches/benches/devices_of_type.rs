@@ -1,5 +1,5 @@
-//! Reads all 10,000 devices of a type in pages, as a push for a whole type does. The store also has a million registrations
-//! of another type. The floor is the same store without the other type.
+//! Reads all 10,000 devices of a type in pages, as a push for an entire type does. The store also has a million
+//! registrations of another type. The floor is the same store without the other type.
 //!
 //! PostgreSQL and Redis also count what they read. A Cluster is left out, because it runs the same code as one node.
 

@@ -1,9 +1,9 @@
 //! Compares the service with a bare axum handler that gives the same answer. Both are called in this process, and over the
-//! loopback interface with 64 connections, each side in its own process. The stores are memory, sled and SQLite. An archive of
-//! 1 MB is compared with a static file.
+//! loopback interface with 64 connections. There, each side has a separate process. The stores are memory, sled and SQLite.
+//! An archive of 1 MB is compared with a static file.
 //!
-//! A service over a PostgreSQL without statistics is compared with one over the same data, analyzed. For each durable store,
-//! a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.
+//! A service over a PostgreSQL without statistics is compared with a service over the same data in an analyzed database. For
+//! each durable store, a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.
 
 #![allow(clippy::expect_used)]
 
@@ -46,8 +46,8 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process serves: `memory`, `sled`, `sqlite`, `postgres` or `redis`, or the index of a `Case`. For an index,
-/// the child serves the fixed answer of the case from a bare handler.
+/// What a child process serves: `memory`, `sled`, `sqlite`, `postgres`, `redis`, or the index of a `Case`. For an index, a
+/// bare handler in the child serves the fixed answer of the case.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
 /// The folder of the child's store, or the address of its server.
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
@@ -73,7 +73,7 @@ fn main() {
     }
     let postgres = OnceCell::new();
     fetches(&mut bench, folder.path(), &postgres);
-    // The floor is the same service over the same data, analyzed.
+    // The floor is the same service over the same data in an analyzed database.
     let size = data::sizes()
         .pop()
         .expect("a size")
@@ -150,8 +150,8 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     }
 }
 
-/// One PostgreSQL server. It has a database, and a service process, for each kind of planner statistics and each number of
-/// registrations.
+/// A PostgreSQL server. For each kind of planner statistics and each number of registrations, it has a database and a
+/// service process.
 struct Postgres {
     server: passkit_test_servers::postgres::Server,
     services: RefCell<HashMap<(&'static str, usize), Arc<Server>>>,

@@ -1,5 +1,5 @@
-//! Compares a Redis Cluster of three masters with a single node. 64 callers make the same calls to each. The floor is the
-//! node.
+//! Compares a Redis Cluster of three masters with a single node. 64 callers make the same calls to
+//! both. The floor is the single node.
 
 #![allow(clippy::expect_used)]
 
@@ -51,7 +51,7 @@ fn asked(subject: &Arc<Subject>) -> Side {
     })
 }
 
-/// Registers new devices, each with a pass of its own.
+/// Registers new devices, each with a different pass.
 fn registered(subject: &Arc<Subject>) -> Side {
     let store = subject.store.clone();
     called(CALLERS, move |i| {

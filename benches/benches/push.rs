@@ -1,5 +1,5 @@
-//! Measures the way from the commit of a change to the push service, over TLS. For a single push, it measures the time. For a
-//! pass on a million devices, it measures the time of the first push, the pushes a second and the memory.
+//! Measures the path from the commit of a change to the push service, over TLS. For a single push, this is the time. For a
+//! pass on a million devices, it is the time of the first push, the pushes a second and the memory.
 
 #![allow(clippy::expect_used)]
 
@@ -32,7 +32,7 @@ use passkit_store_sqlite::SqliteStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const SINGLE: usize = 300;
-/// How many devices a call registers.
+/// The number of devices that a call registers.
 const PART: usize = 10_000;
 
 fn main() {
@@ -80,7 +80,7 @@ fn token(index: usize) -> PushToken {
     PushToken::new(&format!("{index:064x}")).expect("a push token")
 }
 
-/// Starts a publisher with its own push service. The receiver gets the time of each push, or only of the first one.
+/// Starts a publisher with a separate push service. The receiver gets the time of each push, or of only the first push.
 async fn publisher(
     queue: Arc<dyn PushQueue>,
     only_first: bool,

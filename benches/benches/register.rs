@@ -23,7 +23,8 @@ fn main() {
                     runtime().block_on(servers.open(store, &format!("register_{callers}")));
                 let (own, floor) = opened.expect("an empty store");
                 let floor = Arc::new(floor);
-                // The store and its floor may write to one table, so both take device numbers from one counter.
+                // The store and its floor may write to the same table, so both take device numbers
+                // from the same counter.
                 let next = Arc::new(AtomicUsize::new(0));
                 let new = move || next.fetch_add(1, Ordering::Relaxed);
                 let new_on_floor = new.clone();

@@ -35,7 +35,8 @@ fn main() {
             subject.get_or_init(open).clone()
         };
         for case in Case::ALL {
-            // All sizes of a case are measured one after the other, so that the growth is measured within a minute.
+            // All sizes of a case are measured one after the other, so that their growth is
+            // measured within a minute.
             for size in &sizes {
                 bench.compare(store, case.name(), size.0, || sides(case, &opened(size), 1));
             }
@@ -59,8 +60,9 @@ fn main() {
     bench.finish();
 }
 
-/// The floor and the store ask for different devices: the floor's device number is higher by this. If both asked for the same
-/// device in one database, the second to ask would find the rows in memory.
+/// The difference between the device number of the floor and the device number of the store. If
+/// both asked for the same device in the same database, the second caller would find the rows in
+/// memory.
 const APART: usize = 15_000;
 
 /// Returns the floor and the store, with this number of callers.

@@ -1,5 +1,5 @@
-//! The data that most benches load. They are the same for every store. One device has 10,000 passes, and every other device
-//! has three. No pass is on two devices.
+//! The data that most benches load. The data are the same for every store. One device has 10,000
+//! passes, and every other device has three passes. No pass is on two devices.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub const OTHER_TYPE: &str = "pass.com.example.another";
 /// How many passes a device has.
 pub const EACH: usize = 3;
 
-/// How many passes the device with many passes has.
+/// The number of passes on the device with many passes.
 pub const MANY: usize = 10_000;
 
 /// The largest number of registrations without `PASSKIT_BENCH_MAX`.
@@ -108,7 +108,8 @@ pub fn sizes() -> Vec<usize> {
         .collect()
 }
 
-/// Returns the folder `target/passkit-bench` for results. Its folder `data` keeps data for the next run.
+/// Returns the folder `target/passkit-bench` for results. Its subfolder `data` keeps data for the
+/// next run.
 #[must_use]
 pub fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("this program's path");
@@ -131,7 +132,7 @@ pub fn grouped(number: usize) -> String {
     text
 }
 
-/// Prints progress in place of the last such line.
+/// Prints progress in place of the last progress line.
 pub fn progress(what: &str, done: usize, all: usize) {
     let end = if done >= all { "\n" } else { "" };
     eprint!("\r{what}: {:3} %{end}", done * 100 / all.max(1));

@@ -1,5 +1,5 @@
-//! The floor of a list reads the same rows over the bare driver. It is written for this one question, checks nothing and does
-//! not retry.
+//! The floor of a list reads the same rows over the bare driver. It can answer only this question,
+//! checks nothing, and does not retry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,8 @@ use crate::{data::TYPE, sqlite::Threads};
 pub enum Floor {
     /// Maps behind a lock.
     Memory(Mutex<Maps>),
-    /// A separate database, with a row for each registration. The second handle on its data file is for syncing.
+    /// A separate database, with a row for each registration. The file is a second handle on its
+    /// data file, for syncing.
     Sled(sled::Db, Arc<File>),
     /// Threads with connections to the store's database.
     Sqlite(Threads),
@@ -83,7 +84,7 @@ impl Driver {
 pub struct Connections(Vec<tokio::sync::Mutex<PgConnection>>);
 
 impl Connections {
-    /// Makes eight connections, as many as the store has.
+    /// Makes eight connections. The store has the same number.
     ///
     /// # Errors
     /// Fails if the server can't be reached.
@@ -95,7 +96,7 @@ impl Connections {
         Ok(Self(connections))
     }
 
-    /// Returns a free connection. A single caller always gets the first one.
+    /// Returns a free connection. A single caller always gets the first connection.
     pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
         match self
             .0
@@ -118,12 +119,12 @@ pub struct Maps {
 }
 
 impl Floor {
-    /// Returns whether the floor has data of its own, which must be loaded.
+    /// Returns whether the floor has separate data, which must be loaded.
     fn has_own_rows(&self) -> bool {
         matches!(self, Self::Memory(_) | Self::Sled(..))
     }
 
-    /// Adds registrations, if it has data of its own.
+    /// Adds registrations, if the floor has separate data.
     pub fn register(&self, registrations: &[Registration]) {
         if !self.has_own_rows() {
             return;
@@ -147,7 +148,7 @@ impl Floor {
         }
     }
 
-    /// Adds devices of one pass, if it has data of its own.
+    /// Adds devices of one pass, if the floor has separate data.
     pub fn register_by_pass(&self, registrations: &[Registration]) {
         let mut batch = sled::Batch::default();
         for Registration {
@@ -178,7 +179,7 @@ impl Floor {
         }
     }
 
-    /// Gives the passes this version, if it has data of its own.
+    /// Gives the passes this version, if the floor has separate data.
     pub fn mark(&self, serials: &[SerialNumber], version: u64) {
         match self {
             Self::Memory(maps) => {
@@ -267,7 +268,7 @@ pub(crate) fn key_of(serial: &str) -> String {
     format!("p{TYPE}\0{serial}")
 }
 
-/// Sends a command for the device, and one for each bucket that has passes of the device.
+/// Sends a command for the device, and a command for each bucket that has passes of the device.
 async fn of_redis(
     driver: &Driver,
     prefix: &str,

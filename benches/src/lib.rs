@@ -1,4 +1,5 @@
-//! What the benches share: the data, the stores with a floor for each, and code that measures both in turns.
+//! Code that the benches share: the data, the stores with a floor for each, and code that measures
+//! both in turns.
 //!
 //! The example in `docs/getting-started.md` is compiled here, because this crate is not published.
 
@@ -7,11 +8,11 @@
     clippy::missing_panics_doc,
     reason = "a bench that cannot go on should panic"
 )]
-// Only the benches use it.
+// Only the benches use this crate.
 #![allow(missing_debug_implementations)]
 
-// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, sqlite,
-// floor, writes, stores.
+// Each file uses only earlier files of this list: data, memory, results, plot, turns, http,
+// statistics, sqlite, floor, writes, stores.
 pub mod data;
 pub mod floor;
 pub mod http;

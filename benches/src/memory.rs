@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// The memory use at some moment. The later peak is compared with it.
+/// The memory use at some time. The later peak is compared with it.
 #[derive(Debug)]
 pub struct Memory {
     before: f64,
@@ -18,7 +18,7 @@ impl Memory {
         }
     }
 
-    /// Returns how much higher the peak since then was, in kilobytes.
+    /// Returns by how many kilobytes the later peak was higher.
     #[must_use]
     pub fn more_at_peak(&self) -> f64 {
         status("VmHWM:") - self.before

@@ -1,4 +1,5 @@
-//! Drawings of time over size, both logarithmic. Each case has a line, and a dashed one for its floor.
+//! Drawings of time over size, both on logarithmic scales. Each case has a line, and a dashed line
+//! for its floor.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 

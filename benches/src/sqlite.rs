@@ -1,5 +1,5 @@
-//! The floor of SQLite: the prepared statements of the store. They run on threads, each with its
-//! own connection. The connections are set up like those of the store.
+//! The floor of SQLite: the prepared statements of the store. They run on threads, each with a
+//! separate connection. The connections have the same settings as the connections of the store.
 
 use std::{
     path::Path,
@@ -28,7 +28,7 @@ const CACHE: i64 = 64 * 1024 / 7;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Threads that run the jobs that they get. They end when this value is dropped.
+/// Threads that run jobs. They end when this value is dropped.
 pub struct Threads(Vec<Sender<Job>>);
 
 impl Threads {
@@ -124,7 +124,7 @@ impl Threads {
         self.commit(mark).await;
     }
 
-    /// Returns the devices after this one, with their push tokens.
+    /// Returns the devices after this device, with their push tokens.
     pub(crate) async fn devices(
         &self,
         pass: &PassId,

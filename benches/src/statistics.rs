@@ -1,4 +1,4 @@
-//! Databases with different planner statistics about their tables: no statistics, current ones, or statistics of empty
+//! Databases with different planner statistics about their tables: no statistics, current statistics, or statistics of empty
 //! tables.
 //!
 //! Autovacuum is off for the tables, so that the statistics stay the same.
@@ -52,13 +52,13 @@ impl Statistics {
     }
 }
 
-/// Returns the server at `PASSKIT_TEST_POSTGRES_URL`, or else starts one. With a folder, the data of the new server stay
-/// there.
+/// Returns the server at `PASSKIT_TEST_POSTGRES_URL`. If the variable is not set, starts a server. If a folder is given, the
+/// data of the new server stay in this folder.
 ///
 /// # Errors
 /// Fails if there is no server, or it does not start.
 pub fn server(kept: Option<&Path>) -> Outcome<Server> {
-    // `fsync` stays on, as by default.
+    // `fsync` stays on, which is the default.
     let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
     match kept {
         _ if env::var_os("PASSKIT_TEST_POSTGRES_URL").is_some() => Server::find(),
@@ -129,7 +129,7 @@ pub async fn filled(
     Ok(url)
 }
 
-/// Returns a store over a pool with default settings, as a user may have it.
+/// Returns a store over a pool with default settings, like the pool of many users.
 ///
 /// # Errors
 /// Fails if the server can't be reached.
@@ -155,8 +155,8 @@ $$";
     Ok(())
 }
 
-/// Returns how many rows and index entries of the store's tables were read so far, also inside functions. The pool must have
-/// only one connection, because each session has its own counts.
+/// Returns how many rows and index entries of the store's tables were read so far. This includes reads inside functions. The
+/// pool must have only one connection, because each session has separate counts.
 ///
 /// # Errors
 /// Fails if the server returns an error or can't be reached.
@@ -170,7 +170,7 @@ select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'pa
     Ok(sqlx::query_scalar(read).fetch_one(pool).await?)
 }
 
-/// Waits until the server has written what was loaded, and runs no autovacuum.
+/// Waits until the server has written the loaded data, and no autovacuum is running.
 ///
 /// # Errors
 /// Fails if autovacuum does not end.

@@ -1,4 +1,4 @@
-//! The stores with data, each with its floor.
+//! The stores with data, and a floor for each store.
 
 use std::{
     collections::HashMap,
@@ -51,10 +51,10 @@ fn redis_prefix(name: &str) -> String {
     format!("bench-{name}:")
 }
 
-/// The maximum number of devices in the questions. It is so high that few devices are asked for twice.
+/// The maximum number of devices in the questions. It is so high that few devices occur in two questions.
 const SAMPLE: usize = 30_000;
 
-/// How many registrations a call makes.
+/// The number of registrations that a call makes.
 const PART: usize = 10_000;
 
 /// The servers that are available.
@@ -64,7 +64,7 @@ pub struct Servers {
     /// The address, and the process if it was started here.
     redis: Option<(String, Option<Node>)>,
     cluster: Option<Cluster>,
-    /// Where data stay for the next run.
+    /// The folder where data stay for the next run.
     kept: Option<PathBuf>,
     /// The server for databases that only this run uses.
     scratch: tempfile::TempDir,
@@ -206,7 +206,8 @@ impl Servers {
         self.kept.as_deref().unwrap_or(self.scratch.path())
     }
 
-    /// Makes this number of registrations in parts of 10,000, unless an earlier run has made them. `also` gets each part too.
+    /// Makes this number of registrations in parts of 10,000, unless an earlier run has made them. `also` also gets each
+    /// part.
     ///
     /// # Errors
     /// Fails if the server returns an error or can't be reached.
@@ -291,7 +292,7 @@ impl Servers {
             .ok()
     }
 
-    /// Call this after loading. It waits for work that the server would otherwise do during the measurement.
+    /// Waits for work that the server would otherwise do during the measurement. Call this after loading.
     ///
     /// # Errors
     /// Fails if the server returns an error or can't be reached.
@@ -344,7 +345,7 @@ struct Marks {
 pub enum Case {
     /// One of the three passes of a device changed.
     OneOfThree,
-    /// None of the three passes changed: the answer is 204.
+    /// None of the three passes changed. The answer is 204.
     NoneOfThree,
     /// All three passes changed.
     AllOfThree,
@@ -372,7 +373,7 @@ impl Case {
         }
     }
 
-    /// Returns how many serial numbers the answer has.
+    /// Returns the number of serial numbers in the answer.
     #[must_use]
     pub fn changed(self) -> usize {
         match self {
@@ -428,7 +429,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Returns whether the data are those that the note of an earlier run describes.
+    /// Returns whether the data match the note of an earlier run.
     async fn was_kept(&mut self, note: Option<&std::path::Path>) -> Outcome<bool> {
         let Some(Ok(text)) = note.map(fs::read_to_string) else {
             return Ok(false);
@@ -518,7 +519,7 @@ impl Subject {
         for (index, clock) in tasks.join_all().await.into_iter().flatten() {
             clocks.insert(index, clock?);
         }
-        // The order keeps neighbours apart, so that one question does not load the rows of the next.
+        // Consecutive questions are about distant devices, so that a question does not load the rows of the next question.
         self.devices = (0..devices.len())
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))

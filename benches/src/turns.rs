@@ -1,4 +1,4 @@
-//! Measures something and its floor in turns, so that other load on the machine affects both alike.
+//! Measures a case and its floor in turns, so that other load on the machine affects both alike.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ pub type Side = Box<dyn FnMut(u64) -> Duration>;
 /// The number of samples of each side.
 const SAMPLES: usize = 15;
 
-/// One bench. It measures through criterion, which reports whether a case became slower since the last run, and compares each
+/// A bench. It measures with criterion, which reports whether a case became slower since the last run. It also compares each
 /// case with its floor.
 pub struct Bench {
     name: &'static str,
@@ -44,7 +44,8 @@ impl Bench {
         }
     }
 
-    /// Measures one case, unless the arguments leave it out. `make` returns the floor first, and is called only if needed.
+    /// Measures one case, unless the arguments leave it out. `make` returns the floor first. It is called only if it is
+    /// needed.
     pub fn compare(
         &mut self,
         subject: &str,
@@ -81,7 +82,7 @@ impl Bench {
         if turns.is_empty() {
             return;
         }
-        // The earlier turns only warmed up both sides.
+        // The earlier turns only warm up both sides.
         let turns = &turns[turns.len().saturating_sub(SAMPLES)..];
         self.rows.push(Row {
             case: case.to_owned(),
@@ -182,7 +183,7 @@ where
     let mut first = 0;
     Box::new(move |calls| {
         let asked = calls as usize;
-        // If calls are slow, criterion asks for few calls. Each caller must make at least one.
+        // If calls are slow, criterion requests few calls. Each caller must make at least one call.
         let calls = if callers == 1 {
             asked
         } else {

@@ -1,5 +1,5 @@
-//! The floor of a write runs the same scripts and functions over the bare driver. Its writes are durable if the store's are.
-//! This module also has the floor of a page of the devices of a pass.
+//! The floor of a write runs the same scripts and functions over the bare driver. Its writes are durable if the writes of
+//! the store are durable. This module also has the floor of a page of the devices of a pass.
 
 use std::{
     collections::BTreeMap,
@@ -91,7 +91,7 @@ impl Floor {
                     .await
                     .expect("registered");
             }
-            // The keys differ from the store's, because these data would not be complete for the store.
+            // The keys differ from the store's keys, because the store would find these data incomplete.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
                 let of_pass = format!("floor:p{{{TYPE}:{}}}", pass.serial);
@@ -154,7 +154,7 @@ impl Floor {
         }
     }
 
-    /// Makes what was written durable.
+    /// Makes all written data durable.
     async fn sync(&self) {
         if let Self::Sled(engine, file) = self {
             let (engine, file) = (engine.clone(), file.clone());
@@ -172,7 +172,7 @@ impl Floor {
 pub struct Pages {
     floor: Arc<Floor>,
     pass: PassId,
-    /// Where the next page starts: after this device, or for Redis at this cursor of this part of the index.
+    /// The start of the next page: after this device, or for Redis at this cursor of this part of the index.
     place: Arc<Mutex<(String, u64, u64)>>,
 }
 

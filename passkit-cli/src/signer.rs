@@ -1,4 +1,4 @@
-//! The certificate that signs passes, as the command line names it.
+//! The options of the command line about the certificate that signs passes.
 
 use std::{fmt, io::IsTerminal as _, path::PathBuf};
 

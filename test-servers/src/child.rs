@@ -1,6 +1,6 @@
-//! Runs a test once more in a child process, which can be killed, or traced with strace.
+//! Runs a test again in a child process, which can be killed, or traced with strace.
 //!
-//! The child is a test of its own. It returns at once in the parent, where [`path`] is `None`.
+//! The child process runs a separate test. In the parent process, where [`path`] is `None`, this test returns at once.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -14,7 +14,7 @@ use std::{
 
 const PATH: &str = "PASSKIT_TEST_CHILD";
 
-/// Returns the place of the child's store. `None` in the parent.
+/// Returns the place of the child's store, or `None` in the parent.
 #[must_use]
 pub fn path() -> Option<PathBuf> {
     std::env::var_os(PATH).map(PathBuf::from)
@@ -32,7 +32,7 @@ pub fn command(test: &str, path: &Path) -> Command {
 
 /// Runs the work of a child on a runtime with two threads.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
-    // The test harness has not ended its own line yet.
+    // The test harness has not ended its current line yet.
     report("");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -41,7 +41,7 @@ pub fn run<T>(work: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(work)
 }
 
-/// Writes a whole line to the parent, and flushes it.
+/// Writes a complete line to the parent, and flushes it.
 pub fn report(line: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes()).unwrap();
@@ -83,9 +83,9 @@ pub fn traced(test: &str, path: &Path, options: &[&str]) -> (Output, String) {
 pub struct SystemCall {
     /// The name of the system call.
     pub name: String,
-    /// The line at which it began.
+    /// The line of the trace at which it began.
     pub began: usize,
-    /// The line at which it ended.
+    /// The line of the trace at which it ended.
     pub ended: usize,
 }
 
@@ -97,7 +97,7 @@ impl SystemCall {
     }
 }
 
-/// The trace of a child that reported `begin-x.` before something and `acknowledged-x.` after it.
+/// The trace of a child. The child reports `begin-x.` before an operation and `acknowledged-x.` after it.
 #[derive(Debug)]
 pub struct Trace {
     text: String,
@@ -130,7 +130,7 @@ impl Trace {
         self.text.matches(text).count()
     }
 
-    /// Returns the line at which the child reported this.
+    /// Returns the line of the trace at which the child reported this text.
     ///
     /// # Panics
     /// Panics if the child did not report it.

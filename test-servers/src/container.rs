@@ -1,4 +1,4 @@
-//! PostgreSQL in a container, for machines without its programs.
+//! PostgreSQL in a container, for machines that lack its programs.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -17,11 +17,11 @@ use crate::{
     wait::{self, Outcome, TIME_LIMIT},
 };
 
-/// A container. It is removed when this is dropped, at the latest when this process ends.
+/// A container. It is removed when this value is dropped, or at the latest when this process ends.
 #[derive(Debug)]
 pub(crate) struct Container {
     guard: Child,
-    // The container needs the runtime that it was started on.
+    // The container needs the runtime on which it was started.
     _runtime: Runtime,
     _container: ContainerAsync<GenericImage>,
 }
@@ -43,11 +43,12 @@ pub(crate) fn engine_answers() -> bool {
     version.status().is_ok_and(|status| status.success())
 }
 
-/// Starts the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, or else `postgres:17`. Returns its address too.
+/// Starts the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, or else `postgres:17`. Also returns
+/// its address.
 pub(crate) fn postgres() -> Outcome<(String, Container)> {
     let image =
         std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
-    // This needs a thread of its own, because the caller may be inside a runtime.
+    // This needs a separate thread, because the caller may be inside a runtime.
     let started = thread::spawn(move || start(&image)).join();
     started.map_err(|_| "the thread that starts a container panicked")?
 }
@@ -69,7 +70,7 @@ fn start(image: &str) -> Outcome<(String, Container)> {
     remove.args(["rm", "-fv", container.id()]);
     let guard = process::at_end(&remove)?;
     let address = format!("postgres://postgres:passkit@127.0.0.1:{port}");
-    // The server refuses connections from outside until it has set itself up.
+    // The server refuses connections from outside until its set-up is complete.
     let url = format!("{address}/postgres");
     let mut refusal = None;
     let ready = wait::until(TIME_LIMIT, || {

@@ -27,7 +27,7 @@ use crate::{
 
 const TASKS: u64 = 32;
 
-/// Large enough that a store with a special form for long lists of registrations uses that form.
+/// So many passes that a store with a special form for long lists of registrations uses this form.
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {
@@ -50,10 +50,10 @@ fn content_digest(number: u64) -> ContentDigest {
     digest
 }
 
-/// Writes to a store until the process is killed. Reports each call and what it read, on one line each.
+/// Writes to a store until the process is killed. Reports each call and each result of a read, on one line each.
 ///
-/// Each task has a device and passes of its own, so the lines about them are in order. Tasks also read the passes of other
-/// tasks. A crash must not take back what they read.
+/// Each task has a separate device and separate passes, so that the lines about them are in order. Tasks also read the
+/// passes of other tasks. A crash must not undo anything that they read.
 pub async fn write_until_killed(store: impl PushQueue + 'static) {
     let store = Arc::new(store);
     let mut tasks = JoinSet::new();
@@ -155,7 +155,7 @@ struct Expected {
 
 impl Expected {
     fn read(&mut self, lines: &[String]) -> (HashMap<u64, u64>, HashMap<String, UpdateTag>) {
-        // The call that each task had under way when the process was killed.
+        // The unfinished call of each task when the process was killed.
         let mut trying = HashMap::new();
         let mut tags: HashMap<String, UpdateTag> = HashMap::new();
         for line in lines {
@@ -221,7 +221,7 @@ fn run_and_kill(test: &str, path: &Path, after: Duration) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            // The kill may cut a line short. It then has no end, and does not count.
+            // The kill may cut a line short. A line without an end does not count.
             if out.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
                 return lines;
             }
@@ -232,14 +232,14 @@ fn run_and_kill(test: &str, path: &Path, after: Duration) -> Vec<String> {
         }
     });
     at_work.recv_timeout(Duration::from_secs(60)).unwrap();
-    // This only chooses the moment of the kill. Nothing waits for it.
+    // The pause only chooses the time of the kill. Nothing waits for it.
     thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
     reader.join().unwrap()
 }
 
-/// Runs a test that calls [`write_until_killed`] as a child, kills it, and checks the store that it leaves. Does so 20
+/// Runs a test that calls [`write_until_killed`] as a child, kills it, and checks the store that it leaves. Repeats this 20
 /// times, or as often as `PASSKIT_CRASH_ROUNDS` says.
 ///
 /// # Panics
@@ -302,7 +302,7 @@ pub fn kill_and_check<S: PushQueue>(test: &str, path: &Path, open: impl Fn(&Path
                     now.version >= seen.version && now.last_modified >= seen.last_modified,
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
-                // No worker sends the pushes, so each marked pass is pending with the version of its last mark.
+                // No worker sends the pushes. Each marked pass is therefore pending with the version of its last mark.
                 let pending = pending.get(&Scope::Pass(serial(name))).copied();
                 assert_eq!(
                     pending.unwrap_or(0),
@@ -343,7 +343,7 @@ pub fn kill_and_check<S: PushQueue>(test: &str, path: &Path, open: impl Fn(&Path
                     now.type_version >= tag.type_version,
                     "round {round}: the type's clock went back"
                 );
-                // The device may have been removed and registered again, which starts its clock anew.
+                // The device may have been removed and registered again. Its clock then starts again.
                 if now.device_version != 0 && now.device_version < tag.device_version {
                     panic!("round {round}: the clock of {name} went back from {tag:?} to {now:?}");
                 }

@@ -1,4 +1,4 @@
-//! Real database servers, and processes that are killed and traced, for tests and benches.
+//! Real database servers, and processes that tests kill or trace, for tests and benches.
 //!
 //! The functions look for a server in this order:
 //!
@@ -6,9 +6,10 @@
 //! 2. the server's programs on this machine, which then run on a free port and keep nothing;
 //! 3. a container, if a Docker engine answers.
 //!
-//! If none of these exists, the error says in one line how to get each.
+//! If none of these exists, the error says in one line how to get each of them.
 
-// Each file uses only those before it: process, wait, container, postgres, redis; fixtures, child, crash.
+// Each file uses only earlier files of this list: process, wait, container, postgres, redis;
+// fixtures, child, crash.
 pub mod child;
 #[cfg(feature = "containers")]
 mod container;

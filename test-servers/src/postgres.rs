@@ -32,11 +32,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Returns the server at `PASSKIT_TEST_POSTGRES_URL`. If the variable is not set, starts a temporary server that is not
-    /// durable, or else a container.
+    /// Returns the server at `PASSKIT_TEST_POSTGRES_URL`. If the variable is not set, starts a
+    /// temporary server that is not durable, or else a container.
     ///
     /// # Errors
-    /// Fails if there is none of these. The error says how to get each.
+    ///
+    /// Fails if none of these is available. The error says how to get each of them.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
             let url = url
@@ -63,7 +64,7 @@ impl Server {
     /// # Errors
     /// Fails if PostgreSQL is not installed, or does not start.
     pub fn throwaway(settings: &[&str]) -> Outcome<Self> {
-        // The programs are looked for first, so that no folder is left if there are none.
+        // The programs are looked up first, so that no folder is left if there are no programs.
         let _there = programs().ok_or(NO_SERVER)?;
         let folder = tempfile::Builder::new()
             .prefix("passkit-postgres-")
@@ -71,7 +72,8 @@ impl Server {
         Self::own_in(folder.keep(), false, settings)
     }
 
-    /// Starts a server with the data in this folder, which stay there. It ends with this process.
+    /// Starts a server with the data in this folder. The data stay there. The server ends with this
+    /// process.
     ///
     /// # Errors
     /// Fails if PostgreSQL is not installed or does not start, or if another process uses the folder.
@@ -106,7 +108,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a container of the image that `PASSKIT_TEST_POSTGRES_IMAGE` names. `None` if no Docker engine answers.
+    /// Starts a container of the image that `PASSKIT_TEST_POSTGRES_IMAGE` names. Returns `None` if
+    /// no Docker engine answers.
     ///
     /// # Errors
     /// Fails if there is no such image, or the server in it does not start.
@@ -182,7 +185,8 @@ impl Server {
         self.own()?.start()
     }
 
-    /// Shuts a temporary server down: it cuts its connections and writes everything to disk.
+    /// Shuts down a temporary server. The server cuts its connections, and writes everything to
+    /// disk.
     ///
     /// # Errors
     /// Fails if the server is not temporary, or does not run.
@@ -193,7 +197,7 @@ impl Server {
         own.wait_for_end(&[postmaster])
     }
 
-    /// Kills all processes of a temporary server at once, as a crash would.
+    /// Kills all processes of a temporary server at the same time, as a crash would.
     ///
     /// # Errors
     /// Fails if the server is not temporary, or does not run.
@@ -246,7 +250,7 @@ fn signal(name: &str, processes: &[u32]) -> Outcome<()> {
     kill.arg(format!("-{name}"))
         .args(processes.iter().map(u32::to_string))
         .stderr(Stdio::null());
-    // Some processes may have ended before.
+    // Some processes may already have ended.
     let _some_ended = kill.status()?;
     Ok(())
 }
@@ -368,7 +372,7 @@ impl Temporary {
         if !ended {
             return Err("PostgreSQL does not stop".into());
         }
-        // A killed server leaves this file, which says that the server runs.
+        // A killed server leaves this file, which says that the server is running.
         let left = self.folder.join("data/postmaster.pid");
         if left.exists() {
             Ok(fs::remove_file(left)?)

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Returns a free port. The port 10,000 above it is free too, because Redis Cluster listens on both.
+/// Returns a free port. The port with the number 10,000 higher is free too, because Redis Cluster listens on both.
 pub(crate) fn free_port() -> io::Result<u16> {
     // These ports are below the ports of outgoing connections. Each process starts at another port.
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -48,9 +48,9 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     })
 }
 
-/// Runs `program` until the standard input of the returned child is closed, which also happens when this process is killed.
-/// Then `program` gets SIGINT, and `folder` is removed. The folder is kept if a line was sent to the child before. If
-/// `folder` is an empty path, nothing is removed.
+/// Runs `program` until the standard input of the returned child is closed. The input also closes when this process is
+/// killed. Then `program` gets SIGINT, and `folder` is removed. The folder is kept if a line was sent to the child before.
+/// If `folder` is an empty path, nothing is removed.
 pub(crate) fn guarded(
     program: &Command,
     folder: &Path,
@@ -84,7 +84,8 @@ pub(crate) fn guarded(
         .spawn()
 }
 
-/// Runs `command` when the standard input of the returned child is closed, which also happens when this process is killed.
+/// Runs `command` when the standard input of the returned child is closed. The input also closes when this process is
+/// killed.
 #[cfg(feature = "containers")]
 pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
     let mut guard = Command::new("sh");
@@ -118,7 +119,7 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
-/// Returns whether the process runs. A zombie does not.
+/// Returns whether the process is running. A zombie is not running.
 pub(crate) fn is_alive(id: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     status
@@ -126,8 +127,8 @@ pub(crate) fn is_alive(id: u32) -> bool {
         .is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
 }
 
-/// A running program. A shell watches it, and kills it when its own input is closed, which also happens when this process is
-/// killed.
+/// A running program. A shell watches it, and kills it when the input of the shell is closed. The input also closes when
+/// this process is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
     watch: Child,
@@ -156,7 +157,7 @@ impl Process {
         })
     }
 
-    /// Returns whether the program has ended on its own.
+    /// Returns whether the program has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
         self.pid.parse().map_or(true, |id| !is_alive(id))
     }

@@ -2,7 +2,7 @@
 //!
 //! Every function here blocks.
 
-// Each file uses only those before it: tls, gate, network, node, sentinel, cluster.
+// Each file uses only earlier files of this list: tls, gate, network, node, sentinel, cluster.
 mod cluster;
 mod gate;
 mod network;
@@ -15,7 +15,8 @@ use std::{env, io};
 pub use self::{
     cluster::Cluster, gate::Gate, network::Network, node::Node, sentinel::SentinelSet, tls::Tls,
 };
-/// One Redis node: a running one, or one that was started for the tests.
+/// A Redis node. It is a server that was already running, or a server that was started for the
+/// tests.
 #[derive(Debug)]
 pub struct Single {
     url: String,
@@ -25,11 +26,12 @@ pub struct Single {
 }
 
 impl Single {
-    /// Returns the server at `PASSKIT_TEST_REDIS_URL`. If the variable is not set, starts a `redis-server`, or else a
-    /// container.
+    /// Returns the server at `PASSKIT_TEST_REDIS_URL`. If the variable is not set, starts a
+    /// `redis-server`, or else a container.
     ///
     /// # Errors
-    /// Fails if there is none of these. The error says how to get each.
+    ///
+    /// Fails if none of these is available. The error says how to get each of them.
     pub fn start() -> io::Result<Self> {
         if let Ok(url) = env::var("PASSKIT_TEST_REDIS_URL") {
             return Ok(Self {

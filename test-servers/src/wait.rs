@@ -11,7 +11,7 @@ use std::{
 /// A result, or an error that says in one line what is wrong.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// How long a server may take to start, to stop, or to do what it is asked.
+/// The longest time for a server to start, to stop, or to do what it was asked to do.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until the condition holds. Returns false if it takes too long.
@@ -38,7 +38,7 @@ pub(crate) fn for_condition(
     Err(io::Error::other(format!("not so after {limit:?}: {name}")))
 }
 
-/// A poisoned lock can be used, because a panic of another thread leaves nothing half done here.
+/// Locks a mutex, even if it is poisoned. A panic of another thread leaves nothing half done here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::wait::{TIME_LIMIT, for_condition};
 
-/// A Cluster: a running one, or a new one with three masters and three replicas.
+/// A Cluster that was already running, or a new Cluster with three masters and three replicas.
 #[derive(Debug)]
 pub struct Cluster {
     scheme: &'static str,
@@ -18,8 +18,8 @@ pub struct Cluster {
 const SLOTS: u16 = 16_384;
 
 impl Cluster {
-    /// Returns the Cluster at `PASSKIT_TEST_REDIS_CLUSTER_URLS` (`host:port,...`). If the variable is not set, starts a new
-    /// one.
+    /// Returns the Cluster at `PASSKIT_TEST_REDIS_CLUSTER_URLS` (`host:port,...`). If the variable
+    /// is not set, starts a new Cluster.
     ///
     /// # Errors
     /// Fails if the variable is not set, and `redis-server` is missing or does not start.
@@ -42,7 +42,7 @@ impl Cluster {
         Self::make(None, options)
     }
 
-    /// Starts a new Cluster with each node on a host of its own.
+    /// Starts a new Cluster with each node on a separate host.
     ///
     /// # Errors
     /// Fails if there is no `redis-server`, or it does not start.

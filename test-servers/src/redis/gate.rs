@@ -7,7 +7,8 @@ use std::{
 
 use crate::wait::lock;
 
-/// A proxy for a server that can stop all traffic. Connections then stay open and data waits, as if a cable were cut.
+/// A proxy in front of a server. It can stop all traffic. Connections then stay open and data
+/// waits, as if a cable were cut.
 #[derive(Debug)]
 pub struct Gate {
     pub(super) port: u16,
@@ -43,7 +44,7 @@ impl Gate {
         *lock(&self.is_open.0) = false;
     }
 
-    /// Lets everything through, starting with the data that waited.
+    /// Lets all traffic through, starting with the data that waited.
     pub fn open(&self) {
         *lock(&self.is_open.0) = true;
         self.is_open.1.notify_all();
@@ -51,7 +52,7 @@ impl Gate {
 }
 
 impl Drop for Gate {
-    /// Without this, the threads of the gate would wait forever.
+    /// Without this `drop`, the threads of the gate would wait forever.
     fn drop(&mut self) {
         self.open();
     }

@@ -8,8 +8,8 @@ use std::{
 
 use crate::process;
 
-/// Hosts whose connections to each other can be cut. Each host is a network namespace with a wire to the namespace of this
-/// process. The clients run in that namespace, which also routes between the hosts.
+/// Hosts whose connections to each other can be cut. Each host is a network namespace with a virtual cable to the namespace
+/// of this process. The clients run in the namespace of this process, which also routes between the hosts.
 ///
 /// [`alone`](Self::alone) makes a network. The network and everything that runs in it end with the process.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Host {
 const INSIDE: &str = "PASSKIT_TEST_INSIDE_NAMESPACES";
 
 impl Network {
-    /// Runs a test once more, in a child process with its own namespaces for network and mounts. The test calls this with
-    /// its own name.
+    /// Runs a test again, in a child process with separate namespaces for network and mounts. The test calls this function
+    /// with the name of the test.
     ///
     /// In the child process, the function returns the network. In this process, it returns `None` after the child has
     /// succeeded. If the user is not root or `PASSKIT_NO_NAMESPACES` is set, it prints a line and returns `None`.
@@ -41,7 +41,7 @@ impl Network {
     /// Fails if root can't make namespaces.
     pub fn alone(test: &str) -> io::Result<Option<Self>> {
         if env::var_os(INSIDE).is_some() {
-            // `ip netns` keeps files in /run. With a separate mount, they are gone when the process ends.
+            // `ip netns` keeps files in /run. With a separate mount, the files are gone when the process ends.
             run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
             ip("link set lo up")?;
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -65,7 +65,7 @@ impl Network {
             ))
         })?;
         let mut inside = Command::new("timeout");
-        // The servers in the child process end with it.
+        // The servers in the child process end together with the child.
         inside
             .args(["-s", "KILL", "900", "unshare", "-n", "-m"])
             .arg(env::current_exe()?);
@@ -113,7 +113,7 @@ impl Network {
         })
     }
 
-    /// Ends what [`cut_off`](Self::cut_off) did.
+    /// Undoes [`cut_off`](Self::cut_off).
     ///
     /// # Errors
     /// Fails if no host is cut off.
@@ -128,7 +128,7 @@ impl Network {
 impl Host {
     pub(super) fn cut_off(&self) -> io::Result<()> {
         let (address, number) = (self.address, self.address.octets()[2]);
-        // The rule for the clients, in this process, comes before those that drop everything else.
+        // The rule for the clients, in this process, comes before the rules that drop everything else.
         ip(&format!(
             "rule add pref 100 iif lo to {address} lookup main"
         ))?;

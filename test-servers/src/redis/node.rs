@@ -15,10 +15,10 @@ use crate::{
     wait::{TIME_LIMIT, for_condition, lock},
 };
 
-/// How long a server may take to read its data file.
+/// The longest time for a server to read its data file.
 const LOADING: Duration = Duration::from_secs(300);
 
-/// A `redis-server` or Sentinel on the loopback interface or a host of a [`Network`]. It ends when it is dropped.
+/// A `redis-server` or Sentinel on the loopback interface or on a host of a [`Network`]. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Node {
     pub(super) args: Vec<String>,
@@ -55,7 +55,7 @@ impl Node {
         Self::start_in(None, options)
     }
 
-    /// Starts a server like [`start`](Self::start). If there is a network, the server gets its own host.
+    /// Starts a server like [`start`](Self::start). If there is a network, the server gets a separate host.
     pub(super) fn start_in(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         // Another process may have taken the port.
         for _ in 0..4 {
@@ -173,7 +173,7 @@ impl Node {
         self.signal("STOP")
     }
 
-    /// Lets a suspended server go on.
+    /// Lets a suspended server continue.
     ///
     /// # Errors
     /// Fails if there is no `kill`.
@@ -211,8 +211,8 @@ impl Node {
         format!("{}:{}", self.host.address, self.port())
     }
 
-    /// Sends a command over a new connection and returns the answer. An error starts with `-`. An array has a line for each
-    /// element.
+    /// Sends a command over a new connection, and returns the answer. An error starts with `-`. An array has one line for
+    /// each element.
     ///
     /// # Errors
     /// Fails if the server does not answer.
@@ -260,7 +260,8 @@ pub(super) fn addresses(nodes: &[Node]) -> String {
 }
 
 impl Network {
-    /// Drops everything that a node and other hosts send to each other. The clients, in this process, still reach it.
+    /// Drops everything that this node and other hosts send to each other. The clients, which run in this process, can still
+    /// reach the node.
     ///
     /// # Errors
     /// Fails if there is no such node.

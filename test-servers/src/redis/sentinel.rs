@@ -38,7 +38,7 @@ impl SentinelSet {
         Self::follow(None, options, master, port)
     }
 
-    /// Starts a set with each node and Sentinel on a host of its own.
+    /// Starts a set with each node and Sentinel on a separate host.
     ///
     /// # Errors
     /// Fails if there is no `redis-server`, or it does not start.
@@ -58,7 +58,7 @@ impl SentinelSet {
         Ok((Self::follow(None, &[], master, gate.port)?, gate))
     }
 
-    /// Adds replicas and Sentinels. They find the master on this port.
+    /// Adds replicas and Sentinels. They find the master at this port.
     fn follow(
         network: Option<&Network>,
         options: &[&str],

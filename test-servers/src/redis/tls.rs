@@ -2,7 +2,7 @@ use std::{fs, io, path::PathBuf, process::Command};
 
 use tempfile::TempDir;
 
-/// A certificate authority in files, with a certificate for a server on 127.0.0.1 and one for a client.
+/// A certificate authority in files, with a certificate for a server on 127.0.0.1 and a certificate for a client.
 #[derive(Debug)]
 pub struct Tls {
     folder: TempDir,
