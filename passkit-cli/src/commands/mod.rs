@@ -11,6 +11,7 @@ mod csv;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod export;
+pub(crate) mod healthcheck;
 pub(crate) mod import;
 pub(crate) mod man;
 pub(crate) mod migrate;
