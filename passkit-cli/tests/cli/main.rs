@@ -29,6 +29,7 @@ mod instances;
 mod limits;
 mod links;
 mod making;
+mod making_input;
 mod metrics;
 mod moving;
 mod new;
