@@ -30,6 +30,8 @@ mod limits;
 mod links;
 mod making;
 mod making_input;
+mod making_pushes;
+mod making_stopped;
 mod metrics;
 mod moving;
 mod new;

@@ -349,7 +349,7 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
         "serial = \"{id}\"\n[strings.de]\na = { value = \"{id}\", if-empty = \"remove\" }",
         "can't be removed",
     );
-    recipe("serial = \"{id}\nx", "card/passkit.toml:1:");
+    recipe("serial = \"{id}\nx", "card/passkit.toml:2:2: ");
     recipe(
         &format!("serial = \"{{id}}\"\n# {}", "x".repeat(300_000)),
         "larger than 256 KiB",
