@@ -75,9 +75,14 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Removes every field with this key, in all styles.
+    /// Removes every field with this key, in all styles. Also removes the translations of its texts,
+    /// unless the pass has the same text elsewhere.
     pub fn remove_field(mut self, key: &str) -> Self {
-        self = self.fields_of(key, |_| {});
+        let mut texts = Vec::new();
+        self = self.fields_of(key, |field| {
+            let values = field.members().iter().map(|(_, value)| value);
+            texts.extend(values.filter_map(Json::text).map(str::to_owned));
+        });
         let is_other = |field: &Json| field.member("key").and_then(Json::text) != Some(key);
         if self.problem.is_none() {
             for group in groups_mut(&mut self.json) {
@@ -85,6 +90,24 @@ impl<'a> Draft<'a> {
                     fields.retain(is_other);
                 }
             }
+            texts.retain(|text| !self.json.has_text(text));
+            self = self.remove_translations(&texts);
+        }
+        self
+    }
+
+    fn remove_translations(mut self, texts: &[String]) -> Self {
+        let changed: Vec<_> = self
+            .files
+            .names()
+            .filter(|name| name.ends_with(".lproj/pass.strings"))
+            .filter_map(|name| {
+                let content = self.files.content(name).unwrap_or_default();
+                Some((name.to_owned(), strings::remove(content, texts)?))
+            })
+            .collect();
+        for (name, content) in changed {
+            self = self.file(&name, content.into_bytes());
         }
         self
     }

@@ -10,11 +10,10 @@ use super::{
     outline::outline_of,
 };
 use crate::{
-    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json, layout::Layout, rules,
+    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json,
+    layout::{Layout, RECIPE},
+    rules,
 };
-
-/// The file that says how `passkit make` fills in a template.
-const RECIPE: &str = "passkit.toml";
 
 /// Files of the tools that make templates.
 const TOOLS: [&str; 2] = ["tooling.json", RECIPE];
