@@ -482,3 +482,66 @@ impl Drop for Watching {
         let _ = self.0.wait();
     }
 }
+
+/// The first block in this language on the page.
+fn block(page: &str, language: &str) -> String {
+    let start = page
+        .find(&format!("```{language}\n"))
+        .unwrap_or_else(|| panic!("no {language}"));
+    let text = &page[start + language.len() + 4..];
+    text[..text.find("```").unwrap()].to_owned()
+}
+
+#[test]
+fn the_example_of_the_documentation_works() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/making-passes.md");
+    let page = fs::read_to_string(page).unwrap();
+    let workshop = Workshop::new();
+    workshop.write("card/passkit.toml", block(&page, "toml"));
+    workshop.write("card/de.lproj/pass.strings", "\"Points\" = \"?\";\n");
+    workshop.write("table.csv", block(&page, "csv"));
+    workshop.write("photos/grace.png", placeholder_icon(90));
+    let out = made(&mut workshop.make());
+    assert!(
+        out.starts_with("2 rows: 2 new, 0 changed, 0 unchanged, 0 wrong"),
+        "{out}"
+    );
+    let ada = workshop.json("1042.pkpass");
+    assert_eq!(ada["expirationDate"], "2030-12-31T00:00:00+01:00");
+    assert!(ada.get("voided").is_none(), "{ada}");
+    let grace = workshop.json("1043.pkpass");
+    assert_eq!(grace["expirationDate"], "2030-06-30T10:00:00+02:00");
+    assert_eq!(grace["voided"], json!(false));
+    let photo = workshop.unzip("1043.pkpass", "thumbnail.png");
+    assert!(photo == placeholder_icon(90));
+    let strings = workshop.unzip("1043.pkpass", "de.lproj/pass.strings");
+    assert_eq!(
+        String::from_utf8(strings).unwrap(),
+        "\"Points\" = \"Pluspunkte\";\n"
+    );
+
+    // The line that shows what a wrong row looks like.
+    workshop.edit("table.csv", ",7.5,", ",many,");
+    let (code, _, said) = run(&mut workshop.make());
+    assert_eq!(code, Some(1));
+    let example = page
+        .lines()
+        .find_map(|line| line.split_once("column \"points\""))
+        .unwrap()
+        .1;
+    let example = format!(
+        "column \"points\"{}",
+        &example[..example.find('`').unwrap()]
+    );
+    assert!(said.contains(&example), "{example}: {said}");
+    for name in ["A-1", "a b"] {
+        workshop.write("table.csv", block(&page, "csv").replace("1042", name));
+        run(&mut workshop.make());
+    }
+    for name in ["1042.pkpass", "A-1~8.pkpass", "a%20b.pkpass"] {
+        assert!(
+            page.contains(&format!("`{name}`")) && workshop.names().contains(&name.to_owned()),
+            "{name}"
+        );
+    }
+}

@@ -360,7 +360,7 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
     workshop.edit("card/pass.json", "\"barcodes\"", "\"userInfo\"");
     recipe(
         "serial = \"{id}\"\n[barcode]\nmessage = \"{id}\"",
-        "draw a barcode there",
+        "/barcodes: is missing in the template",
     );
 }
 

@@ -32,7 +32,13 @@ fn only_the_phones_of_changed_rows_get_a_push() {
             format!("id,first,last,points,until,seat\n{rows}"),
         );
     };
-    let make = |arguments: &[&str]| made(workshop.make_into("card", "table.csv", &out).args(arguments));
+    let make = |arguments: &[&str]| {
+        made(
+            workshop
+                .make_into("card", "table.csv", &out)
+                .args(arguments),
+        )
+    };
     write(&[(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]);
     assert!(make(&[]).starts_with("5 rows: 5 new"));
     service.start();
