@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     future::poll_fn,
+    io::IsTerminal as _,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
@@ -347,6 +348,38 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// The SIGHUPs of this process.
+pub(crate) struct Hangups {
+    #[cfg(unix)]
+    signals: std::io::Result<tokio::signal::unix::Signal>,
+    on_terminal: bool,
+}
+
+/// Catches SIGHUP from now on.
+pub(crate) fn hangups() -> Hangups {
+    Hangups {
+        #[cfg(unix)]
+        signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()),
+        on_terminal: std::io::stderr().is_terminal(),
+    }
+}
+
+impl Hangups {
+    /// Calls `act` at each SIGHUP. Returns if the signal came because the terminal of this process was closed.
+    pub(crate) async fn each(self, mut act: impl AsyncFnMut()) {
+        #[cfg(unix)]
+        if let Ok(mut signals) = self.signals {
+            while signals.recv().await.is_some() {
+                if self.on_terminal && !std::io::stderr().is_terminal() {
+                    return;
+                }
+                act().await;
+            }
+        }
+        std::future::pending().await
     }
 }
 

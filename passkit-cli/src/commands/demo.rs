@@ -15,11 +15,12 @@ use serde_json::json;
 use super::{
     check::read_archive,
     device::{print_outcome, save},
-    serve::{Serve, start_logging},
+    serve::Serve,
 };
 use crate::{
     failure::Failure,
     local_pushes::{LocalPushes, Push},
+    logging::LogOptions,
     server,
     store::StoreUrl,
 };
@@ -40,11 +41,14 @@ pub(crate) struct Demo {
     /// Where to listen. With port 0, the system chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Demo {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging(tracing::Level::WARN);
+        self.log.start(tracing::Level::WARN);
         let mut stop = std::pin::pin!(server::stop_signal());
         let folder = tempfile::Builder::new()
             .prefix("passkit-demo-")
@@ -82,6 +86,9 @@ impl Demo {
             admin_token: None,
             admin_listen: None,
             metrics: None,
+            log: self.log.clone(),
+            config_file: None,
+            print_config: false,
         };
         let ready = tokio::select! {
             ready = serve.prepare() => ready?,

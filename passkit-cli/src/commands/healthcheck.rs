@@ -1,6 +1,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -25,6 +26,10 @@ pub(crate) struct Healthcheck {
     /// The address of the service's metrics, which is the address of its `--metrics`.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+
+    /// The file of the service's `--config`.
+    #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
+    config_file: Option<PathBuf>,
 
     /// Only ask whether the service is alive. It may be alive and not ready, for example while its store is down.
     #[arg(long)]

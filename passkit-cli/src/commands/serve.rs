@@ -1,7 +1,4 @@
-use std::{
-    convert::Infallible, io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode,
-    sync::Arc,
-};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use clap::Args;
@@ -9,26 +6,22 @@ use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
 use passkit_folder::{Config, Folder};
 use passkit_server::{
-    WalletService,
+    WalletService, private_files,
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
-use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    fmt::{self, format::FmtSpan},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
 
 use crate::{
     admin::{self, Admin, AdminToken},
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
     health::Health,
-    log_lines::LogLines,
+    logging::LogOptions,
     metrics::Metrics,
+    options::Options,
+    reload::Reload,
     server::{self, Limits},
     store::{self, Store, StoreUrl},
 };
@@ -38,8 +31,8 @@ use crate::{
 /// Every .pkpass (or .order) file below a folder is served under the type and serial number inside
 /// it. Phones need HTTPS: put a TLS proxy in front.
 ///
-/// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how much is written to
-/// stderr.
+/// Each option can also be set in the environment, or in the file of --config. The command line has precedence over the
+/// environment, and the environment over the file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
     /// Where to listen. With port 0, the system chooses a free port.
@@ -140,6 +133,17 @@ pub(crate) struct Serve {
     /// Where to serve /metrics for Prometheus, and /healthz and /readyz. The public should not reach this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+
+    /// A file with options, in TOML. Its keys are the names of the options, such as `passes`.
+    #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Print the options in force and where each of them comes from, without secrets, and do not serve.
+    #[arg(long)]
+    pub(crate) print_config: bool,
 }
 
 /// The limit is low, because few clients publish.
@@ -164,9 +168,17 @@ pub(crate) struct Ready {
 }
 
 impl Serve {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging(tracing::Level::INFO);
+    pub(crate) async fn run(self, options: Options) -> Result<ExitCode, Failure> {
+        if self.print_config {
+            say!("{}", options.shown().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let level = self.log.start(tracing::Level::INFO);
+        if let (Some(file), true) = (&self.config_file, options.has_secret_in_file) {
+            private_files::warn_of_readers(file);
+        }
         // Signals are caught before any slow work, so that none is missed.
+        let hangups = server::hangups();
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
@@ -174,6 +186,18 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         say!("listening on http://{}", ready.address);
+        let reload = Reload {
+            options,
+            level,
+            health: ready.health.clone(),
+        };
+        // The service also stops if its terminal is closed.
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = hangups.each(async || reload.run().await) => {}
+            }
+        };
         ready.serve(stop).await;
         Ok(ExitCode::SUCCESS)
     }
@@ -337,35 +361,4 @@ async fn answer_publish(
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     Ok(answer)
-}
-
-/// Starts the log on stderr, at the level in PASSKIT_LOG, or else at `level`. At `debug`, the log
-/// shows the way of each change to a phone. Libraries log at `info` at most.
-pub(crate) fn start_logging(level: tracing::Level) {
-    let wanted = std::env::var("PASSKIT_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok());
-    let level = LevelFilter::from_level(wanted.unwrap_or(level));
-    let wanted = Targets::new()
-        .with_default(level.min(LevelFilter::INFO))
-        .with_target("passkit", level);
-    write_log(wanted);
-}
-
-/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
-pub(crate) fn start_warning_of_readers() {
-    let module = "passkit_server::private_files";
-    write_log(Targets::new().with_target(module, LevelFilter::WARN));
-}
-
-fn write_log(wanted: Targets) {
-    let lines = fmt::layer()
-        .with_span_events(FmtSpan::CLOSE)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(LogLines);
-    tracing_subscriber::registry()
-        .with(wanted)
-        .with(lines)
-        .init();
 }

@@ -17,6 +17,7 @@ mod bench;
 mod certificates;
 mod check;
 mod clone;
+mod configuration;
 mod conformance;
 mod copying;
 mod crash;
