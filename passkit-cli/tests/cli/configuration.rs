@@ -357,9 +357,8 @@ fn sighup_changes_the_level_of_the_log_and_names_what_needs_a_restart() {
     assert!(service.stop("TERM").success());
 }
 
-/// The signal comes before anything else is set up in the worst case.
 #[test]
-fn a_sighup_during_the_start_ends_nothing() {
+fn many_sighups_end_nothing() {
     let mut service = Service::new().given(&["--metrics", "127.0.0.1:0"]);
     service.start();
     for _ in 0..20 {
@@ -371,4 +370,15 @@ fn a_sighup_during_the_start_ends_nothing() {
         200
     );
     eventually("it is logged", || service.said().contains("are read again"));
+}
+
+#[test]
+fn the_file_in_the_documents_is_a_good_one() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (content, _) = rest.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = printed(folder.path(), content, |_| {});
+    assert!(out.contains("# passkit.toml: line "), "{out}");
 }
