@@ -25,6 +25,7 @@ mod output;
 mod reload;
 mod secret_files;
 mod server;
+mod starters;
 mod store;
 mod store_url;
 mod toml_file;
@@ -54,6 +55,7 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
     Device(commands::device::Device),
@@ -96,6 +98,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),

@@ -13,6 +13,7 @@ pub(crate) mod export;
 pub(crate) mod healthcheck;
 pub(crate) mod import;
 pub(crate) mod migrate;
+pub(crate) mod new;
 mod progress;
 pub(crate) mod push;
 pub(crate) mod repair;
