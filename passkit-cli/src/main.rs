@@ -23,6 +23,7 @@ mod metrics;
 mod options;
 mod output;
 mod reload;
+mod request_id;
 mod secret_files;
 mod server;
 mod starters;

@@ -29,7 +29,10 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    request_id::{RequestId, X_REQUEST_ID},
+};
 
 /// How long the head of a request may take to arrive, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -167,9 +170,13 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let has_body = !request.body().is_end_stream();
         let refusing = refusing.clone();
-        let answer = service.call(request);
+        let id = RequestId::of(&request);
+        let answer = id.during(|| service.call(request));
         Box::pin(async move {
-            let answer = answer.await;
+            let mut answer = id.over(answer).await;
+            if let Ok(answer) = &mut answer {
+                name_failure(answer, &id);
+            }
             let is_refusal = answer
                 .as_ref()
                 .is_ok_and(|answer| !answer.status().is_success());
@@ -199,6 +206,16 @@ where
         linger(stream).await;
     }
     ended
+}
+
+/// Adds the identifier of the request to an answer that reports a failure, so that its log lines can be found.
+fn name_failure(answer: &mut Response<ResponseBody>, id: &RequestId) {
+    let status = answer.status();
+    if (status.is_client_error() || status.is_server_error())
+        && let Some(id) = id.header()
+    {
+        answer.headers_mut().insert(X_REQUEST_ID, id);
+    }
 }
 
 /// Reads what a refused client still sends. If the connection were closed before that, the client
