@@ -29,6 +29,7 @@ mod hostile;
 mod instances;
 mod limits;
 mod links;
+mod logs;
 mod metrics;
 mod moving;
 mod new;
