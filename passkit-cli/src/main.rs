@@ -19,6 +19,7 @@ mod health;
 mod local_pushes;
 mod log_lines;
 mod logging;
+mod making;
 mod metrics;
 mod options;
 mod output;
@@ -26,6 +27,7 @@ mod reload;
 mod request_id;
 mod secret_files;
 mod server;
+mod signer;
 mod starters;
 mod store;
 mod store_url;
@@ -59,6 +61,7 @@ enum Command {
     New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
+    Make(Box<commands::make::Make>),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -101,6 +104,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run(options)),

@@ -30,6 +30,7 @@ mod instances;
 mod limits;
 mod links;
 mod logs;
+mod making;
 mod metrics;
 mod moving;
 mod new;
