@@ -16,6 +16,7 @@ mod commands;
 mod config_file;
 mod failure;
 mod health;
+mod listen;
 mod local_pushes;
 mod log_lines;
 mod logging;
@@ -31,6 +32,7 @@ mod signer;
 mod starters;
 mod store;
 mod store_url;
+mod tls;
 mod toml_file;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use crate::{
     health::Health,
     logging::{LogLevel, LogOptions},
     options::Options,
+    tls::Tls,
 };
 
 /// The options that a running service can change.
@@ -20,6 +21,7 @@ pub(crate) struct Reload {
     pub(crate) options: Options,
     pub(crate) level: LogLevel,
     pub(crate) health: Arc<Health>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Reload {
@@ -30,6 +32,9 @@ impl Reload {
             Err(failure) => tracing::error!("SIGHUP: no option is changed: {failure}"),
         }
         self.health.check_certificates().await;
+        if let Some(tls) = &self.tls {
+            tls.check_files();
+        }
     }
 
     fn read_options(&self) -> Result<(), Failure> {

@@ -49,7 +49,7 @@ pub mod pem;
 mod pkcs12;
 
 pub use error::IdentityError;
-pub use identity::{FileStamp, Identity, types_of_certificate};
+pub use identity::{FileStamp, Identity, types_of_certificate, validity_of_certificate};
 pub use key::{SignError, SignatureAlgorithm};
 pub use rustls_pki_types as pki_types;
 

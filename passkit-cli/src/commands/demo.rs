@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    listen::Address,
     local_pushes::{LocalPushes, Push},
     logging::LogOptions,
     server,
@@ -70,7 +71,10 @@ impl Demo {
 
         let mut pushes = LocalPushes::start(folder.path()).await?;
         let serve = Serve {
-            listen: self.listen,
+            listen: Address::Port(self.listen),
+            socket_mode: 0o600,
+            tls_cert: None,
+            tls_key: None,
             store: StoreUrl::Sqlite(folder.path().join("passkit.db")),
             copies: folder.path().join("copies"),
             passes: Some(passes),
@@ -94,7 +98,7 @@ impl Demo {
             ready = serve.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let url = format!("http://{}", ready.address);
+        let url = ready.url();
         say!(
             "\n2. The service, over that folder and a new store, and a push service in place of APNs"
         );

@@ -10,7 +10,7 @@ use passkit_server::{
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tower_service::Service as _;
 
 use crate::{
@@ -18,31 +18,56 @@ use crate::{
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
     health::Health,
+    listen::{Address, Listener},
     logging::LogOptions,
     metrics::Metrics,
     options::Options,
     reload::Reload,
     server::{self, Limits},
     store::{self, Store, StoreUrl},
+    tls::Tls,
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
 ///
 /// Every .pkpass (or .order) file below a folder is served under the type and serial number inside
-/// it. Phones need HTTPS: put a TLS proxy in front.
+/// it. Phones need HTTPS: name a certificate with --tls-cert and --tls-key, or put a TLS proxy in front.
 ///
 /// Each option can also be set in the environment, or in the file of --config. The command line has precedence over the
 /// environment, and the environment over the file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
-    /// Where to listen. With port 0, the system chooses a free port.
+    /// Where to listen: ADDRESS:PORT, or unix:PATH for a socket in the file system. With port 0, the system chooses a free
+    /// port.
     #[arg(
         long,
         env = "PASSKIT_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS"
     )]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Address,
+
+    /// The rights on the socket of --listen unix:PATH, as digits of chmod. Whoever may write to it can connect.
+    #[arg(long, env = "PASSKIT_SOCKET_MODE", default_value = "660", value_name = "MODE", value_parser = mode)]
+    pub(crate) socket_mode: u32,
+
+    /// The certificate for HTTPS, followed by the rest of its chain, in PEM. Without it, phones need a TLS proxy in front.
+    #[arg(
+        long,
+        env = "PASSKIT_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate: PEM, not encrypted.
+    #[arg(
+        long,
+        env = "PASSKIT_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
 
     /// Where registrations are stored: sqlite:FILE for this machine, or a database for any number of machines.
     #[arg(
@@ -146,6 +171,13 @@ pub(crate) struct Serve {
     pub(crate) print_config: bool,
 }
 
+fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "must be three digits from 0 to 7, such as 660".into())
+}
+
 /// The limit is low, because few clients publish.
 const ADMIN_LIMITS: Limits = Limits {
     connections: 64,
@@ -154,7 +186,8 @@ const ADMIN_LIMITS: Limits = Limits {
 
 /// A service that listens, but does not answer yet.
 pub(crate) struct Ready {
-    listener: TcpListener,
+    listener: Listener,
+    pub(crate) tls: Option<Arc<Tls>>,
     service: WalletService<Arc<dyn Store>, Folder>,
     limits: Limits,
     folder: Folder,
@@ -162,9 +195,9 @@ pub(crate) struct Ready {
     /// The metrics are served as long as this exists.
     metrics: Option<Metrics>,
     admin: Option<Admin>,
-    admin_listener: Option<TcpListener>,
+    admin_listener: Option<Listener>,
     publisher: Arc<Publisher>,
-    pub(crate) address: SocketAddr,
+    address: Address,
 }
 
 impl Serve {
@@ -185,10 +218,11 @@ impl Serve {
             ready = self.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        say!("listening on http://{}", ready.address);
+        say!("listening on {}", ready.url());
         let reload = Reload {
             options,
             level,
+            tls: ready.tls.clone(),
             health: ready.health.clone(),
         };
         // The service also stops if its terminal is closed.
@@ -226,7 +260,12 @@ impl Serve {
             .as_ref()
             .map_or(Ok(()), AdminToken::check)?;
         server::raise_open_file_limit();
-        let (listener, address) = server::bind(self.listen, "--listen").await?;
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Tls::open(certificate, key)?)),
+            _ => None,
+        };
+        let (listener, address) =
+            Listener::bind(&self.listen, "--listen", self.socket_mode).await?;
         let health = Arc::<Health>::default();
         let mut metrics = match self.metrics {
             Some(address) => Some(Metrics::start(address, health.clone()).await?),
@@ -252,6 +291,9 @@ impl Serve {
         let has_certificates = apns.is_some();
         if let Some(apns) = &apns {
             health.set_sender(apns.sender.clone());
+        }
+        if let Some(tls) = &tls {
+            health.set_tls(tls.clone());
         }
         let publisher = apns::publisher(&store, apns);
         let store = store.store;
@@ -286,6 +328,7 @@ impl Serve {
         });
         Ok(Ready {
             listener,
+            tls,
             service,
             limits: Limits {
                 connections: self.max_connections,
@@ -303,6 +346,15 @@ impl Serve {
 }
 
 impl Ready {
+    /// Returns the address at which it answers.
+    pub(crate) fn url(&self) -> String {
+        match &self.address {
+            Address::Port(address) if self.tls.is_some() => format!("https://{address}"),
+            Address::Port(address) => format!("http://{address}"),
+            socket @ Address::Socket(_) => socket.to_string(),
+        }
+    }
+
     /// Answers until `stop` is ready. Then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These tasks end when they are dropped.
@@ -316,6 +368,7 @@ impl Ready {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
                 beside.spawn(server::serve(
                     listener,
+                    None,
                     service,
                     ADMIN_LIMITS,
                     std::future::pending(),
@@ -334,7 +387,10 @@ impl Ready {
             stop.await;
             health.stop();
         };
-        server::serve(self.listener, service, self.limits, stop).await;
+        if let Some(tls) = &self.tls {
+            beside.spawn(tls.clone().watch());
+        }
+        server::serve(self.listener, self.tls, service, self.limits, stop).await;
         drop(self.metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
