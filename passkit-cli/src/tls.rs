@@ -55,7 +55,6 @@ impl Tls {
     pub(crate) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let stamp = stamp(certificate, key);
         let current = read(certificate, key)?;
-        measure(&current);
         Ok(Self {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -63,6 +62,15 @@ impl Tls {
             stamp: Mutex::new(stamp),
             handshakes: Unfinished::default(),
         })
+    }
+
+    /// Sets the metric. Call it after the metrics were started.
+    pub(crate) fn measure(&self) {
+        let since_1970 = self
+            .current()
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH);
+        gauge!(TLS_EXPIRES).set(since_1970.unwrap_or_default().as_secs_f64());
     }
 
     /// Reads the files again if they have changed. Keeps the current certificate if the new one can't be used.
@@ -76,9 +84,9 @@ impl Tls {
         *last = stamp;
         match read(&self.certificate, &self.key) {
             Ok(new) => {
-                measure(&new);
                 let date = httpdate(new.not_after);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+                self.measure();
                 tracing::info!("using a new TLS certificate, which expires on {date}");
             }
             Err(failure) => {
@@ -167,11 +175,6 @@ impl Unfinished {
 
 fn httpdate(time: SystemTime) -> String {
     httpdate::fmt_http_date(time)
-}
-
-fn measure(current: &Current) {
-    let since_1970 = current.not_after.duration_since(SystemTime::UNIX_EPOCH);
-    gauge!(TLS_EXPIRES).set(since_1970.unwrap_or_default().as_secs_f64());
 }
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {

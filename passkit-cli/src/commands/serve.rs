@@ -293,6 +293,7 @@ impl Serve {
             health.set_sender(apns.sender.clone());
         }
         if let Some(tls) = &tls {
+            tls.measure();
             health.set_tls(tls.clone());
         }
         let publisher = apns::publisher(&store, apns);
