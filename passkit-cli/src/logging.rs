@@ -101,7 +101,7 @@ fn write_log(targets: Targets, format: LogFormat) -> reload::Handle<Targets, Reg
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
-            .with_current_span(false)
+            .with_current_span(true)
             .with_span_list(true)
             .with_writer(LogLines::Json)
             .boxed(),

@@ -28,6 +28,7 @@ mod reload;
 mod request_id;
 mod secret_files;
 mod server;
+mod service_manager;
 mod signer;
 mod starters;
 mod store;
@@ -76,6 +77,8 @@ enum Command {
     Backup(commands::backup::Backup),
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -122,6 +125,8 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
+        Command::Completions(completions) => completions.run(Arguments::command()),
+        Command::Man(man) => man.run(Arguments::command()),
     };
     // Blocking work that is still running, such as the first search of the folders, ends with the
     // process.
@@ -131,9 +136,10 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
 
 fn prepare(command: &Command) {
     // Only the owner can open what a command and its libraries make. `conformance` is left out,
-    // because it runs the user's own commands, which would inherit the umask.
+    // because it runs the user's own commands, which would inherit the umask. Manual pages are for
+    // everyone.
     #[cfg(unix)]
-    if !matches!(command, Command::Conformance(_)) {
+    if !matches!(command, Command::Conformance(_) | Command::Man(_)) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
     // The other commands start the log themselves, or have no store.

@@ -228,7 +228,7 @@ impl<'a> Adding<'a> {
             return Ok(());
         }
         let secret = match secret_files::named_by_variable(variable)? {
-            None if env::var_os(variable).is_none() => secret_files::credential(name)?,
+            None if env::var_os(variable).is_none() => secret_files::credential(variable)?,
             secret => secret,
         };
         if let Some((secret, place)) = secret {

@@ -1,5 +1,5 @@
 //! Secrets in files: `PASSKIT_STORE_FILE` names a file with the value of `PASSKIT_STORE`, and so on. A service manager may
-//! also provide the file `store` in the folder `$CREDENTIALS_DIRECTORY`.
+//! also provide the file `PASSKIT_STORE` in the folder `$CREDENTIALS_DIRECTORY`.
 
 use std::{env, ffi::OsStr, fs, path::Path};
 
@@ -30,16 +30,16 @@ pub(crate) fn named_by_variable(variable: &str) -> Result<Option<Secret>, Failur
     Ok(Some((read(&path, &name)?, name)))
 }
 
-/// Reads the secret of an option from the credentials of systemd, if it is there.
-pub(crate) fn credential(option: &str) -> Result<Option<Secret>, Failure> {
+/// Reads the secret of an option from the credentials of systemd, if it is there. Its name is that of the variable.
+pub(crate) fn credential(variable: &str) -> Result<Option<Secret>, Failure> {
     let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else {
         return Ok(None);
     };
-    let path = Path::new(&folder).join(option);
+    let path = Path::new(&folder).join(variable);
     if !path.exists() {
         return Ok(None);
     }
-    let name = format!("the credential {option}");
+    let name = format!("the credential {variable}");
     Ok(Some((read(path.as_os_str(), &name)?, name)))
 }
 

@@ -24,6 +24,7 @@ use crate::{
     options::Options,
     reload::Reload,
     server::{self, Limits},
+    service_manager,
     store::{self, Store, StoreUrl},
     tls::Tls,
 };
@@ -225,14 +226,17 @@ impl Serve {
             tls: ready.tls.clone(),
             health: ready.health.clone(),
         };
-        // The service also stops if its terminal is closed.
+        let watched = service_manager::ready();
         let stop = async {
             tokio::select! {
                 () = stop => {}
+                // The terminal of the service was closed.
                 () = hangups.each(async || reload.run().await) => {}
             }
+            service_manager::stopping();
         };
         ready.serve(stop).await;
+        drop(watched);
         Ok(ExitCode::SUCCESS)
     }
 

@@ -214,9 +214,9 @@ fn no_secret_is_printed_wherever_it_comes_from() {
     fs::write(folder.join("secret"), "xyzzyplugh-xyzzyplugh\n").unwrap();
     let credentials = folder.join("credentials");
     fs::create_dir(&credentials).unwrap();
-    fs::write(credentials.join("cert-password"), "xyzzyplugh\n").unwrap();
+    fs::write(credentials.join("PASSKIT_CERT_PASSWORD"), "xyzzyplugh\n").unwrap();
     fs::write(
-        credentials.join("store"),
+        credentials.join("PASSKIT_STORE"),
         "postgres://frobozz:xyzzyplugh@h/d\n",
     )
     .unwrap();
@@ -227,8 +227,8 @@ fn no_secret_is_printed_wherever_it_comes_from() {
     for line in [
         "# apns-password is hidden; it comes from passkit.toml: line 1, column 1",
         "# admin-token is hidden; it comes from passkit.toml: line 2, column 1",
-        "# cert-password is hidden; it comes from the credential cert-password",
-        "store = \"postgres://h/d\"  # the credential store",
+        "# cert-password is hidden; it comes from the credential PASSKIT_CERT_PASSWORD",
+        "store = \"postgres://h/d\"  # the credential PASSKIT_STORE",
     ] {
         assert!(out.lines().any(|one| one == line), "{line} in {out}");
     }
@@ -244,7 +244,7 @@ fn no_secret_is_printed_wherever_it_comes_from() {
         "# cert-password is hidden; it comes from PASSKIT_CERT_PASSWORD",
         "# admin-token is hidden; it comes from PASSKIT_ADMIN_TOKEN_FILE",
         "# apns-password is hidden; it comes from command line",
-        "store = \"postgres://h/d\"  # the credential store",
+        "store = \"postgres://h/d\"  # the credential PASSKIT_STORE",
     ] {
         assert!(out.lines().any(|one| one == line), "{line} in {out}");
     }
