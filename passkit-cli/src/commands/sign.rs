@@ -147,8 +147,13 @@ impl Sign {
             self.show(&findings);
             return Ok(None);
         };
-        let team = archive.team_identifier.as_deref().unwrap_or_default();
-        let checked = signer.check_for(&archive.id.type_id, team);
+        let team = match archive.kind() {
+            Kind::Pass => None,
+            // Orders need not name a team.
+            Kind::Order => signer.team(),
+        };
+        let team = archive.team_identifier.as_deref().or(team);
+        let checked = signer.check_for(&archive.id.type_id, team.unwrap_or_default());
         checked.map_err(|error| Failure::from_error(pem::shown(&self.cert), &error))?;
 
         let bytes = builder.build_signed(signer);

@@ -178,6 +178,47 @@ fn a_folder_becomes_a_pass_that_openssl_verifies() {
 }
 
 #[test]
+fn an_order_need_not_name_a_team() {
+    let desk = Desk::new();
+    let type_id = "order.com.example.shop";
+    desk.authority.certify("shop", type_id, P256);
+    let order = serde_json::json!({
+        "schemaVersion": 1,
+        "orderTypeIdentifier": type_id,
+        "orderIdentifier": "1042",
+        "orderType": "ecommerce",
+        "orderManagementURL": "https://example.com/orders/1042",
+        "merchant": {
+            "displayName": "Example Shop",
+            "merchantIdentifier": "com.example.shop",
+            "url": "https://example.com",
+        },
+        "status": "open",
+        "createdAt": "2026-01-31T12:00:00Z",
+        "updatedAt": "2026-01-31T12:00:00Z",
+        "webServiceURL": "https://example.com/wallet",
+        "authenticationToken": "0123456789abcdef",
+    });
+    let sign = |order: &serde_json::Value| {
+        desk.write("shop/order.json", order.to_string());
+        let mut command = desk.sign("shop", "shop.pem");
+        command
+            .env_remove("PASSKIT_CERT_PASSWORD")
+            .arg("--key")
+            .arg(desk.authority.path("shop.key"));
+        command
+    };
+    let (code, out, said) = run(&mut sign(&order));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(out, format!("shop.order: signed: order {type_id} 1042\n"));
+    desk.verify("shop.order");
+    // A team that it does name must be the right one.
+    let mut other = order;
+    other["teamIdentifier"] = "ZYXWV98765".into();
+    refused(&mut sign(&other), "ZYXWV98765");
+}
+
+#[test]
 fn the_password_comes_from_a_file_or_is_asked_for() {
     let desk = Desk::new();
     let bare = || {
