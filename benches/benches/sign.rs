@@ -128,10 +128,12 @@ fn key(identity: &Identity) -> RsaKeyPair {
 fn template() -> Template {
     let text: serde_json::Value = serde_json::from_str(&pass(0)).expect("JSON");
     let members = text.as_object().expect("an object").clone();
-    let draft = members.into_iter().fold(
-        Template::new(Style::EventTicket).fill(),
-        |draft, (key, value)| draft.set(&format!("/{key}"), value),
-    );
+    let bare = Template::new(Style::EventTicket);
+    let draft = members
+        .into_iter()
+        .fold(bare.fill(), |draft, (key, value)| {
+            draft.set(&format!("/{key}"), value)
+        });
     let draft = images()
         .into_iter()
         .fold(draft, |draft, (name, content)| draft.image(name, content));

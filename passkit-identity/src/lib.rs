@@ -36,7 +36,7 @@
 //! # Features
 //! | feature | default | effect |
 //! |---|---|---|
-//! | `pkcs12` | off | Adds `Identity::from_pkcs12` and `Identity::from_pkcs12_file`, which read `.p12` files. |
+//! | `pkcs12` | off | Reads `.p12` files, with `Identity::from_pkcs12` and `Identity::from_pkcs12_file`, and encrypted keys in PEM, with `Identity::from_pem_with_password` and `Identity::from_files_with_password`. |
 
 mod certificate;
 mod error;
