@@ -93,6 +93,7 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
 pub(crate) enum FoundKey {
     Plain(PrivateKeyDer<'static>),
     /// An `EncryptedPrivateKeyInfo` of PKCS #8, in DER.
+    #[cfg_attr(not(feature = "pkcs12"), allow(dead_code))]
     Encrypted(Vec<u8>),
 }
 
