@@ -50,6 +50,9 @@ pub enum PemError {
     /// The file is PKCS #12.
     #[error("is PKCS #12, not PEM: read it as a .p12 file")]
     Pkcs12,
+    /// The file is of another kind, such as `a JPEG image`.
+    #[error("is {0}, not a certificate or a key: name another file")]
+    Other(&'static str),
 }
 
 /// Reads all certificates of a text, or the single one of DER.
@@ -69,13 +72,31 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
         .collect::<Result<_, _>>()?;
     if !certificates.is_empty() {
         Ok(certificates)
-    } else if is_pkcs12(text) {
-        Err(PemError::Pkcs12)
     } else if Facts::read(text).is_ok() {
         Ok(vec![CertificateDer::from(text.to_vec())])
     } else {
-        Err(PemError::NoCertificate)
+        Err(other_kind(text).unwrap_or(PemError::NoCertificate))
     }
+}
+
+/// Returns the error for a file of a kind that people mistake for a certificate or a key.
+fn other_kind(file: &[u8]) -> Option<PemError> {
+    if is_pkcs12(file) {
+        return Some(PemError::Pkcs12);
+    }
+    let is_text = |part: &str| text_of(file).contains(part);
+    let starts = |start: &[u8]| file.starts_with(start);
+    Some(PemError::Other(match file {
+        _ if starts(b"\xff\xd8\xff") => "a JPEG image",
+        _ if starts(b"\x89PNG") => "a PNG image",
+        _ if starts(b"PK\x03\x04") => "a zip archive, such as a pass",
+        _ if starts(b"%PDF") => "a PDF document",
+        _ if starts(b"<") => "a web page or XML",
+        _ if is_text("CERTIFICATE REQUEST-----") => {
+            "the signing request from which Apple makes a certificate"
+        }
+        _ => return None,
+    }))
 }
 
 /// Reads the first private key of a text, or the single one of DER.
@@ -111,9 +132,6 @@ pub(crate) fn find_key(text: &[u8]) -> Result<FoundKey, PemError> {
             _ => continue,
         }));
     }
-    if is_pkcs12(text) {
-        return Err(PemError::Pkcs12);
-    }
     let der = || text.to_vec();
     [
         PrivateKeyDer::Pkcs8(der().into()),
@@ -123,7 +141,7 @@ pub(crate) fn find_key(text: &[u8]) -> Result<FoundKey, PemError> {
     .into_iter()
     .find(|key| SigningKey::read(key).is_some())
     .map(FoundKey::Plain)
-    .ok_or(PemError::NoKey)
+    .ok_or_else(|| other_kind(text).unwrap_or(PemError::NoKey))
 }
 
 /// The maximum size of a file with certificates or keys. A real file has a few thousand bytes.

@@ -10,7 +10,8 @@ use passkit_archive::{
 use serde_json::{Value, json};
 
 use crate::{
-    openssl::Chain,
+    authority::Authority,
+    openssl::{Chain, EXPIRED},
     samples::{Draft, KEY, codes, png, strings},
     zips::{unzip, zip},
 };
@@ -208,6 +209,15 @@ fn json_cases() -> Vec<Case> {
     ]
 }
 
+#[test]
+fn an_image_that_is_too_large_has_one_finding_about_its_size() {
+    let mut draft = Draft::ticket();
+    draft.file("icon@2x.png", png(100, 100));
+    let findings = Report::of(&draft.sign(), Rules::strict()).findings;
+    let about_size = |finding: &&passkit_archive::Finding| finding.rule().code == "image-size";
+    assert_eq!(findings.iter().filter(about_size).count(), 1, "{findings}");
+}
+
 fn seal_cases() -> Vec<Case> {
     let digest = || Value::from("0".repeat(40));
     let without = |name: &'static str| {
@@ -217,7 +227,8 @@ fn seal_cases() -> Vec<Case> {
         let listed = manifest["icon.png"].as_str().unwrap().to_uppercase();
         manifest["icon.png"] = listed.into();
     };
-    let chain = |level, code, chain: Chain| Case(level, code, chain.sign());
+    let authority = Authority::new();
+    let chain = |level, code, chain: Chain| Case(level, code, chain.sign(&authority));
     vec![
         unsealed(Refused, &["manifest-missing"], without("manifest.json")),
         manifest(Refused, &["manifest-value"], |manifest| {
@@ -246,12 +257,19 @@ fn seal_cases() -> Vec<Case> {
                 ..Chain::default()
             },
         ),
-        chain(Warning, &["root"], Chain::default()),
+        chain(
+            Warning,
+            &["root"],
+            Chain {
+                root_name: "Somebody",
+                ..Chain::default()
+            },
+        ),
         chain(
             Warning,
             &["intermediate-other"],
             Chain {
-                options: "-certfile other.pem",
+                options: &["-certfile", "G3.pem"],
                 ..Chain::default()
             },
         ),
@@ -259,7 +277,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["intermediate-ends"],
             Chain {
-                authority_days: 80,
+                intermediate_days: &["-days", "80"],
                 ..Chain::default()
             },
         ),
@@ -267,7 +285,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["certificate-ends"],
             Chain {
-                leaf_days: 80,
+                leaf_days: &["-days", "80"],
                 ..Chain::default()
             },
         ),
@@ -275,7 +293,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["certificate-days", "certificate-expired"],
             Chain {
-                leaf_days: -1,
+                leaf_days: EXPIRED,
                 ..Chain::default()
             },
         ),
@@ -291,7 +309,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["intermediate-expired"],
             Chain {
-                authority_days: -1,
+                intermediate_days: EXPIRED,
                 ..Chain::default()
             },
         ),
@@ -299,7 +317,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["intermediate-missing"],
             Chain {
-                options: "",
+                options: &[],
                 ..Chain::default()
             },
         ),
@@ -307,7 +325,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["signing-time"],
             Chain {
-                options: "-certfile authority.pem -noattr",
+                options: &["-certfile", "intermediate.pem", "-noattr"],
                 ..Chain::default()
             },
         ),
