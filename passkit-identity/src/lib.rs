@@ -46,6 +46,8 @@ mod parts;
 pub mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
+#[doc(hidden)]
+pub mod x509;
 
 pub use error::IdentityError;
 pub use identity::{FileStamp, Identity, types_of_certificate};

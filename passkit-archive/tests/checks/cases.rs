@@ -218,6 +218,25 @@ fn an_image_that_is_too_large_has_one_finding_about_its_size() {
     assert_eq!(findings.iter().filter(about_size).count(), 1, "{findings}");
 }
 
+#[test]
+fn only_misspelled_keys_of_an_order_are_unknown() {
+    let said = |key: &str| {
+        let mut draft = Draft::order();
+        draft.json[key] = json!([]);
+        let findings = Report::of(&draft.sign(), Rules::strict()).findings;
+        let unknown = findings.iter().find(|one| one.rule().code == "key-unknown");
+        unknown.map(ToString::to_string)
+    };
+    for (wrong, right) in [("lineItem", "lineItems"), ("fullfilments", "fulfillments")] {
+        let said = said(wrong).unwrap();
+        assert!(said.contains(&format!("did you mean {right}?")), "{said}");
+    }
+    // The table has not all keys of orders.
+    for other in ["orderNumber", "customer", "returnInfo", "pay", "a"] {
+        assert_eq!(said(other), None);
+    }
+}
+
 fn seal_cases() -> Vec<Case> {
     let digest = || Value::from("0".repeat(40));
     let without = |name: &'static str| {
