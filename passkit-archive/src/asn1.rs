@@ -1,9 +1,9 @@
 //! The parts of CMS (RFC 5652) that the signature of an archive needs. They can be read and written.
 //! Those of X.509 are in `passkit-identity`.
 //!
-//! Parts that are not needed are not parsed. Sets are read as lists for two reasons: the signature
-//! depends on their order, and real archives contain a certificate twice, which a strict set would
-//! refuse.
+//! Parts that are not needed are not parsed. Sets are read as lists, for two reasons. The signature
+//! depends on the order of the elements. And real archives contain a certificate twice, which a
+//! strict set would refuse.
 
 use der::{
     Encode, Header, Sequence, Tag, TagNumber,
@@ -58,8 +58,8 @@ pub(crate) mod oid {
         BASIC_CONSTRAINTS = "2.5.29.19";
         AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
 
-        // Apple's own identifiers, in the certificates of passes and orders: the type, and the
-        // right to use NFC.
+        // Apple's extensions in the certificates of passes and orders: the type, and the right to
+        // use NFC.
         APPLE_TYPE = "1.2.840.113635.100.6.1.16";
         APPLE_NFC = "1.2.840.113635.100.6.1.26";
     }

@@ -49,8 +49,8 @@ pub struct ToBeSigned<'a> {
 }
 
 impl AlgorithmIdentifier<'_> {
-    /// Checks that the parameters have a type that is usual for algorithms. OpenSSL refuses some
-    /// other types.
+    /// Checks that the parameters have one of the types that are usual for algorithms. OpenSSL
+    /// refuses some other types.
     pub fn check(self) -> der::Result<()> {
         match self
             .parameters
@@ -96,7 +96,7 @@ pub fn time(time: AnyRef<'_>) -> der::Result<Duration> {
     }
 }
 
-/// Reads the elements of a set or of a sequence, as `tag` says.
+/// Reads the elements of a set or of a sequence. `tag` is the tag of the set or sequence.
 pub fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
     Tagged::tag(&of).assert_eq(tag)?;
     let mut reader = SliceReader::new(of.value())?;

@@ -1,7 +1,8 @@
 //! Templates: many passes or orders of one design.
 //!
-//! A [`Template`] is a folder or a flat zip archive: what Apple's Pass Designer saves, or any pass or
-//! order, zipped or not. A [`Draft`] is one pass of it that is being filled in.
+//! A [`Template`] is a folder or a flat zip archive. It may come from Apple's Pass Designer, or may
+//! be any pass or order, zipped or not. A [`Draft`] is one pass of the template that is being
+//! filled in.
 //!
 //! ```
 //! use passkit_archive::{Archive, Rules, Signer, template::{Style, Template}};
@@ -33,8 +34,8 @@
 //!   [`Template::samples`] lists them. Set the values that are the same in all passes with
 //!   [`Draft::set`].
 //!
-//! Everything else stays as it is: the order of keys, the digits of numbers, and keys that this crate
-//! does not know.
+//! Everything else stays as it is: the order of keys, the digits of numbers, and keys that this
+//! crate does not know.
 
 mod document;
 mod draft;
@@ -59,14 +60,17 @@ pub struct Template {
     json: Json,
     /// The files. The description file is a placeholder.
     files: ArchiveBuilder,
-    /// What [`Draft::finish`] checks: the same files, but images have only their headers.
+    /// The files that [`Draft::finish`] checks. They are the same files, but images are cut after
+    /// their headers.
     outline: ArchiveBuilder,
     /// JSON Pointers to the samples that were left out.
     samples: Vec<String>,
+    /// The content of `passkit.toml`.
+    recipe: Option<Vec<u8>>,
 }
 
 impl Template {
-    /// Makes a template with nothing but the keys that a style always has, and white icons.
+    /// Makes a template with only the keys that every pass of the style has, and white icons.
     #[must_use]
     pub fn new(style: Style) -> Self {
         style.template()
@@ -85,7 +89,7 @@ impl Template {
         &self.samples
     }
 
-    /// Returns the keys of all fields, in all styles. An order has none.
+    /// Returns the keys of all fields, in all styles. An order has no fields.
     #[must_use]
     pub fn field_keys(&self) -> BTreeSet<&str> {
         document::fields(&self.json)
@@ -97,11 +101,27 @@ impl Template {
     /// `currencyCode`.
     #[must_use]
     pub fn is_number(&self, key: &str) -> bool {
+        self.has_style(key, ["numberStyle", "currencyCode"])
+    }
+
+    /// Returns whether a field with this key is shown as a date, because it has `dateStyle` or
+    /// `timeStyle`.
+    #[must_use]
+    pub fn is_date(&self, key: &str) -> bool {
+        self.has_style(key, ["dateStyle", "timeStyle"])
+    }
+
+    fn has_style(&self, key: &str, styles: [&str; 2]) -> bool {
         document::fields(&self.json)
             .filter(|field| field.member("key").and_then(Json::text) == Some(key))
-            .any(|field| {
-                field.member("numberStyle").is_some() || field.member("currencyCode").is_some()
-            })
+            .any(|field| styles.iter().any(|style| field.member(style).is_some()))
+    }
+
+    /// Returns the content of the file `passkit.toml`, if the template has one. It says how
+    /// `passkit make` fills in the template.
+    #[must_use]
+    pub fn recipe(&self) -> Option<&[u8]> {
+        self.recipe.as_deref()
     }
 
     /// Returns the text at a top-level key, such as `webServiceURL`.
