@@ -44,6 +44,8 @@ mod refusals;
 mod refused;
 mod restoring;
 mod secrets;
+mod service_manager;
+mod shell;
 mod sign;
 mod sqlite;
 mod tls;
