@@ -102,12 +102,14 @@ mod client;
 #[cfg(feature = "service")]
 mod connections;
 mod exchange;
+mod length;
 #[cfg(feature = "load")]
 pub mod load;
 #[cfg(feature = "service")]
 mod message;
 #[cfg(feature = "service")]
 pub mod phone;
+mod random;
 mod report;
 mod rule;
 #[cfg(feature = "service")]

@@ -8,11 +8,10 @@ use std::{
 };
 
 use super::{
-    length,
     limited::Watch,
     stores::{AnyStores, Opened, Stores, not_opened},
 };
-use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
+use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation, length};
 
 /// After this time, the case counts as hanging. Each call of the store has a shorter limit.
 const TIMEOUT: Duration = Duration::from_secs(300);

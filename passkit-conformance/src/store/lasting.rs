@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use super::{
     case::catalogue,
-    length,
     parallel::World,
-    random::{seed_of_run, with_seed},
     stores::Opened,
 };
-use crate::{CaseResult, Rule, Stop, Violation};
+use crate::{
+    CaseResult, Rule, Stop, Violation, length,
+    random::{seed_of_run, with_seed},
+};
 
 catalogue! {
     "store/long-history-adds-up" Must [C6 C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] opened

@@ -22,7 +22,7 @@ use passkit_server::{
     },
 };
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The environment variable with the longest time for a call, in seconds.
 const TIMEOUT: &str = "PASSKIT_CONFORMANCE_TIMEOUT";

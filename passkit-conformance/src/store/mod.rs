@@ -33,7 +33,6 @@ mod growth;
 pub mod history;
 mod interleaving;
 mod lasting;
-mod length;
 mod limited;
 mod listing;
 mod maintenance;
@@ -47,7 +46,6 @@ mod pending;
 mod publishing;
 mod queue;
 mod racing;
-mod random;
 mod registering;
 mod reopening;
 mod sizes;
@@ -62,7 +60,7 @@ pub use self::{
     case::StoreCase,
     stores::{BoxError, Stores, TestStore},
 };
-use crate::Report;
+use crate::{Report, random};
 
 /// All cases. The cases that find simple faults come first.
 #[must_use]

@@ -23,10 +23,12 @@ use super::{
     history::Recorder,
     names::{Device, all, new_passes, new_push_token, serials},
     queue::Queue,
-    random::{Random, seed_of_run, with_seed},
     stores::Opened,
 };
-use crate::{CaseResult, Violation};
+use crate::{
+    CaseResult, Violation,
+    random::{Random, seed_of_run, with_seed},
+};
 
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] opened

@@ -20,9 +20,8 @@ use super::{
     case::catalogue,
     names::{Device, new_passes, new_type, serials},
     queue::{Deferred, Queue, at, backlog_of, deferred, end, page, read_deferred, removed},
-    random::Random,
 };
-use crate::{Rule, Violation, violation::ensure};
+use crate::{Rule, Violation, random::Random, violation::ensure};
 
 catalogue! {
     "store/batches-of-many-sizes" Must [MARK C1 C2 P2 PUBLISHED] store batches_of_many_sizes,

@@ -16,9 +16,11 @@ use passkit_server::store::RegistrationStore;
 use self::{operation::Operation, reference::Reference};
 use super::{
     case::catalogue,
+};
+use crate::{
+    Violation,
     random::{Random, SEED, seed_of_run},
 };
-use crate::Violation;
 
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store

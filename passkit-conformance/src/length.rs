@@ -1,18 +1,18 @@
-//! How long the case takes that runs as long as it is told to.
+//! How long the cases take that run as long as they are told to.
 
 use std::time::Duration;
 
 /// The environment variable with the time that the long case takes.
-pub(super) const VARIABLE: &str = "PASSKIT_CONFORMANCE_FOR";
+pub(crate) const VARIABLE: &str = "PASSKIT_CONFORMANCE_FOR";
 
 /// Returns the time that the long case takes. Without the variable, or if it can't be read, this is a
 /// second.
-pub(super) fn time() -> Duration {
+pub(crate) fn time() -> Duration {
     given().ok().flatten().unwrap_or(Duration::from_secs(1))
 }
 
 /// Returns the time in the variable, or its text if that can't be read.
-pub(super) fn given() -> Result<Option<Duration>, String> {
+pub(crate) fn given() -> Result<Option<Duration>, String> {
     match std::env::var(VARIABLE) {
         Ok(text) => read(&text).map(Some).ok_or(text),
         Err(_) => Ok(None),
@@ -20,7 +20,7 @@ pub(super) fn given() -> Result<Option<Duration>, String> {
 }
 
 /// Reads a time such as `90s`, `10m` or `2h`.
-fn read(text: &str) -> Option<Duration> {
+pub(crate) fn read(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
