@@ -2,11 +2,7 @@
 
 use std::time::Instant;
 
-use super::{
-    case::catalogue,
-    parallel::World,
-    stores::Opened,
-};
+use super::{case::catalogue, parallel::World, stores::Opened};
 use crate::{
     CaseResult, Rule, Stop, Violation, length,
     random::{seed_of_run, with_seed},

@@ -14,9 +14,7 @@ use std::{
 use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
-use super::{
-    case::catalogue,
-};
+use super::case::catalogue;
 use crate::{
     Violation,
     random::{Random, SEED, seed_of_run},
