@@ -173,8 +173,8 @@ impl Target {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a pass or an order that the service serves. Most cases can run with two passes of one
-    /// type and one pass of another type.
+    /// Adds a pass or an order that the service serves. Most cases can run with three passes of
+    /// one type and one pass of another type.
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
