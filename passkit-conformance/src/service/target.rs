@@ -30,7 +30,8 @@ pub struct Target {
     pub(crate) time: Option<Duration>,
     /// The seed of the long case.
     pub(crate) seed: Option<u64>,
-    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
+    /// For each pass, the moment from which a new change gets a later date than all earlier
+    /// changes.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
@@ -168,7 +169,8 @@ impl Target {
         self
     }
 
-    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
+    /// For each pass, the moment from which a new change gets a later date than all earlier
+    /// changes.
     pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,8 +187,8 @@ impl Target {
         self
     }
 
-    /// Sets how to change a pass. The future must not end before the change is published. The
-    /// error of the future is the reason why the pass could not be changed.
+    /// Sets how to change a pass. The future must not end before the change is published. If the
+    /// pass could not be changed, the future returns the reason as its error.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -197,8 +199,8 @@ impl Target {
         self
     }
 
-    /// Sets the push service to which the web service sends its pushes. Without one, the cases about
-    /// pushes are skipped.
+    /// Sets the push service to which the web service sends its pushes. Without a push service, the
+    /// cases about pushes are skipped.
     #[must_use]
     pub fn pushing_to(mut self, pushes: PushService) -> Self {
         self.pushes = Some(pushes);
@@ -206,8 +208,8 @@ impl Target {
     }
 
     /// Sets how to save a pass unchanged. Save in the same way as for a change, but with the same
-    /// content. The future must not end before the service has looked at the saved pass. The error
-    /// of the future is the reason why the pass could not be saved.
+    /// content. The future must not end before the service has looked at the saved pass. If the
+    /// pass could not be saved, the future returns the reason as its error.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

@@ -30,7 +30,9 @@ const TIME: Duration = Duration::from_secs(300);
 const SEED: u64 = 7;
 
 /// The name of a fault, the rule that the case must name, and the faulty service.
-pub(super) const FAULTS: &[(&str, Rule, fn() -> Target)] = &[
+type Fault = (&'static str, Rule, fn() -> Target);
+
+pub(super) const FAULTS: &[Fault] = &[
     (
         "one registration in 50 is lost",
         Rule::LIST_1,
