@@ -14,6 +14,7 @@ mod apns;
 mod certificate;
 mod commands;
 mod failure;
+mod health;
 mod local_pushes;
 mod log_lines;
 mod metrics;
@@ -45,6 +46,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<commands::serve::Serve>),
+    Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
@@ -90,6 +92,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Sign(sign) => sign.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),

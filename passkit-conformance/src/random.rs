@@ -11,7 +11,6 @@ pub(crate) const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 /// Returns the seed in the environment, if there is one.
 ///
 /// # Errors
-///
 /// Fails with the text of the variable if the text is not a number.
 pub(crate) fn seed() -> Result<Option<u64>, String> {
     match std::env::var(SEED) {
@@ -23,7 +22,6 @@ pub(crate) fn seed() -> Result<Option<u64>, String> {
 /// Returns the seed in the environment, or else a random seed.
 ///
 /// # Errors
-///
 /// Fails if the variable is set to something that is not a number.
 pub(crate) fn seed_of_run() -> Result<u64, Violation> {
     let given = seed().map_err(|text| {

@@ -5,9 +5,10 @@ use ring::hmac;
 
 /// A secret from which the authentication tokens of passes are derived.
 ///
-/// The token of a pass is `base64url(HMAC-SHA-256(secret, type ‖ 0 ‖ serial))`. So a pass that is
-/// made again, anywhere and at any time, has the token that phones already have. If the secret is
-/// lost, the passes can't be made again: phones keep the token of the pass that they have.
+/// The token of a pass is `base64url(HMAC-SHA-256(secret, type ‖ 0 ‖ serial))`. If a pass is made
+/// again, anywhere and at any time, it therefore has the token that phones already have. If the
+/// secret is lost, the passes can't be made again, because phones keep the token of the pass that
+/// they have.
 ///
 /// ```
 /// use passkit_archive::template::TokenSecret;
@@ -20,7 +21,7 @@ use ring::hmac;
 pub struct TokenSecret(hmac::Key);
 
 impl TokenSecret {
-    /// Takes the secret: random bytes, at least 32 of them.
+    /// Makes the value from the secret: random bytes, at least 32 of them.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
@@ -84,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_token_is_the_hmac_of_type_and_serial() {
-        // printf 'pass.com.example.card\0A-1' | openssl dgst -sha256 -hmac key -binary | basenc --base64url
+        // printf 'pass.com.example.card\0A-1' | openssl dgst -sha256 -hmac key -binary | basenc
+        // --base64url
         let pass = PassId {
             type_id: TypeIdentifier::new("pass.com.example.card").unwrap(),
             serial: SerialNumber::new("A-1").unwrap(),

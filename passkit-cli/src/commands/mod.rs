@@ -10,6 +10,7 @@ mod csv;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod export;
+pub(crate) mod healthcheck;
 pub(crate) mod import;
 pub(crate) mod migrate;
 mod progress;

@@ -23,6 +23,7 @@ mod crash;
 mod dependencies;
 mod disk_full;
 mod folder;
+mod health;
 mod hostile;
 mod instances;
 mod limits;
