@@ -180,6 +180,16 @@ impl World {
         world.read().await
     }
 
+    /// Returns the same world over a store that was opened again. From now on, all calls go to it.
+    pub(super) fn moved_to(&self, opened: &Opened) -> Self {
+        Self {
+            recorder: self.recorder.over(opened.registrations().clone()),
+            maintenance: opened.maintenance().ok().cloned(),
+            queue: opened.queue().ok().cloned(),
+            ..self.clone()
+        }
+    }
+
     async fn mark(&self, changed: Changed<'_>, push: bool) -> Result<(), Violation> {
         match &self.queue {
             Some(queue) if push => {

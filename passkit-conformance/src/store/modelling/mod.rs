@@ -23,7 +23,7 @@ use crate::{
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Runs up to 1,000 random sequences of calls, for at most three seconds. Each sequence has up to 85 \
+        "Runs up to 1,000 random sequences of calls, for at most two seconds. Each sequence has up to 85 \
          calls for three devices and five passes of two types. Each answer is checked against a \
          model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
         "The consequence depends on the steps in the report. For example, an update is lost, or a pass is listed \
@@ -31,7 +31,7 @@ catalogue! {
 }
 
 const SEQUENCES: u64 = 1_000;
-const BUDGET: Duration = Duration::from_secs(3);
+const BUDGET: Duration = Duration::from_secs(2);
 /// The time limit for shortening a failing sequence.
 const SHRINKING: Duration = Duration::from_secs(5);
 
