@@ -17,10 +17,14 @@ mod failure;
 mod health;
 mod local_pushes;
 mod log_lines;
+mod making;
 mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod service_manager;
+mod signer;
+mod starters;
 mod store;
 mod store_url;
 
@@ -48,8 +52,10 @@ enum Command {
     Serve(Box<commands::serve::Serve>),
     Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
+    Make(Box<commands::make::Make>),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -62,6 +68,8 @@ enum Command {
     Backup(commands::backup::Backup),
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -91,7 +99,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
@@ -107,6 +117,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
+        Command::Completions(completions) => completions.run(Arguments::command()),
+        Command::Man(man) => man.run(Arguments::command()),
     };
     // Blocking work that is still running, such as the first search of the folders, ends with the
     // process.
@@ -116,9 +128,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn prepare(command: &Command) {
     // Only the owner can open what a command and its libraries make. `conformance` is left out,
-    // because it runs the user's own commands, which would inherit the umask.
+    // because it runs the user's own commands, which would inherit the umask. Manual pages are for
+    // everyone.
     #[cfg(unix)]
-    if !matches!(command, Command::Conformance(_)) {
+    if !matches!(command, Command::Conformance(_) | Command::Man(_)) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
     // The other commands start the log themselves, or have no store.

@@ -27,6 +27,7 @@ pub use self::{
 use crate::{
     algorithms::verification_algorithm,
     asn1::SignedCertificate,
+    base64,
     certificate::Certificate,
     dates::{RENEWAL, date},
 };
@@ -132,6 +133,29 @@ impl Signer {
         team_identifier: &str,
     ) -> Result<Self, SignerError> {
         Self::from_throwaway(type_id, &Throwaway::new(type_id, team_identifier, true)?)
+    }
+
+    /// Makes a throw-away certificate like [`throwaway`](Self::throwaway), as PEM: the certificate,
+    /// the authority that issues it, and the key. [`Identity::from_files`] reads a file with it.
+    ///
+    /// # Errors
+    /// Fails like [`throwaway`](Self::throwaway).
+    pub fn throwaway_pem(
+        type_id: &TypeIdentifier,
+        team_identifier: &str,
+        allows_nfc: bool,
+    ) -> Result<String, SignerError> {
+        let Throwaway {
+            certificate,
+            key,
+            authority,
+        } = Throwaway::new(type_id, team_identifier, allows_nfc)?;
+        Ok([
+            base64::pem("CERTIFICATE", &certificate),
+            base64::pem("CERTIFICATE", &authority),
+            base64::pem("PRIVATE KEY", key.as_ref()),
+        ]
+        .concat())
     }
 
     fn from_throwaway(
