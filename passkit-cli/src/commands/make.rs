@@ -85,16 +85,17 @@ impl Make {
         }
         let signer = Arc::new(self.signer.open()?);
         let mut inputs = Inputs::now(&[&self.from, &self.template]);
-        let mut code = self.once(&signer)?;
-        while self.watch {
+        let code = self.once(&signer)?;
+        if !self.watch {
+            return Ok(code);
+        }
+        loop {
             inputs = inputs.changed();
-            match self.once(&signer) {
-                Ok(now) => code = now,
-                // The table may be away for a moment, or the next version of it may be right.
-                Err(failure) => eprintln!("passkit: {failure}"),
+            // The table may be away for a moment, or the next version of it may be right.
+            if let Err(failure) = self.once(&signer) {
+                eprintln!("passkit: {failure}");
             }
         }
-        Ok(code)
     }
 
     /// Makes all passes once.
