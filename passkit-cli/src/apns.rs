@@ -17,7 +17,7 @@ use passkit_server::{
 use serde::Deserialize;
 
 use crate::{
-    certificate::{CertPassword, Secret, identity, is_pkcs12},
+    certificate::{CertPassword, Secret, identity, takes_password},
     failure::Failure,
     store::OpenStore,
     toml_file,
@@ -31,7 +31,7 @@ pub(crate) struct ApnsOptions {
     #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
-    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    /// The private key of the certificate, if it is in another file: PEM.
     #[arg(
         long = "apns-key",
         env = "PASSKIT_APNS_KEY",
@@ -40,7 +40,7 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files, if it is not --cert-password. Files in --apns-config may have
+    /// The password of .p12 files and of encrypted keys, if it is not --cert-password. Files in --apns-config may have
     /// their own password.
     #[arg(
         long = "apns-password",
@@ -220,7 +220,7 @@ fn read(
                 let (cert, key) = (beside(cert), key.as_deref().map(beside));
                 let password = password
                     .as_ref()
-                    .or(usual_password.filter(|_| is_pkcs12(&cert)));
+                    .or(usual_password.filter(|_| takes_password(&cert, key.as_deref())));
                 identity(Some(&type_id), &cert, key.as_deref(), password)
                     .map_err(|error| wrong(&error))
             },
