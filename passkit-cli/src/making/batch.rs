@@ -179,10 +179,8 @@ impl Batch<'_> {
         })?;
         self.look_for_missing(&seen, &mut summary, &mut show)?;
         if !self.is_dry {
-            let synced = self.folder.sync();
-            synced.map_err(|error| {
-                Failure::from_error("can't write the passes to the disk", &error)
-            })?;
+            self.folder.sync()?;
+            self.folder.renew_note()?;
         }
         Ok(summary)
     }
@@ -320,18 +318,19 @@ impl Batch<'_> {
         summary: &mut Summary,
         show: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Failure> {
-        let mut names = self.folder.names()?;
-        names.retain(|name| !seen.contains(&hash(name)));
         let mut missing = Vec::new();
-        for name in names {
-            if let Existing::Archive(mut archive) = self.folder.existing(&name)?
-                && let Some(pass) = archive.identify()
-                && pass.id.type_id == *self.maker.type_id()
-                && !pass.voided
-            {
-                missing.push(name);
+        self.folder.find(|names| {
+            for name in names.into_iter().filter(|name| !seen.contains(&hash(name))) {
+                if let Existing::Archive(mut archive) = self.folder.existing(&name)?
+                    && let Some(pass) = archive.identify()
+                    && pass.id.type_id == *self.maker.type_id()
+                    && !pass.voided
+                {
+                    missing.push(name);
+                }
             }
-        }
+            Ok(None::<()>)
+        })?;
         // A row that can't be read may be the row of any of these passes.
         if !self.void_missing || summary.bad > 0 || summary.rows == 0 {
             summary.without_row = missing.len() as u64;
