@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     maker::{Filled, Made, Maker, RowError},
-    output_folder::{Existing, OutputFolder, Staged, discard},
+    output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
     secret::Secret,
     table::{Row, Table},
@@ -356,13 +356,10 @@ impl Batch<'_> {
                             self.folder.shown(&name)
                         )));
                     }
-                    Err(failure) => {
-                        discard(&staged);
-                        return Err(failure);
-                    }
+                    Err(failure) => return Err(failure),
                 }
             }
-            self.folder.commit(&staged)?;
+            self.folder.commit(staged)?;
         }
         Ok(())
     }
@@ -401,7 +398,7 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
     fn start(&mut self, scope: &'scope thread::Scope<'scope, '_>) -> Result<(), Failure> {
         self.finish()?;
         let (folder, files) = (self.folder, std::mem::take(&mut self.staged));
-        self.running = Some(scope.spawn(move || folder.commit(&files)));
+        self.running = Some(scope.spawn(move || folder.commit(files)));
         Ok(())
     }
 
@@ -411,12 +408,6 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
-    }
-}
-
-impl Drop for Committing<'_, '_> {
-    fn drop(&mut self) {
-        discard(&self.staged);
     }
 }
 

@@ -21,6 +21,8 @@ use passkit_server::{
     text::OneLine,
 };
 
+use tempfile::TempPath;
+
 use super::{file_name::file_name, parallel::in_parallel, secret::Secret};
 use crate::failure::Failure;
 
@@ -53,10 +55,10 @@ pub(super) enum Existing {
     Archive(Box<ArchiveFile>),
 }
 
-/// A file that is complete, and does not have its name yet.
+/// A file that is complete, and does not have its name yet. It is removed if it never gets it.
 #[derive(Debug)]
 pub(super) struct Staged {
-    temporary: PathBuf,
+    temporary: TempPath,
     path: PathBuf,
 }
 
@@ -194,54 +196,46 @@ impl OutputFolder {
     pub(super) fn stage(&self, name: &str, content: &[u8]) -> Result<Staged, Failure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.hidden.join(format!("{NEW}{number}"));
-        let path = self.path.join(name);
-        let written = File::create_new(&temporary).and_then(|mut file| {
+        let write = || {
+            let mut file = File::create_new(&temporary)?;
+            let temporary = TempPath::try_from_path(&temporary)?;
             file.write_all(content)?;
             #[cfg(not(target_os = "linux"))]
             file.sync_all()?;
-            Ok(())
-        });
-        match written {
-            Ok(()) => Ok(Staged { temporary, path }),
-            Err(error) => {
-                let _ = fs::remove_file(&temporary);
-                Err(self.cannot_write(&error))
-            }
-        }
+            Ok(temporary)
+        };
+        Ok(Staged {
+            temporary: write().map_err(|error| self.cannot_write(&error))?,
+            path: self.path.join(name),
+        })
     }
 
     /// Gives files their names, after their content is on disk.
-    pub(super) fn commit(&self, files: &[Staged]) -> Result<(), Failure> {
+    pub(super) fn commit(&self, files: Vec<Staged>) -> Result<(), Failure> {
         if files.is_empty() {
             return Ok(());
         }
-        let commit = || {
-            self.sync_disk()?;
-            for Staged { temporary, path } in files {
-                fs::rename(temporary, path)?;
-            }
-            Ok(())
-        };
-        commit().map_err(|error: io::Error| {
-            discard(files);
-            self.cannot_write(&error)
-        })
+        self.sync()?;
+        for Staged { temporary, path } in files {
+            let named = temporary.persist(path);
+            named.map_err(|error| self.cannot_write(&error.error))?;
+        }
+        Ok(())
     }
 
     /// Makes everything on the file system durable. One call costs less than a call for each file.
     pub(super) fn sync(&self) -> Result<(), Failure> {
-        self.sync_disk().map_err(|error| self.cannot_write(&error))
-    }
-
-    fn sync_disk(&self) -> io::Result<()> {
-        let folder = File::open(&self.path)?;
-        #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(&folder)?;
-        #[cfg(all(unix, not(target_os = "linux")))]
-        folder.sync_all()?;
-        #[cfg(not(unix))]
-        drop(folder);
-        Ok(())
+        let sync = || {
+            let folder = File::open(&self.path)?;
+            #[cfg(target_os = "linux")]
+            rustix::fs::syncfs(&folder)?;
+            #[cfg(all(unix, not(target_os = "linux")))]
+            folder.sync_all()?;
+            #[cfg(not(unix))]
+            drop(folder);
+            Ok(())
+        };
+        sync().map_err(|error: io::Error| self.cannot_write(&error))
     }
 
     /// Refuses a folder that has passes of this type with tokens of another secret. Phones would be
@@ -369,17 +363,10 @@ impl OutputFolder {
 
     fn write_note(&self, note: &str) -> Result<(), Failure> {
         let staged = self.stage(CHECK, note.as_bytes())?;
-        self.commit(&[Staged {
+        self.commit(vec![Staged {
             path: self.hidden.join(CHECK),
             ..staged
         }])
-    }
-}
-
-/// Removes files that never get their names. The next run removes what stays.
-pub(super) fn discard(files: &[Staged]) {
-    for file in files {
-        let _ = fs::remove_file(&file.temporary);
     }
 }
 
