@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     maker::{Filled, Made, Maker, RowError},
-    output_folder::{Existing, OutputFolder, Staged, discard},
+    output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
     secret::Secret,
     table::{Row, Table},
@@ -179,10 +179,8 @@ impl Batch<'_> {
         })?;
         self.look_for_missing(&seen, &mut summary, &mut show)?;
         if !self.is_dry {
-            let synced = self.folder.sync();
-            synced.map_err(|error| {
-                Failure::from_error("can't write the passes to the disk", &error)
-            })?;
+            self.folder.sync()?;
+            self.folder.renew_note()?;
         }
         Ok(summary)
     }
@@ -320,18 +318,19 @@ impl Batch<'_> {
         summary: &mut Summary,
         show: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Failure> {
-        let mut names = self.folder.names()?;
-        names.retain(|name| !seen.contains(&hash(name)));
         let mut missing = Vec::new();
-        for name in names {
-            if let Existing::Archive(mut archive) = self.folder.existing(&name)?
-                && let Some(pass) = archive.identify()
-                && pass.id.type_id == *self.maker.type_id()
-                && !pass.voided
-            {
-                missing.push(name);
+        self.folder.find(|names| {
+            for name in names.into_iter().filter(|name| !seen.contains(&hash(name))) {
+                if let Existing::Archive(mut archive) = self.folder.existing(&name)?
+                    && let Some(pass) = archive.identify()
+                    && pass.id.type_id == *self.maker.type_id()
+                    && !pass.voided
+                {
+                    missing.push(name);
+                }
             }
-        }
+            Ok(None::<()>)
+        })?;
         // A row that can't be read may be the row of any of these passes.
         if !self.void_missing || summary.bad > 0 || summary.rows == 0 {
             summary.without_row = missing.len() as u64;
@@ -357,13 +356,10 @@ impl Batch<'_> {
                             self.folder.shown(&name)
                         )));
                     }
-                    Err(failure) => {
-                        discard(&staged);
-                        return Err(failure);
-                    }
+                    Err(failure) => return Err(failure),
                 }
             }
-            self.folder.commit(&staged)?;
+            self.folder.commit(staged)?;
         }
         Ok(())
     }
@@ -402,7 +398,7 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
     fn start(&mut self, scope: &'scope thread::Scope<'scope, '_>) -> Result<(), Failure> {
         self.finish()?;
         let (folder, files) = (self.folder, std::mem::take(&mut self.staged));
-        self.running = Some(scope.spawn(move || folder.commit(&files)));
+        self.running = Some(scope.spawn(move || folder.commit(files)));
         Ok(())
     }
 
@@ -412,12 +408,6 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
-    }
-}
-
-impl Drop for Committing<'_, '_> {
-    fn drop(&mut self) {
-        discard(&self.staged);
     }
 }
 
