@@ -252,12 +252,9 @@ fn a_certificate_with_a_password_is_accepted() {
     );
     let encrypted = local.file(
         "encrypted.toml",
-        &format!(
-            "[[topic]]\ntype = \"{TYPE}\"\ncert = \"certificate.pem\"\nkey = \"ticket.key\"\n"
-        ),
+        &format!("[[topic]]\ntype = \"{TYPE}\"\ncert = \"{TYPE}.pem\"\nkey = \"ticket.key\"\n"),
     );
     let pem = local.certificate(TYPE);
-    fs::copy(&pem, local.folder.path().join("certificate.pem")).unwrap();
     let mut openssl = Command::new("openssl");
     openssl.args(["pkcs8", "-topk8", "-passout"]);
     openssl
