@@ -190,7 +190,7 @@ fn the_intermediate_is_chosen_by_the_issuer_of_the_certificate() {
         (pass().build_unsigned().unwrap(), "is a zip archive"),
         (authority.read("ticket.csr"), "is the signing request"),
         (
-            fs::read(authority.export("ticket", "", "", &[])).unwrap(),
+            fs::read(authority.export("ticket", "", &text("root.pem"), &[])).unwrap(),
             "is PKCS #12 (.p12); give a file",
         ),
         (Vec::new(), "no certificate"),

@@ -22,6 +22,7 @@ mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod service_manager;
 mod signer;
 mod starters;
 mod store;
@@ -67,6 +68,8 @@ enum Command {
     Backup(commands::backup::Backup),
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -114,6 +117,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
+        Command::Completions(completions) => completions.run(Arguments::command()),
+        Command::Man(man) => man.run(Arguments::command()),
     };
     // Blocking work that is still running, such as the first search of the folders, ends with the
     // process.
@@ -123,9 +128,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn prepare(command: &Command) {
     // Only the owner can open what a command and its libraries make. `conformance` is left out,
-    // because it runs the user's own commands, which would inherit the umask.
+    // because it runs the user's own commands, which would inherit the umask. Manual pages are for
+    // everyone.
     #[cfg(unix)]
-    if !matches!(command, Command::Conformance(_)) {
+    if !matches!(command, Command::Conformance(_) | Command::Man(_)) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
     // The other commands start the log themselves, or have no store.

@@ -30,6 +30,7 @@ use crate::{
     log_lines::LogLines,
     metrics::Metrics,
     server::{self, Limits},
+    service_manager,
     store::{self, Store, StoreUrl},
 };
 
@@ -174,7 +175,14 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         say!("listening on http://{}", ready.address);
-        ready.serve(stop).await;
+        let watched = service_manager::ready();
+        ready
+            .serve(async {
+                stop.await;
+                service_manager::stopping();
+            })
+            .await;
+        drop(watched);
         Ok(ExitCode::SUCCESS)
     }
 
