@@ -64,6 +64,13 @@ pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
     Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
 }
 
+/// Returns when a certificate becomes valid and when it expires, which is in DER. Returns `None` if it can't be read.
+#[must_use]
+pub fn validity_of_certificate(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    let facts = Facts::read(certificate).ok()?;
+    Some((facts.not_before, facts.not_after))
+}
+
 impl Identity {
     /// Reads PEM or DER. `certificate` has the certificate and the rest of its chain in any order,
     /// and `key` has the unencrypted private key. Both may be the same bytes. If `type_id` is

@@ -51,7 +51,7 @@ mod pkcs12;
 pub mod x509;
 
 pub use error::IdentityError;
-pub use identity::{FileStamp, Identity, types_of_certificate};
+pub use identity::{FileStamp, Identity, types_of_certificate, validity_of_certificate};
 pub use key::{SignError, SignatureAlgorithm};
 pub use rustls_pki_types as pki_types;
 
