@@ -1,4 +1,5 @@
-//! Store operations for operators: import and export of registrations, and counting them.
+//! Store operations for operators: import and export of registrations, counting them, and removing
+//! what is kept of a pass.
 
 use async_trait::async_trait;
 
@@ -8,7 +9,8 @@ use crate::{
     store::{Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// Store operations for operators: import and export of registrations, and counting them.
+/// Store operations for operators: import and export of registrations, counting them, and removing
+/// what is kept of a pass.
 ///
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
@@ -46,6 +48,21 @@ pub trait StoreMaintenance: RegistrationStore {
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<PassId>, StoreError>;
+
+    /// Removes what the store keeps of `pass` besides its registrations: its mark with version and
+    /// date, its digest, its tokens, and its pending push. Returns whether nothing of it is left.
+    /// [`purge`] removes the registrations too.
+    ///
+    /// After that, the pass counts as never marked and never published, like a pass that the store
+    /// never knew. What belongs to other passes or to the whole type stays.
+    ///
+    /// If the date of the last mark of the pass is not earlier than the current second, the call
+    /// changes nothing and returns `false`. Otherwise the next mark could give the pass a date that
+    /// phones already have (C14). Call it again when the date is past.
+    ///
+    /// Unregister the devices of the pass first. A device that stays registered no longer learns
+    /// of changes that were made before the call. C6 and C12 apply to the call.
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError>;
 
     /// Counts devices, passes and registrations. The call may take as long as reading the whole
     /// store.

@@ -45,6 +45,7 @@ mod paging;
 mod parallel;
 mod pending;
 mod publishing;
+mod purging;
 mod queue;
 mod racing;
 mod random;
@@ -83,6 +84,7 @@ pub fn cases() -> Vec<StoreCase> {
         sizes::CASES,
         crowds::CASES,
         maintenance::CASES,
+        purging::CASES,
         reopening::CASES,
         claiming::CASES,
         pending::CASES,
