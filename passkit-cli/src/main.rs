@@ -60,6 +60,7 @@ enum Command {
     Backup(commands::backup::Backup),
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
+    Purge(Box<commands::purge::Purge>),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
+        Command::Purge(purge) => runtime.block_on(purge.run()),
     };
     // Blocking work that is still running, such as the first search of the folders, ends with the
     // process.
@@ -129,6 +131,7 @@ fn prepare(command: &Command) {
             | Command::Backup(_)
             | Command::Restored(_)
             | Command::Repair(_)
+            | Command::Purge(_)
     ) {
         commands::serve::start_warning_of_readers();
     }

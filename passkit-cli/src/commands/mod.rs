@@ -13,6 +13,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod migrate;
 mod progress;
+pub(crate) mod purge;
 pub(crate) mod push;
 pub(crate) mod repair;
 pub(crate) mod restored;

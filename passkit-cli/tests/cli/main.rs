@@ -34,6 +34,7 @@ mod postgres;
 mod prefix;
 mod private;
 mod program;
+mod purge;
 mod push;
 mod redis;
 mod refusals;
