@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -87,6 +90,17 @@ impl Pool {
         match &self.credentials {
             Credentials::Certificate(certificate) => certificate.fingerprint(),
             Credentials::Token(key, _) => key.name(),
+        }
+    }
+
+    /// Reads the certificate again if its files changed. Returns when it expires. A token key does
+    /// not expire.
+    pub(crate) async fn expires(&self) -> Option<SystemTime> {
+        match &self.credentials {
+            Credentials::Certificate(certificate) => {
+                Some(certificate.expires(&self.endpoint).await)
+            }
+            Credentials::Token(..) => None,
         }
     }
 

@@ -1,4 +1,9 @@
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -79,6 +84,21 @@ impl ApnsSender {
             certificates,
             token,
         })
+    }
+
+    /// Reads the certificates again whose files have changed. Returns the type of each certificate,
+    /// in order, and when it expires. A token key does not expire.
+    ///
+    /// Without this call, the files are checked before a push. With it, a service notices a renewed
+    /// certificate, and warns of one that expires, while it sends no pushes.
+    pub async fn check_certificates(&self) -> BTreeMap<TypeIdentifier, SystemTime> {
+        let mut expire = BTreeMap::new();
+        for (topic, pool) in &self.certificates {
+            if let Some(not_after) = pool.expires().await {
+                expire.insert(topic.clone(), not_after);
+            }
+        }
+        expire
     }
 }
 

@@ -91,6 +91,12 @@ impl Watched {
         current.fingerprint.clone()
     }
 
+    /// Reads the files again if they changed. Returns when the certificate expires.
+    pub(crate) async fn expires(&self, endpoint: &Endpoint) -> SystemTime {
+        self.check_files(endpoint).await;
+        self.current().identity.not_after()
+    }
+
     fn current(&self) -> Current {
         self.current
             .read()
@@ -148,6 +154,7 @@ impl Watched {
             // Broken files are reported once, not at every check.
             seen.stamp = stamp;
             match read
+                .and_then(|identity| identity.check_expiry().map(|()| identity))
                 .map_err(ApnsError::from)
                 .and_then(|identity| Ok((endpoint.tls(Some(&identity))?, identity)))
             {
@@ -184,7 +191,16 @@ fn warn_of_expiry(identity: &Identity, seen: &mut Seen) {
     if soon && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
         seen.warned = Some(Instant::now());
         let date = httpdate::fmt_http_date(identity.not_after());
-        tracing::warn!(topic = %identity.type_id(), "the certificate for pushes expires on {date}");
+        let topic = identity.type_id();
+        if identity.check_expiry().is_ok() {
+            tracing::warn!(%topic, "the certificate for pushes expires on {date}");
+        } else {
+            tracing::error!(
+                %topic,
+                "the certificate for pushes expired on {date}: no push is sent, and all pushes stay pending; \
+                 put a renewed certificate in its place"
+            );
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl Digest {
 }
 
 /// Returns the algorithm for this key. Some signers write the identifier of the key as the
-/// signature algorithm. Then the digest algorithm decides.
+/// signature algorithm. In that case, the digest algorithm decides.
 pub(crate) fn verification_algorithm(
     key: &PublicKeyInfo<'_>,
     signature_algorithm: AlgorithmIdentifier<'_>,

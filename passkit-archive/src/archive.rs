@@ -47,11 +47,11 @@ impl Rules {
     }
 }
 
-/// What an archive holds, and everything that was found in it.
+/// The content of an archive, and everything that was found in it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The archive. `None` if it can't be read. In that case, a finding of the level
+    /// The archive, or `None` if it can't be read. In that case, a finding of the level
     /// [`Refused`](Level::Refused) says why.
     pub archive: Option<Archive>,
     /// The findings, the worst first.
@@ -61,8 +61,8 @@ pub struct Report {
 impl Report {
     /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
     /// checked](crate#what-is-checked).
-    ///
-    /// Finds as much as possible. If an archive can't be unpacked, for example, nothing else in it
+    /// Finds as many problems as possible. But if an archive can't be unpacked, nothing else in it
+    /// is checked.
     /// is checked.
     #[must_use]
     pub fn of(bytes: &[u8], rules: Rules) -> Self {
@@ -90,7 +90,7 @@ pub struct Archive {
     /// The authentication token, which the pass shares with its web service. `None` if phones never
     /// update the pass.
     pub auth_token: Option<AuthToken>,
-    /// The address where phones ask for updates: `webServiceURL`, unchanged. `None` if they never
+    /// The address where phones ask for updates: `webServiceURL`, unchanged. `None` if phones never
     /// ask.
     pub web_service_url: Option<String>,
     /// Whether the pass is marked as no longer valid. Always `false` for orders.
@@ -115,7 +115,7 @@ impl Archive {
     ///
     /// # Errors
     /// Fails if there are findings of the level [`Refused`](Level::Refused). The error contains
-    /// only these.
+    /// only these findings.
     pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Findings> {
         let Report { archive, findings } = Report::of(bytes, rules);
         let refused = findings.at_least(Level::Refused);
@@ -146,7 +146,7 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// Returns the archive if it can be read. If not, a finding says why.
+/// Returns the archive if it can be read. Otherwise, a finding says why it can't.
 fn check(bytes: &[u8], rules: Rules, findings: &mut Vec<Finding>) -> Option<Archive> {
     let mut contents = contents::read(bytes, findings)?;
     let needs_team = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
@@ -185,7 +185,7 @@ fn check_images(contents: &Contents, description: &Description, findings: &mut V
     }
 }
 
-/// Checks manifest and signature. Returns whether there is a signature.
+/// Checks the manifest and the signature. Returns whether there is a signature.
 fn check_seal(
     contents: &Contents,
     description: &Description,
@@ -210,7 +210,7 @@ fn check_seal(
                 findings.push(Finding::of_archive(
                     &rules::MANIFEST_MISSING,
                     format!(
-                        "has no {MANIFEST}; add one that lists the {} of every file",
+                        "has no {MANIFEST}; add a manifest that lists the {} of every file",
                         digest.name()
                     ),
                 ));
@@ -229,7 +229,7 @@ fn check_seal(
             signature::check(signature, manifest, &required, findings);
             true
         }
-        // The problem is among the findings already.
+        // There is already a finding about the problem.
         Part::Unusable => true,
         Part::Missing => {
             if is_sealed {

@@ -1,9 +1,9 @@
 //! The parts of CMS (RFC 5652) and of X.509 (RFC 5280) that the signature of an archive needs. They
 //! can be read and written.
 //!
-//! Parts that are not needed are not parsed. Sets are read as lists for two reasons: the signature
-//! depends on their order, and real archives contain a certificate twice, which a strict set would
-//! refuse.
+//! Parts that are not needed are not parsed. Sets are read as lists, for two reasons. The signature
+//! depends on the order of the elements. And real archives contain a certificate twice, which a
+//! strict set would refuse.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ pub(crate) mod oid {
         BASIC_CONSTRAINTS = "2.5.29.19";
         AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
 
-        // Apple's own identifiers, in the certificates of passes and orders: the type, and the
-        // right to use NFC.
+        // Apple's extensions in the certificates of passes and orders: the type, and the right to
+        // use NFC.
         APPLE_TYPE = "1.2.840.113635.100.6.1.16";
         APPLE_NFC = "1.2.840.113635.100.6.1.26";
     }
@@ -169,8 +169,8 @@ pub(crate) struct ToBeSigned<'a> {
 }
 
 impl AlgorithmIdentifier<'_> {
-    /// Checks that the parameters have a type that is usual for algorithms. OpenSSL refuses some
-    /// other types.
+    /// Checks that the parameters have one of the types that are usual for algorithms. OpenSSL
+    /// refuses some other types.
     pub(crate) fn check(self) -> der::Result<()> {
         match self
             .parameters
@@ -216,7 +216,7 @@ pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
     }
 }
 
-/// Reads the elements of a set or of a sequence, as `tag` says.
+/// Reads the elements of a set or of a sequence. `tag` is the tag of the set or sequence.
 pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
     Tagged::tag(&of).assert_eq(tag)?;
     let mut reader = SliceReader::new(of.value())?;

@@ -1,5 +1,5 @@
-//! Converts BER to DER. Apple's own signing tool, and every signer that streams, writes indefinite
-//! lengths and splits octet strings. DER readers accept neither of them.
+//! Converts BER to DER. Apple's signing tool, and every signer that streams, writes indefinite
+//! lengths and splits octet strings. DER readers accept neither of these.
 
 /// Deeper nesting is an error. A signature with its certificates has a depth of 12.
 const MAX_DEPTH: usize = 32;
@@ -303,7 +303,7 @@ mod tests {
         for _ in 0..2_000 {
             let (der, ber) = random_element(&mut random, 5);
             assert_eq!(to_der(&ber).as_ref(), Ok(&der), "{ber:x?}");
-            assert_eq!(to_der(&der).as_ref(), Ok(&der), "DER is left as it is");
+            assert_eq!(to_der(&der).as_ref(), Ok(&der), "DER stays unchanged");
         }
     }
 
@@ -321,7 +321,7 @@ mod tests {
                 assert_eq!(
                     to_der(&der),
                     Ok(der.clone()),
-                    "doing it again changes nothing"
+                    "a second conversion changes nothing"
                 );
             }
         }

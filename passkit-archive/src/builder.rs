@@ -33,15 +33,16 @@ impl BuildError {
     }
 }
 
-/// Makes an archive from files. Writes the manifest and the signature.
+/// Makes an archive from files. Also writes the manifest and the signature.
 ///
-/// The builder checks nothing, so that tests can also make broken archives.
+/// The builder does not check the files, so that tests can also make broken archives.
 /// [`Archive::check`](crate::Archive::check) checks the result.
 ///
 /// The same files give the same zip archive, because names are sorted and times are fixed. Only the
 /// signature differs each time, because it contains the time and random numbers.
 ///
-/// A clone of a builder shares the files. Their digests and compressed bytes are computed once.
+/// A clone of a builder shares the files. The digest and the compressed bytes of each file are
+/// computed once.
 ///
 /// ```
 /// use passkit_archive::{Archive, ArchiveBuilder, Rules, Signer, placeholder_icon};
@@ -78,12 +79,12 @@ pub struct ArchiveBuilder {
     files: BTreeMap<String, Arc<File>>,
 }
 
-/// A file, and what is computed from it when it is needed.
+/// A file, and the values that are computed from it when they are needed.
 struct File {
     content: Vec<u8>,
     /// The digest that the manifest lists.
     digest: OnceLock<String>,
-    /// A zip archive that has only this file.
+    /// A zip archive that contains only this file.
     zip: OnceLock<Vec<u8>>,
 }
 
@@ -100,7 +101,7 @@ impl File {
         if let Some(zip) = self.zip.get() {
             return Ok(zip);
         }
-        // PNG files are compressed already.
+        // PNG files are already compressed.
         let method = if name.ends_with(".png") {
             CompressionMethod::Stored
         } else {
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn manifests_list_the_digest_of_their_kind() {
-        // The SHA-1 and the SHA-256 of "abc", as the standards give them.
+        // The SHA-1 and the SHA-256 of "abc", from the standards.
         let manifest =
             |kind| String::from_utf8(ArchiveBuilder::new(kind, "abc").manifest()).unwrap();
         assert_eq!(

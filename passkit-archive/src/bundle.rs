@@ -35,9 +35,9 @@ impl<'a> Bundle<'a> {
 
     /// Unpacks the passes one by one. Each item is the name and the bytes of a pass.
     ///
-    /// If a pass is too large, just enough of it is unpacked to show that. If a pass is damaged,
-    /// the bytes before the damage are returned. So [`Report::of`](crate::Report::of) explains
-    /// both.
+    /// If a pass is too large, it is unpacked only until this is clear. If a pass is damaged, the
+    /// bytes before the damage are returned. In both cases, [`Report::of`](crate::Report::of)
+    /// explains the problem.
     pub fn passes(&mut self) -> impl Iterator<Item = (String, Vec<u8>)> {
         (0..self.zip.len()).filter_map(|index| {
             let entry = self.zip.by_index(index).ok()?;

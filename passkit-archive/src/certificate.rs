@@ -1,4 +1,4 @@
-//! The certificates in a signature: their content, and which of them issued which.
+//! The certificates in a signature: their content, and which certificate issued which.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A certificate. Reading is as strict as in OpenSSL.
+/// A certificate. It is read as strictly as OpenSSL reads it.
 pub(crate) struct Certificate<'a> {
     parts: SignedCertificate<'a>,
     /// The part of the certificate that the issuer signed.
@@ -31,22 +31,22 @@ pub(crate) struct Certificate<'a> {
 /// The parts of a name that Apple's certificates use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Name {
-    /// The UID. In Apple's certificates it is the type identifier.
+    /// The UID. In Apple's certificates, this is the type identifier.
     pub(crate) user_id: Option<String>,
     pub(crate) common_name: Option<String>,
-    /// The OUs. In Apple's certificates they are the team identifier.
+    /// The OUs. In Apple's certificates, they are the team identifier.
     pub(crate) units: Vec<String>,
 }
 
-/// How a certificate is related to another one.
+/// The relation of a certificate to another certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relation {
-    /// This certificate issued the other one.
+    /// This certificate issued the other certificate.
     Issuer,
     /// This certificate has the name of the issuer, but not the issuer's key.
     Namesake,
-    /// This certificate has the name and the key of the issuer, but the signature of the other one
-    /// is wrong.
+    /// This certificate has the name and the key of the issuer, but its signature on the other
+    /// certificate is wrong.
     Forged,
     Stranger,
 }
@@ -126,17 +126,18 @@ impl<'a> Certificate<'a> {
                 .is_ok()
         });
         match (verifies, named) {
-            // A signature with an unknown algorithm counts as right.
+            // If the algorithm of the signature is unknown, the signature counts as right.
             (Some(true) | None, _) => Relation::Issuer,
             (Some(false), Some(_)) => Relation::Forged,
-            // Without key identifiers, two cases look the same: a wrong signature, and an authority
-            // that has the same name but another key.
+            // Without key identifiers, two cases look the same. Either the signature is wrong, or
+            // an authority has the same name but another key.
             (Some(false), None) => Relation::Namesake,
         }
     }
 
-    /// Returns whether this intermediate names Apple's root as its issuer. The root itself is not
-    /// in a signature, and this check is enough to recognise certificates for tests.
+    /// Returns whether this intermediate names Apple's root as its issuer. The root is not in a
+    /// signature, so its signature can't be checked. This check is enough to recognise certificates
+    /// for tests.
     pub(crate) fn leads_to_apple(&self) -> bool {
         let name = self.issuer.common_name.as_deref();
         name.is_some_and(|name| name.starts_with("Apple Root CA"))

@@ -19,7 +19,7 @@ use crate::{
 /// The largest archive that is read: 15 MiB. Wallet loads passes up to about this size.
 pub const MAX_ARCHIVE_BYTES: usize = 15 << 20;
 
-/// The most that all files of an archive may have together when unpacked: 64 MiB.
+/// The limit for all files of an archive together when unpacked: 64 MiB.
 pub const MAX_UNPACKED_BYTES: usize = 64 << 20;
 
 /// The largest `pass.json`, `order.json` or `manifest.json` that is read: 1 MiB.
@@ -32,7 +32,7 @@ pub const MAX_SIGNATURE_BYTES: usize = 64 << 10;
 /// The largest `pass.strings` or `personalization.json` that is read: 256 KiB.
 pub const MAX_TEXT_BYTES: usize = 256 << 10;
 
-/// The most that is read of all these texts together: 1 MiB.
+/// The limit for the bytes that are read of all these texts together: 1 MiB.
 pub const MAX_TEXTS_BYTES: usize = 1 << 20;
 
 /// How much of an image is read: the header of a PNG file.
@@ -53,7 +53,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Returns whether a file that the manifest may list is present, usable or not.
+    /// Returns whether a file that the manifest may list is present. The file may be unusable.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.file(name).is_some() || self.unusable.contains(name)
     }
@@ -92,7 +92,7 @@ impl Contents {
     }
 }
 
-/// The manifest or the signature, which belong to the archive itself.
+/// The manifest or the signature. These two files describe the archive itself.
 #[derive(Debug, Default)]
 pub(crate) enum Part {
     #[default]
@@ -113,7 +113,7 @@ pub(crate) struct File {
     pub(crate) sha256: [u8; 32],
     /// The digest that the manifest must list.
     pub(crate) listed_digest: String,
-    /// Set for a file that macOS added. `None` for a file that belongs to the pass.
+    /// Set for a file that macOS added. `None` for a file of the pass.
     pub(crate) litter: Option<Litter>,
 }
 
@@ -139,7 +139,8 @@ impl Litter {
     }
 }
 
-/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case a finding says why.
+/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case, a finding says
+/// why.
 pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents> {
     if bytes.len() > MAX_ARCHIVE_BYTES {
         findings.push(Finding::of_archive(
@@ -160,8 +161,8 @@ pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents
     }
     let twice = directory::colliding_names(&directory.names);
     if !twice.is_empty() {
-        // Some readers use the first of two files with one name, and others the second. So nothing
-        // more can be trusted.
+        // If two files have the same name, some readers use the first of them and others use the
+        // second. Nothing more can be trusted then.
         findings.extend(twice.into_iter().map(|name| {
             Finding::in_file(
                 &rules::NAME_TWICE,
@@ -291,7 +292,7 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
     Ok((zip, directory))
 }
 
-/// Returns how many bytes of a file are kept for the checks of its content.
+/// Returns how many bytes of a file the checks of its content need.
 fn kept_bytes(name: &str) -> usize {
     if name == PERSONALIZATION || name.ends_with(".lproj/pass.strings") {
         MAX_TEXT_BYTES
@@ -384,7 +385,7 @@ fn kind(names: &[&[u8]]) -> Result<Kind, Finding> {
             if texts.clone().any(layout::is_pass) {
                 return Err(Finding::of_archive(
                     &rules::BUNDLE,
-                    "is a bundle of passes (.pkpasses); unzip it, and use the passes in it one by one",
+                    "is a bundle of passes (.pkpasses); unzip it, and use its passes one by one",
                 ));
             }
             let in_folder = texts.find_map(|name| {
@@ -396,7 +397,7 @@ fn kind(names: &[&[u8]]) -> Result<Kind, Finding> {
             });
             Err(match in_folder {
                 Some((folder, file)) => wrong(format!(
-                    "has {file} in the folder {folder}; zip the files, not the folder they are in"
+                    "has {file} in the folder {folder}; zip the files, not the folder that contains them"
                 )),
                 None => wrong("has neither pass.json nor order.json".into()),
             })
@@ -470,7 +471,7 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<(&'static Rule, &'static s
     }
 }
 
-/// Unpacks an entry piece by piece. Fails after `limit` bytes, and never reads much beyond them.
+/// Unpacks an entry piece by piece. Fails after `limit` bytes, and never reads much more than that.
 fn unpack(
     zip: &mut Zip<'_>,
     index: usize,

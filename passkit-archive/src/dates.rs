@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long before the end of a certificate it should be renewed.
+/// A certificate should be renewed this long before it expires.
 pub(crate) const RENEWAL: Duration = DAY.saturating_mul(90);
 
 /// Returns whether a text is a date that phones can read.

@@ -53,8 +53,9 @@ impl Description {
     }
 }
 
-/// Reads `text`, the content of the description file, and checks it with the files that belong to
-/// it. The team is needed only to check a signature, so it is optional in an unsigned archive.
+/// Reads `text`, the content of the description file, and checks it together with the files that
+/// belong to it. The team is needed only to check a signature. It is therefore optional in an
+/// unsigned archive.
 pub(crate) fn read(
     contents: &Contents,
     text: &[u8],
@@ -129,7 +130,7 @@ pub(crate) fn read(
     }
 }
 
-/// Walks through a pass along the tables. The keys of a style depend on the style.
+/// Walks through a pass along the tables of keys. The keys of a style depend on the style.
 fn walk_pass<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     walk.known(json, keys::PASS);
     walk.known(json, keys::STYLES);
@@ -145,7 +146,8 @@ fn text_of(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key)?.as_str().map(str::to_owned)
 }
 
-/// Reads an identifier. If it is missing or not a text, the walk along the tables reports it.
+/// Reads an identifier. Reports nothing if it is missing or not a text, because the walk along the
+/// tables reports that.
 fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
     json: &'a Map<String, Value>,
     key: &'a str,
@@ -177,14 +179,14 @@ fn updates<'a>(
         (true, false) => walk.within(Step::Key(URL), |walk| {
             walk.report(
                 &rules::TOKEN,
-                format_args!("needs {TOKEN} too; add one of 16 characters or more"),
+                format_args!("needs {TOKEN} too; add a token of 16 characters or more"),
             );
         }),
         (false, true) => walk.within(Step::Key(TOKEN), |walk| {
             walk.report(
                 &rules::NO_URL,
                 format_args!(
-                    "needs {URL} too; add it, because phones need both to update this"
+                    "needs {URL} too; add it, because phones need both keys for updates"
                 ),
             );
         }),
@@ -199,7 +201,8 @@ fn updates<'a>(
     let token = json.get(TOKEN).and_then(Value::as_str).and_then(|token| {
         let parsed = AuthToken::new(token);
         if let Err(error) = &parsed {
-            // Phones count characters, and send tokens with any characters.
+            // The limit is in characters, because phones count characters. Phones send tokens with
+            // any characters.
             let rule = match token.chars().count() {
                 0..16 => &rules::TOKEN,
                 _ => &rules::TOKEN_MINOR,

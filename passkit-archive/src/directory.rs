@@ -1,6 +1,6 @@
 //! Checks that all readers find the same files in a zip archive.
 //!
-//! Some readers go through the files from the start, others through the directory at the end. If
+//! Some readers go through the files from the start, and others use the directory at the end. If
 //! the two differ, this program and a phone would find different content.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +36,9 @@ pub(crate) enum Fault {
     Zip64,
     #[error("is a part of a split archive; zip it as one file")]
     Split,
-    #[error("has {0} bytes of something else before it; remove them")]
+    #[error("has {0} other bytes before it; remove them")]
     Junk(usize),
-    #[error("its end names a wrong place for the list of its files; zip it again")]
+    #[error("its end gives a wrong position for the list of files; zip it again")]
     Offset,
     #[error("its list of files is damaged; zip it again")]
     Directory,
@@ -46,7 +46,7 @@ pub(crate) enum Fault {
     Count { said: usize, listed: usize },
     #[error("has {0} entries, more than the {MAX_ENTRIES} allowed")]
     Entries(usize),
-    #[error("\"{0}\" is not where the list of files says; zip it again")]
+    #[error("\"{0}\" is not at the position that the list of files gives; zip it again")]
     Place(String),
     #[error("lists \"{listed}\", but the file there is named \"{local}\"; zip it again")]
     Name { listed: String, local: String },
@@ -84,8 +84,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, Fault> {
         _ => return Err(Fault::Offset),
     }
 
-    // Entries are counted before any is kept. In memory, an entry needs far more than its 46 bytes
-    // in the archive.
+    // The entries are counted before any of them is kept. An entry needs far more memory than its
+    // 46 bytes in the archive.
     let after = |&at: &usize| Entry::read(bytes, at).map(|entry| entry.end);
     let steps = || std::iter::successors(Some(start), after).take_while(|&at| at < end);
     let listed = steps().count();

@@ -56,15 +56,16 @@ pub struct PassFiles {
 }
 
 impl PassFiles {
-    /// Reads a folder, or an archive in a file. It blocks on the disk.
+    /// Reads a folder or an archive file. The call blocks on the disk.
     ///
-    /// A manifest and a signature are left out, because new ones are made. Hidden files and the
-    /// copies of editors (`pass.json~`) are left out too.
+    /// The manifest and the signature are left out, because signing makes new ones. Hidden files
+    /// and backup copies of editors (`pass.json~`) are left out too.
     ///
     /// # Errors
-    /// Fails if a file can't be read, if something is a symbolic link or has a name that phones do
-    /// not take, if names differ only in upper and lower case, if neither or both of `pass.json` and
-    /// `order.json` are there, or if there is more than an archive may have: 1,000 files, or 64 MiB.
+    /// Fails if a file can't be read, is a symbolic link, or has a name that phones do not accept.
+    /// Also fails if names differ only in upper and lower case, if there is neither `pass.json` nor
+    /// `order.json`, or if there are both. Also fails above the limits of an archive: 1,000 files
+    /// and 64 MiB.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let path = path.as_ref();
         let unreadable = |error| ReadError::File(path.to_owned(), error);
@@ -81,7 +82,7 @@ impl PassFiles {
         Ok(Self::of_archive(&bytes)?)
     }
 
-    /// Reads an archive. Its manifest and its signature do not matter.
+    /// Reads an archive, and ignores its manifest and its signature.
     ///
     /// # Errors
     /// Fails like [`open`](Self::open), with the finding that says why.
@@ -115,7 +116,7 @@ impl PassFiles {
             [kind] => kind,
             [] => {
                 return Err(wrong(
-                    "has neither pass.json nor order.json; name the folder in which it is",
+                    "has neither pass.json nor order.json; name the folder that contains the file",
                 )
                 .into());
             }
@@ -136,13 +137,13 @@ impl PassFiles {
         }
     }
 
-    /// Returns whether the files are those of a pass or an order.
+    /// Returns whether these are the files of a pass or of an order.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Returns the names of the files that were left out, without the manifest and the signature.
+    /// Returns the names of the files that were left out, except the manifest and the signature.
     #[must_use]
     pub fn left_out(&self) -> &[String] {
         &self.left_out
@@ -170,8 +171,8 @@ impl std::fmt::Debug for PassFiles {
     }
 }
 
-/// Returns whether a file belongs to the pass. Hidden files, copies that editors keep, and what
-/// macOS and Windows add to folders do not.
+/// Returns whether a file belongs to the pass. These files do not belong to it: hidden files,
+/// backup copies of editors, and files that macOS and Windows add to folders.
 fn belongs(name: &str) -> bool {
     let is_litter = |part: &str| {
         part.starts_with(['.', '#'])
@@ -209,7 +210,7 @@ impl Reading {
             if let Some(reason) = contents::unusable_name(&name) {
                 return refused(reason);
             }
-            // This looks at a link itself, because its target may be anywhere.
+            // This reads the properties of a link itself, because its target may be anywhere.
             let found = fs::symlink_metadata(&path)
                 .map_err(|error| ReadError::File(path.clone(), error))?;
             if found.is_dir() {

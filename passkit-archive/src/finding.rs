@@ -4,7 +4,7 @@ use passkit_server::text::OneLine;
 
 use crate::rules::{self, Level, Rule};
 
-/// Something that was found in an archive: where it is, what is wrong, and how to fix it.
+/// A problem that was found in an archive: where it is, what is wrong, and how to fix it.
 ///
 /// `Display` writes one line without control characters, such as `pass.json:12:5: expirationDate is
 /// …`. The line may contain text of the archive, but never its authentication token.
@@ -99,7 +99,8 @@ impl Finding {
         self.rule.level
     }
 
-    /// Returns the name of the file, unchanged. `None` if the finding is about the archive itself.
+    /// Returns the name of the file, unchanged. Returns `None` if the finding is about the archive
+    /// itself.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
@@ -117,7 +118,7 @@ impl Finding {
         &self.message
     }
 
-    /// Returns whether both findings are the same mistake in the same place. Their positions and
+    /// Returns whether both findings report the same mistake in the same place. Their positions and
     /// values may differ.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
@@ -146,11 +147,12 @@ impl fmt::Display for Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// How many findings are listed at most. If there are more, the last one gives their number.
+    /// The greatest number of findings that are listed. If there are more, the last finding gives
+    /// their number.
     const MAX: usize = 100;
 
     pub(crate) fn new(mut findings: Vec<Finding>) -> Self {
-        // The sort is stable, so that findings of one level stay in the order of reading.
+        // The sort is stable, so that findings of the same level stay in the order of reading.
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.level()));
         if findings.len() > Self::MAX {
             let more = findings.len() - Self::MAX;
@@ -161,21 +163,21 @@ impl Findings {
         Self(findings)
     }
 
-    /// Returns the worst level. `None` if nothing was found.
+    /// Returns the worst level, or `None` if nothing was found.
     #[must_use]
     pub fn worst(&self) -> Option<Level> {
         self.0.first().map(Finding::level)
     }
 
-    /// Keeps the findings of this level and worse ones.
+    /// Keeps the findings of this level and of worse levels.
     #[must_use]
     pub fn at_least(mut self, level: Level) -> Self {
         self.0.retain(|finding| finding.level() >= level);
         self
     }
 
-    /// Returns whether a finding of this level or a worse one is in these findings, but not in
-    /// `before`.
+    /// Returns whether these findings contain a finding of this level or a worse level that is not
+    /// in `before`.
     #[must_use]
     pub fn has_new(&self, level: Level, before: &Self) -> bool {
         self.0

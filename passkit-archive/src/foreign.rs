@@ -17,20 +17,20 @@ pub(crate) fn what(bytes: &[u8]) -> &'static str {
     } else if start.starts_with(b"PK\x03\x04") {
         "is a zip archive whose end is missing; it was cut off, so copy or download it again"
     } else if begins(b"{") || begins(b"[") {
-        "is JSON, not a zip archive: perhaps the error message of the server it was downloaded \
-         from, or pass.json alone; zip and sign all files of the pass"
+        "is JSON, not a zip archive, perhaps the error message of a web server, \
+         or pass.json alone; zip and sign all files of the pass"
     } else if begins(b"<!doctype html") || begins(b"<html") {
-        "is a web page (HTML), not a zip archive: perhaps the error page of the server it was \
-         downloaded from; look at it in a browser"
+        "is a web page (HTML), not a zip archive, perhaps the error page of a web \
+         server; look at it in a browser"
     } else if begins(b"<") {
-        "is XML, not a zip archive: perhaps the error message of the server it was downloaded \
-         from; look at it in an editor"
+        "is XML, not a zip archive, perhaps the error message of a web \
+         server; look at it in an editor"
     } else if start.starts_with(b"\x1f\x8b") {
-        "is compressed with gzip: perhaps a download that was not unpacked; use `gunzip`"
+        "is compressed with gzip, perhaps by a web server; use `gunzip`"
     } else if begins(b"UEsDB") {
         "is a zip archive in base64; decode it with `base64 -d`"
     } else if begins(b"HTTP/") {
-        "is the answer of a web server with its headers, not a zip archive; save the body alone"
+        "is the answer of a web server with its headers, not a zip archive; save only the body"
     } else if begins(b"version https://git-lfs") {
         "is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
     } else if begins(b"-----BEGIN") {
@@ -40,7 +40,7 @@ pub(crate) fn what(bytes: &[u8]) -> &'static str {
             .iter()
             .all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace())
     {
-        "is text, not a zip archive: perhaps an error message; look at it in an editor"
+        "is text, not a zip archive, perhaps an error message; look at it in an editor"
     } else {
         "is not a zip archive; zip the files of the pass, and name the result .pkpass"
     }

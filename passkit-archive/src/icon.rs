@@ -7,7 +7,7 @@
 /// ```
 #[must_use]
 pub fn placeholder_icon(size: u16) -> Vec<u8> {
-    // A row has the number of its filter (0 for none), and then one bit for each pixel.
+    // A row begins with the number of its filter (0 for none). Then it has one bit for each pixel.
     let row_bytes = usize::from(size).div_ceil(8);
     let row = [vec![0], vec![0xff; row_bytes]].concat();
     let rows = row.repeat(size.into());
@@ -36,7 +36,7 @@ fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
 fn zlib_stored(content: &[u8]) -> Vec<u8> {
     let mut stream = vec![0x78, 0x01];
     for block in content.chunks(usize::from(u16::MAX)) {
-        // No block is longer than this.
+        // A block is never longer than a `u16` allows.
         let length = block.len() as u16;
         stream.push(0);
         stream.extend(length.to_le_bytes());

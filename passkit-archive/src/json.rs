@@ -1,6 +1,7 @@
 //! Reads the JSON files of an archive, and looks up the positions of findings.
 //!
-//! Phones accept a byte order mark and a comma after the last member, so these are only warnings.
+//! Phones accept a byte order mark, and a comma after the last member. Both are therefore only
+//! warnings.
 
 use std::{borrow::Cow, fmt};
 
@@ -72,8 +73,8 @@ fn parse(
     }
 }
 
-/// Checks the limits of a text in UTF-8. Returns the text without what is no JSON but phones accept:
-/// a byte order mark, and a comma after the last member.
+/// Checks the limits of a text in UTF-8. Returns the text without two things that JSON does not
+/// allow but phones accept: a byte order mark, and a comma after the last member.
 fn repaired<'a>(
     file: &str,
     bytes: &'a [u8],
@@ -101,8 +102,8 @@ fn repaired<'a>(
     Ok(json)
 }
 
-/// Returns the text of an object as strict JSON. Fails if the text is no JSON object, or exceeds the
-/// limits.
+/// Returns the text of an object as strict JSON. Fails if the text is not a JSON object, or exceeds
+/// the limits.
 pub(crate) fn strict(file: &str, bytes: &[u8]) -> Result<String, Finding> {
     let findings = &mut Vec::new();
     parse(file, bytes, &rules::JSON_TWICE, findings)?;
@@ -110,12 +111,13 @@ pub(crate) fn strict(file: &str, bytes: &[u8]) -> Result<String, Finding> {
     Ok(repaired(file, &decoded, findings)?.into_owned())
 }
 
-/// Counts values and depth before anything is parsed. Returns the positions of commas that follow
+/// Counts values and depth before the text is parsed. Returns the positions of commas that follow
 /// the last member of an object or an array.
 fn scan(text: &[u8]) -> Result<Vec<usize>, String> {
     let (mut values, mut depth) = (0, 0_usize);
     let mut commas = Vec::new();
-    // The last byte that is not white space, and the one before it.
+    // The position and value of the last byte that is not white space, and the previous byte of
+    // this kind.
     let mut last = (0, b' ');
     let mut before = b' ';
     let mut in_string = false;
@@ -317,7 +319,7 @@ fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Finding> {
 
 struct Object {
     members: Map<String, Value>,
-    /// The keys that occur more than once. The last value counts.
+    /// The keys that occur more than once. Their last value counts.
     twice: Vec<String>,
 }
 

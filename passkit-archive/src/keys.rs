@@ -1,8 +1,8 @@
 //! The tables of keys in `pass.json`, `order.json` and `personalization.json`.
 //!
-//! A [`Key`] says which JSON type it has, which styles use it, since when phones know it, and what
-//! replaced it. The checks walk along these tables. Use [`PASS`], [`STYLES`] and [`FIELD`] to make
-//! passes or to document them.
+//! A [`Key`] says which JSON type it has, which styles use it, since when phones know it, and which
+//! key replaced it. The checks walk along these tables. Use [`PASS`], [`STYLES`] and [`FIELD`] to
+//! make passes or to document them.
 //!
 //! ```
 //! use passkit_archive::keys;
@@ -15,7 +15,7 @@
 
 use crate::rules::{self, Rule};
 
-/// What a value must look like.
+/// The form that a value must have.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Shape {
@@ -41,7 +41,7 @@ pub enum Shape {
     Currency,
     /// An object with these keys.
     Object(&'static [Key]),
-    /// An array of such values.
+    /// An array of values of this shape.
     List(&'static Shape),
 }
 
@@ -97,7 +97,7 @@ impl Styles {
             .map(|(_, name)| *name)
     }
 
-    /// Returns the styles in either set.
+    /// Returns the styles that are in at least one of the two sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -109,7 +109,7 @@ impl Styles {
         Self(self.0 & !other.0)
     }
 
-    /// Returns this style, with its scheme if `all` has it.
+    /// Returns this style. If `all` has the scheme of the style, adds the scheme.
     pub(crate) const fn with_scheme(self, all: Self) -> Self {
         let scheme = match self {
             Self::EVENT_TICKET => Self::POSTER_TICKET,
@@ -136,9 +136,10 @@ pub struct Key {
     pub shape: Shape,
     /// The styles that use the key.
     pub styles: Styles,
-    /// The system that introduced the key, such as `iOS 26`. `None` if that is long ago or unknown.
+    /// The system that introduced the key, such as `iOS 26`. `None` if the key is old or its origin
+    /// is unknown.
     pub since: Option<&'static str>,
-    /// The key that replaced this one.
+    /// The key that replaced this key.
     pub deprecated: Option<&'static str>,
     /// The rule that a missing key breaks.
     pub(crate) required: Option<&'static Rule>,
@@ -219,7 +220,7 @@ impl Key {
         }
     }
 
-    /// Returns whether an object without the key is incomplete.
+    /// Returns whether an object without this key is incomplete.
     #[must_use]
     pub const fn is_required(&self) -> bool {
         self.required.is_some()
@@ -275,7 +276,7 @@ pub static PASS: &[Key] = &[
     Key::new("formatVersion", Shape::One).required(),
     text("passTypeIdentifier").required(),
     text("serialNumber").required(),
-    // This key is required too, but only with a signature.
+    // This key is also required, but only if there is a signature.
     text("teamIdentifier"),
     text("organizationName").required(),
     text("description").required(),
@@ -298,7 +299,7 @@ pub static PASS: &[Key] = &[
     Key::new("maxDistance", Shape::Number),
     Key::new("beacons", Shape::List(&Shape::Object(BEACON))),
     text("groupingIdentifier").of(BOARDING.and(TICKET)),
-    // Apple's own pages have an example with an object.
+    // An example in Apple's pages has an object here instead of a list.
     Key::minor("barcodes", Shape::List(&Shape::Object(BARCODE))).since("iOS 9"),
     Key::new("barcode", Shape::Object(BARCODE)).replaced_by("barcodes"),
     Key::new("nfc", Shape::Object(NFC)),
@@ -372,7 +373,7 @@ pub static STYLES: &[Key] = &[
     Key::new(POSTER_GENERIC, Shape::Object(STYLE)).since("iOS 27"),
 ];
 
-/// The style of iOS 27. It may be present together with another style, for older phones.
+/// The style of iOS 27. A pass may have it together with another style, for older phones.
 pub(crate) const POSTER_GENERIC: &str = "posterGeneric";
 
 /// The keys of a style.
@@ -617,7 +618,7 @@ pub static SEMANTICS: &[Key] = &[
     text_tag("destinationCityName"),
     text_tag("destinationGate"),
     text_tag("destinationTerminal"),
-    // Apple's pages and Apple's tools spell these differently.
+    // Apple's pages and Apple's tools spell these keys differently.
     text_tag("departureLocationTimeZone"),
     text_tag("departureAirportTimeZone"),
     Key::tag("departureLocationSecurityPrograms", SECURITY_PROGRAMS),
@@ -664,12 +665,12 @@ pub static SEMANTICS: &[Key] = &[
     Key::tag("performerNames", TEXTS),
     date_tag("eventStartDate"),
     date_tag("eventEndDate"),
-    // Phones were seen to refuse passes in which this key is a text.
+    // Some phones refuse passes in which this key is a text.
     Key {
         wrong_type: &rules::TYPE,
         ..Key::tag("eventStartDateInfo", Shape::Object(EVENT_DATE))
     },
-    // Seen in passes, and not in Apple's pages.
+    // This key occurs in real passes, but not in Apple's pages.
     Key::tag("eventEndDateInfo", Shape::Object(EVENT_DATE)),
     text_tag("eventLiveMessage"),
     Key::tag(

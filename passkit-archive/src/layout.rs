@@ -1,5 +1,5 @@
-//! The differences between archives of passes and of orders. All other code of this crate is the
-//! same for both.
+//! The differences between archives of passes and of orders. All other code of this crate treats
+//! both in the same way.
 
 use passkit_server::identifiers::Kind;
 use ring::digest;
@@ -7,7 +7,7 @@ use sha1::{Digest as _, Sha1};
 
 /// The file that lists the digests of the other files.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// The file that holds the signature over the manifest.
+/// The file with the signature over the manifest.
 pub(crate) const SIGNATURE: &str = "signature";
 /// The file that lets people sign up for rewards.
 pub(crate) const PERSONALIZATION: &str = "personalization.json";
@@ -128,7 +128,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Returns whether a file in an archive is itself a pass. Files that macOS added don't count.
+/// Returns whether a file in an archive is a pass itself. Files that macOS added don't count.
 pub(crate) fn is_pass(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or_default();
     !file.starts_with('.')

@@ -53,6 +53,7 @@
 mod algorithms;
 mod archive;
 mod asn1;
+mod base64;
 mod ber;
 mod builder;
 mod bundle;

@@ -39,7 +39,9 @@ pub(crate) fn check(
             )),
             (None, None) => Some((
                 &rules::NOT_LISTED,
-                format!("{MANIFEST} does not list it; list it or leave it out of the archive"),
+                format!(
+                    "{MANIFEST} does not list it; list the file, or leave it out of the archive"
+                ),
             )),
         };
         findings.extend(found.map(|(rule, message)| Finding::in_file(rule, &file.name, message)));
@@ -48,7 +50,7 @@ pub(crate) fn check(
         let (rule, message) = if name == MANIFEST || name == SIGNATURE {
             (
                 &rules::MANIFEST_VALUE,
-                "lists itself or the signature; remove those two",
+                "lists itself or the signature; remove these entries",
             )
         } else {
             (
@@ -90,7 +92,7 @@ fn compare(listed: &str, right: &str, digest: FileDigest) -> Option<(&'static Ru
         Some((
             &rules::DIGEST,
             format!(
-                "its content does not match {MANIFEST} ({name} is {right}, listed is {listed}); \
+                "its content does not match {MANIFEST} (the {name} is {right}, but {listed} is listed); \
                  write the manifest again after the last change, then sign"
             ),
         ))

@@ -1,5 +1,5 @@
-//! Verifies the signature over the manifest with the certificate in it, and checks that phones
-//! accept that certificate.
+//! Verifies the signature over the manifest with the certificate that the signature contains. Also
+//! checks that phones accept this certificate.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) enum SignatureError {
     #[error("is text; write the bytes (DER) of the CMS signature, not PEM or S/MIME")]
     Text,
-    #[error("is empty; the program that signs failed")]
+    #[error("is empty, because the program that signs failed; sign again")]
     Empty,
     #[error("is not a CMS signature: {0}")]
     Ber(#[from] BerError),
@@ -60,7 +60,7 @@ pub(crate) enum SignatureError {
     )]
     TextManifest,
     #[error(
-        "does not verify: the manifest was changed, or the key is not the one of the certificate"
+        "does not verify; the manifest was changed, or the key does not belong to the certificate"
     )]
     Invalid,
 }
@@ -80,13 +80,13 @@ impl SignatureError {
     }
 }
 
-/// What the certificate must allow.
+/// The properties that the certificate must have.
 pub(crate) struct Required<'a> {
     pub(crate) kind: Kind,
     pub(crate) description: &'a Description,
     /// Whether the archive uses NFC or rewards enrolment.
     pub(crate) needs_nfc: bool,
-    /// Since 1970.
+    /// The time now, since 1970.
     pub(crate) now: Duration,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Signature<'a> {
         if !digests.iter().any(|one| one.algorithm == digest) {
             return Err(SignatureError::DigestAlgorithms);
         }
-        // Certificates of other kinds have other tags.
+        // Certificates of other kinds have other tags. They are ignored.
         let mut others = signed_data
             .certificates
             .unwrap_or_default()
@@ -287,7 +287,7 @@ impl<'a> Signature<'a> {
                 &rules::CERTIFICATE_TEAM,
                 format!(
                     "is by a certificate of the team \"{certified}\" (its OU), but teamIdentifier in {file} is \
-                     \"{team}\"; write the team of the certificate there"
+                     \"{team}\"; write the team of the certificate into {file}"
                 ),
             );
         }
@@ -337,7 +337,7 @@ impl<'a> Signature<'a> {
             found(
                 &rules::CERTIFICATE_ENDS,
                 format!(
-                    "is by a certificate that expires on {}; renew it before",
+                    "is by a certificate that expires on {}; renew it before that day",
                     date(not_after)
                 ),
             );
@@ -354,15 +354,17 @@ impl<'a> Signature<'a> {
         if self.others.is_empty() {
             found(
                 &rules::INTERMEDIATE_MISSING,
-                format!("lacks the certificate that issued its own; include {issuer_name}"),
+                format!(
+                    "lacks the certificate that issued the signer's certificate; include {issuer_name}"
+                ),
             );
         } else if let Some(issuer) = relation(Relation::Issuer) {
             if now > issuer.not_after {
                 found(
                     &rules::INTERMEDIATE_EXPIRED,
                     format!(
-                        "has an intermediate certificate that expired on {}; phones with a newer one of \
-                         their own accept it",
+                        "has an intermediate certificate that expired on {}; only phones that have a newer \
+                         one accept it",
                         date(issuer.not_after)
                     ),
                 );
@@ -370,7 +372,7 @@ impl<'a> Signature<'a> {
                 found(
                     &rules::INTERMEDIATE_ENDS,
                     format!(
-                        "has an intermediate certificate that expires on {}; renew yours before",
+                        "has an intermediate certificate that expires on {}; renew your certificate before that day",
                         date(issuer.not_after)
                     ),
                 );
@@ -393,14 +395,14 @@ impl<'a> Signature<'a> {
             found(
                 &rules::INTERMEDIATE_OTHER,
                 format!(
-                    "has an intermediate certificate that did not issue its own; include {issuer_name}"
+                    "has an intermediate certificate that did not issue the signer's certificate; include {issuer_name}"
                 ),
             );
         }
     }
 }
 
-/// Returns the two texts that OpenSSL signs if it was not run with `-binary`.
+/// Returns the two texts that OpenSSL may have signed if it ran without `-binary`.
 fn as_texts(manifest: &[u8]) -> [Vec<u8>; 2] {
     let mut text = Vec::with_capacity(manifest.len());
     for &byte in manifest {
@@ -434,7 +436,7 @@ fn attribute<'a>(
 
 /// Verifies the signature over the attributes. The signature covers the attributes as a DER set,
 /// which is sorted. Some signers don't sort the attributes before they sign. Common verifiers
-/// accept such signatures, and so does this one.
+/// accept these signatures too, and so does this function.
 fn verifies_attributes(
     attributes: &[AnyRef<'_>],
     verifies: impl Fn(&[u8]) -> bool,

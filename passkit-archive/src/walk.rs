@@ -1,4 +1,4 @@
-//! The walk through a JSON file along the tables of keys, and the places of its findings.
+//! The walk through a JSON file along the tables of keys. It also finds the places of findings.
 
 use std::{borrow::Cow, fmt::Display};
 
@@ -20,13 +20,14 @@ pub(crate) struct Walk<'a, 'f> {
     path: Vec<Step<'a>>,
     /// The styles that decide which keys are used.
     styles: Styles,
-    /// Whether the tables have all keys, so that others are unknown.
+    /// Whether the tables have all keys, so that any other key is unknown.
     is_complete: bool,
     findings: &'f mut Vec<Finding>,
 }
 
 impl<'a, 'f> Walk<'a, 'f> {
-    /// How many findings get a position at most. Each position needs a pass over the whole text.
+    /// The greatest number of findings that get a position. Each position needs a pass over the
+    /// whole text.
     const MAX_POSITIONS: usize = 100;
 
     /// Starts a walk along tables that have only some of the keys.
@@ -99,20 +100,20 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
-    /// Reports the keys that are not known. Suggests similar ones of `candidates`.
+    /// Reports the unknown keys. Suggests similar keys of `candidates`.
     pub(crate) fn unknown(
         &mut self,
         object: &'a Map<String, Value>,
         is_known: impl Fn(&str) -> bool,
         candidates: &[&'static [Key]],
     ) {
-        /// The longest key that is compared with the known ones, in bytes.
+        /// The longest key that is compared with the known keys, in bytes.
         const MAX_COMPARED: usize = 40;
 
         for key in object.keys().filter(|key| !is_known(key)) {
             self.within(Step::Key(key), |walk| {
                 if key == "_id" {
-                    let message = "is of Pass Designer and no part of a pass; remove it";
+                    let message = "is a key of Pass Designer and not of a pass; remove it";
                     return walk.report(&rules::DESIGNER_ID, message);
                 }
                 let near = if walk.has_room() && key.len() <= MAX_COMPARED {
@@ -168,7 +169,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.findings.push(finding);
     }
 
-    /// Returns whether there are so few findings that each may cost some work.
+    /// Returns whether there are still so few findings that each of them may take some time.
     fn has_room(&self) -> bool {
         self.findings.len() < Self::MAX_POSITIONS
     }
@@ -183,14 +184,14 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.push(rule, position, message, Some(key));
     }
 
-    /// Reports the current value. The message follows the name of the value in the same line.
+    /// Reports the current value. The message follows the name of the value on the same line.
     pub(crate) fn report(&mut self, rule: &'static Rule, message: impl Display) {
         let message = format!("{} {message}", self.place());
         let position = self.position();
         self.push(rule, position, message, None);
     }
 
-    /// Adds a finding about the whole file. The message follows the file name in the same line.
+    /// Adds a finding about the whole file. The message follows the file name on the same line.
     pub(crate) fn report_whole(&mut self, rule: &'static Rule, message: impl Into<String>) {
         self.findings
             .push(Finding::in_file(rule, self.file, message));

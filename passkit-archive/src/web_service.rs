@@ -2,8 +2,8 @@
 
 use crate::rules::{self, Rule};
 
-/// The endings of files that a web server sends as they are. Nothing can be appended to such an
-/// address.
+/// The endings of files that a web server sends without running them. Nothing can be appended to
+/// their address.
 const FILES: [&str; 14] = [
     "css", "gif", "htm", "html", "jpeg", "jpg", "js", "json", "order", "pkpass", "pkpasses", "png",
     "txt", "zip",
@@ -78,7 +78,7 @@ impl Parts<'_> {
         if self.is_http {
             remarks.push((
                 &rules::URL_HTTP,
-                "starts with \"http://\"; phones want \"https://\", except for development",
+                "starts with \"http://\"; phones need \"https://\", except for development",
             ));
         }
         if self.has_user {
@@ -90,7 +90,7 @@ impl Parts<'_> {
         if self.has_query {
             remarks.push((
                 &rules::URL_QUERY,
-                "has a query or a fragment; remove it, because phones append their path",
+                "has a query or a fragment; remove it, because phones append a path",
             ));
         }
         let last = self.path.trim_end_matches('/').rsplit('/').next();
@@ -106,7 +106,7 @@ impl Parts<'_> {
         if last == "v1" {
             remarks.push((
                 &rules::URL_VERSION,
-                "ends in /v1; remove that, because phones append /v1/… themselves",
+                "ends in /v1; remove /v1, because phones append it themselves",
             ));
         } else if is_one_of(&FILES) {
             remarks.push((
@@ -116,7 +116,7 @@ impl Parts<'_> {
         } else if is_one_of(&SCRIPTS) {
             remarks.push((
                 &rules::URL_SCRIPT,
-                "names a script, to which phones append /v1/…; make sure that your web server passes that on",
+                "names a script, to which phones append /v1/…; make sure that your web server passes this path on",
             ));
         }
         remarks

@@ -798,7 +798,9 @@ mod manifest {
         );
         assert_eq!(
             problems,
-            ["the archive: has no manifest.json; add one that lists the SHA-1 of every file"]
+            [
+                "the archive: has no manifest.json; add a manifest that lists the SHA-1 of every file"
+            ]
         );
     }
 
@@ -807,7 +809,7 @@ mod manifest {
         for (archive, start, part) in [
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(40).into()),
-                "icon.png: its content does not match manifest.json (SHA-1 is ",
+                "icon.png: its content does not match manifest.json (the SHA-1 is ",
                 "write the manifest again",
             ),
             (
@@ -1544,7 +1546,7 @@ mod readers {
     fn find_something_before_the_archive() {
         let good = signed_pass();
         let mut junk = [b"junk", &good[..]].concat();
-        assert_structure(&junk, "has 4 bytes of something else before it");
+        assert_structure(&junk, "has 4 other bytes before it");
         // The offsets now count from the start of the file.
         let at = end(&junk) + 16;
         let start = number(&junk, at) + 4;
@@ -1553,7 +1555,7 @@ mod readers {
             let place = number(&junk, entry + 42) + 4;
             set_number(&mut junk, entry + 42, place);
         }
-        assert_structure(&junk, "has 4 bytes of something else before it");
+        assert_structure(&junk, "has 4 other bytes before it");
     }
 
     #[test]
@@ -1562,7 +1564,7 @@ mod readers {
         let at = end(&archive) + 16;
         let start = number(&archive, at);
         set_number(&mut archive, at, start + 1);
-        assert_structure(&archive, "its end names a wrong place");
+        assert_structure(&archive, "its end gives a wrong position");
     }
 
     #[test]

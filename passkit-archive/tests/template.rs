@@ -163,7 +163,7 @@ fn errors_name_the_json_pointer() {
             draft().set("/generic/x/y/0", 1).set("/generic/x/y/5", 1),
             "/generic/x/y/5: leads nowhere",
         ),
-        (draft().field("naem", 1), "naem: is the key of no field"),
+        (draft().field("naem", 1), "naem: is not the key of a field"),
         (
             draft().image("thumbnail", b"GIF89a".to_vec()),
             "thumbnail: is no PNG file",

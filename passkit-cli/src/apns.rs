@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use passkit_apns::{ApnsSender, Config, TokenKey};
-use passkit_identity::{Identity, pem};
+use passkit_identity::{Identity, IdentityError, pem};
 use passkit_server::{
     identifiers::TypeIdentifier,
     metrics::Measured,
@@ -122,8 +122,19 @@ struct Token {
 
 /// Certificates and keys that were read and checked.
 pub(crate) struct Apns {
-    sender: ApnsSender,
+    pub(crate) sender: Arc<ApnsSender>,
     spacing: Duration,
+    expired: Option<IdentityError>,
+}
+
+impl Apns {
+    /// Fails if a certificate has expired.
+    pub(crate) fn check_expiry(&self) -> Result<(), Failure> {
+        match &self.expired {
+            Some(error) => Err(Failure::new(error.to_string())),
+            None => Ok(()),
+        }
+    }
 }
 
 impl ApnsOptions {
@@ -139,6 +150,9 @@ impl ApnsOptions {
             (None, Some(file)) => read(file, password)?,
             (None, None) => return Ok(None),
         };
+        let expired = identities
+            .iter()
+            .find_map(|identity| identity.check_expiry().err());
         let mut config = identities.into_iter().fold(Config::new(), Config::identity);
         if let Some(token) = token {
             config = config.token_key(token);
@@ -153,8 +167,9 @@ impl ApnsOptions {
         }
         let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Some(Apns {
-            sender,
+            sender: Arc::new(sender),
             spacing: self.push_spacing,
+            expired,
         }))
     }
 }
@@ -165,7 +180,9 @@ impl ApnsOptions {
 pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
     let OpenStore { store, shared } = store.clone();
     Arc::new(match apns {
-        Some(Apns { sender, spacing }) => {
+        Some(Apns {
+            sender, spacing, ..
+        }) => {
             let config = PushConfig::new().spacing(spacing).exclusive(!shared);
             Publisher::new(store, Arc::new(Measured::new(sender)), config)
         }

@@ -14,12 +14,14 @@ mod apns;
 mod certificate;
 mod commands;
 mod failure;
+mod health;
 mod local_pushes;
 mod log_lines;
 mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod starters;
 mod store;
 mod store_url;
 
@@ -45,7 +47,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<commands::serve::Serve>),
+    Healthcheck(commands::healthcheck::Healthcheck),
     Push(commands::push::Push),
+    New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
     Device(commands::device::Device),
@@ -90,7 +94,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     prepare(&command);
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),

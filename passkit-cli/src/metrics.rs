@@ -1,4 +1,4 @@
-//! The metrics for Prometheus, on their own listener.
+//! The metrics for Prometheus and the state of the instance, on their own listener.
 
 use std::{
     convert::Infallible,
@@ -15,11 +15,14 @@ use http::{
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use passkit_folder::Folder;
 use passkit_server::service::ResponseBody;
-use tokio::{net::TcpListener, task::JoinSet};
+use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::{
     failure::{Chain, Failure},
+    health::{CERTIFICATE_EXPIRES, Health},
     server::{self, Limits},
     store::Store,
 };
@@ -48,15 +51,22 @@ const REGISTRATIONS: &str = "passkit_registrations";
 const DEVICES: &str = "passkit_devices";
 const PENDING: &str = "passkit_pending_changes";
 const OLDEST_PENDING: &str = "passkit_oldest_pending_seconds";
+const FOLDERS_ABSENT: &str = "passkit_folders_absent";
+
+/// The path that answers as long as the process does.
+pub(crate) const ALIVE: &str = "/healthz";
+/// The path that says whether the instance can answer phones.
+pub(crate) const READY: &str = "/readyz";
 
 pub(crate) struct Metrics {
-    listener: TcpListener,
     handle: PrometheusHandle,
+    /// Everything here ends when this is dropped.
+    tasks: JoinSet<()>,
 }
 
 impl Metrics {
-    /// Binds the address and starts to count.
-    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Failure> {
+    /// Binds the address, starts to count, and answers.
+    pub(crate) async fn start(address: SocketAddr, health: Arc<Health>) -> Result<Self, Failure> {
         let (listener, address) = server::bind(address, "--metrics").await?;
         let handle = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)
@@ -66,33 +76,13 @@ impl Metrics {
             })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| Failure::from_error("can't start --metrics", &error))?;
-        passkit_server::metrics::describe_metrics();
-        describe_gauge!(
-            REGISTRATIONS,
-            "Registrations in the store, counted every ten minutes."
-        );
-        describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
-        describe_gauge!(
-            PENDING,
-            "Changes whose pushes are pending. A change of a whole type counts once."
-        );
-        describe_gauge!(
-            OLDEST_PENDING,
-            "Age in seconds of the oldest change whose pushes are pending."
-        );
+        describe();
         tracing::info!("metrics at http://{address}/metrics");
-        Ok(Self { listener, handle })
-    }
-
-    /// Answers until the returned tasks are dropped.
-    pub(crate) fn serve(self, store: Arc<dyn Store>) -> JoinSet<()> {
-        let Self { listener, handle } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(refresh(handle.clone(), store.clone()));
-        tasks.spawn(count(store));
+        let rendered = handle.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = answer(&handle, &request);
-            async { Ok::<_, Infallible>(answer) }
+            let (handle, health) = (rendered.clone(), health.clone());
+            async move { Ok::<_, Infallible>(answer(&handle, &health, &request).await) }
         });
         tasks.spawn(server::serve(
             listener,
@@ -100,31 +90,82 @@ impl Metrics {
             LIMITS,
             std::future::pending(),
         ));
-        tasks
+        Ok(Self { handle, tasks })
+    }
+
+    /// Measures the store and the folders from now on.
+    pub(crate) fn measure(&mut self, store: Arc<dyn Store>, folder: Folder) {
+        self.tasks
+            .spawn(refresh(self.handle.clone(), store.clone(), folder));
+        self.tasks.spawn(count(store));
     }
 }
 
-fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<ResponseBody> {
-    let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, handle.render()),
-        _ => (StatusCode::NOT_FOUND, "GET /metrics\n".to_owned()),
+fn describe() {
+    passkit_server::metrics::describe_metrics();
+    describe_gauge!(
+        REGISTRATIONS,
+        "Registrations in the store, counted every ten minutes."
+    );
+    describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
+    describe_gauge!(
+        PENDING,
+        "Changes whose pushes are pending. A change of a whole type counts once."
+    );
+    describe_gauge!(
+        OLDEST_PENDING,
+        "Age in seconds of the oldest change whose pushes are pending."
+    );
+    describe_gauge!(
+        FOLDERS_ABSENT,
+        "Folders of passes or orders that are absent now."
+    );
+    describe_gauge!(
+        CERTIFICATE_EXPIRES,
+        "When the push certificate of a type expires, in seconds since 1970."
+    );
+}
+
+async fn answer(
+    handle: &PrometheusHandle,
+    health: &Health,
+    request: &Request<Incoming>,
+) -> Response<ResponseBody> {
+    let plain = "text/plain; version=0.0.4";
+    let (status, kind, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, plain, handle.render()),
+        (&Method::GET, ALIVE) => (StatusCode::OK, plain, "alive\n".to_owned()),
+        (&Method::GET, READY) => {
+            let report = health.report().await;
+            let status = if report.ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            let text = format!("{}\n", json!(report));
+            (status, "application/json", text)
+        }
+        _ => (
+            StatusCode::NOT_FOUND,
+            plain,
+            format!("GET /metrics, {ALIVE} or {READY}\n"),
+        ),
     };
     let length = HeaderValue::from(text.len());
     let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; version=0.0.4"),
-    );
-    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_LENGTH, length);
     answer
 }
 
 /// Runs even if no client reads the metrics, because measurements take memory until they are summed
 /// up.
-async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
+async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>, folder: Folder) {
     loop {
         handle.run_upkeep();
+        gauge!(FOLDERS_ABSENT).set(folder.absent().len() as f64);
         match store.backlog().await {
             Ok(backlog) => {
                 let pending: u64 = backlog.iter().map(|of| of.pending).sum();

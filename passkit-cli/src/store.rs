@@ -258,6 +258,11 @@ pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     }
 }
 
+/// Makes a cheap call, to see whether the store answers.
+pub(crate) async fn check_answers(store: &dyn Store) -> Result<(), StoreError> {
+    store.note(EDITION).await.map(drop)
+}
+
 /// Gives the store a new edition.
 pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     loop {

@@ -24,8 +24,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Returns whether the case is about this rule. A trace is not about a single rule, because it
-    /// repeats what other cases check.
+    /// Returns whether the case is about this rule. A case in the group `trace` is not about a
+    /// single rule, because it repeats what other cases check.
     pub(crate) fn is_about(&self, rule: Rule) -> bool {
         self.rules.first() == Some(&rule) && self.endpoint() != "trace"
     }
@@ -34,17 +34,17 @@ impl Case {
 /// How important a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on what is checked. Without it, updates are lost or repeat forever, or strangers
-    /// get access.
+    /// Phones rely on the checked behaviour. Without this behaviour, updates get lost or repeat
+    /// forever, or strangers get access.
     Must,
-    /// Phones work without what is checked, but not always well.
+    /// Phones work without the checked behaviour, but not always well.
     Should,
-    /// What is checked is good practice. Phones work without it.
+    /// The checked behaviour is good practice. Phones work without it.
     Advisory,
 }
 
 impl Level {
-    /// `must`, `should` or `advisory`.
+    /// Returns `must`, `should` or `advisory`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +79,8 @@ pub enum Outcome {
     Pass,
     /// A rule was broken.
     Fail(Violation),
-    /// The case could not be tried, because another rule is broken. It does not count as failed.
+    /// The case could not be tried, because another rule is broken. A blocked case does not count
+    /// as failed.
     Blocked(Violation),
     /// The case does not apply to the target, or has no clear result. The text is the reason.
     Skip(String),

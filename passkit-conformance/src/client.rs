@@ -132,7 +132,8 @@ impl Client {
         matches!(self.transport, Transport::Network(_))
     }
 
-    /// Sends a request and reads the complete answer. Also returns the exchange without `secrets`.
+    /// Sends a request and reads the complete answer. Also returns a record of the exchange, in
+    /// which other texts replace the `secrets`.
     pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,

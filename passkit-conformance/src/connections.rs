@@ -90,12 +90,13 @@ impl Connections {
 
         let with_capitals = request.extensions().get::<WithCapitals>().is_some();
         if with_capitals {
-            // A service may allow only one connection.
+            // All other connections are closed first, because a service may allow only one
+            // connection.
             self.idle(Vec::clear);
         }
         while let Some(mut open) = self.take(&origin) {
-            // If the service answered before it read the entire request, the connection may never be
-            // ready for the next request.
+            // If the service answered before it read the entire request, the connection may never
+            // be ready for the next request.
             let ready = tokio::time::timeout(Duration::from_secs(1), open.sender.ready());
             if !matches!(ready.await, Ok(Ok(()))) {
                 continue;
@@ -181,7 +182,7 @@ impl fmt::Debug for Connections {
 pub(crate) fn tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    // This can't fail, because the provider supports both versions.
+    // This can't fail, because the provider supports both versions of TLS.
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .unwrap_or_else(|_| ClientConfig::builder());
@@ -193,7 +194,7 @@ pub(crate) fn tls() -> ClientConfig {
     }
 }
 
-/// A stream that notes when something is received.
+/// A stream that records whether anything was received.
 struct Noted<T> {
     stream: T,
     received: Arc<AtomicBool>,

@@ -25,8 +25,9 @@
 //! tokens, and two commands or URLs. `change` gives a pass new content. It must return after the
 //! new content is published. `save` saves a pass unchanged. It must return after the service has
 //! looked at the saved pass. If the service watches a folder or works through a queue, `change` and
-//! `save` must wait until that is done. Otherwise the change appears during a later case, which
-//! then fails. If the file has no `change` or `save`, the cases that need it are skipped.
+//! `save` must wait until the service has noticed the change. Otherwise the change appears during a
+//! later case, which then fails. If the file has no `change` or no `save`, the cases that need the
+//! missing key are skipped.
 //!
 //! The kit makes its own devices with random identifiers, and unregisters them at the end, even
 //! after Ctrl-C. It never touches other devices. Nothing else may change the passes during a run,
@@ -39,10 +40,10 @@
 //! `--timeout` limits the time for each answer. The exit code is 0 if all cases passed or were
 //! skipped, 1 if one failed, and 2 if the service could not be tested.
 //!
-//! If a case finds a violation of a rule that it is not about, that rule *blocks* the case. A
+//! If a case finds a violation of a rule that the case is not about, that rule *blocks* the case. A
 //! blocked case does not count as failed, because the cases that are about the rule show the fault
 //! better. A broken rule always fails at least one case. The report ends with a verdict for each
-//! rule: kept, broken or not tried. It says how to fix the broken rules.
+//! rule: kept, broken or not tried. The report also says how to fix the broken rules.
 //!
 //! A failure looks like this:
 //!
@@ -81,8 +82,9 @@
 //! records calls and checks them afterwards. To test your own crash or failover scenario, wrap a
 //! store in its `Recorder`.
 //!
-//! `store/long-history-adds-up` makes all calls at once and checks the history. It takes a second.
-//! `PASSKIT_CONFORMANCE_FOR` sets another time, such as `90s`, `10m` or `2h`.
+//! `store/long-history-adds-up` makes calls of all kinds at the same time, and checks the history.
+//! The case takes a second. `PASSKIT_CONFORMANCE_FOR` sets another time, such as `90s`, `10m` or
+//! `2h`.
 //!
 //! A call to a store may take 30 seconds. `PASSKIT_CONFORMANCE_TIMEOUT` sets another limit. If
 //! three cases had a call that took longer, the remaining cases are not tried. If the store blocks

@@ -1,5 +1,5 @@
-//! Sends the requests of phones in load tests, one after another on a connection, at the lowest
-//! cost.
+//! Sends the requests of phones in load tests. A connection sends one request after another, with
+//! as little overhead as possible.
 //!
 //! The module records nothing for a report. It checks only that answers are complete.
 
@@ -196,7 +196,7 @@ impl Connection {
     }
 }
 
-/// The future that reads and writes while it is polled.
+/// The future of a connection. It reads and writes only while it is polled.
 type Wire = Pin<Box<http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>>>;
 
 /// An open connection: the handle that sends requests, and the future that does the input and
@@ -213,7 +213,7 @@ struct Broken {
     unsent: Option<Box<Request<Full<Bytes>>>>,
 }
 
-/// Returns the error of TLS that is in other errors.
+/// Returns the TLS error among the sources of `error`, if there is one.
 fn tls_error(mut error: &io::Error) -> Option<&rustls::Error> {
     loop {
         let inner = error.get_ref()?;
@@ -289,7 +289,7 @@ async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
             .as_mut()
             .is_some_and(|wire| wire.as_mut().poll(context).is_ready())
         {
-            *wire = None; // `future` already has what the connection read
+            *wire = None; // the connection has ended; `future` has all that it read
         }
         future.as_mut().poll(context)
     })

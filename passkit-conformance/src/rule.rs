@@ -35,7 +35,7 @@ impl Rule {
         self.0.fix
     }
 
-    /// The URL of the page that states the rule, or of a page that it follows from.
+    /// The URL of the page that states the rule, or of a page from which the rule follows.
     #[must_use]
     pub const fn link(self) -> &'static str {
         self.0.link
@@ -68,8 +68,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Each rule has a name, a sentence, advice on how to keep it, and a link if it does not use the link
-/// of its source.
+/// Each rule has a name, a sentence, and advice on how to keep it. A rule also has a link if its
+/// page is not the page of its source.
 macro_rules! rules {
     (@link $of_source:literal) => { $of_source };
     (@link $of_source:literal $link:literal) => { $link };
@@ -99,10 +99,10 @@ rules! {
     C1 "C1" "a marked pass is in the next list of every device that has it"
         "write the new reading of the type's clock into each marked pass in the same commit, and read the clocks before the passes or in the same snapshot";
     C2 "C2" "the list for the tag of the last answer is empty if no pass was marked or registered since that answer"
-        "list only what is newer than the tag, and return the clocks that the list was read with";
+        "list only what is newer than the tag, and return the clock readings of the moment when the list was read";
     C3 "C3" "a pass that is registered after a tag was issued is in the list for that tag"
         "give each registration the device's new clock reading, and compare it with the device part of the tag";
-    C4 "C4" "tags never go backwards, and an answer with serial numbers has another tag than its request"
+    C4 "C4" "tags never go backwards, and an answer with serial numbers has a different tag from its request"
         "advance each clock to max(last + 1, now); if a removed device comes back, its clock must not go back";
     C5 "C5" "a tag ahead of the store's clocks counts as no tag"
         "compare each part of the tag with the store's clock, and list everything if either is ahead";
@@ -130,7 +130,7 @@ rules! {
         "write digest, tokens, mark and pending push in one transaction";
     P4 "P4" "marking passes or a type does not change the published digest"
         "don't write the digest if a mark brings no content";
-    P5 "P5" "new authentication tokens are added to the earlier ones, and the last 16 are kept; publishing that a pass was removed does not mark it, and keeps its digest and tokens"
+    P5 "P5" "new authentication tokens are added to the earlier ones, and the last 16 are kept; if a pass is published as removed, it is not marked, and keeps its digest and tokens"
         "add tokens with unite_tokens; if a pass was removed, change only its removed flag";
     P6 "P6" "what was published is still there when the data are opened again, even after a crash"
         "make published content as durable as marks";
@@ -140,7 +140,7 @@ rules! {
         "select by device and by type, and select each pass once";
     MARK "mark" "a batch may name unknown passes, or a pass twice, and an empty batch does nothing"
         "ignore repeated serial numbers, create marks for unknown passes, and return early for an empty batch";
-    PUBLISHED "published" "the answers are in the order of the passes, and the answer for a pass that was never published is none"
+    PUBLISHED "published" "the answers are in the order of the requested passes, and are None for a pass that was never published"
         "look up each pass, and answer in the order of the request";
     COUNT_DEVICES "count_devices" "the number of devices of a pass is right, up to the requested limit"
         "count the registrations of the pass itself, up to the limit";
@@ -218,14 +218,14 @@ rules! {
     PUSH_9 "PUSH-9" "the payload of a push is an empty JSON dictionary"
         "send the two bytes {} as payload"
         "https://developer.apple.com/documentation/walletpasses/adding-a-web-service-to-update-passes";
-    PUSH_10 "PUSH-10" "APNs accepts the headers of a push, and its type fits its payload"
-        "set apns-push-type to background and apns-priority to 5, or leave the type out";
+    PUSH_10 "PUSH-10" "APNs accepts the headers of a push, and the push type fits the payload"
+        "set apns-push-type to background and apns-priority to 5, or leave apns-push-type out";
     PUSH_11 "PUSH-11" "APNs keeps a push for phones that are off"
         "set apns-expiration to a time some days ahead, not to 0";
 }
 "RFC 9110 and what phones send" "https://www.rfc-editor.org/rfc/rfc9110" {
     URL_4 "URL-4" "//v1/ means the same as /v1/, and a slash at the end of a path changes nothing"
-        "collapse repeated slashes, and ignore one at the end, without a redirect"
+        "collapse repeated slashes, and ignore a slash at the end, without a redirect"
         "https://www.rfc-editor.org/rfc/rfc3986#section-6.2.3";
     URL_7 "URL-7" "each path segment is percent-decoded once; if that fails, the answer is 400 or the same as for an unknown pass"
         "split the path first, then percent-decode each segment once as UTF-8"
@@ -240,7 +240,7 @@ rules! {
         "split the path before percent-decoding; all segments after the type, joined with slashes, are the serial number"
         "https://www.rfc-editor.org/rfc/rfc3986#section-2.2";
     HTTP_1 "HTTP-1" "header names may be in upper or lower case"
-        "ignore upper and lower case in header names"
+        "compare header names without regard to case"
         "https://www.rfc-editor.org/rfc/rfc9110#section-5.1";
     HTTP_2 "HTTP-2" "every request gets one complete, well-formed answer, in well under ten seconds"
         "answer every request, and limit what a request can cost"
@@ -302,7 +302,7 @@ rules! {
         "delete by device, type and serial number together";
 }
 "Apple, Get the List of Updatable Passes" "https://developer.apple.com/documentation/walletpasses/get-the-list-of-updatable-passes" {
-    LIST_1 "LIST-1" "without a tag, or with an empty one, all registered passes of the type are listed"
+    LIST_1 "LIST-1" "without a tag, or with an empty tag, all registered passes of the type are listed"
         "list every registration of the device and type if there is no tag";
     LIST_2 "LIST-2" "with a tag, the registered passes that changed after it are listed"
         "list all registered passes that are strictly newer than the tag";
@@ -310,16 +310,16 @@ rules! {
         "select registrations by device and by type";
     LIST_4 "LIST-4" "the answer is an object with serialNumbers, a list of strings, and lastUpdated, a string"
         "send an object with serialNumbers and lastUpdated, and write the tag as a string";
-    LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: a change that this list misses is in the next one"
+    LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: a change that this list misses is in the next list"
         "read the tag in the same snapshot as the list, not from the wall clock";
-    LIST_6 "LIST-6" "an answer with serial numbers has another tag than its request"
+    LIST_6 "LIST-6" "an answer with serial numbers has a different tag from its request"
         "return the tag of the newest change in the list";
     LIST_7 "LIST-7" "if there is nothing to list, the answer is 204 without a body"
         "answer 204 without a body if nothing is listed";
     LIST_8 "LIST-8" "an unknown device or type is answered 204"
         "answer 204 for a device or type that you do not know";
     LIST_9 "LIST-9" "a tag that can't be read counts as no tag"
-        "treat a tag that you can't read, or that is ahead, as no tag";
+        "treat a tag that you can't read, or that is ahead of your clock, as no tag";
     LIST_10 "LIST-10" "a repeated request gets the same answer"
         "don't change stored data when a list is requested";
     LIST_11 "LIST-11" "no serial number is listed twice"
@@ -332,7 +332,7 @@ rules! {
         "send the date of the last change, in GMT, never later than Date: min(date, now)"
         "https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2";
     GET_2 "GET-2" "If-Modified-Since with the last Last-Modified is answered 304 while nothing changed, and 200 after a change"
-        "date each change at least a second after the one before, and answer 304 only if that date is not after If-Modified-Since"
+        "date each change at least a second after the one before, and answer 304 only if the date of the last change is at or before If-Modified-Since"
         "https://www.rfc-editor.org/rfc/rfc9110#section-13.1.3";
     GET_3 "GET-3" "all three date forms of HTTP are understood, and a value that is not a date is ignored"
         "parse If-Modified-Since as an HTTP date, and ignore the header if that fails"
@@ -372,8 +372,8 @@ rules! {
 "Apple, Wallet Orders" "https://developer.apple.com/documentation/walletorders" {
     ORD_1 "ORD-1" "orders are registered, listed, fetched and unregistered under the same rules as passes"
         "use the same code for orders as for passes";
-    ORD_2 "ORD-2" "orders have their own words: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder"
-        "choose the words by the start of the type identifier: pass. or order."
+    ORD_2 "ORD-2" "orders use other names than passes: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder"
+        "choose the names by the start of the type identifier: pass. or order."
         "https://developer.apple.com/documentation/walletorders/retrieve-the-registrations-for-a-device";
     ORD_3 "ORD-3" "an order can be fetched before it is registered"
         "serve an order to everyone who has its authentication token, registered or not"

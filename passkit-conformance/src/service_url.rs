@@ -43,7 +43,7 @@ impl ServiceUrl {
     ///
     /// Fails if the URL can't be used. The text continues a sentence that begins with the URL.
     pub fn new(url: &str) -> Result<Self, &'static str> {
-        // Any part of a mistyped URL may be a password.
+        // The messages do not repeat the URL, because any part of a mistyped URL may be a password.
         if url.contains('@') {
             return Err("has a user name in it; in a path, write %40 for @");
         }
@@ -132,7 +132,7 @@ impl ServiceUrl {
 }
 
 /// Encodes a text as one path segment. The segments "." and ".." are encoded completely, because
-/// URLs resolve them otherwise.
+/// clients otherwise resolve them as relative paths.
 pub(crate) fn encoded(text: &str) -> String {
     match text {
         "." => "%2E".into(),
@@ -141,7 +141,7 @@ pub(crate) fn encoded(text: &str) -> String {
     }
 }
 
-/// Encodes a text as a query value, but only characters that a URL does not allow there.
+/// Encodes a text as a query value. Encodes only the characters that a URL does not allow there.
 pub(crate) fn encoded_where_needed(text: &str) -> String {
     utf8_percent_encode(text, NOT_IN_QUERIES).to_string()
 }

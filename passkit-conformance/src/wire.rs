@@ -120,7 +120,9 @@ impl<'de> Visitor<'de> for ListedVisitor {
             remarks.push("the list is empty; the answer should be status 204".to_owned());
         }
         if left_out > 0 {
-            remarks.push(format!("the list has {left_out} more such faults"));
+            remarks.push(format!(
+                "the list has {left_out} more faults of these kinds"
+            ));
         }
         Ok(Listed { serials, remarks })
     }
@@ -173,7 +175,7 @@ pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Optio
 pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pass => &["application/vnd.apple.pkpass"],
-        // The second one is not documented, but in use.
+        // Apple does not document the second media type, but it is in use.
         Kind::Order => &[
             "application/vnd.apple.finance.order",
             "application/vnd.apple.order",
@@ -247,7 +249,10 @@ mod tests {
         }
         let odd = read(body(&mut (0..500_000).map(|_| String::new())));
         assert_eq!((odd.serials.len(), odd.remarks.len()), (0, SHOWN + 1));
-        assert_eq!(odd.remarks[SHOWN], "the list has 499990 more such faults");
+        assert_eq!(
+            odd.remarks[SHOWN],
+            "the list has 499990 more faults of these kinds"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -138,6 +139,13 @@ impl Folder {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
             served.map(|(pass, _)| pass.type_id.clone()).collect()
         })
+    }
+
+    /// Returns the given folders that can't be read now, or that are gone. The passes from them are
+    /// still served.
+    #[must_use]
+    pub fn absent(&self) -> BTreeSet<PathBuf> {
+        self.0.shared.absent()
     }
 
     /// Returns when the copy of `pass` may be served. That is at once if the copy has the content

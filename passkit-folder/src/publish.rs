@@ -273,6 +273,11 @@ impl Publishing {
         self.seen(path).is_some()
     }
 
+    /// Tells the readers of the folder which roots are absent.
+    pub(crate) fn set_absent(&self, absent: &BTreeSet<PathBuf>) {
+        self.shared.set_absent(absent);
+    }
+
     /// Returns whether there are changes that the store does not have yet.
     pub(crate) fn has_unmarked(&self) -> bool {
         !self.unmarked.is_empty()

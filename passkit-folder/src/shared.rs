@@ -1,5 +1,6 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
 };
 
@@ -14,6 +15,8 @@ pub(crate) struct Shared {
     passes: RwLock<HashMap<PassId, Listed>>,
     /// Whether the watcher did not answer in time when it was last asked.
     pub(crate) slow: AtomicBool,
+    /// The given folders that are absent.
+    absent: RwLock<BTreeSet<PathBuf>>,
 }
 
 impl Shared {
@@ -22,7 +25,17 @@ impl Shared {
             catalog: Arc::new(catalog),
             passes: RwLock::default(),
             slow: AtomicBool::new(false),
+            absent: RwLock::default(),
         }
+    }
+
+    pub(crate) fn absent(&self) -> BTreeSet<PathBuf> {
+        let absent = self.absent.read().unwrap_or_else(PoisonError::into_inner);
+        absent.clone()
+    }
+
+    pub(crate) fn set_absent(&self, absent: &BTreeSet<PathBuf>) {
+        *self.absent.write().unwrap_or_else(PoisonError::into_inner) = absent.clone();
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&HashMap<PassId, Listed>) -> T) -> T {

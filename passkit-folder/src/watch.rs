@@ -366,6 +366,7 @@ impl Watcher {
         for root in roots {
             self.look_at_root(root, &mut found);
         }
+        self.publishing.set_absent(&self.absent);
         found.files.retain(|(path, _)| {
             if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
                 tracing::warn!(

@@ -18,7 +18,8 @@ use crate::{
 /// The certificate of one type, with its private key and its chain.
 ///
 /// It was checked when it was read: the key fits the certificate, and the certificate is for the
-/// type and not expired. Clones share the certificate and the key. `Debug` shows no key.
+/// type. It may have expired: see [`check_expiry`](Self::check_expiry). Clones share the certificate
+/// and the key. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
     type_id: TypeIdentifier,
@@ -68,8 +69,8 @@ impl Identity {
     /// `None`, the identity is for the type that the certificate names.
     ///
     /// # Errors
-    /// Fails if a part is missing, if the key does not fit, or if the certificate is expired or for
-    /// another type.
+    /// Fails if a part is missing, if the key does not fit, or if the certificate is for another
+    /// type.
     pub fn from_pem<'a>(
         type_id: impl Into<Option<&'a TypeIdentifier>>,
         certificate: &[u8],
@@ -157,6 +158,19 @@ impl Identity {
         self.pair.facts.not_after
     }
 
+    /// Checks that the certificate has not expired.
+    ///
+    /// # Errors
+    /// Fails if it has. The error names the type and the file.
+    pub fn check_expiry(&self) -> Result<(), IdentityError> {
+        if SystemTime::now() < self.not_after() {
+            return Ok(());
+        }
+        let date = httpdate::fmt_http_date(self.not_after());
+        let fault = Fault(Part::Certificate, format!("expired on {date}"));
+        Err(self.source.named(Some(&self.type_id), fault))
+    }
+
     /// Returns the certificate, followed by all others that were read with it.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -224,24 +238,14 @@ impl Identity {
         stamp: FileStamp,
         parts: Result<Parts, Fault>,
     ) -> Result<Self, IdentityError> {
-        let named = |type_id: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
-            let file = source
-                .file(part)
-                .map(|file| format!("{}: ", pem::shown(file)))
-                .unwrap_or_default();
-            IdentityError(match type_id {
-                Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
-                None => format!("{file}{problem}"),
-            })
-        };
-        let parts = parts.map_err(|fault| named(type_id, fault))?;
+        let parts = parts.map_err(|fault| source.named(type_id, fault))?;
         let type_id = match type_id {
             Some(type_id) => type_id.clone(),
-            None => parts.type_id().map_err(|fault| named(None, fault))?,
+            None => parts.type_id().map_err(|fault| source.named(None, fault))?,
         };
         let pair = parts
-            .check(&type_id)
-            .map_err(|fault| named(Some(&type_id), fault))?;
+            .pair_for(&type_id)
+            .map_err(|fault| source.named(Some(&type_id), fault))?;
         Ok(Self {
             type_id,
             source,
@@ -260,6 +264,22 @@ impl Source {
             #[cfg(feature = "pkcs12")]
             (Self::Pkcs12 { file, .. }, _) => Some(file),
         }
+    }
+
+    /// Makes the error for a fault. It names the type if it is known, and the file.
+    fn named(
+        &self,
+        type_id: Option<&TypeIdentifier>,
+        Fault(part, problem): Fault,
+    ) -> IdentityError {
+        let file = self
+            .file(part)
+            .map(|file| format!("{}: ", pem::shown(file)))
+            .unwrap_or_default();
+        IdentityError(match type_id {
+            Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
+            None => format!("{file}{problem}"),
+        })
     }
 
     fn stamp(&self) -> FileStamp {

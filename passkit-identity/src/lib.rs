@@ -21,9 +21,10 @@
 //! ```
 //!
 //! # What is checked
-//! An identity exists only if its key fits its certificate, the certificate is for the type, and it
-//! is not expired. The crate does not check whether Apple issued the certificate. The chain stays
-//! as it was read.
+//! An identity exists only if its key fits its certificate, and the certificate is for the type.
+//! The certificate may have expired, because a service should start nevertheless:
+//! [`Identity::check_expiry`] checks that. The crate does not check whether Apple issued the
+//! certificate. The chain stays as it was read.
 //!
 //! A file may contain more than one certificate and, in PKCS #12, more than one key. If several
 //! pairs fit the type, the pair whose certificate expires last is used. The other certificates

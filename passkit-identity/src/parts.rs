@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use passkit_server::identifiers::TypeIdentifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -135,7 +135,7 @@ impl Parts {
 
     /// Returns the pair for a type. If there are several, returns the one whose certificate expires
     /// last.
-    pub(crate) fn check(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
+    pub(crate) fn pair_for(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
         let pairs = self.pairs()?;
         let other = pairs
             .first()
@@ -144,16 +144,11 @@ impl Parts {
                 || "the certificate names no type (the UID of its subject)".to_owned(),
                 |other| format!("is a certificate for {other}, not for {type_id}"),
             );
-        let pair = pairs
+        pairs
             .into_iter()
             .filter(|pair| pair.facts.types.iter().any(|one| one == type_id.as_str()))
             .max_by_key(|pair| pair.facts.not_after)
-            .ok_or_else(|| certificate_fault(other))?;
-        if pair.facts.not_after <= SystemTime::now() {
-            let date = httpdate::fmt_http_date(pair.facts.not_after);
-            return Err(certificate_fault(format!("expired on {date}")));
-        }
-        Ok(pair)
+            .ok_or_else(|| certificate_fault(other))
     }
 }
 

@@ -105,7 +105,7 @@ enum Encoding {
     Latin1,
     Latin9,
     Windows1252,
-    /// Every character can be written in it, or this program can't tell which.
+    /// An encoding that can write every character, or whose characters this program does not know.
     Any,
 }
 
@@ -164,7 +164,7 @@ impl Encoding {
         }
     }
 
-    /// Returns whether a character can be written in the encoding.
+    /// Returns whether the encoding has this character.
     fn has(self, c: char) -> bool {
         match self {
             Self::Ascii => c.is_ascii(),
@@ -181,7 +181,7 @@ impl Encoding {
     }
 }
 
-/// Returns why barcodes of this format can't have this message.
+/// Returns why a barcode of this format can't have this message, or `None` if it can.
 fn content_problem(format: &str, message: &str) -> Option<&'static str> {
     let all = |is_good: fn(char) -> bool| message.chars().all(is_good);
     let digits = all(|c| c.is_ascii_digit());
@@ -220,7 +220,7 @@ fn content_problem(format: &str, message: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns whether the last of 13 digits is the check digit of the others.
+/// Returns whether the last of 13 digits is the check digit of the first 12.
 fn is_checked(digits: &str) -> bool {
     let sum: u32 = digits
         .bytes()
@@ -230,7 +230,8 @@ fn is_checked(digits: &str) -> bool {
     sum.is_multiple_of(10)
 }
 
-/// Returns whether a message is Codabar. The letters at its ends are optional, but come together.
+/// Returns whether a message is Codabar. The letters at the two ends are optional, but must be
+/// either at both ends or at neither.
 fn is_codabar(message: &str) -> bool {
     let is_end = |c: char| matches!(c.to_ascii_uppercase(), 'A'..='D');
     let inner = match message.strip_prefix(is_end) {

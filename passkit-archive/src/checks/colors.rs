@@ -9,13 +9,13 @@ use crate::{
     walk::Walk,
 };
 
-/// The least contrast of text, by the definition of WCAG. It is that of large text.
+/// The least contrast of text. It is the limit of WCAG for large text.
 const MIN_CONTRAST: f64 = 3.0;
 
 /// Checks that people can read the texts on the background.
 pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     let color_of = |key| text(json, key).and_then(color::parse);
-    // With this key, phones choose the colours of texts.
+    // With this key, phones choose the colours of the texts themselves.
     if json.get("useAutomaticColors") == Some(&Value::Bool(true)) {
         return;
     }
@@ -66,7 +66,7 @@ mod tests {
         let of = |one, other| format!("{:.2}", contrast(one, other));
         assert_eq!(of([0; 3], [255; 3]), "21.00");
         assert_eq!(of([255; 3], [255; 3]), "1.00");
-        // The darkest grey that WCAG's own calculators call readable on white.
+        // WCAG's calculators accept no lighter grey for normal text on white.
         assert_eq!(of([0x76; 3], [255; 3]), "4.54");
         assert_eq!(of([255; 3], [0x95; 3]), of([0x95; 3], [255; 3]));
     }

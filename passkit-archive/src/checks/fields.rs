@@ -1,4 +1,5 @@
-//! The fields of each style: keys, formats, change messages, and how many the front shows.
+//! The fields of each style: their keys, formats and change messages, and how many of them the
+//! front shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +33,7 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Checks the fields of a style. Returns whether one has a change message.
+/// Checks the fields of a style. Returns whether a field has a change message.
 fn check_style<'a>(
     pass: &Pass<'a>,
     groups: &'a Map<String, Value>,
@@ -49,7 +50,7 @@ fn check_style<'a>(
                 let key = excerpt(key);
                 walk.report(
                     &rules::FIELD_TWICE,
-                    format_args!("has the key {key} of another field; give it its own"),
+                    format_args!("has the same key {key} as another field; give it another key"),
                 );
             }
             format(field, walk);
@@ -82,7 +83,7 @@ fn format<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     let as_number = first_of(["numberStyle", "currencyCode"]);
     match (as_date, as_number, field.get("value")) {
         (Some(date), Some(number), _) => {
-            let message = format_args!("is there beside {date}; keep one of them");
+            let message = format_args!("can't be combined with {date}; keep one of the two");
             walk.report_key(number, &rules::FIELD_FORMAT, message);
         }
         (Some(_), None, Some(Value::String(value))) if !dates::is_date(value) => {
@@ -108,11 +109,11 @@ fn format<'a>(field: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// The change messages that were looked at, with what is wrong with them. Many fields may have the
-/// same message, and a message may have many long translations.
+/// The change messages that were checked, each with its problem. They are remembered, because many
+/// fields may have the same message, and a message may have many long translations.
 type Messages<'a> = BTreeMap<&'a str, Option<String>>;
 
-/// Checks the change message in every language. Returns whether there is one.
+/// Checks the change message in every language. Returns whether the field has a change message.
 fn change_message<'a>(
     pass: &Pass<'a>,
     field: &'a Map<String, Value>,
@@ -142,7 +143,7 @@ fn change_message<'a>(
     true
 }
 
-/// Returns whether a text has other tags than those of links. A `<` without a name is no tag.
+/// Returns whether a text has tags other than those of links. A `<` without a name is not a tag.
 fn has_other_markup(text: &str) -> bool {
     text.split('<').skip(1).any(|rest| {
         let name = rest.strip_prefix('/').unwrap_or(rest);
@@ -154,7 +155,7 @@ fn has_other_markup(text: &str) -> bool {
     })
 }
 
-/// How many fields of some groups the front shows together.
+/// How many fields the front shows in some groups together.
 struct Room {
     groups: &'static [&'static str],
     fields: usize,
@@ -166,7 +167,8 @@ const fn room(groups: &'static [&'static str], fields: usize) -> Room {
 
 const BOTH: &[&str] = &["secondaryFields", "auxiliaryFields"];
 
-/// Returns the room on the front of a style. Event tickets have two rows of auxiliary fields.
+/// Returns how many fields the front of a style shows. Event tickets have two rows of auxiliary
+/// fields.
 fn rooms(style: &str, has_square_barcode: bool) -> Vec<Room> {
     let header = room(&["headerFields"], 3);
     let primary = |fields| room(&["primaryFields"], fields);
@@ -215,7 +217,7 @@ fn count<'a>(
             );
         }
     }
-    // Each row of an event ticket has room for four.
+    // Each row of an event ticket shows four fields.
     if style == "eventTicket" {
         let auxiliary = fields_of("auxiliaryFields");
         let in_row = |row: f64| {

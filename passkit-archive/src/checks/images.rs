@@ -1,4 +1,4 @@
-//! Images: which ones a style shows, and in which size. Only their headers are read.
+//! Images: which images a style shows, and in which size. Only the headers of images are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::{
     walk::Walk,
 };
 
-/// The largest image that is no finding, in bytes.
+/// The size of the largest image without a finding, in bytes.
 const MAX_BYTES: usize = 1_000_000;
 
 /// The place of an image on a pass.
@@ -78,7 +78,7 @@ const PERSONALIZATION_LOGO: &str = "personalizationLogo";
 /// An image file, with the parts of its name.
 struct Image<'a> {
     file: &'a File,
-    /// The language folder, such as `en.lproj`. Empty at the top level.
+    /// The language folder, such as `en.lproj`. This is empty at the top level.
     folder: &'a str,
     /// The name without scale and extension.
     stem: &'a str,
@@ -92,7 +92,7 @@ impl<'a> Image<'a> {
             return None;
         }
         let (folder, name) = file.name.rsplit_once('/').unwrap_or(("", &file.name));
-        // Phones look for images at the top level and in language folders only.
+        // Phones look for images only at the top level and in language folders.
         if !folder.is_empty() && (folder.contains('/') || !folder.ends_with(".lproj")) {
             return None;
         }
@@ -118,12 +118,14 @@ impl<'a> Image<'a> {
         let (width, rest) = header.split_first_chunk()?;
         let (height, rest) = rest.split_first_chunk()?;
         let size = (u32::from_be_bytes(*width), u32::from_be_bytes(*height));
-        // Bit depth, colour type, and the methods of compression, filter and interlace follow.
+        // The other bytes are the bit depth, the colour type, and the methods of compression,
+        // filter and interlace.
         (rest.len() == 5 && size.0 > 0 && size.1 > 0).then_some(size)
     }
 }
 
-/// Checks the images of a pass. The icon itself is checked where that of an order is.
+/// Checks the images of a pass. Whether there is an icon is checked elsewhere, because orders need
+/// an icon too.
 pub(crate) fn check(pass: &Pass<'_>, walk: &mut Walk<'_, '_>) {
     let images: Vec<Image<'_>> = pass.contents.files.iter().filter_map(Image::of).collect();
     let mut stems: BTreeMap<(&str, &str), Vec<&Image<'_>>> = BTreeMap::new();
@@ -139,7 +141,7 @@ pub(crate) fn check(pass: &Pass<'_>, walk: &mut Walk<'_, '_>) {
         let first = &group[..1];
         if !folder.is_empty() && stems.contains_key(&("", *stem)) {
             report(first, &rules::IMAGE_TWICE, walk, |_| {
-                "is at the top level too, which wins; remove the one at the top level".into()
+                "is also at the top level, and phones show that image; remove the image at the top level".into()
             });
         }
         if let Some(problem) = unused(pass, stem) {
@@ -173,7 +175,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
         found(&rules::IMAGE_LARGE, message);
     }
     if !image.is_png {
-        // Phones look for other names, so this is about images that someone meant to be shown.
+        // Phones ignore other names. This finding is only about images that somebody wants to show.
         if slot.is_some() {
             let stem = image.stem;
             let message =
@@ -192,7 +194,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
             found(
                 &rules::IMAGE_SIZE,
                 format!(
-                    "has {width}×{height} pixels, and its place has {most_wide}×{most_high}; save it in that size"
+                    "has {width}×{height} pixels, but its place on the pass has {most_wide}×{most_high}; save it in that size"
                 ),
             );
         }
@@ -212,7 +214,7 @@ fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     for (image, (width, height)) in &sizes {
         let expected =
             |side: u32| u64::from(side) * u64::from(image.scale) / u64::from(first.scale);
-        // Odd sizes are rounded in several ways.
+        // Programs round odd sizes in different ways.
         let fits =
             |side: u32, of: u32| u64::from(side).abs_diff(expected(of)) <= u64::from(image.scale);
         if !fits(*width, size.0) || !fits(*height, size.1) {
@@ -221,7 +223,7 @@ fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
                 &rules::IMAGE_SIZE,
                 &image.file.name,
                 format!(
-                    "has {width}×{height} pixels; beside {} it needs {wide}×{high}",
+                    "has {width}×{height} pixels; to match {}, it needs {wide}×{high}",
                     first.file.name
                 ),
             ));
@@ -229,7 +231,7 @@ fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     }
 }
 
-/// Returns why no phone shows an image of this name.
+/// Returns why no phone shows an image of this name, or `None` if phones show it.
 fn unused(pass: &Pass<'_>, stem: &str) -> Option<String> {
     let Some(slot) = SLOTS.iter().find(|slot| slot.name == stem) else {
         return Some("is no image of a pass; remove it, or correct its name".into());
@@ -238,7 +240,7 @@ fn unused(pass: &Pass<'_>, stem: &str) -> Option<String> {
         let message = format!("is only shown with {PERSONALIZATION}; remove it");
         return Some(message);
     }
-    // A pass without a known style has another finding.
+    // There is already a finding about a pass without a known style.
     if pass.styles == Styles::NONE || slot.styles.contains(pass.styles) {
         return None;
     }
@@ -247,8 +249,8 @@ fn unused(pass: &Pass<'_>, stem: &str) -> Option<String> {
     Some(format!("is shown by {users} only; remove it"))
 }
 
-/// Reports which scales of the icon are missing. The icons at the top level count, or those of each
-/// language.
+/// Reports the missing scales of the icon. If there are icons at the top level, only these count.
+/// Otherwise, the icons of each language count.
 fn icon_scales(images: &[Image<'_>], walk: &mut Walk<'_, '_>) {
     let icons = || {
         images
@@ -291,7 +293,7 @@ fn conflict(pass: &Pass<'_>, images: &[Image<'_>], walk: &mut Walk<'_, '_>) {
             &rules::IMAGE_CONFLICT,
             &strip.file.name,
             format!(
-                "stands beside {}; keep the strip, or background and thumbnail",
+                "can't be combined with {}; keep the strip, or background and thumbnail",
                 other.file.name
             ),
         ));

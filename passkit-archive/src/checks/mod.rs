@@ -1,4 +1,4 @@
-//! The checks of a pass that the tables of keys can't express, one file for each subject.
+//! The checks of a pass that the tables of keys can't express. Each subject has its own file.
 
 pub(crate) mod barcodes;
 pub(crate) mod colors;
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use self::strings::Translations;
 use crate::{contents::Contents, keys::Styles, rules, walk::Walk};
 
-/// What the checks look at.
+/// The parts of a pass that the checks need.
 pub(crate) struct Pass<'a> {
     pub(crate) json: &'a Map<String, Value>,
     pub(crate) contents: &'a Contents,
@@ -27,7 +27,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) styles: Styles,
 }
 
-/// Checks everything about a pass that needs more than one value.
+/// Runs all checks of a pass that need more than one value.
 pub(crate) fn run<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     styles::check(pass.json, walk);
     fields::check(pass, walk);
@@ -56,7 +56,7 @@ fn app_launch_url<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Returns the text of a key, if it has one.
+/// Returns the text of a key, if the key has a text.
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     object.get(key)?.as_str()
 }

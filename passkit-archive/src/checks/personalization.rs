@@ -1,4 +1,4 @@
-//! `personalization.json`, with which people sign up for rewards.
+//! `personalization.json`, which lets people sign up for rewards.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use crate::{
     walk::Walk,
 };
 
-/// Checks the file, if there is one, and that the pass has what it needs.
+/// Checks the file, if there is one, and the parts of the pass that it needs.
 pub(crate) fn check(pass: &Map<String, Value>, contents: &Contents, findings: &mut Vec<Finding>) {
     let Some(file) = contents.file(PERSONALIZATION) else {
         return;
@@ -52,7 +52,7 @@ pub(crate) fn check(pass: &Map<String, Value>, contents: &Contents, findings: &m
         &rules::PERSONALIZATION,
         &mut found,
     );
-    // Phones take a pass whose personalization.json is broken, but nobody can sign up.
+    // Phones accept a pass whose personalization.json is broken, but nobody can sign up.
     findings.extend(found.into_iter().map(|one| match one.level() {
         Level::Refused => one.under(&rules::PERSONALIZATION),
         _ => one,

@@ -1,4 +1,4 @@
-//! What Pass Designer keeps in its templates, and what does not belong into a pass.
+//! Finds files and texts of Pass Designer's templates that do not belong into a pass.
 
 use serde_json::Value;
 
@@ -10,10 +10,10 @@ use crate::{
     walk::{Walk, excerpt},
 };
 
-/// The file in which Pass Designer keeps its own settings.
+/// The file in which Pass Designer keeps its settings.
 const TOOLING: &str = "tooling.json";
 
-/// Texts that stand in templates until a value replaces them, in lower case.
+/// Placeholder texts of templates, in lower case.
 const PLACEHOLDERS: [&str; 9] = [
     "placeholder",
     "placeholder text",

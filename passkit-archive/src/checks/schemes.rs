@@ -1,5 +1,5 @@
-//! The style schemes that a pass prefers, and what each of them requires. Also the featured
-//! actions, which some schemes do not show.
+//! The style schemes that a pass prefers, and what each scheme requires. Also checks the featured
+//! actions, because some schemes do not show them.
 
 use serde_json::{Map, Value};
 
@@ -64,7 +64,7 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     featured_actions(pass, walk);
 }
 
-/// Returns why phones do not take a scheme.
+/// Returns why phones do not use a scheme, or `None` if they use it.
 fn problem(json: &Map<String, Value>, name: &str) -> Option<String> {
     let has = |style: Styles| {
         style
@@ -75,7 +75,7 @@ fn problem(json: &Map<String, Value>, name: &str) -> Option<String> {
         return match keys::STYLES.iter().any(|style| style.name == name) {
             true if json.contains_key(name) => None,
             true => Some(format!(
-                "is {name}, but the pass has no such style; remove it"
+                "is {name}, but the pass does not have this style; remove it"
             )),
             false => Some(format!(
                 "is {}; phones know posterEventTicket and semanticBoardingPass",
@@ -97,7 +97,7 @@ fn problem(json: &Map<String, Value>, name: &str) -> Option<String> {
     })
 }
 
-/// Returns what a scheme requires and the pass lacks.
+/// Returns the keys that a scheme requires and the pass lacks.
 fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
     let tags = json.get("semantics").and_then(Value::as_object);
     let tag = |name: &str| tags.and_then(|tags| tags.get(name));
@@ -119,7 +119,7 @@ fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
         required.extend(FLIGHT);
         required.push("passengerName");
     }
-    // Apple's tools write the time zones under other names than Apple's pages.
+    // Apple's tools use other names for the time zones than Apple's pages.
     let is_missing = |name: &&'static str| {
         let other = name.replace("LocationTimeZone", "AirportTimeZone");
         !has(name) && !has(&other)

@@ -16,22 +16,22 @@ use crate::{
     walk::{Walk, excerpt},
 };
 
-/// How many texts are read in all files together.
+/// The greatest number of texts that are read in all files together.
 pub const MAX_STRINGS: usize = 20_000;
 
 /// The translations of a pass.
 #[derive(Default)]
 pub(crate) struct Translations<'a> {
     languages: Vec<Language<'a>>,
-    /// The translations of each text, with the number of the language. All of them lie in one map,
-    /// so that a text is looked up once, and not in every language.
+    /// The translations of each text, with the number of the language. One map contains all
+    /// languages, so that a text is looked up once, and not once for each language.
     texts: BTreeMap<String, Vec<(usize, String)>>,
 }
 
 struct Language<'a> {
-    /// The name of its file.
+    /// The name of the file.
     file: &'a str,
-    /// How many texts it has.
+    /// How many texts the file has.
     texts: usize,
 }
 
@@ -81,7 +81,8 @@ impl<'a> Translations<'a> {
     }
 }
 
-/// Checks the names of languages, and that the translations fit the pass and each other.
+/// Checks the names of the languages, whether the translations fit the pass, and whether all
+/// languages have the same texts.
 pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     let folders: BTreeSet<&str> = pass
         .contents
@@ -99,7 +100,8 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     }
     let Translations { languages, texts } = pass.translations;
     for (number, language) in languages.iter().enumerate() {
-        // Each language has a part of all texts. So the first one that it lacks is found soon.
+        // Each language has some of the texts. The first text that it lacks is therefore found
+        // soon.
         let lacks = |translated: &[(usize, String)]| {
             translated
                 .binary_search_by_key(&number, |(language, _)| *language)
@@ -163,7 +165,7 @@ fn collect<'a>(value: &'a Value, strings: &mut BTreeSet<&'a str>) {
 }
 
 /// Reports the texts that a translated pass shows untranslated: labels, change messages and the
-/// description. Values are data more often than texts.
+/// description. Values are not reported, because they are mostly data.
 fn untranslated<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     check_text(pass, pass.json, "description", walk);
     for style in keys::STYLES {
@@ -242,7 +244,7 @@ fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// Parses lines like `"key" = "text";` with comments. Fails after `limit` of them.
+/// Parses lines like `"key" = "text";` with comments. Fails if there are more than `limit` lines.
 fn parse(text: &str, limit: usize) -> Result<BTreeMap<String, String>, String> {
     let mut texts = BTreeMap::new();
     let mut reader = Reader { text, rest: text };
@@ -258,7 +260,7 @@ fn parse(text: &str, limit: usize) -> Result<BTreeMap<String, String>, String> {
         }
         let key = reader.string()?;
         reader.skip_space()?;
-        // A key alone stands for itself.
+        // A key without a value is its own translation.
         let value = if reader.take('=') {
             reader.skip_space()?;
             let value = reader.string()?;
@@ -311,7 +313,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a string in quotes, or a word without them.
+    /// Reads a string in quotes, or a word without quotes.
     fn string(&mut self) -> Result<String, String> {
         let quote = match self.rest.chars().next() {
             Some(quote @ ('"' | '\'')) => quote,
@@ -336,7 +338,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what follows a backslash.
+    /// Reads the characters after a backslash.
     fn escaped(&mut self, text: &mut String) {
         let mut rest = self.rest.chars();
         let c = match rest.next() {

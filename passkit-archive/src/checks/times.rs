@@ -1,4 +1,4 @@
-//! The times at which a pass is shown, and after which it is no longer good.
+//! The times at which a pass is shown, and the time after which it is no longer valid.
 
 use serde_json::{Map, Value};
 

@@ -35,8 +35,8 @@ impl Algorithm {
         let sha256 = (Digest::Sha256, oid::SHA_256);
         let sha384 = (Digest::Sha384, oid::SHA_384);
         let ((digest, digest_id), signature_id, key, curve) = match algorithm {
-            // The digest algorithm says which digest is signed. OpenSSL and Apple's tools write it
-            // like this too.
+            // The digest algorithm determines which digest is signed. OpenSSL and Apple's tools
+            // write this identifier too.
             SignatureAlgorithm::RsaSha256 => {
                 let signature_id = AlgorithmIdentifier {
                     algorithm: oid::RSA_ENCRYPTION,

@@ -12,7 +12,7 @@ pub struct SignerError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What is wrong with a signer.
+/// The kind of problem with a signer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SignerErrorKind {
@@ -28,11 +28,11 @@ pub enum SignerErrorKind {
     Team,
     /// The key does not fit the certificate, or phones refuse its algorithm.
     Key,
-    /// The key failed to sign. The reason of the key is the source of the error.
+    /// The key failed to sign. The error of the key is the source of this error.
     Signing,
-    /// The intermediate certificate did not issue the certificate, can't be read, or is not known.
+    /// The intermediate certificate did not issue the certificate, can't be read, or is unknown.
     Intermediate,
-    /// The text to sign is no personalization token.
+    /// The text is not a personalization token.
     Token,
     /// The system clock is before 1970, or the signature can't be written for another reason.
     Other,
@@ -55,7 +55,7 @@ impl SignerError {
         }
     }
 
-    /// Returns what is wrong.
+    /// Returns the kind of problem.
     #[must_use]
     pub fn kind(&self) -> SignerErrorKind {
         self.kind

@@ -9,14 +9,14 @@ use crate::certificate::{Certificate, Relation};
 
 /// Apple's certificate "Worldwide Developer Relations Certification Authority" of the generation
 /// G4, which issues the certificates of passes and orders. It is valid until 2030-12-10. Older
-/// generations are left out, because all certificates of passes that they issued have expired.
+/// generations are left out, because they issued no certificate of a pass that is still valid.
 ///
-/// Its SHA-256 is `ea4757885538dd8cb59ff4556f676087d83c85e70902c122e42c0808b5bce14c`. Apple has the
-/// file at <https://www.apple.com/certificateauthority/>.
+/// The SHA-256 is `ea4757885538dd8cb59ff4556f676087d83c85e70902c122e42c0808b5bce14c`. Apple
+/// publishes the file at <https://www.apple.com/certificateauthority/>.
 pub(super) const APPLE_G4: &[u8] = include_bytes!("../../certificates/AppleWWDRCAG4.cer");
 
-/// Returns the issuer's certificate in DER. It is the given one (PEM or DER), or one of `others`,
-/// or Apple's.
+/// Returns the issuer's certificate in DER. This is the given certificate (PEM or DER), a
+/// certificate of `others`, or Apple's.
 pub(super) fn choose(
     leaf: &Certificate<'_>,
     type_id: &TypeIdentifier,
@@ -44,7 +44,8 @@ pub(super) fn choose(
     for candidate in candidates {
         let certificate = match AnyRef::from_der(candidate).and_then(Certificate::read) {
             Ok(certificate) => certificate,
-            // Other certificates in the file of the leaf need not matter.
+            // The file of the signer's certificate may also contain certificates that don't matter
+            // here.
             Err(_) if given.is_none() => continue,
             Err(error) => {
                 return Err(wrong(format!(
@@ -72,8 +73,8 @@ pub(super) fn choose(
             OneLine::of(name)
         ),
         _ => format!(
-            "the certificate for {type_id} was issued by {issuer}, whose own certificate is not known; give that \
-             certificate as the intermediate"
+            "the certificate for {type_id} was issued by {issuer}, whose certificate is not known; give the certificate of the \
+             issuer as the intermediate"
         ),
     }))
 }

@@ -6,8 +6,9 @@ use passkit_identity::{Identity, SignatureAlgorithm};
 
 /// What a signature is for.
 ///
-/// Apple has a phone check both kinds of signatures in the same way. So a key service that signs
-/// anything on request also signs passes. The purpose lets it allow one without the other.
+/// Phones check both kinds of signatures in the same way. If a key service signs anything on
+/// request, it therefore also signs passes. With the purpose, the service can allow one kind and
+/// refuse the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -17,7 +18,7 @@ pub enum Purpose {
     PersonalizationToken,
 }
 
-/// A private key that signs, wherever it is: in this process, in a hardware module, or in a key
+/// A private key that signs. The key may be in this process, in a hardware module, or in a key
 /// service.
 ///
 /// Give it to [`Signer::with_key`](crate::Signer::with_key). An [`Identity`] is such a key too.
@@ -51,12 +52,13 @@ pub enum Purpose {
 /// # }
 /// ```
 pub trait SigningKey: Send + Sync {
-    /// Returns the algorithm of all signatures of this key. It is asked once, when a signer is made.
+    /// Returns the algorithm of all signatures of this key. A signer calls this method once, when
+    /// it is made.
     fn algorithm(&self) -> SignatureAlgorithm;
 
     /// Hashes the message and signs the hash, as [`SignatureAlgorithm`] says. The message has about
-    /// 100 bytes: it is the DER of the signed attributes, which contain a digest of the content. It
-    /// never contains the content itself.
+    /// 100 bytes. It is the DER of the signed attributes, which contain a digest of the content,
+    /// but not the content itself.
     ///
     /// The call may block. An asynchronous caller runs it on a thread for blocking work.
     ///

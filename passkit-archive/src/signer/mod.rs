@@ -27,6 +27,7 @@ pub use self::{
 use crate::{
     algorithms::verification_algorithm,
     asn1::SignedCertificate,
+    base64,
     certificate::Certificate,
     dates::{RENEWAL, date},
 };
@@ -39,9 +40,10 @@ const MAX_TOKEN_BYTES: usize = 256;
 /// A signature contains the certificate, the intermediate certificate that issued it, and the
 /// signing time. It uses SHA-256. Only ECDSA on P-384 uses SHA-384.
 ///
-/// A signer exists only if phones can accept its signatures: the certificate is for a type of
-/// passes or orders, it is valid now, the key fits it, and the intermediate certificate issued it.
-/// Nothing checks whether the intermediate certificate is Apple's. Phones do.
+/// A signer exists only if phones can accept its signatures. The certificate must be for a type of
+/// passes or orders, and must be valid now. The key must belong to it, and the intermediate
+/// certificate must have issued it. Nothing checks whether the intermediate certificate is Apple's.
+/// Phones do.
 ///
 /// ```no_run
 /// use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
@@ -59,12 +61,12 @@ const MAX_TOKEN_BYTES: usize = 256;
 ///
 /// # The intermediate certificate
 /// The functions that make a signer take the intermediate certificate in PEM or DER. If you give
-/// none, it is the issuer among the certificates of the same file. If the issuer is not there, it
-/// is Apple's *Worldwide Developer Relations* certificate of the generation G4, which this crate
-/// contains. G4 issues the certificates of all passes and orders.
+/// none, the issuer is looked up among the certificates of the same file. If the issuer is not
+/// among them, it must be Apple's *Worldwide Developer Relations* certificate of the generation G4,
+/// which this crate contains. G4 issues the certificates of all passes and orders.
 pub struct Signer {
     key: Box<dyn SigningKey>,
-    /// Whether the key can change without the certificate. Then each signature is verified.
+    /// Whether the key can change without the certificate. Each signature is then verified.
     is_foreign: bool,
     type_id: TypeIdentifier,
     teams: Vec<String>,
@@ -88,9 +90,9 @@ impl Signer {
 
     /// Makes a signer whose key is elsewhere, such as in a hardware module.
     ///
-    /// `certificates` is PEM or DER. The first certificate is the one of the key. Others may follow
-    /// in any order. Each signature of the key is verified before it is used, because a key that is
-    /// elsewhere may be replaced there.
+    /// `certificates` is PEM or DER. The first certificate belongs to the key. Others may follow in
+    /// any order. Each signature of the key is verified before it is used, because somebody may
+    /// replace the key in the other place.
     ///
     /// # Errors
     /// Fails like [`new`](Self::new), or if there is no certificate, or if it is not for passes or
@@ -133,6 +135,29 @@ impl Signer {
         Self::from_throwaway(type_id, &Throwaway::new(type_id, team_identifier, true)?)
     }
 
+    /// Makes a throw-away certificate like [`throwaway`](Self::throwaway), as PEM: the certificate,
+    /// the authority that issues it, and the key. [`Identity::from_files`] reads a file with it.
+    ///
+    /// # Errors
+    /// Fails like [`throwaway`](Self::throwaway).
+    pub fn throwaway_pem(
+        type_id: &TypeIdentifier,
+        team_identifier: &str,
+        allows_nfc: bool,
+    ) -> Result<String, SignerError> {
+        let Throwaway {
+            certificate,
+            key,
+            authority,
+        } = Throwaway::new(type_id, team_identifier, allows_nfc)?;
+        Ok([
+            base64::pem("CERTIFICATE", &certificate),
+            base64::pem("CERTIFICATE", &authority),
+            base64::pem("PRIVATE KEY", key.as_ref()),
+        ]
+        .concat())
+    }
+
     fn from_throwaway(
         type_id: &TypeIdentifier,
         throwaway: &Throwaway,
@@ -143,7 +168,7 @@ impl Signer {
         Self::new(&identity, Some(&throwaway.authority))
     }
 
-    /// The first of `certificates` is the one of the key.
+    /// The first of `certificates` belongs to the key.
     fn from_parts(
         certificates: &[CertificateDer<'_>],
         key: Box<dyn SigningKey>,
@@ -203,8 +228,7 @@ impl Signer {
         &self.type_id
     }
 
-    /// Returns the team of the certificate: 10 letters and digits. It belongs into
-    /// `teamIdentifier`.
+    /// Returns the team of the certificate: 10 letters and digits. Write it into `teamIdentifier`.
     #[must_use]
     pub fn team(&self) -> Option<&str> {
         self.teams.first().map(String::as_str)
@@ -222,10 +246,11 @@ impl Signer {
         self.cms.intermediate()
     }
 
-    /// Checks that phones can accept archives of this type and team if this signer signs them.
+    /// Checks that phones can accept archives of this type and team that this signer signs.
     ///
-    /// [`ArchiveBuilder::build_signed`](crate::ArchiveBuilder::build_signed) does not check it, so
-    /// that tests can make wrong archives. [`Report::of`](crate::Report::of) finds it too.
+    /// [`ArchiveBuilder::build_signed`](crate::ArchiveBuilder::build_signed) does not check this,
+    /// so that tests can make wrong archives. [`Report::of`](crate::Report::of) also reports the
+    /// problem.
     ///
     /// # Errors
     /// Fails if the certificate is for another type or another team.
@@ -267,7 +292,7 @@ impl Signer {
         let intermediate = self.intermediate_not_after;
         if now + RENEWAL > own {
             Some(format!(
-                "the certificate for {type_id} expires on {}; renew it before, in Apple's developer portal",
+                "the certificate for {type_id} expires on {}; renew it before that day, in Apple's developer portal",
                 date(own)
             ))
         } else if now + RENEWAL > intermediate {
@@ -285,10 +310,10 @@ impl Signer {
     /// certificate and the time.
     ///
     /// For [`Purpose::Manifest`], the content is the exact bytes of `manifest.json`. For
-    /// [`Purpose::PersonalizationToken`], it is the token that a phone sent: 1 to 256 ASCII letters,
-    /// digits and characters of `._~+/=-`. Other tokens are refused, because a stranger chooses
-    /// them. Without this check, a stranger could have a manifest signed as a token.
-    ///
+    /// [`Purpose::PersonalizationToken`], the content is the token that a phone sent: 1 to 256
+    /// ASCII letters, digits and characters of `._~+/=-`. Other tokens are refused, because
+    /// strangers choose the tokens. Without this check, a stranger could get a manifest signed by
+    /// sending it as a token.
     /// The call blocks while the key signs.
     ///
     /// # Errors
@@ -298,7 +323,7 @@ impl Signer {
         if purpose == Purpose::PersonalizationToken && !is_token(content) {
             return Err(SignerError::new(
                 SignerErrorKind::Token,
-                "the text is no personalization token; a token has 1 to 256 ASCII letters, digits and characters \
+                "the text is not a personalization token; a token has 1 to 256 ASCII letters, digits and characters \
                  of \"._~+/=-\", and is not JSON",
             ));
         }

@@ -1,4 +1,4 @@
-//! Makes a certificate for tests, and the authority that issues it.
+//! Makes a certificate for tests, together with the authority that issues it.
 
 use der::{
     Decode as _, Encode as _, Tag, TagNumber,
@@ -21,7 +21,8 @@ use crate::{
     layout::{Layout, sha256},
 };
 
-/// X.509 counts versions from zero. Only the third has extensions.
+/// The version number of X.509 version 3, because versions are counted from zero. Only version 3
+/// has extensions.
 const VERSION_3: u8 = 2;
 /// The value of the basic constraints that says "may issue certificates".
 const IS_AUTHORITY: &[u8] = &[0x30, 3, 1, 1, 0xff];

@@ -1,16 +1,16 @@
-//! A JSON text that keeps the order of its keys, and its numbers as they are written.
+//! A JSON text. It keeps the order of its keys and the digits of its numbers.
 
 use std::{collections::HashMap, fmt, fmt::Write as _};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-/// A JSON value. `serde_json::Value` sorts keys and rounds numbers, so it is not used for templates.
+/// A JSON value. Templates don't use `serde_json::Value`, because it sorts keys and rounds numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Null,
     Bool(bool),
-    /// A number as written.
+    /// A number, with its original digits.
     Number(Box<str>),
     Text(String),
     List(Vec<Self>),
@@ -18,7 +18,7 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// Parses a text whose depth and number of values are checked already.
+    /// Parses a text. The caller has checked its depth and its number of values.
     pub(super) fn parse(text: &str) -> serde_json::Result<Self> {
         Self::of_raw(serde_json::from_str::<&RawValue>(text)?)
     }
@@ -32,7 +32,7 @@ impl Json {
                 let mut places = HashMap::with_capacity(members.len());
                 for (key, raw) in members {
                     let value = Self::of_raw(raw)?;
-                    // Of two members with one key, the last counts.
+                    // If two members have the same key, the last one counts.
                     match places
                         .get(&key)
                         .and_then(|&place: &usize| object.get_mut(place))
@@ -101,7 +101,7 @@ impl Json {
             .map(|(_, value)| value)
     }
 
-    /// Sets a member of an object. Does nothing if this is no object.
+    /// Sets a member of an object. Does nothing if this value is not an object.
     pub(super) fn insert(&mut self, key: &str, value: Self) {
         if let Some(before) = self.member_mut(key) {
             *before = value;
@@ -119,7 +119,7 @@ impl Json {
         Some(members.remove(place).1)
     }
 
-    /// Sets the value at a JSON Pointer. Makes missing objects and lists on the way.
+    /// Sets the value at a JSON Pointer. Makes the missing objects and lists that lead to it.
     pub(super) fn set(&mut self, pointer: &str, value: Self) -> Result<(), String> {
         let steps = steps(pointer)?;
         let mut at = self;
@@ -233,7 +233,7 @@ pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// What a step means in a list.
+/// The meaning of a step in a list.
 #[derive(Clone, Copy)]
 enum Place {
     At(usize),
@@ -242,7 +242,7 @@ enum Place {
 }
 
 impl Place {
-    /// Returns `None` if the step is no index.
+    /// Returns `None` if the step is not an index.
     fn of(step: &str) -> Option<Self> {
         match step {
             "-" => Some(Self::End),
@@ -354,7 +354,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// The groups of fields in all styles, with the pointer to each.
+/// Returns the groups of fields in all styles, each with its pointer.
 pub(super) fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
     let styles = match json {
         Json::Object(members) => &mut members[..],
@@ -362,7 +362,7 @@ pub(super) fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut 
     };
     styles.iter_mut().flat_map(|(style, value)| {
         let groups = match value {
-            // userInfo belongs to the app of the issuer.
+            // `userInfo` belongs to the issuer's app.
             Json::Object(groups) if style != "userInfo" => &mut groups[..],
             _ => &mut [],
         };
@@ -374,7 +374,7 @@ pub(super) fn groups_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut 
     })
 }
 
-/// The fields in all styles, with the pointer to each.
+/// Returns the fields in all styles, each with its pointer.
 pub(super) fn fields_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut Json)> {
     groups_mut(json).flat_map(|(group, fields)| {
         let fields = match fields {
@@ -386,7 +386,7 @@ pub(super) fn fields_mut(json: &mut Json) -> impl Iterator<Item = (String, &mut 
     })
 }
 
-/// The fields in all styles.
+/// Returns the fields in all styles.
 pub(super) fn fields(json: &Json) -> impl Iterator<Item = &Json> {
     json.members()
         .iter()

@@ -30,14 +30,14 @@ const SPELLINGS: [[&str; 2]; 5] = [
         "destinationLocationSecurityPrograms",
         "destinationAirportSecurityPrograms",
     ],
-    // The first is a list, and the second a text.
+    // The first key has a list, and the second a text.
     ["loungePlaceIDs", "airlineLoungePlaceID"],
 ];
 
 /// A pass that is being filled in.
 ///
-/// The first value that can't be set makes [`finish`](Self::finish) fail. The steps after it do
-/// nothing.
+/// After the first value that can't be set, the following steps do nothing, and
+/// [`finish`](Self::finish) fails.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Draft<'a> {
@@ -102,16 +102,18 @@ impl<'a> Draft<'a> {
         }
         if !found {
             let message = match self.template.kind {
-                Kind::Pass => "is the key of no field in any style",
-                Kind::Order => "is no field, because orders have none; set it by its JSON Pointer",
+                Kind::Pass => "is not the key of a field in any style",
+                Kind::Order => {
+                    "is not a field, because orders have no fields; set it by its JSON Pointer"
+                }
             };
             self.problem = Some((key.to_owned(), message.into()));
         }
         self
     }
 
-    /// Sets the message of all barcodes of the pass. The text below a barcode follows, if it was the
-    /// message.
+    /// Sets the message of all barcodes of the pass. If the text below a barcode was equal to its
+    /// message, also sets this text.
     pub fn barcode(mut self, message: &str) -> Self {
         if self.problem.is_some() {
             return self;
@@ -133,14 +135,14 @@ impl<'a> Draft<'a> {
             }
         }
         if !found {
-            let message = "is missing in the template; draw a barcode there";
+            let message = "is missing in the template; add a barcode to the template";
             self.problem = Some(("/barcodes".into(), message.into()));
         }
         self
     }
 
     /// Sets the value at a JSON Pointer (RFC 6901), such as `/semantics/seats/0/seatRow`. Makes
-    /// missing objects and lists on the way. The step `-` adds to a list.
+    /// missing objects and lists that lead to it. The step `-` adds an item to a list.
     pub fn set(mut self, pointer: &str, value: impl Into<Value>) -> Self {
         if self.problem.is_none()
             && let Err(message) = self.json.set(pointer, value.into().into())
@@ -162,8 +164,8 @@ impl<'a> Draft<'a> {
 
     /// Sets an image, such as `thumbnail` or `thumbnail@2x`. The image must be a PNG file.
     ///
-    /// A name without scale replaces the images of all scales and languages. The image then stands
-    /// for all scales.
+    /// A name without scale replaces the images of all scales and languages. Phones then use the
+    /// image for all scales.
     pub fn image(mut self, name: &str, png: impl Into<Vec<u8>>) -> Self {
         let png = png.into();
         let name = name.strip_suffix(".png").unwrap_or(name);
@@ -232,15 +234,15 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Returns the first value that could not be set: the JSON Pointer or name, and what is wrong.
+    /// Returns the first value that could not be set: its JSON Pointer or name, and what is wrong.
     #[must_use]
     pub fn problem(&self) -> Option<(&str, &str)> {
         let (pointer, message) = self.problem.as_ref()?;
         Some((pointer, message))
     }
 
-    /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`, and
-    /// the semantic tags that Apple spells in two ways in both.
+    /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`. If
+    /// Apple spells a semantic tag in two ways, writes both.
     ///
     /// # Errors
     /// Fails if a value could not be set. Also fails if phones would refuse the pass, or if
@@ -263,7 +265,7 @@ impl<'a> Draft<'a> {
         Ok(self.files.file(name, text))
     }
 
-    /// Makes a template of this draft, to fill in the rest later.
+    /// Makes a template from this draft. The rest can be filled in later.
     ///
     /// # Errors
     /// Fails if a value could not be set.
@@ -286,7 +288,7 @@ impl<'a> Draft<'a> {
                 && color.starts_with('#')
                 && let Some([r, g, b]) = color::parse(color)
             {
-                // Only newer phones know the form with digits.
+                // Only newer phones read colours like `#RRGGBB`.
                 *color = format!("rgb({r}, {g}, {b})");
             }
         }
@@ -320,8 +322,8 @@ fn spell_both(semantics: &mut Json) {
     }
 }
 
-/// Returns why bytes are no usable PNG file. Walks through all chunks, so that a file that is cut
-/// off is noticed.
+/// Returns why bytes are not a usable PNG file, or `None` if they are. Walks through all chunks,
+/// and so notices a file that is cut off.
 fn png_fault(png: &[u8]) -> Option<&'static str> {
     let Some(mut rest) = png.strip_prefix(b"\x89PNG\r\n\x1a\n") else {
         return Some("is no PNG file; save the image as PNG");

@@ -1,7 +1,8 @@
 //! Templates: many passes or orders of one design.
 //!
-//! A [`Template`] is a folder or a flat zip archive: what Apple's Pass Designer saves, or any pass or
-//! order, zipped or not. A [`Draft`] is one pass of it that is being filled in.
+//! A [`Template`] is a folder or a flat zip archive. It may come from Apple's Pass Designer, or may
+//! be any pass or order, zipped or not. A [`Draft`] is one pass of the template that is being
+//! filled in.
 //!
 //! ```
 //! use passkit_archive::{Archive, Rules, Signer, template::{Style, Template}};
@@ -33,8 +34,8 @@
 //!   [`Template::samples`] lists them. Set the values that are the same in all passes with
 //!   [`Draft::set`].
 //!
-//! Everything else stays as it is: the order of keys, the digits of numbers, and keys that this crate
-//! does not know.
+//! Everything else stays as it is: the order of keys, the digits of numbers, and keys that this
+//! crate does not know.
 
 mod document;
 mod draft;
@@ -59,14 +60,15 @@ pub struct Template {
     json: Json,
     /// The files. The description file is a placeholder.
     files: ArchiveBuilder,
-    /// What [`Draft::finish`] checks: the same files, but images have only their headers.
+    /// The files that [`Draft::finish`] checks. They are the same files, but images are cut after
+    /// their headers.
     outline: ArchiveBuilder,
     /// JSON Pointers to the samples that were left out.
     samples: Vec<String>,
 }
 
 impl Template {
-    /// Makes a template with nothing but the keys that a style always has, and white icons.
+    /// Makes a template with only the keys that every pass of the style has, and white icons.
     #[must_use]
     pub fn new(style: Style) -> Self {
         style.template()
@@ -85,7 +87,7 @@ impl Template {
         &self.samples
     }
 
-    /// Returns the keys of all fields, in all styles. An order has none.
+    /// Returns the keys of all fields, in all styles. An order has no fields.
     #[must_use]
     pub fn field_keys(&self) -> BTreeSet<&str> {
         document::fields(&self.json)

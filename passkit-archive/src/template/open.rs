@@ -22,8 +22,9 @@ impl Template {
     /// Reads at most as much as an archive may have: 1,000 files, 64 MiB unpacked, 1 MiB of JSON.
     ///
     /// # Errors
-    /// Fails if there is neither `pass.json` nor `order.json`, if that file is no JSON object, if a
-    /// file can't be read or is a link, or if there is more than the limits allow.
+    /// Fails if there is neither `pass.json` nor `order.json`, or if this file is not a JSON
+    /// object. Also fails if a file can't be read or is a link, or if there is more than the limits
+    /// allow.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TemplateError> {
         Self::of_files(PassFiles::open(path)?)
     }
@@ -56,7 +57,7 @@ impl Template {
 
         files.retain(|name, _| !TOOLS.contains(&&**name));
         if kind == Kind::Pass && !files.contains_key("icon.png") {
-            // Pass Designer writes no icon.png, and phones were seen to refuse passes without it.
+            // Pass Designer writes no icon.png, but some phones refuse passes without it.
             let larger = ["icon@2x.png", "icon@3x.png"];
             if let Some(icon) = larger.iter().find_map(|name| files.get(*name).cloned()) {
                 files.insert("icon.png".into(), icon);
@@ -81,7 +82,8 @@ impl Template {
     }
 }
 
-/// Removes the `_id` that Pass Designer writes. `userInfo` belongs to the app of the issuer.
+/// Removes the `_id` that Pass Designer writes. `userInfo` belongs to the issuer's app, and stays
+/// unchanged.
 fn drop_ids(json: &mut Json) {
     match json {
         Json::Object(members) => {

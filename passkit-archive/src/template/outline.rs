@@ -1,6 +1,7 @@
-//! The part of a pass that the checks need. Images are long, and the checks read only their headers.
+//! The part of a pass that the checks need. Images are long, but the checks read only their
+//! headers.
 
-/// How many bytes of an image the checks need.
+/// The number of bytes of an image that the checks need.
 const HEADER: usize = 64;
 
 /// Returns the part of a file that is checked for each pass.

@@ -8,7 +8,8 @@ pub(super) fn set(file: &[u8], key: &str, text: &str) -> Result<String, String> 
     let mut strings = decode(file)?;
     let entry = format!("{} = {};\n", quoted(key), quoted(text));
     let entries = entries(&strings)?;
-    // Of two entries with one key, readers differ in which one counts. So all are changed.
+    // If two entries have the same key, some readers use the first and others the last. All of them
+    // are therefore changed.
     let same: Vec<_> = entries
         .into_iter()
         .filter(|(name, _)| name == key)
@@ -29,7 +30,7 @@ fn decode(file: &[u8]) -> Result<String, String> {
     let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.chunks(2).map(|pair| match *pair {
             [a, b] => unit([a, b]),
-            // Half a character is damage, like a surrogate without its partner.
+            // Half a character is treated as damage, like a surrogate without its partner.
             _ => 0xd800,
         });
         char::decode_utf16(units)
@@ -88,7 +89,7 @@ fn space(text: &str, mut at: usize) -> Result<usize, String> {
     }
 }
 
-/// Returns the place of a text in quotes, or of a word.
+/// Returns the position of a text in quotes, or of a word.
 fn token(text: &str, at: usize) -> Result<Range<usize>, String> {
     let here = rest(text, at);
     let length = match here.strip_prefix('"') {
@@ -114,7 +115,7 @@ fn token(text: &str, at: usize) -> Result<Range<usize>, String> {
 fn unreadable(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    format!("can't be read at line {line}; each line must be: \"key\" = \"text\";")
+    format!("can't be read at line {line}; write each line as \"key\" = \"text\";")
 }
 
 fn unquoted(token: &str) -> String {

@@ -10,7 +10,7 @@ use crate::{ArchiveBuilder, placeholder_icon};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Style {
-    /// A boarding pass. Set `/boardingPass/transitType`, if it is not for a flight.
+    /// A boarding pass. For anything but a flight, set `/boardingPass/transitType`.
     BoardingPass,
     /// A coupon.
     Coupon,
@@ -18,7 +18,7 @@ pub enum Style {
     EventTicket,
     /// Any other pass.
     Generic,
-    /// A pass with a poster, for iOS 27, which older phones show as [`Generic`](Self::Generic).
+    /// A pass with a poster, for iOS 27. Older phones show it as [`Generic`](Self::Generic).
     PosterGeneric,
     /// A card of a shop, such as a stamp card.
     StoreCard,
@@ -27,7 +27,7 @@ pub enum Style {
 }
 
 impl Style {
-    /// Makes the template of a style, with the keys that are the same in all passes of it.
+    /// Makes the template of a style, with the keys that are the same in all passes of the style.
     pub(super) fn template(self) -> Template {
         let styles: Vec<(&str, Value)> = match self {
             Self::BoardingPass => {

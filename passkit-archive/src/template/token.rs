@@ -3,11 +3,14 @@ use std::fmt;
 use passkit_server::{AuthToken, PassId, identifiers::InvalidIdentifier};
 use ring::hmac;
 
+use crate::base64;
+
 /// A secret from which the authentication tokens of passes are derived.
 ///
-/// The token of a pass is `base64url(HMAC-SHA-256(secret, type ‖ 0 ‖ serial))`. So a pass that is
-/// made again, anywhere and at any time, has the token that phones already have. If the secret is
-/// lost, the passes can't be made again: phones keep the token of the pass that they have.
+/// The token of a pass is `base64url(HMAC-SHA-256(secret, type ‖ 0 ‖ serial))`. If a pass is made
+/// again, anywhere and at any time, it therefore has the token that phones already have. If the
+/// secret is lost, the passes can't be made again, because phones keep the token of the pass that
+/// they have.
 ///
 /// ```
 /// use passkit_archive::template::TokenSecret;
@@ -20,7 +23,7 @@ use ring::hmac;
 pub struct TokenSecret(hmac::Key);
 
 impl TokenSecret {
-    /// Takes the secret: random bytes, at least 32 of them.
+    /// Makes the value from the secret: random bytes, at least 32 of them.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
@@ -35,7 +38,7 @@ impl TokenSecret {
         context.update(pass.type_id.as_str().as_bytes());
         context.update(&[0]);
         context.update(pass.serial.as_str().as_bytes());
-        AuthToken::new(&base64url(context.sign().as_ref()))
+        AuthToken::new(&base64::for_url(context.sign().as_ref()))
     }
 }
 
@@ -45,24 +48,6 @@ impl fmt::Debug for TokenSecret {
     }
 }
 
-/// Encodes without padding (RFC 4648, section 5).
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let number = group
-            .iter()
-            .chain(&[0; 3])
-            .take(3)
-            .fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
-        for digit in 0..=group.len() {
-            let at = number >> (18 - 6 * digit) & 63;
-            text.extend(DIGITS.get(at).map(|digit| char::from(*digit)));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use passkit_server::identifiers::{SerialNumber, TypeIdentifier};
@@ -70,21 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_matches_known_values() {
-        for (bytes, text) in [
-            (&b""[..], ""),
-            (b"f", "Zg"),
-            (b"fo", "Zm8"),
-            (b"foo", "Zm9v"),
-            (b"\xfb\xff\xfe", "-__-"),
-        ] {
-            assert_eq!(base64url(bytes), text);
-        }
-    }
-
-    #[test]
     fn a_token_is_the_hmac_of_type_and_serial() {
-        // printf 'pass.com.example.card\0A-1' | openssl dgst -sha256 -hmac key -binary | basenc --base64url
+        // printf 'pass.com.example.card\0A-1' | openssl dgst -sha256 -hmac key -binary | basenc
+        // --base64url
         let pass = PassId {
             type_id: TypeIdentifier::new("pass.com.example.card").unwrap(),
             serial: SerialNumber::new("A-1").unwrap(),

@@ -78,6 +78,7 @@ impl Push {
                 "there is no certificate for pushes; name one with --apns-cert FILE or --apns-config FILE.toml",
             )
         })?;
+        apns.check_expiry()?;
         let store = tokio::select! {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),

@@ -26,6 +26,7 @@ use crate::{
     admin::{self, Admin, AdminToken},
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
+    health::Health,
     log_lines::LogLines,
     metrics::Metrics,
     server::{self, Limits},
@@ -136,7 +137,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Where to serve /metrics for Prometheus. The public should not reach this address.
+    /// Where to serve /metrics for Prometheus, and /healthz and /readyz. The public should not reach this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
 }
@@ -153,10 +154,11 @@ pub(crate) struct Ready {
     service: WalletService<Arc<dyn Store>, Folder>,
     limits: Limits,
     folder: Folder,
+    health: Arc<Health>,
+    /// The metrics are served as long as this exists.
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
-    store: Arc<dyn Store>,
     publisher: Arc<Publisher>,
     pub(crate) address: SocketAddr,
 }
@@ -201,8 +203,9 @@ impl Serve {
             .map_or(Ok(()), AdminToken::check)?;
         server::raise_open_file_limit();
         let (listener, address) = server::bind(self.listen, "--listen").await?;
-        let metrics = match self.metrics {
-            Some(address) => Some(Metrics::bind(address).await?),
+        let health = Arc::<Health>::default();
+        let mut metrics = match self.metrics {
+            Some(address) => Some(Metrics::start(address, health.clone()).await?),
             None => None,
         };
         if self.admin_listen.is_some() && self.admin_token.is_none() {
@@ -223,6 +226,9 @@ impl Serve {
             .map_err(|error| Failure::from_error("can't use the store", &error))?;
         config = config.edition(edition);
         let has_certificates = apns.is_some();
+        if let Some(apns) = &apns {
+            health.set_sender(apns.sender.clone());
+        }
         let publisher = apns::publisher(&store, apns);
         let store = store.store;
         let folder = Folder::open(config, publisher.clone())
@@ -245,6 +251,10 @@ impl Serve {
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
+        if let Some(metrics) = &mut metrics {
+            metrics.measure(store.clone(), folder.clone());
+        }
+        health.serve(store, folder.clone());
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
@@ -258,10 +268,10 @@ impl Serve {
                 per_address: self.max_connections_per_address,
             },
             folder,
+            health,
             metrics,
             admin,
             admin_listener,
-            store,
             publisher,
             address,
         })
@@ -273,7 +283,8 @@ impl Ready {
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These tasks end when they are dropped.
         let mut beside = JoinSet::new();
-        let metrics = self.metrics.map(|metrics| metrics.serve(self.store));
+        let health = self.health.clone();
+        beside.spawn(async move { health.watch_certificates().await });
         let publisher = self.publisher.clone();
         beside.spawn(async move { publisher.run().await });
         let admin = match (self.admin, self.admin_listener) {
@@ -294,8 +305,13 @@ impl Ready {
             Some(admin) if request.uri().path() == admin::PATH => admin.clone().answer(request),
             _ => wallet.clone().call(request),
         });
+        let health = self.health;
+        let stop = async {
+            stop.await;
+            health.stop();
+        };
         server::serve(self.listener, service, self.limits, stop).await;
-        drop(metrics);
+        drop(self.metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
             tracing::warn!(

@@ -1,6 +1,6 @@
 //! Archives as issuers make them.
 
-use std::{collections::HashMap, path::Path, sync::Mutex};
+use std::{collections::HashMap, path::Path, process::Command, sync::Mutex};
 
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_server::{PassId, identifiers::Kind};
@@ -130,4 +130,15 @@ pub(crate) fn replace(path: &Path, content: &[u8]) {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, content).unwrap();
     std::fs::rename(temporary, path).unwrap();
+}
+
+/// Unzips an archive with another program. Replaces the folder.
+pub(crate) fn unzip(archive: &Path, folder: &Path) {
+    let _ = std::fs::remove_dir_all(folder);
+    let done = Command::new("python3")
+        .args(["-m", "zipfile", "-e"])
+        .args([archive, folder])
+        .status()
+        .unwrap();
+    assert!(done.success());
 }

@@ -20,12 +20,6 @@ fn a_bad_certificate_is_reported_in_one_line() {
     let local = Local::start();
     let good = local.certificate(TYPE);
     let issued = local.apns.issue(TYPE).unwrap();
-    let now = SystemTime::now();
-    let old = local
-        .apns
-        .issue_for(TYPE, now - 9 * DAY, now - DAY)
-        .unwrap();
-    let expired = local.file("expired.pem", &(old.certificate + &old.key));
     let other_key = local.file("other.key", &issued.key);
     let bare = local.file("bare.pem", &issued.certificate);
     let nothing = local.file("nothing.pem", "nothing\n");
@@ -68,7 +62,6 @@ fn a_bad_certificate_is_reported_in_one_line() {
             config(&p12_of_other),
             ["ticket.p12", "pass.com.example.other", TYPE],
         ),
-        (one(&expired), ["expired.pem", TYPE, "expired on"]),
         (misfit, ["other.key", TYPE, "does not fit"]),
         (one(&bare), ["bare.pem", TYPE, "no private key"]),
         (one(&nothing), ["nothing.pem", "no certificate", "PEM"]),
@@ -105,6 +98,27 @@ fn a_bad_certificate_is_reported_in_one_line() {
             mentions.iter().all(|mention| said.contains(mention)),
             "{mentions:?} in {said}"
         );
+    }
+}
+
+/// `serve` starts with such a certificate, but a command that only sends pushes can do nothing.
+#[test]
+fn push_refuses_an_expired_certificate() {
+    let local = Local::start();
+    let now = SystemTime::now();
+    let old = local
+        .apns
+        .issue_for(TYPE, now - 9 * DAY, now - DAY)
+        .unwrap();
+    let expired = local.file("expired.pem", &(old.certificate + &old.key));
+    let mut command = passkit();
+    command.args(["push", TYPE, "A-1", "--apns-cert"]);
+    let (code, _, said) = run(command.arg(&expired));
+    // The first line is the warning in the log.
+    assert_eq!((code, said.lines().count()), (Some(2), 2), "{said}");
+    let last = said.lines().last().unwrap();
+    for mention in ["passkit: ", "expired.pem", TYPE, "expired on"] {
+        assert!(last.contains(mention), "{said}");
     }
 }
 

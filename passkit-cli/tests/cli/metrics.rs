@@ -15,8 +15,8 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.metrics";
 
-/// Returns the answer of the service at /metrics.
-pub(crate) fn scrape(service: &Service) -> String {
+/// Returns the address of its metrics.
+pub(crate) fn address(service: &Service) -> String {
     eventually("the address is logged", || {
         service.said().contains("/metrics")
     });
@@ -24,8 +24,13 @@ pub(crate) fn scrape(service: &Service) -> String {
     let (_, rest) = said
         .split_once("metrics at http://")
         .unwrap_or_else(|| panic!("{said}"));
-    let address = rest.split('/').next().unwrap();
-    let Answer { status, body, .. } = send(address, "GET", "/metrics", &[], b"").unwrap();
+    rest.split('/').next().unwrap().to_owned()
+}
+
+/// Returns the answer of the service at /metrics.
+pub(crate) fn scrape(service: &Service) -> String {
+    let address = address(service);
+    let Answer { status, body, .. } = send(&address, "GET", "/metrics", &[], b"").unwrap();
     assert_eq!(status, 200);
     String::from_utf8(body).unwrap()
 }

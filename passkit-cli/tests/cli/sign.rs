@@ -10,6 +10,7 @@ use std::{
 use passkit_archive::placeholder_icon;
 
 use crate::{
+    archives::unzip,
     authority::{Authority, P256, RSA, TEAM},
     program::{passkit, run},
 };
@@ -81,16 +82,10 @@ impl Desk {
         command
     }
 
-    /// Unzips an archive with another program. Returns the folder.
+    /// Unzips an archive. Returns the folder.
     fn unzip(&self, archive: &str) -> PathBuf {
         let folder = self.path("unzipped");
-        let _ = fs::remove_dir_all(&folder);
-        let done = Command::new("python3")
-            .args(["-m", "zipfile", "-e"])
-            .args([self.path(archive), folder.clone()])
-            .status()
-            .unwrap();
-        assert!(done.success());
+        unzip(&self.path(archive), &folder);
         folder
     }
 

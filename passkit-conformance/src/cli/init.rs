@@ -24,12 +24,12 @@ pub struct Init {
     #[arg(long)]
     url: String,
 
-    /// The file to write. It must not exist.
+    /// The file to write. The file must not exist yet.
     #[arg(long, value_name = "FILE.toml", default_value = "target.toml")]
     target: PathBuf,
 
-    /// Let the kit be the push service of the web service: set it in the file, and make its
-    /// certificates, so that the web service can be set up for it.
+    /// Use the kit as the push service of the web service. The target file then has the table
+    /// `push`, and the kit makes the certificates that the web service needs.
     #[arg(long)]
     push: bool,
 
@@ -101,31 +101,31 @@ fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)], push:
         "# A target of the conformance kit:\n\
          #   passkit-conformance run --url {url} --target {}\n\
          \n\
-         # Gives a pass new content. This is a command, which runs in the folder of this file, or a URL to POST to.\n\
-         # It must return after the new content is published. Without it, the cases about changes are skipped.\n\
+         # Gives a pass new content. change is a command, which runs in the folder of this file. change_url is a URL to POST to.\n\
+         # Either must return after the new content is published. Without both, the cases about changes are skipped.\n\
          # change = \"sh change.sh {{type}} {{serial}}\"\n\
          # change_url = \"http://127.0.0.1:9000/change/{{type}}/{{serial}}\"\n\
          \n\
-         # If a change can be fetched only some time after the command returned: seconds to wait after each change.\n\
+         # Seconds to wait after each change, if phones can fetch the change only some time after the command returned.\n\
          # change_wait = 2\n\
          \n\
-         # Saves a pass unchanged, in the same way. One case needs it.\n\
+         # A command or a URL that saves a pass without changing its content. Few cases need one.\n\
          # save = \"sh save.sh {{type}} {{serial}}\"\n\
          # save_url = \"http://127.0.0.1:9000/save/{{type}}/{{serial}}\"\n\
          \n\
-         # The kit is the push service of the web service. Without it, the cases about pushes are skipped. The folder\n\
+         # With [push], the kit is the push service of the web service. Without it, the cases about pushes are skipped. The folder\n\
          # gets root.pem, which the web service must trust, and a client certificate for each type.\n\
          {push}[push]\n\
          {push}listen = \"127.0.0.1:2197\"\n\
          {push}folder = \"push\"\n\
          {push}wait = 30  # seconds from a change to its push\n\
          \n\
-         # Passes and orders that the service serves. Most cases can run with three of one type and one of another.\n\
+         # Passes and orders that the service serves. For most cases, three of one type and one of another type are enough.\n\
          # The token is the authenticationToken in the pass.\n",
         target.display()
     );
     let mut entry = |key: &str, type_id: &str, serial: &str, token: &str| {
-        // A JSON string is also a TOML string.
+        // Each JSON string is also a valid TOML string.
         let [type_id, serial, token] =
             [type_id, serial, token].map(|text| serde_json::Value::from(text).to_string());
         let _ = write!(

@@ -29,8 +29,8 @@ pub enum Command {
     /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
     ///
     /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
-    /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other devices
-    /// and their registrations are not touched.
+    /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other
+    /// devices and their registrations are not touched.
     ///
     /// Exit code: 0 if all cases passed or were skipped, 1 if a case failed, 2 if the service could
     /// not be tested.
@@ -55,8 +55,8 @@ pub struct Run {
     #[arg(long, value_name = "FILE.toml", required_unless_present = "list")]
     target: Option<PathBuf>,
 
-    /// The cases to run: ids, groups such as list/, or patterns such as get/*-304. A complete id
-    /// runs at any level. Default: all cases of the level
+    /// The cases to run: ids, groups such as list/, or patterns such as get/*-304. A case with a
+    /// complete id runs even if it is below the level. Default: all cases of the level
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 
@@ -84,7 +84,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE.svg")]
     badge: Option<PathBuf>,
 
-    /// The longest time for an answer.
+    /// The longest time to wait for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
 }
@@ -205,7 +205,7 @@ async fn target(file: &Path, url: &str, limits: Limits) -> Result<Target, String
     })
 }
 
-/// Says how to set up a web service for the push service.
+/// Returns the text that says how to set up a web service for the push service.
 fn pushes_to(pushes: &PushService, folder: &Path) -> String {
     let folder = folder.display();
     format!(
@@ -233,7 +233,8 @@ fn chosen<'a>(
         if named.is_empty() {
             return Err(unknown(id, all));
         }
-        // A complete id runs at any level. A group or pattern is filtered by level.
+        // A case with a complete id runs at any level. A group or pattern selects only cases of the
+        // level.
         let of_level = |one: &&&ServiceCase| one.case.id == id || one.case.level <= level;
         wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
         if !named.iter().any(|one| wanted.contains(one.case.id)) {
@@ -338,7 +339,8 @@ async fn interrupted() {
     });
 }
 
-/// Prints a line of results. Ignores errors, because the reader may be gone, as with `… | head -1`.
+/// Prints a line of results. Ignores errors, because the reader of the output may have ended, as in
+/// `… | head -1`.
 fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }

@@ -25,7 +25,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// The pass is not on the phone.
-    #[error("the phone does not hold {0}")]
+    #[error("{0} is not on the phone")]
     NotHeld(PassId),
     /// The system can't provide random numbers.
     #[error("no random numbers from the system")]
@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// The state file was not written by this phone.
     // The error of the parser may repeat a token.
-    #[error("the phone's state in {} is not readable: line {line} is not what a phone writes", .path.display())]
+    #[error("the phone's state in {} is not readable: line {line} is not in the format that a phone writes", .path.display())]
     StateFormat {
         /// The file.
         path: PathBuf,

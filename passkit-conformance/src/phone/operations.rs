@@ -95,7 +95,8 @@ impl Phone {
     }
 
     /// Adds a pass: registers, asks for the list, and fetches the listed passes. If the phone
-    /// already had a tag, it also fetches the new pass, because the list may not name it.
+    /// already had a tag, it also fetches the new pass, because the list might not name the new
+    /// pass.
     ///
     /// `url` permanently replaces the web service URL in the pass. A pass that is already
     /// registered is not registered again. The phone replaces it and fetches it without a date, as
@@ -152,9 +153,9 @@ impl Phone {
         Ok(outcome)
     }
 
-    /// Does what a phone does after a push. First registers the passes whose registration failed.
-    /// Then, for each service and type, asks for the list and fetches the listed passes, then the
-    /// other pending passes. Each fetch is conditional on the date.
+    /// Does what a phone does after a push. First registers the passes whose registration failed
+    /// earlier. Then, for each service and type, asks for the list, fetches the listed passes, and
+    /// fetches the other pending passes. Each fetch is conditional on the date.
     ///
     /// # Errors
     ///
@@ -266,7 +267,7 @@ impl Phone {
                 200 | 201 => {
                     if let Some(held) = self.state.find_mut(pass) {
                         held.registered = true;
-                        // The list for the old tag may not name the pass.
+                        // The list for the old tag might not name the new pass.
                         held.fetch_pending |= had_tag;
                     }
                     outcome.registered.push(pass.clone());
@@ -280,8 +281,8 @@ impl Phone {
         Ok(false)
     }
 
-    /// Posts the complaints that a real phone would log, in one call for each service. If that call
-    /// fails, the failure is not posted.
+    /// Posts the complaints that a real phone would log, in one call for each service. A failure of
+    /// this call is not posted.
     async fn post_log(&mut self, outcome: &mut Outcome) {
         let mut urls: Vec<String> = outcome
             .complaints
@@ -319,7 +320,7 @@ impl Phone {
             {
                 let status = response.status.as_u16();
                 let text = format!(
-                    "the log answers {status}; a phone repeats its messages until the \
+                    "the log call was answered {status}; a phone repeats its messages until the \
                      answer is 200"
                 );
                 let (pass, log_text) = (None, String::new());

@@ -130,8 +130,9 @@ fn failure<'a>(result: &'a CaseReport, violation: &'a Violation) -> Failure<'a> 
 
 impl Report {
     /// Returns the report as JSON: `{"kit", "target", "level", "seed", "summary": {"pass", "fail",
-    /// "blocked", "skip", "error"}, "rules": [{"id", "verdict", "sentence", "source", "link", "fix",
-    /// "cases"}], "cases": [{"id", "level", "outcome", "rules", "message", "steps", "seconds"}]}`.
+    /// "blocked", "skip", "error"}, "rules": [{"id", "verdict", "sentence", "source", "link",
+    /// "fix", "cases"}], "cases": [{"id", "level", "outcome", "rules", "message", "steps",
+    /// "seconds"}]}`.
     ///
     /// `outcome` is `pass`, `fail`, `blocked`, `skip` or `error`. A failed or blocked case has
     /// `broken_rule`. A failed case also has `expected`, `got`, `consequence` and `exchange`, which

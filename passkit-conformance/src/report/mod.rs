@@ -22,8 +22,8 @@ pub struct Report {
     pub target: String,
     /// The lowest level of the cases that were run, if one was chosen.
     pub level: Option<Level>,
-    /// The seed of a store's random cases, if `PASSKIT_CONFORMANCE_SEED` sets it. If it is not set,
-    /// a failure that depends on the seed names it.
+    /// The seed of a store's random cases, if `PASSKIT_CONFORMANCE_SEED` sets one. Otherwise, each
+    /// failure that depends on a seed names its seed.
     pub seed: Option<u64>,
     /// If the run ended early, the index of the first case that was not run, and the reason.
     stopped: Option<(usize, String)>,
@@ -124,7 +124,7 @@ impl Report {
         counts.fail + counts.blocked + counts.error == 0
     }
 
-    /// Does nothing if every case passed or was skipped. Use it as the last line of a test.
+    /// Panics unless every case passed or was skipped. Use this method in the last line of a test.
     ///
     /// # Panics
     ///
@@ -162,8 +162,8 @@ impl CaseReport {
         }
     }
 
-    /// Returns what goes wrong on a phone. Returns an empty text if the case did not fail, or if the
-    /// case does not check the broken rule.
+    /// Returns what goes wrong on a phone. Returns an empty text if the case did not fail, or if
+    /// the case does not check the broken rule.
     fn consequence(&self) -> &'static str {
         match self.violation() {
             Some(violation) if self.case.rules.contains(&violation.rule()) => self.case.consequence,

@@ -24,8 +24,8 @@ impl Verdict {
     }
 }
 
-/// A rule, its verdict, and the results that led to it. These are the failures if the rule is
-/// broken, and otherwise the results of all cases that check the rule.
+/// A rule, its verdict, and the results that led to the verdict. For a broken rule, these are the
+/// failures. For any other rule, these are the results of all cases that check the rule.
 pub(super) struct RuleReport<'a> {
     pub(super) rule: Rule,
     pub(super) verdict: Verdict,
@@ -76,8 +76,8 @@ impl Report {
 
     /// Decides which cases failed and which are blocked.
     ///
-    /// If a case found a violation of a rule that it is not about, the rule blocks the case, because
-    /// the cases that are about the rule show the fault better. Each broken rule fails at least one
+    /// If a case found a violation of a rule that the case is not about, the rule blocks the case.
+    /// The cases that are about the rule show the fault better. Each broken rule fails at least one
     /// case. If the rule only blocked cases, the first of them becomes a failure.
     pub(crate) fn conclude(&mut self) {
         self.results.iter_mut().for_each(CaseReport::attribute);

@@ -14,7 +14,7 @@ pub(crate) struct Answer {
     method: Method,
     response: Response,
     secrets: Secrets,
-    /// A description of the request, for cases that send several requests.
+    /// A description of the request. Cases that send several requests set it.
     about: String,
     /// Whether a phone would send the same request, with the right authentication token.
     is_authorized: bool,
@@ -45,8 +45,8 @@ impl Answer {
         self
     }
 
-    /// Says that a phone would send the same request, with the right authentication token. Then an
-    /// unexpected 401 breaks [`Rule::AUTH_1`].
+    /// Declares that a phone would send the same request, with the right authentication token. An
+    /// unexpected 401 then breaks [`Rule::AUTH_1`].
     pub(crate) fn authorized(mut self) -> Self {
         self.is_authorized = true;
         self
@@ -140,8 +140,8 @@ impl Answer {
         Ok(())
     }
 
-    /// Expects a status from 400 to 499, which means that the service refuses the request and does
-    /// not fail.
+    /// Expects a status from 400 to 499. With such a status, the service refuses the request. A
+    /// status of 500 or more means that the service failed.
     pub(crate) fn is_client_error(&self, rule: Rule) -> CaseResult {
         match self.status() {
             400..500 => Ok(()),
@@ -151,13 +151,13 @@ impl Answer {
         }
     }
 
-    /// Expects status 200 or 204. Any other status of a list breaks [`Rule::LIST_1`], whatever the
-    /// case is about.
+    /// Expects status 200 or 204. Any other status of a list breaks [`Rule::LIST_1`], whichever
+    /// rule the case is about.
     pub(crate) fn is_list(&self) -> CaseResult {
         self.is_list_with(&[200, 204], Rule::LIST_1)
     }
 
-    /// Expects one of several statuses of a list. The request may be unusual, and `rule` is about
+    /// Expects one of several statuses of a list. For an unusual request, `rule` is the rule about
     /// such requests.
     pub(crate) fn is_list_with(&self, statuses: &[u16], rule: Rule) -> CaseResult {
         match self.status() {
@@ -199,7 +199,7 @@ impl Answer {
         if list.serials.is_empty() {
             return Err(self.violation(
                 Rule::LIST_7,
-                "status 204 if there is nothing to list",
+                "status 204, because there is nothing to list",
                 shown,
             ));
         }
@@ -214,7 +214,7 @@ impl Answer {
         })
     }
 
-    /// Expects one of several media types. The first one is the best.
+    /// Expects one of several media types. The first is preferred.
     pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> CaseResult {
         match media_type_remark(&self.response.headers, expected) {
             None => Ok(()),

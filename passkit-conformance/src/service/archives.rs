@@ -10,8 +10,8 @@ catalogue! {
         "Two passes of a type are fetched. Their archives must hold the right type and serial number.",
         "The phone drops the pass and reports it to the log, or shows a stranger's pass.";
     "get/holds-its-token" Pass Must [AUTH_6] holds_its_token,
-        "A pass is fetched. Its authenticationToken must be the one that opened it.",
-        "The phone uses the new token from now on, and is refused: the pass is never updated again.";
+        "A pass is fetched. Its authenticationToken must be the token of the fetch.",
+        "The phone uses the new token from now on, and is refused. The pass is never updated again.";
     "get/unchanged-pass-is-the-same" Pass Must [GET_6] unchanged_pass_is_the_same,
         "A pass is fetched twice without a change in between. Both archives must have the same files.",
         "The phone treats each fetch as an update, and reports that its date was ignored.";
@@ -26,8 +26,8 @@ catalogue! {
         "The phone drops the order, or shows a stranger's order.";
 }
 
-/// `get/is-a-signed-archive` checks an archive as strictly as a phone does. The other cases use
-/// these rules.
+/// Rules for archives that the service under test may serve, such as unsigned ones. Only
+/// `get/is-a-signed-archive` checks an archive as strictly as a phone does.
 const LENIENT: Rules = Rules::development();
 
 async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
@@ -41,8 +41,8 @@ pub(super) fn readable(answer: &Answer) -> Option<Archive> {
     Report::of(answer.body(), LENIENT).archive
 }
 
-/// Returns the archive in an answer. If it is not an archive, the case is skipped: a service under
-/// test may serve placeholders.
+/// Returns the archive in an answer. If the answer has no archive, the case is skipped, because a
+/// service under test may serve placeholders.
 fn read(answer: &Answer) -> Result<Archive, Stop> {
     let report = Report::of(answer.body(), LENIENT);
     report.archive.ok_or_else(|| {
@@ -69,7 +69,7 @@ async fn holds_its_token(session: &Session) -> CaseResult {
     let answer = fetched(session, one).await?;
     let found = match &read(&answer)?.auth_token {
         Some(token) if token.as_str() == one.token.as_str() => return Ok(()),
-        Some(_) => "another one",
+        Some(_) => "another token",
         None => "none",
     };
     Err(answer.violation(
@@ -86,7 +86,7 @@ async fn unchanged_pass_is_the_same(session: &Session) -> CaseResult {
     if read(&answer)?.content_digest == first.content_digest {
         return Ok(());
     }
-    let expected = "the same files as in the archive before, because the pass did not change";
+    let expected = "the same files as in the earlier archive, because the pass did not change";
     Err(answer.violation(
         Rule::GET_6,
         expected,

@@ -1,5 +1,5 @@
-//! Plain calls, which tell why a case fails. If even a plain registration fails, a case about an
-//! unusual registration says nothing.
+//! Plain calls, which help to explain why a case fails. If even a plain registration fails, a case
+//! about an unusual registration shows nothing.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -21,8 +21,8 @@ enum Plain {
 }
 
 impl Baseline {
-    /// Blocks a failed case if the plain call like its last one fails too, under another rule than
-    /// the one that the case is about. `last` has the method and the endpoint of the last call.
+    /// Blocks a failed case if the plain form of its last call fails too, and breaks a rule that
+    /// the case is not about. `last` has the method and the endpoint of the last call.
     pub(super) async fn explain(
         &mut self,
         result: &mut CaseReport,
@@ -39,8 +39,9 @@ impl Baseline {
             ("GET", "passes") => Plain::Fetch,
             _ => return,
         };
-        // Without an answer, every call fails alike. A service that knows one spelling of a header
-        // does not understand plain calls.
+        // These two faults affect all calls in the same way, so plain calls can't explain them. A
+        // hanging service answers no call. A service that accepts only one spelling of a header
+        // name does not accept plain calls.
         if [Rule::HTTP_1, Rule::HTTP_2].contains(&violation.rule()) {
             return;
         }

@@ -25,8 +25,8 @@ use crate::{
 
 /// The longest time for a change.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long to wait for the rest of the output after a command ended. There may be no end, because
-/// a process that the command left running may still have the output open.
+/// How long to wait for the rest of the output after a command ended. The output may never end,
+/// because a process that the command left running may still have the output open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A way to change a pass, or to save it unchanged.
@@ -55,7 +55,7 @@ pub(super) struct ChangeCommand {
 
 impl ChangeCommand {
     /// Parses a command. `text` is split into words as in a shell, but no shell runs it. The
-    /// program is searched in `folder` first, then on the `PATH`. The command runs in `folder`.
+    /// program is looked up in `folder` first, then on the `PATH`. The command runs in `folder`.
     pub(super) fn new(text: &str, folder: &Path) -> Result<Self, String> {
         known_placeholders(text)?;
         let mut words = words(text)?.into_iter();
@@ -126,8 +126,8 @@ impl ChangeCommand {
     }
 }
 
-/// A command and all processes that it started. Dropping the group kills them. `None` after the
-/// command has ended.
+/// A command and all processes that it started. Dropping the group kills them. The value is `None`
+/// after the command has ended.
 struct Group(Option<Pid>);
 
 impl Drop for Group {

@@ -22,8 +22,8 @@ catalogue! {
         "Register, unregister and fetch without Authorization, and with an empty token. Then ask for the list.",
         "Anyone who knows or guesses a serial number can read the pass, and end its updates.";
     "auth/almost-the-token-is-401" Pass Must [AUTH_2] almost_the_token_is_401,
-        "Register, unregister and fetch with a shortened token, a lengthened token, and a token whose letters have \
-        the other case. Then ask for the list.",
+        "Register, unregister and fetch with a shortened token, a token with one more character, and a token whose \
+        letters have the other case. Then ask for the list.",
         "A token can be guessed character by character.";
     "auth/wrong-scheme-is-401" Pass Should [AUTH_3 AUTH_1] wrong_scheme_is_401,
         "Register, unregister and fetch with the right token, but with the scheme Bearer, with the scheme of orders, \
@@ -33,11 +33,11 @@ catalogue! {
         "A serial number that does not exist is fetched with the token of another pass.",
         "The phone understands no answer but 401, and reports the answer to the log each time.";
     "auth/unknown-and-wrong-look-alike" Pass Should [AUTH_4] unknown_and_wrong_look_alike,
-        "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not. The \
+        "Register, unregister and fetch with a wrong token, for a pass that exists and for a pass that does not. The \
         answers must be the same.",
         "Anyone can find out which serial numbers exist, how many passes there are, and sometimes whose they are.";
     "auth/each-request-is-checked-alone" Pass Must [AUTH_3] each_request_is_checked_alone,
-        "A pass is fetched with its token, then without one, then with a wrong one.",
+        "A pass is fetched with its token, then without a token, then with a wrong token.",
         "Once a phone has fetched its pass, strangers get it too.";
     "auth/token-survives-a-change" Pass Must [AUTH_6] token_survives_a_change,
         "A pass is changed, and fetched with the token that it had before.",
@@ -61,7 +61,7 @@ catalogue! {
 /// A token that opens no pass.
 const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 
-/// Makes the three calls that need credentials, but without credentials: `newcomer` registers,
+/// Makes the three calls that need credentials, but sends no credentials. `newcomer` registers,
 /// another device unregisters, and the pass is fetched.
 fn calls(
     session: &Session,
@@ -84,8 +84,8 @@ fn calls(
     ]
 }
 
-/// Checks that none of these credentials opens the pass, and that the attempts change nothing. Each
-/// entry has a name for messages.
+/// Checks that none of these credentials opens the pass, and that the attempts change nothing. The
+/// first value of each entry is its name in messages.
 async fn none_opens(
     session: &Session,
     subject: &Subject,
@@ -109,7 +109,7 @@ async fn none_opens(
     session.holds(&newcomer, subject, &[], rule).await
 }
 
-/// The usual header with another token.
+/// Makes the usual header, with this token.
 fn key(session: &Session, token: &str) -> Auth<'static> {
     Auth::Raw(format!("{} {token}", session.kind().auth_scheme()))
 }
@@ -221,8 +221,8 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
     let wrong = key(session, NO_TOKEN);
     for method in 0..3 {
         let mut looks = Vec::new();
-        // The existing pass is requested twice. If even those two bodies differ, for example in a
-        // time, the body can't reveal whether a pass exists.
+        // The existing pass is requested twice. If these two bodies differ, for example in a time,
+        // then the body can't reveal whether a pass exists.
         for subject in [known, known, &unknown] {
             let [register, unregister, fetch] = calls(session, &device, &device, subject);
             let call = [register, unregister, fetch]
@@ -233,7 +233,7 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
             let known = if subject.pass == known.pass {
                 "a pass that exists"
             } else {
-                "one that does not"
+                "a pass that does not exist"
             };
             let what = format!("{} of {known} with a wrong token", call.method);
             let answer = session.send(call).await?.about(what);

@@ -52,7 +52,7 @@ catalogue! {
         "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
         "A phone may have such a date from earlier software of the service. It gets an error, or a 304 forever.";
     "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
-        "A pass is fetched with its own date, written in the two older forms of HTTP dates.",
+        "A pass is fetched with the date of its Last-Modified, written in the two older forms of HTTP dates.",
         "Phones send the date as they received it. Other clients may write it in another form, and load the pass \
         again.";
     "get/older-date-is-200" Pass Must [GET_4] older_date_is_200,
@@ -65,21 +65,22 @@ catalogue! {
         "A pass is fetched with its Last-Modified and a wrong token.",
         "A stranger learns when somebody's pass changes.";
     "get/304-repeats-last-modified" Pass Advisory [GET_5] not_modified_repeats_last_modified,
-        "A pass is fetched with its own date. The 304 must repeat Last-Modified.",
-        "Phones don't need the date in a 304. But caches on the way can't keep their copy up to date without it.";
+        "A pass is fetched with the date of its Last-Modified. The 304 must repeat Last-Modified.",
+        "Phones don't need the date in a 304. But caches between phone and service need it to keep their copies up \
+        to date.";
     "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
         "A HEAD request for a pass is sent with its token. Status, content-type and date must be the same as with GET.",
-        "If a phone or proxy sends HEAD first, it concludes that the pass is gone.";
+        "A phone or proxy that sends HEAD first acts as if the pass were gone.";
     "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
         "A HEAD request for a pass is sent with its date, and another without a token.",
-        "If a phone or proxy sends HEAD first, it loads an unchanged pass again. Or a stranger learns about the pass.";
+        "A phone or proxy that sends HEAD first loads an unchanged pass again. Or a stranger learns about the pass.";
     "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
         "A pass is fetched with an Accept-Encoding that allows compression.",
         "A client that does not decompress the answer saves a file that no wallet opens. An archive does not get \
         smaller anyway.";
     "get/is-not-for-shared-caches" Pass Advisory [GET_11] is_not_for_shared_caches,
         "A pass is fetched. Cache-Control must keep it out of shared caches.",
-        "A cache on the way gives a pass to anyone who knows its URL.";
+        "A cache between phone and service gives a pass to anyone who knows its URL.";
     "get/etag-given-back-is-304" Pass Advisory [GET_8] etag_given_back_is_304,
         "A pass is fetched, then again with its ETag as If-None-Match.",
         "Phones don't use the ETag. Clients that use it load the pass each time.";
@@ -150,7 +151,8 @@ fn is_past(session: &Session, answer: &Answer) -> CaseResult {
     let modified = answer.archive()?;
     let now = match answer.header(header::DATE) {
         Some(date) => date,
-        // Within this process no HTTP server adds a Date, and there is only one clock.
+        // Within this process, no HTTP server adds a Date. The service and the kit use the same
+        // clock.
         None if !session.is_network() => httpdate::fmt_http_date(SystemTime::now()),
         None => {
             return Err(Stop::Skip(
@@ -194,7 +196,7 @@ async fn changed_pass_is_200(session: &Session) -> CaseResult {
 /// that date.
 pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     if is_sent(answer, before)? == before {
-        let expected = "another Last-Modified than before the change";
+        let expected = "a different Last-Modified from before the change";
         return Err(answer.violation(Rule::GET_2, expected, format!("'{before}' again")));
     }
     Ok(())
@@ -213,8 +215,8 @@ fn is_sent(answer: &Answer, before: &str) -> Result<String, Stop> {
 
 /// Expects that the pass is not sent again to a device that has the version of `date`.
 ///
-/// A service may date a change to the next second. No date may be ahead of the clock, so the service
-/// may send the pass again until that second is over. The date may then change once.
+/// A service may give a change a date in the next second. A date must not be ahead of the clock, so
+/// the service may send the pass again until that second begins. The date may then change once.
 pub(super) async fn is_not_sent_again(
     session: &Session,
     subject: &Subject,
@@ -237,7 +239,7 @@ pub(super) async fn is_not_sent_again(
 
 /// Waits until the second of `date` is over, if it is the current second on this machine's clock.
 ///
-/// Only one case may make two versions within one second. The others wait here.
+/// Only one case may make two versions within one second. All other cases wait here.
 pub(super) async fn until_past(date: &str) {
     let Ok(date) = httpdate::parse_http_date(date) else {
         return;

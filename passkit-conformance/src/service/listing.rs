@@ -26,7 +26,7 @@ catalogue! {
         "A phone that just added its orders gets no list of them, and fetches none.";
     "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
         "A registered device asks with an empty tag.",
-        "Phones without a tag have been seen to send an empty one. They never get an update.";
+        "Some phones without a tag send an empty tag. They never get an update.";
     "list/is-json" Pass Must [HTTP_7] is_json,
         "A registered device asks what changed. The answer's content-type must be JSON.",
         "A proxy or client that relies on the content-type treats the list as a file.";
@@ -40,9 +40,9 @@ catalogue! {
         "Two devices register for one pass each. Both ask what changed.",
         "The list of a phone names somebody else's passes.";
     "list/keeps-types-apart" Pass Must [LIST_3] keeps_types_apart,
-        "A device registers for a pass of one type, and asks for the list of another type. Then it registers for a \
-        pass of that type too.",
-        "The phone asks once for each type. The answer names serial numbers that it does not have in that type.";
+        "A device registers for a pass of one type, and asks for the list of another type. Then the device registers for a \
+        pass of the other type too.",
+        "The phone asks once for each type. The answer names serial numbers that the phone does not have in this type.";
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
         "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
         "Either the change is missed, or the phone fetches unchanged passes with every push.";
@@ -53,8 +53,8 @@ catalogue! {
         "Two or three passes of a device change before the device asks.",
         "The phone keeps old content of some passes, because no later list names them.";
     "list/each-change-is-listed" Pass Must [LIST_2] each_change_is_listed,
-        "A pass changes. The device asks with its tag and keeps the new one. Another pass changes, and so on.",
-        "Only the first update arrives, because the phone's second tag is not understood.";
+        "A pass changes. The device asks with its tag and keeps the new tag. Another pass changes, and so on.",
+        "Only the first update arrives, because the service does not understand the phone's second tag.";
     "list/changes-close-together" Pass Must [TAG_1] changes_close_together,
         "A pass changes twice within a second, and the device asks in between.",
         "The second change is never listed, and the phone keeps old content.";
@@ -63,17 +63,17 @@ catalogue! {
         "The phone reports that the tag stayed the same, and fetches the same passes with every push.";
     "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it just got.",
-        "The phone fetches everything again and again, or reports an answer that it does not expect.";
+        "The phone fetches everything again and again, or logs that the answer is unexpected.";
     "orders/nothing-new-is-204" Order Must [ORD_1 LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it just got.",
-        "The phone fetches everything again and again, or reports an answer that it does not expect.";
+        "The phone fetches everything again and again, or logs that the answer is unexpected.";
     "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
-        "A device that never registered asks what changed, without a tag and with one.",
+        "A device that never registered asks what changed, without a tag and with a tag.",
         "A phone whose registrations are gone treats the answer as an error. It asks again, and reports the error to \
         the log.";
     "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
         "A registered device asks for the list of a type that the service does not have.",
-        "A phone with a pass of an abandoned type asks again and again, and reports an error to the log.";
+        "A phone with a pass of a type that the service dropped asks again and again, and reports an error to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \
@@ -84,19 +84,19 @@ catalogue! {
         forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
         "A registered device asks with texts that cannot be a tag of the service.",
-        "A phone whose tag is from other software, or from before a move, never learns what it missed.";
+        "After the service moved to other software, a phone with an old tag never learns which changes it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
         "A device with passes of two types asks for the list of one type with the tag of the other.",
-        "A phone that sends such a tag gets an error instead of a new tag, so it sends the same tag forever.";
+        "A phone that sends such a tag gets an error and no new tag. It therefore sends the same tag forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
-        "A registered device asks with a number far beyond any that the service can have issued.",
+        "A registered device asks with a number far above all tags that the service can have issued.",
         "After a backup is restored, phones have tags ahead of the service. They get no update until the service \
         catches up.";
     "list/asking-again-gives-the-same" Pass Must [LIST_10] asking_again_gives_the_same,
         "A registered device sends the same list request twice.",
-        "If an answer is lost, the update is lost too, because the second answer does not name it.";
+        "If an answer is lost, the update is lost too, because the second answer does not name the pass.";
     "list/no-serial-twice" Pass Should [LIST_11] no_serial_twice,
-        "A device registers twice for a pass and asks what changed.",
+        "A device registers twice for the same pass, and asks what changed.",
         "The phone fetches the same pass several times.";
     "list/needs-no-authorization" Pass Must [LIST_12] needs_no_authorization,
         "A registered device asks without an Authorization header, as all phones do.",
@@ -105,16 +105,16 @@ catalogue! {
         "A registered device asks with Authorization headers that fit no pass.",
         "Clients that send the header with each call get no updates.";
     "list/tag-survives-the-url" Pass Must [URL_8] tag_survives_the_url,
-        "A device asks with the tag that it got, once percent-encoded and once as it is.",
-        "Phones don't encode characters such as + and :. The service then reads another tag: an old one, or none.";
+        "A device asks with the tag that it got, once percent-encoded and once unencoded.",
+        "Phones don't encode characters such as + and :. The service then reads an older tag, or no tag.";
     "list/new-registration-is-listed" Pass Advisory [C3] new_registration_is_listed,
         "A device asks, then registers for a second pass, and asks with its tag.",
-        "If a pass changes between its download and its registration, it stays old until it changes again.";
+        "If a pass changes between its download and its registration, the phone shows old content until the next change.";
     "list/saved-unchanged-is-not-listed" Pass Should [TAG_4] saved_unchanged_is_not_listed,
         "A device is up to date. One of its passes is saved unchanged. The device asks with its tag, and fetches the \
         pass with its date.",
         "After each save, all phones that have the pass get a push and load the pass again. Owners stop reading \
-        notices.";
+        notifications.";
 }
 
 /// Tags that no service issues, as they appear in a query.
@@ -133,7 +133,8 @@ const FOREIGN_TAGS: [&str; 12] = [
     "%",
 ];
 
-/// Expects a list of exactly these passes, which are all of one type. Returns the tag of the list.
+/// Expects a list of exactly these passes. All passes must be of one type. Returns the tag of the
+/// list.
 pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
     let kind = expected
         .first()
@@ -169,7 +170,7 @@ pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
         let actual = format!("status 200 and a list of {} passes", again.serials.len());
         return Err(answer.violation(
             Rule::LIST_2,
-            "status 204: nothing changed after the tag",
+            "status 204, because nothing changed after the tag",
             actual,
         ));
     }
@@ -210,7 +211,7 @@ pub(super) async fn list(
     session.list(device, &subject.pass.type_id, tag).await
 }
 
-/// Asks with this query, which is sent without encoding.
+/// Asks with this query. The query is sent without encoding.
 async fn list_raw(
     session: &Session,
     device: &Device,
@@ -398,7 +399,7 @@ async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
         session.kind().tag_key()
     );
     if again == tag {
-        Err(answer.violation(Rule::LIST_6, expected, "the same"))
+        Err(answer.violation(Rule::LIST_6, expected, "the same tag"))
     } else {
         Ok(())
     }
@@ -539,7 +540,7 @@ async fn tag_survives_the_url(session: &Session) -> CaseResult {
         list_raw(session, &device, one, &forms[0]).await?,
         list_raw(session, &device, one, &forms[1]).await?,
     ];
-    // If both forms fail, the URL is not the cause.
+    // If both forms fail, the encoding is not the cause.
     for (answer, other, how) in [
         (&answers[0], &answers[1], &forms[0]),
         (&answers[1], &answers[0], &forms[1]),

@@ -15,17 +15,19 @@ catalogue! {
         "Messages in the format of phones are posted without credentials.",
         "The phone posts the same messages again and again, and nobody learns what went wrong.";
     "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
-        "Sixty messages are posted in one request, as by a phone that was offline.",
-        "The phone posts them again and again, and each time there are more.";
+        "Sixty messages are posted in one request, as a phone does that was offline.",
+        "The phone posts the messages again and again, and each time more of them.";
     "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
         "Messages are posted with an Authorization header that fits no pass.",
         "A phone with a wrong token can't report that problem.";
     "log/malformed-is-200" Pass Should [LOG_2] malformed_is_200,
-        "Bodies are posted that are empty, are not JSON, are not text, or contain no messages.",
-        "The sender repeats them again and again. The service's own log fills with failures.";
+        "Some bodies are posted: an empty body, a body that is not JSON, a body that is not text, and a body \
+        without messages.",
+        "The sender repeats the call again and again. The log of the service fills with failures.";
     "log/other-forms-are-200" Pass Should [LOG_3] other_forms_are_200,
-        "A list of messages without an object is posted, and an object with a description. Older and other clients send these.",
-        "The sender repeats them again and again, and nobody learns what went wrong.";
+        "A list of messages without an object is posted, and an object with a description. Older clients and other \
+        wallets send these bodies.",
+        "The sender repeats the messages again and again, and nobody learns what went wrong.";
     "log/any-content-type" Pass Should [HTTP_9] any_content_type,
         "Messages are posted whose Content-Type has a charset, is not JSON, or is absent.",
         "Messages of wallets that send another Content-Type are lost.";

@@ -14,21 +14,21 @@ catalogue! {
         "A registered device asks what changed, and reads orderIdentifiers and lastModified.",
         "The phone drops the answer as malformed, so no order is ever updated.";
     "orders/tag-has-its-own-word" Order Must [ORD_2] tag_has_its_own_word,
-        "A device asks with the tag that it just got, as ordersModifiedSince.",
+        "A device sends the tag that it just got in the parameter ordersModifiedSince.",
         "The service does not see the tag, and the phone fetches all its orders with every push.";
     "orders/scheme-is-appleorder" Order Must [ORD_2 AUTH_3] scheme_is_appleorder,
         "An order is fetched with its token, but with the scheme ApplePass.",
-        "Phones don't notice. But the service does not distinguish passes and orders, although a token should open \
-        only one of them.";
+        "Phones don't notice. But the service confuses passes with orders. A token should open \
+        only one of the two.";
     "orders/fetched-before-registered" Order Must [ORD_3] fetched_before_registered,
         "An order is fetched with its token. No device of the kit is registered for it.",
         "After a payment, the phone fetches the order before it registers. The fetch fails, and the order never \
         appears.";
     "orders/has-media-type" Order Must [ORD_4] has_media_type,
-        "An order is fetched. Its content-type must be one of the two media types in use.",
+        "An order is fetched. Its content-type must be one of the two media types that services use.",
         "A browser or a mail program does not recognise the answer as an order.";
     "orders/has-apples-media-type" Order Advisory [ORD_4] has_apples_media_type,
-        "An order is fetched. Its content-type must be the one that Apple documents.",
+        "An order is fetched. Its content-type must be the media type that Apple documents.",
         "Programs that know only the documented type do not open the order.";
     "orders/lists-go-by-type" Order Must [LIST_3 ORD_2] lists_go_by_type,
         "A device registers for a pass and for an order, and asks for the list of each type without a tag.",
@@ -49,7 +49,7 @@ async fn tag_has_its_own_word(session: &Session) -> CaseResult {
     let tag = registered_and_listed(session, &device, &[one]).await?;
     let answer = list(session, &device, one, Some(&tag)).await?;
     if answer.status() == 200 {
-        let expected = "status 204 to the newest tag as ordersModifiedSince";
+        let expected = "status 204 if ordersModifiedSince is the newest tag";
         return Err(answer.violation(Rule::ORD_2, expected, "status 200"));
     }
     is_quiet(session.kind(), &answer)

@@ -33,7 +33,7 @@ pub(super) const PREFLIGHT: ServiceCase = ServiceCase {
 /// The preflight fetches at most this many passes and orders.
 const LOOKED_AT: usize = 10;
 
-/// Fails only if all passes have the same problem. The cases find problems of single passes, and
+/// Fails only if all passes have the same problem. The cases report problems of single passes, and
 /// services that don't answer.
 async fn preflight(session: &Session) -> CaseResult {
     let subjects: Vec<_> = session.everything().take(LOOKED_AT).collect();
@@ -115,11 +115,11 @@ async fn is_found(session: &Session, subjects: &[&Subject], answers: &[Answer]) 
     let url = session.url();
     if let Some(base) = url.strip_suffix("/v1") {
         return wrong(format!(
-            "the url {url} ends in /v1, which phones append themselves; use --url {base}/"
+            "the url {url} ends in /v1, but phones append /v1 themselves; use --url {base}/"
         ));
     }
-    // If a device can register, or if a fetch with capitals in the header names is accepted, the URL
-    // and the tokens are right.
+    // If a device can register, or if a fetch with capitals in the header names is accepted, the
+    // URL and the tokens are right.
     for subject in subjects {
         let mut fetch = session.fetch_call(subject, None);
         fetch.with_capitals = true;
@@ -152,8 +152,8 @@ const LATE: Duration = Duration::from_secs(5);
 /// The preflight changes at most this many passes.
 const CHANGED: usize = 3;
 
-/// Changes passes, one after the other, until the service shows one of the changes. Fails if it
-/// shows none.
+/// Changes passes, one after the other, until the service shows one of the changes. Fails if the
+/// service shows none of them.
 async fn change_changes(session: &Session) -> CaseResult {
     if session.can_change().is_err() {
         return Ok(());
@@ -164,14 +164,14 @@ async fn change_changes(session: &Session) -> CaseResult {
             Ok(true) => return Ok(()),
             Ok(false) => {
                 reason.get_or_insert_with(|| {
-                    "change (or change_url) in the target file changes nothing: the content and \
+                    "change (or change_url) in the target file changes nothing, because the content and \
                      Last-Modified of the passes stay the same; change must publish new content \
                      before it returns"
                         .to_owned()
                 });
             }
             Err(Stop::Error(failed)) => reason = Some(failed),
-            // The cases find what the service does wrong.
+            // The cases report what the service does wrong.
             Err(_) => return Ok(()),
         }
     }
@@ -187,11 +187,11 @@ async fn changes(session: &Session, subject: &Subject) -> Result<bool, Stop> {
         let asked = start.elapsed();
         let after = session.fetch(subject, None).await?;
         if !is_same(&before, &after) {
-            // The first fetch may take any time, but it must have the change.
+            // The first fetch may take any time, but its answer must have the change.
             if asked >= SOON {
                 return wrong(format!(
-                    "change (or change_url) in the target file returned about {asked:.1?} before the new content could \
-                     be fetched; it must wait for that, or set change_wait to some seconds in the target file"
+                    "change (or change_url) in the target file returned about {asked:.1?} before phones could \
+                     fetch the new content; let it wait longer, or set change_wait to some seconds in the target file"
                 ));
             }
             return Ok(true);
@@ -201,7 +201,7 @@ async fn changes(session: &Session, subject: &Subject) -> Result<bool, Stop> {
         }
         tokio::time::sleep(SOON).await;
     }
-    // The service may list the change but serve old content. The cases find that.
+    // The service may list the change but serve old content. The cases report this fault.
     let (device, kind) = (session.device()?, subject.pass.type_id.kind());
     session.register(&device, subject).await?;
     let list = session.list(&device, &subject.pass.type_id, None).await?;

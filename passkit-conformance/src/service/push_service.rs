@@ -1,5 +1,5 @@
-//! The push service of a target, in place of APNs. It records the pushes to the devices of the
-//! cases, and can hold a push or refuse it.
+//! The push service of a target. It takes the place of APNs. It records the pushes to the devices
+//! of the cases, and can delay or refuse the answer to a push.
 
 use std::{
     collections::HashMap,
@@ -16,20 +16,21 @@ use passkit_apns::local::{Answer, LocalApns, Options, Received};
 use passkit_server::identifiers::{PushToken, TypeIdentifier};
 use tokio::sync::watch;
 
-/// The longest time for a push, unless another one is set.
+/// The longest time to wait for a push, unless the settings have another time.
 const WAIT: Duration = Duration::from_secs(30);
-/// A push is held for at most this time. Then it is answered.
+/// The longest time without an answer to a push that a case holds back.
 const HOLD: Duration = Duration::from_secs(20);
-/// This many pushes to one device are recorded.
+/// At most this many pushes to one device are recorded.
 const RECORDED: usize = 1_000;
-/// The names that services call APNs by.
+/// The host names of APNs that services use.
 const APPLE: [&str; 2] = ["api.push.apple.com", "api.sandbox.push.apple.com"];
 
-/// A push service like APNs, to which the service under test sends its pushes. It speaks HTTP/2 over
-/// TLS, accepts any client certificate or provider token, and sends nothing to any phone.
+/// A push service like APNs, to which the service under test sends its pushes. It speaks HTTP/2
+/// over TLS, accepts any client certificate or provider token, and sends nothing to any phone.
 ///
-/// Its certificate is for `localhost`, `127.0.0.1` and `api.push.apple.com`, and for the names that
-/// were added. It stops when all clones are dropped.
+/// The certificate of the push service is for `localhost`, `127.0.0.1`, `api.push.apple.com`,
+/// `api.sandbox.push.apple.com` and the added names. The push service stops when all clones are
+/// dropped.
 #[derive(Clone)]
 pub struct PushService {
     apns: Arc<LocalApns>,
@@ -45,9 +46,9 @@ pub struct PushSettings {
     pub listen: SocketAddr,
     /// More host names for the certificate of the push service.
     pub names: Vec<String>,
-    /// The private key of the authority, in PEM, from [`PushService::authority_key`]. Default: a new
-    /// key. With the same key, a service that trusts the root certificate of an earlier run also
-    /// trusts this one.
+    /// The private key of the authority, in PEM, from [`PushService::authority_key`]. Default: a
+    /// new key. If two runs use the same key, a service that trusts the root certificate of the
+    /// first run also trusts the second run.
     pub authority_key: Option<String>,
     /// How long a case waits for a push. Default: 30 s.
     pub wait: Duration,
@@ -72,9 +73,9 @@ struct Shared {
     count: watch::Sender<usize>,
     /// How many pushes went to other tokens.
     strangers: AtomicUsize,
-    /// Whether a device of a case ever got a push.
+    /// Whether any device of a case has got a push.
     has_pushed: AtomicBool,
-    /// Whether a case waited for a push in vain before the first push.
+    /// Whether a case waited in vain for a push before any push had arrived.
     is_silent: AtomicBool,
 }
 
@@ -85,7 +86,7 @@ struct Watched {
     hold: Option<watch::Receiver<bool>>,
 }
 
-/// Holds the pushes to a device. Dropping it lets them be answered.
+/// Delays the answers to the pushes to a device. The answers are sent when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
     _open: watch::Sender<bool>,
@@ -112,7 +113,7 @@ impl Shared {
         };
         self.count.send_modify(|count| *count += 1);
         if let Some(mut hold) = hold {
-            // The sender sends nothing. The wait ends when it is dropped.
+            // The sender never sends a value. The wait ends when the sender is dropped.
             let _ = tokio::time::timeout(HOLD, hold.changed()).await;
         }
     }
@@ -175,7 +176,7 @@ impl PushService {
     }
 
     /// Issues a client certificate for pushes of a type. Returns the certificate and its private
-    /// key, in PEM. A service may also use a certificate or provider token of its own.
+    /// key, in PEM. A service may also use another certificate or a provider token.
     ///
     /// # Errors
     /// Fails if the type can't be part of a certificate.
@@ -198,7 +199,7 @@ impl PushService {
         self.shared.devices().insert(key(token), watched);
     }
 
-    /// Forgets a device.
+    /// Stops recording the pushes to a device.
     pub(crate) fn forget(&self, token: &PushToken) {
         self.shared.devices().remove(&key(token));
     }
@@ -224,7 +225,8 @@ impl PushService {
         device.map_or_else(Vec::new, |device| device.pushes.clone())
     }
 
-    /// Waits until `is_done` returns true, for at most `limit`. Returns whether it did.
+    /// Waits until `is_done` returns true, but no longer than `limit`. Returns whether `is_done`
+    /// returned true.
     pub(crate) async fn until(&self, limit: Duration, is_done: impl Fn(&Self) -> bool) -> bool {
         let mut count = self.shared.count.subscribe();
         let wait = async {
@@ -243,7 +245,7 @@ impl PushService {
         *self.shared.count.borrow()
     }
 
-    /// Returns whether a device of a case ever got a push.
+    /// Returns whether any device of a case has got a push.
     pub(crate) fn has_pushed(&self) -> bool {
         self.shared.has_pushed.load(Ordering::Relaxed)
     }
@@ -253,12 +255,13 @@ impl PushService {
         self.shared.is_silent.load(Ordering::Relaxed) && !self.has_pushed()
     }
 
-    /// Notes that a case waited for a push in vain.
+    /// Records that a case waited for a push in vain.
     pub(crate) fn waited_in_vain(&self) {
         self.shared.is_silent.store(true, Ordering::Relaxed);
     }
 
-    /// Describes what the push service got, for a case that got no push.
+    /// Describes what the push service received. A case that got no push puts this into its
+    /// message.
     pub(crate) fn account(&self) -> String {
         let (connections, strangers) = (
             self.apns.connections(),
@@ -276,8 +279,8 @@ impl PushService {
         text
     }
 
-    /// Starts a push service with the files in `folder`, and writes the files that are missing: the
-    /// root certificate, the key of the authority, and a client certificate for each type.
+    /// Starts a push service with the files in `folder`, and writes the missing files: the root
+    /// certificate, the key of the authority, and a client certificate for each type.
     #[cfg(feature = "cli")]
     pub(crate) async fn in_folder(
         folder: &std::path::Path,
@@ -294,7 +297,7 @@ impl PushService {
         };
         let has_key = settings.authority_key.is_some();
         let service = Self::start(settings).await.map_err(|error| match has_key {
-            true => format!("{error}; {} is its key", key_file.display()),
+            true => format!("{error}; the key is read from {}", key_file.display()),
             false => error,
         })?;
         if !has_key {

@@ -33,11 +33,12 @@ catalogue! {
     "push/every-change-is-pushed" Pass Must [PUSH_1] every_change_is_pushed,
         "A phone registers for two passes. One changes, then the other, then the first again. Each change must be \
         followed by a push.",
-        "The phone shows the first change, and none after it.";
+        "The phone shows the first change, and no later change.";
     "push/change-shows-when-the-push-arrives" Pass Must [PUSH_2] change_shows_when_the_push_arrives,
-        "A pass changes. At the moment when the push arrives, the phone asks for the list with its tag, and fetches \
+        "A pass changes. When the push arrives, the phone at once asks for the list with its tag, and fetches \
         the pass. Both must have the change.",
-        "The phone asks too early, finds nothing new, and gets no second push. The update is lost until the next one.";
+        "The phone asks too early, finds nothing new, and gets no second push. The phone shows old content until \
+        the next change.";
     "push/new-push-token-is-pushed" Pass Must [REG_2] new_push_token_is_pushed,
         "A registered phone registers again with a new push token. The pass changes. The new token must get a push.",
         "After its push token changed, the phone gets no more updates.";
@@ -53,17 +54,18 @@ catalogue! {
         tokens must get a push.",
         "After a restore, the phone gets no more updates.";
     "push/unregistered-phone-is-not-pushed" Pass Should [PUSH_3] unregistered_phone_is_not_pushed,
-        "Two phones register for a pass, and one unregisters. The pass changes. Only the other phone may get a push.",
+        "Two phones register for a pass, and one unregisters. The pass changes. Only the phone that is still \
+        registered may get a push.",
         "The phone is woken for passes that it no longer has, and complains to the log.";
     "push/other-phones-are-not-pushed" Pass Should [PUSH_3] other_phones_are_not_pushed,
         "Two phones have one pass each, of the same type. One of the passes changes. Only its phone may get a push.",
-        "All phones ask for a list after each change of any pass. The phones and the service get busy for nothing.";
+        "All phones ask for a list after each change of any pass. The phones and the service do needless work.";
     "push/unchanged-pass-is-not-pushed" Pass Should [PUSH_4] unchanged_pass_is_not_pushed,
-        "A pass is saved unchanged, then another pass changes. The phone of the unchanged pass may get no push.",
-        "The phone is woken for nothing. If that happens often, it delays the updates of the type.";
+        "A pass is saved unchanged, then another pass changes. The phone of the unchanged pass must get no push.",
+        "The phone is woken although nothing changed. If that happens often, it delays the updates of the type.";
     "push/requests-are-not-pushed" Pass Should [PUSH_4] requests_are_not_pushed,
         "A phone registers, asks for the list, and fetches the pass. Then a pass of another phone changes. The first \
-        phone may get no push.",
+        phone must get no push.",
         "Each request of a phone wakes it again.";
     "push/close-changes-share-a-push" Pass Should [PUSH_5] close_changes_share_a_push,
         "Three passes of a phone change at the same time. The phone must get fewer than three pushes.",
@@ -74,14 +76,14 @@ catalogue! {
         "The phone gets each push twice.";
     "push/gone-token-is-not-pushed-again" Pass Should [PUSH_6] gone_token_is_not_pushed_again,
         "APNs answers 410 for the push token of a phone, with a time after its registration. The pass changes again. \
-        The token may get no further push.",
+        The token must get no further push.",
         "The service sends more and more pushes to phones that are gone.";
     "push/registration-after-410-survives" Pass Must [PUSH_6] registration_after_410_survives,
         "APNs answers 410 for the push token of a phone, with a time before its registration. The pass changes again. \
-        The phone must be pushed again, and its list must name the pass.",
+        The phone must get another push, and its list must name the pass.",
         "A phone that registered again after a restore is removed, and gets no more updates.";
     "push/410-of-old-token-keeps-phone" Pass Must [PUSH_6] late_410_keeps_phone,
-        "While a push is in flight, the phone registers with a new push token. Then APNs answers 410 for the old one. \
+        "While a push is in flight, the phone registers with a new push token. Then APNs answers 410 for the old token. \
         The pass changes again. The new token must get a push.",
         "Now and then, a phone whose push token changed is removed, and gets no more updates.";
     "push/refused-token-does-not-stop-others" Pass Must [PUSH_7] refused_token_does_not_stop_others,
@@ -89,8 +91,8 @@ catalogue! {
         two must get a push.",
         "One phone with a bad push token ends the updates of all others.";
     "push/storm-of-bad-tokens-removes-nobody" Pass Advisory [PUSH_7] storm_removes_nobody,
-        "Six phones get a push. Then APNs answers BadDeviceToken for all of them, as with a wrong environment. Then it \
-        accepts all again. The pass changes once more. All six must get a push.",
+        "Six phones get a push. Then APNs answers BadDeviceToken for all of them, as if the environment were wrong. \
+        Then APNs accepts all of them again. The pass changes once more. All six must get a push.",
         "A wrong setting for a few minutes removes all phones for good.";
     "push/topic-is-the-type" Pass Must [PUSH_8] topic_is_the_type,
         "A pass changes. The topic of the push must be the type identifier of the pass, and the certificate, if there \
@@ -107,34 +109,35 @@ catalogue! {
         and the id is a UUID.",
         "APNs refuses the push.";
     "push/push-type-fits-the-payload" Pass Should [PUSH_10] push_type_fits_the_payload,
-        "A pass changes. The push must have the push type background or none.",
+        "A pass changes. The push must have the push type background, or no push type.",
         "APNs may delay or drop the push, because its type does not fit its payload.";
     "push/waits-for-phones-that-are-off" Pass Should [PUSH_11] waits_for_phones_that_are_off,
         "A pass changes. The header apns-expiration of the push must not be 0.",
         "A phone that is off or without network at that moment never gets the update.";
 }
 
-/// After this time without a push, no more pushes are expected.
+/// A case expects no more pushes after this time without a push.
 const QUIET: Duration = Duration::from_millis(300);
-/// The longest wait for that.
+/// The longest wait for a time without pushes.
 const SETTLED: Duration = Duration::from_secs(5);
-/// How long the service may take to answer a phone while a push is held. A service that can't do both
-/// at once then gets its push answered.
+/// How long the service may take to answer a phone while the answer to a push is delayed. After
+/// this time, the push is answered, because some services can't answer phones while they send a
+/// push.
 const BESIDE_A_PUSH: Duration = Duration::from_secs(2);
-/// If three changes take longer than this, they are not close together.
+/// If three changes take longer than this, they do not count as close together.
 const CLOSE: Duration = Duration::from_secs(1);
 
 type Task<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
 impl Session {
-    /// Waits until the device has got this many pushes in all, and returns them.
+    /// Waits until the device has received `count` pushes in total, and returns them.
     async fn pushed(&self, device: &Device, count: usize) -> Result<Vec<Received>, Stop> {
         let service = self.push_service()?;
         let got = || service.pushes(&device.push_token);
-        // The first push may have to wait until the service finds its push service.
+        // The first push may take longer, because the service must first find its push service.
         let limit = if service.has_pushed() { 1 } else { 3 } * service.wait();
         if service.is_silent() {
-            // An earlier case reported it.
+            // An earlier case reported that the service sends no pushes.
             let actual = format!("no push since the run began; {}", service.account());
             let violation = Violation::new(Rule::PUSH_1, "a push after the change", actual);
             return Err(Stop::Blocked(violation));
@@ -150,8 +153,8 @@ impl Session {
         Err(Violation::new(Rule::PUSH_1, "a push after the change", actual).into())
     }
 
-    /// Expects that the device got at most `count` pushes. Call this after a push to another device
-    /// shows that the service is done.
+    /// Expects that the device got at most `count` pushes. Call this method after a push to another
+    /// device has shown that the service has sent its pushes.
     async fn not_pushed(&self, device: &Device, count: usize, rule: Rule, why: &str) -> CaseResult {
         settle(self.push_service()?).await;
         let got = self.push_service()?.pushes(&device.push_token).len();
@@ -207,7 +210,7 @@ impl Session {
     }
 }
 
-/// Waits until no push arrives for a while.
+/// Waits until no push has arrived for a while.
 async fn settle(service: &PushService) {
     let start = Instant::now();
     while start.elapsed() < SETTLED {
@@ -221,7 +224,8 @@ async fn settle(service: &PushService) {
     }
 }
 
-/// Waits for an answer while a push is held. If it does not come, lets the push be answered.
+/// Waits for an answer while the answer to a push is delayed. If the answer does not arrive in
+/// time, the push is answered, and the wait continues.
 async fn beside<T>(hold: &mut Option<Hold>, answer: impl Future<Output = T>) -> T {
     let mut answer = pin!(answer);
     match tokio::time::timeout(BESIDE_A_PUSH, &mut answer).await {
@@ -258,7 +262,7 @@ async fn every_change_is_pushed(session: &Session) -> CaseResult {
     let device = session.device()?;
     session.given_all(&device, &passes).await?;
     for index in [0, 1, 0] {
-        // A late push of an earlier change must not count for this one.
+        // A late push of an earlier change must not count as a push of this change.
         settle(session.push_service()?).await;
         let before = session.push_service()?.pushes(&device.push_token).len();
         session.change(passes[index]).await?;
@@ -281,8 +285,8 @@ async fn change_shows_when_the_push_arrives(session: &Session) -> CaseResult {
         let answer = beside(&mut hold, list(session, &device, pass, Some(&tag))).await?;
         let is_listed = answer.status() == 200 && names(&answer, &[pass], Rule::PUSH_2).is_ok();
         if !is_listed {
-            let expected = "the pass in the list for the phone's tag when the push arrives";
-            let actual = format!("status {} and no such list", answer.status());
+            let expected = "a list with the pass, for the phone's tag, when the push arrives";
+            let actual = format!("status {}, and no list with the pass", answer.status());
             return Err(answer.violation(Rule::PUSH_2, expected, actual));
         }
         let answer = beside(&mut hold, session.fetch(pass, Some(&date))).await?;
@@ -324,7 +328,7 @@ async fn is_pushed_after_renewal(session: &Session, renewed: &Device) -> CaseRes
         Err(Stop::Fail(_)) => {
             let expected = "a push to the push token that the device registered last";
             let actual = format!(
-                "no such push within {:?}, but one to another device",
+                "no push to this token within {:?}, but a push to another device",
                 session.push_service()?.wait()
             );
             Err(Violation::new(Rule::REG_2, expected, actual).into())
@@ -449,7 +453,7 @@ async fn gone_token_is_not_pushed_again(session: &Session) -> CaseResult {
     session.can_push()?;
     let pass = session.rested(1)?[0];
     let [gone, sentinel] = session.phones(pass).await?;
-    // The clock of the service may be ahead of ours.
+    // The clock of the service may be ahead of the clock of the kit.
     let date = session.fetch(pass, None).await?.header(header::DATE);
     let date = date.and_then(|date| httpdate::parse_http_date(&date).ok());
     let since = date.into_iter().chain([SystemTime::now()]).max();
@@ -466,7 +470,7 @@ async fn gone_token_is_not_pushed_again(session: &Session) -> CaseResult {
     session.not_pushed(&gone, 1, Rule::PUSH_6, why).await
 }
 
-/// Expects that a device is still registered and pushed, although a push was answered 410.
+/// Expects that a device is still registered and gets pushes, although a push was answered 410.
 async fn is_kept(session: &Session, device: &Device, pass: &Subject, pushes: usize) -> CaseResult {
     let kept = "the device still registered, because its registration is newer than the 410";
     let removed = |actual: &str| Stop::from(Violation::new(Rule::PUSH_6, kept, actual));
@@ -503,7 +507,8 @@ async fn late_410_keeps_phone(session: &Session) -> CaseResult {
     let [device] = session.phones(pass).await?;
     session.rest(pass).await;
     let service = session.push_service()?;
-    // APNs gives full milliseconds, so a moment later is certainly after the registration.
+    // APNs gives the time in full milliseconds. A time that is a moment later is certainly after
+    // the registration.
     let since = SystemTime::now() + Duration::from_millis(100);
     let answer = PushAnswer::gone("Unregistered", since);
     service.answer(&device.push_token, answer);
@@ -511,7 +516,7 @@ async fn late_410_keeps_phone(session: &Session) -> CaseResult {
     let mut renewed = None;
     let phone = async {
         session.pushed(&device, 1).await?;
-        // A service may keep the time of a registration in full seconds.
+        // A service may store the time of a registration in full seconds.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         renewed = Some(beside(&mut hold, session.with_new_token(&device, pass)).await?);
         hold.take();
@@ -680,7 +685,7 @@ async fn headers_are_valid(session: &Session) -> CaseResult {
     ensure(
         rule,
         is_type,
-        "a push type that APNs knows",
+        "a push type that APNs documents",
         shown(&push, "apns-push-type"),
     )?;
     let is_priority = priority.is_none_or(|one| ["1", "5", "10"].contains(&one));

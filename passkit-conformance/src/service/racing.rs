@@ -37,13 +37,13 @@ catalogue! {
 
 const DEVICES: u32 = 4;
 
-/// Only a few rounds, because a careful service dates each change one second after the previous
-/// one.
+/// The case has only a few rounds, because a careful service dates each change at least one second
+/// after the previous change.
 const ROUNDS: u32 = 4;
 
 type Task<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
-/// Runs all tasks at once. The first failure ends them all.
+/// Runs all tasks at once. The first failure ends all of them.
 async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     poll_fn(|context| {
         let mut result = Ok(());
@@ -64,7 +64,7 @@ async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     .await
 }
 
-/// What the tasks of the case share.
+/// The state that the tasks of the case share.
 struct Race<'a> {
     session: &'a Session,
     passes: Vec<&'a Subject>,
@@ -81,8 +81,8 @@ impl Race<'_> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a pass. Each round starts the change at another time, so that it coincides with
-    /// lists at different moments.
+    /// Changes a pass. The delay before the change differs in each round, so that changes and lists
+    /// overlap in different ways.
     async fn write(&self, index: u32, pass: &Subject, round: u32) -> CaseResult {
         tokio::time::sleep(self.list_time * (3 * index + round) / 4).await;
         let start = Instant::now();
@@ -92,7 +92,7 @@ impl Race<'_> {
         Ok(())
     }
 
-    /// Asks until all changes of the round are done, then once more.
+    /// Asks until all changes of the round are done, and then once more.
     async fn ask(&self, number: u32, poller: &mut Poller) -> CaseResult {
         tokio::time::sleep(self.list_time * number / DEVICES).await;
         for asked in 0.. {
@@ -107,7 +107,8 @@ impl Race<'_> {
     }
 }
 
-/// A device, its tag, the time of the last list that named each pass, and what was then fetched.
+/// A device with its tag. For each pass, it also has the time of the last list that named the pass,
+/// and what the device fetched after that list.
 struct Poller {
     device: Device,
     fetches: bool,
@@ -119,8 +120,8 @@ struct Poller {
 impl Poller {
     /// Asks for one list, and fetches the listed passes.
     ///
-    /// If a change was done before the device asked, this answer must name it, or an earlier answer
-    /// that arrived after the change began.
+    /// If a change was complete before the device asked, then this list must name the pass, or an
+    /// earlier list that arrived after the change began.
     async fn poll(&mut self, race: &Race<'_>) -> CaseResult {
         let done = race.changed().clone();
         let answer = list(
@@ -137,8 +138,8 @@ impl Poller {
             serials = listed.serials;
         }
         let now = Instant::now();
-        // Only the passes of the case are recorded, because a service may send any number of
-        // others.
+        // Only the passes of the case are recorded, because a service may send any number of other
+        // passes.
         for pass in &race.passes {
             if serials
                 .binary_search_by(|one| one.as_str().cmp(pass.pass.serial.as_str()))
@@ -152,12 +153,13 @@ impl Poller {
                 .get(*serial)
                 .is_none_or(|listed| listed < *start)
         }) {
-            let expected =
-                format!("'{lost}' in the list, because it changed and no list has named it since");
+            let expected = format!(
+                "'{lost}' in the list, because no list has named this pass since it changed"
+            );
             return Err(answer.violation(
                 Rule::LIST_5,
                 expected,
-                "a list without it, so the update is lost",
+                "a list without this pass, so the update is lost",
             ));
         }
         for serial in serials.iter().filter(|_| self.fetches) {
@@ -165,7 +167,7 @@ impl Poller {
                 let expected = "only passes that the device registered";
                 return Err(answer.violation(Rule::LIST_3, expected, serial));
             };
-            // Fetches without a date, because other cases find a wrong 304.
+            // The device fetches without a date, because other cases find a wrong 304.
             let fetched = race.session.fetch(pass, None).await?;
             fetched.archive()?;
             self.held.insert(serial.clone(), fetched);
@@ -215,7 +217,7 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             held,
         };
         poller.poll(&race).await?;
-        // Fetches slow a device down, and it asks less often. So only one device fetches, in the
+        // Fetches make a device slow, so that it asks less often. Only one device fetches, in the
         // last round.
         poller.fetches = false;
         let start = Instant::now();
@@ -250,8 +252,8 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             let newest = session.fetch(pass, None).await?;
             if let Some(held) = poller.held.get(&pass.pass.serial)
                 && !is_same(held, &newest)
-                // If the service builds one version differently each time, the answers can't be
-                // compared.
+                // If the service builds the same version differently each time, the answers can't
+                // be compared.
                 && is_same(&session.fetch(pass, None).await?, &newest)
             {
                 let expected = format!(

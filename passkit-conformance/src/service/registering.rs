@@ -27,17 +27,17 @@ catalogue! {
         "A device registers, unregisters, registers again and asks for its list.",
         "A user who switches automatic updates off and on, or adds a deleted pass again, gets no more updates.";
     "register/new-push-token-is-200" Pass Must [REG_2 REG_1] new_push_token_is_200,
-        "A device registers for two passes, then again for the first with another push token, and asks for its list.",
-        "After the push token of a phone changed, the pass has two registrations, or the phone's other passes have \
+        "A device registers for two passes, then again for the first pass with another push token, and asks for its list.",
+        "After the push token of a phone changed, the pass has two registrations, or the other passes of the phone have \
         none.";
     "register/in-parallel-creates-once" Pass Must [REG_3] in_parallel_creates_once,
         "Five times, a new device sends twenty equal registrations at once, and asks for its list.",
-        "A phone that repeats a slow request gets an error, or is registered twice and gets every push twice.";
+        "A phone that repeats a slow request gets an error. Or the phone is registered twice, and gets every push twice.";
     "register/malformed-body-is-400" Pass Should [REG_4 REG_1] malformed_body_is_400,
-        "With the right authentication token, a device sends bodies that are empty, are not JSON or not an object, or have no \
-        pushToken that is a string. Then the device asks for its list, and sends a correct registration, which must \
-        be new.",
-        "The service keeps a device that no push can reach, or input that anyone can send makes it fail.";
+        "With the right authentication token, a device sends bodies that are empty, not JSON or not an object, or \
+        whose pushToken is missing or not a string. Then the device asks for its list, and sends a correct \
+        registration, which must be new.",
+        "The service keeps a device that no push can reach, or anyone can make it fail with such a body.";
     "register/push-token-is-hexadecimal" Pass Advisory [REG_4] push_token_is_hexadecimal,
         "A device registers with a push token that is not hexadecimal, and asks for its list.",
         "When a push is sent, the text becomes part of a URL. Apple's push service refuses it, or gets a different \
@@ -49,9 +49,9 @@ catalogue! {
         "Registrations are sent whose Content-Type has a charset, is not JSON, or is absent.",
         "Wallets that send a different Content-Type than today's phones can't register.";
     "register/device-identifier-of-any-form" Pass Should [REG_5] device_identifier_of_any_form,
-        "A device whose identifier has 128 characters, and one whose identifier looks like a UUID, register, ask for \
-        their list and unregister.",
-        "Other wallets can't register. Phones can't either, if Apple changes the form of identifiers.";
+        "Two devices register, ask for their lists and unregister. One identifier has 128 characters, the other looks \
+        like a UUID.",
+        "Other wallets can't register. If Apple changes the form of identifiers, phones can't register either.";
     "register/impossible-device-identifier-is-refused" Pass Advisory [REG_5] impossible_device_identifier,
         "Two registrations are sent with the right authentication token. One device identifier has 10,000 characters, the \
         other contains a NUL.",
@@ -59,13 +59,13 @@ catalogue! {
     "register/unknown-pass-is-401" Pass Must [REG_6] unknown_pass_is_401,
         "A device registers for a serial number that does not exist, with the token of another pass, and asks for its \
         list.",
-        "Phones are registered for passes that do not exist, and anyone can add more of these.";
+        "Phones are registered for passes that do not exist, and anyone can add more of these registrations.";
     "register/unknown-type-is-401" Pass Should [REG_6] unknown_type_is_401,
         "A device registers for a pass of a type that does not exist, with the token of a pass of another type.",
-        "The log fills with messages of phones that have passes of an abandoned type.";
+        "The log fills with messages of phones that have passes of a type that the service dropped.";
     "register/credentials-come-before-the-body" Pass Should [AUTH_5] credentials_come_before_the_body,
         "A registration is sent with a wrong token and a body that is not JSON.",
-        "The service reads data of strangers, and tells them what is wrong with it, before it has checked their \
+        "The service reads data from strangers, and reports what is wrong with the data, before it has checked their \
         token.";
     "orders/register-new-is-201" Order Must [ORD_1 REG_1] new_pass_is_201,
         "A new device registers for an order.",
@@ -114,7 +114,7 @@ async fn after_unregistering_is_201(session: &Session) -> CaseResult {
         .await?
         .is(200, Rule::UNR_1)?;
     let answer = session.register(&device, pass).await?;
-    let answer = answer.about("the registration after it");
+    let answer = answer.about("the registration after unregistering");
     session.is_created(&answer, pass).await?;
     session.holds(&device, pass, &[pass], Rule::REG_1).await
 }
@@ -134,8 +134,8 @@ async fn new_push_token_is_200(session: &Session) -> CaseResult {
 }
 
 async fn in_parallel_creates_once(session: &Session) -> CaseResult {
-    // Several rounds, because a race of a few milliseconds is found only by chance. The first round
-    // opens the connections, which spreads the requests.
+    // There are several rounds, because one round finds a race of a few milliseconds only by
+    // chance. The first round opens the connections, so its requests are spread over a longer time.
     for _ in 0..5 {
         creates_once(session, &session.device()?, session.one()?).await?;
     }
@@ -158,7 +158,7 @@ async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Cas
     }
     let list = session.list(device, &pass.pass.type_id, None).await?;
     if created == 0 {
-        // If the service never answers 201, the statuses say nothing about parallel requests.
+        // If the service never answers 201, the statuses show nothing about parallel requests.
         let alone = session.register(&session.device()?, pass).await?;
         session.is_created(&alone, pass).await?;
         return Err(list.violation(

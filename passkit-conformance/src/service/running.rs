@@ -1,4 +1,4 @@
-//! Runs cases one after the other, and stops if the service is gone.
+//! Runs cases one after the other, and stops if the service no longer answers.
 
 use std::{collections::HashSet, future::pending, pin::pin};
 
@@ -13,15 +13,15 @@ use crate::{
     secrets::Secrets,
 };
 
-/// If this many cases in a row get no answer at all, the service counts as gone. Otherwise each
-/// request to a hanging service would take the full time limit.
+/// If this many cases in a row get no answer at all, the run ends. Otherwise, each request to a
+/// hanging service would take the full time limit.
 const SILENT_CASES: usize = 3;
 
 const INTERRUPTED: &str = "it was interrupted";
 
-/// Runs cases one after the other. The run ends if the service can't be reached or stops answering.
-/// It also ends if the target is wrong in a way that makes most cases fail: a wrong URL, a mistyped
-/// token, or a change that changes nothing. The remaining cases become errors.
+/// Runs cases one after the other. The run ends early if the service can't be reached or stops
+/// answering. The run also ends early if most cases would fail because of the target: a wrong URL,
+/// a mistyped token, or a change that changes nothing. The remaining cases become errors.
 ///
 /// # Panics
 ///
@@ -129,9 +129,9 @@ fn answered_call(exchange: &Exchange) -> Option<Call> {
     exchange.status.is_ok().then(|| call(exchange))
 }
 
-/// Many services hang up if they don't expect the input. The service breaks the rule of a case if it
-/// hangs up on a request of that case, answered such calls in earlier cases, and still answers other
-/// requests.
+/// Replaces the broken rule if the service hung up on a request of the case. Many services hang up
+/// on input that they don't expect. The case then breaks the rule that it is about, if the service
+/// answered calls of the same kind in earlier cases and still answers other requests.
 async fn name_what_was_asked(result: &mut CaseReport, answered: &HashSet<Call>, target: &Target) {
     let Outcome::Fail(violation) = &result.outcome else {
         return;
@@ -154,7 +154,7 @@ async fn answers(target: &Target) -> bool {
     any_call(target).await.is_some_and(|answer| answer.is_ok())
 }
 
-/// Sends a request that has no meaning, and returns the answer.
+/// Sends a request to a path that is no endpoint, and returns the answer.
 async fn any_call(target: &Target) -> Option<Result<Response, SendError>> {
     let request = Request::builder()
         .uri(format!("{}/v1/", target.url.as_str()))
@@ -168,7 +168,8 @@ async fn unreachable(target: &Target) -> Option<String> {
     if !target.client.is_network() {
         return None;
     }
-    // Any answer is fine. The cases report it if there is no answer.
+    // Any answer shows that the service can be reached. If there is no answer, the cases report
+    // that.
     match any_call(target).await? {
         Err(SendError::Unreachable(reason)) => Some(format!(
             "the service at {} can't be reached: {reason}",
@@ -225,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Accepts every registration, and records them.
+    /// Accepts and records every registration.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<String>>>);
 
@@ -251,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Runs cases that each send one request. Only the second case sends none.
+    /// Runs cases that each send one request. Only the second case sends no request.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
         let case = Case {
             id: "x/y",

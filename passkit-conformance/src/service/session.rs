@@ -40,7 +40,7 @@ struct Notes {
     transcript: Vec<Exchange>,
 }
 
-/// Ends a case about a wrong token, because the token opens both passes.
+/// Ends a case about a wrong token, because the same token opens both passes.
 pub(crate) fn shared_token(one: &Subject, two: &Subject) -> Stop {
     Stop::Skip(format!(
         "needs {} and {} to have different tokens, as each pass should",
@@ -128,8 +128,8 @@ impl ServiceRequest {
 impl Session {
     pub(crate) fn new(mut target: Target, kind: Kind) -> Self {
         let mut notes = Notes::default();
-        // The case gets new connections. Those of the previous case may be closed, or they may be the
-        // only ones that the service allows.
+        // The case gets new connections. The connections of the previous case may be closed. Or
+        // they may be the only connections that the service allows.
         target.client = target.client.afresh();
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
@@ -190,7 +190,7 @@ impl Session {
         self.all().first().ok_or_else(|| self.lacking("one"))
     }
 
-    /// Returns the first two passes that fit together.
+    /// Returns the first two passes for which `fit` returns true.
     fn pair(&self, fit: impl Fn(&Subject, &Subject) -> bool) -> Option<(&Subject, &Subject)> {
         let all = self.all();
         let with_later = |(i, one)| all[i + 1..].iter().map(move |two| (one, two));
@@ -204,7 +204,8 @@ impl Session {
             .ok_or_else(|| self.lacking("two of one type"))
     }
 
-    /// Returns two passes of one type with different tokens. Some services use one token for all passes.
+    /// Returns two passes of one type with different tokens. Some services use one token for all
+    /// passes.
     pub(crate) fn two_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
         let (one, two) = self.two()?;
         self.pair(|one, two| one.has_type_of(two) && !one.has_token_of(two))
@@ -217,8 +218,8 @@ impl Session {
             .ok_or_else(|| self.lacking("two of different types"))
     }
 
-    /// Returns two passes of different types and with different tokens. Two passes with the same serial number are
-    /// preferred, because a service may look up the token by serial number alone.
+    /// Returns two passes of different types and with different tokens. Two passes with the same
+    /// serial number are preferred, because a service may look up the token by serial number alone.
     pub(crate) fn two_types_with_own_tokens(&self) -> Result<(&Subject, &Subject), Stop> {
         let (one, two) = self.two_types()?;
         let fit = |one: &Subject, two: &Subject| !one.has_type_of(two) && !one.has_token_of(two);
@@ -290,7 +291,7 @@ impl Session {
         self.device_called(str::to_owned)
     }
 
-    /// Makes a device. `form` makes its identifier from 32 random hexadecimal digits.
+    /// Makes a device. `form` makes the identifier from 32 random hexadecimal digits.
     pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
         let unusable =
             |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
@@ -391,8 +392,8 @@ impl Session {
         Ok(answer.authorized())
     }
 
-    /// Records a registration that the case will make with [`send`](Self::send), so that it is
-    /// removed at the end of the case.
+    /// Records a registration that the case will make with [`send`](Self::send). The registration
+    /// is then removed at the end of the case.
     pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
         let mut notes = self.notes();
         if !notes
@@ -477,7 +478,8 @@ impl Session {
         })
     }
 
-    /// Sends a call. The service may hang up instead of answering.
+    /// Sends a call. Returns the error if there is no complete answer, for example because the
+    /// service hung up.
     pub(crate) async fn try_send(
         &self,
         call: ServiceRequest,
@@ -530,7 +532,7 @@ impl Session {
         };
         for (device, subject) in registered {
             let path = self.registration_path(&device, &subject.pass);
-            // A failure does not matter, because the case is over.
+            // A failure of this request does not matter, because the case is over.
             if self
                 .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(&subject)))
                 .await

@@ -13,15 +13,15 @@ use crate::{
 };
 
 impl Session {
-    /// Registers as a precondition. If that fails, the case is blocked. Does not check whether the
-    /// registration is new.
+    /// Registers as a precondition of a case. If the registration fails, the case is blocked. Does
+    /// not check whether the registration is new.
     pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
         let answer = self.register(device, subject).await?;
         scene(answer.is_one_of(&[200, 201], Rule::REG_1))
     }
 
-    /// Registers for passes of one type, and lists them. If that fails, the case is blocked, because
-    /// other cases check it.
+    /// Registers for passes of one type, and lists them. If a step fails, the case is blocked,
+    /// because other cases check these steps.
     pub(crate) async fn given_all(&self, device: &Device, subjects: &[&Subject]) -> CaseResult {
         for subject in subjects {
             self.given(device, subject).await?;
@@ -90,8 +90,8 @@ impl Session {
     }
 }
 
-/// Returns the result of a step that only prepares for what the case tests. If the step breaks a
-/// rule, the case is blocked.
+/// Returns the result of a step that prepares the test. If the step breaks a rule, the case is
+/// blocked.
 pub(super) fn scene<T>(result: Result<T, Stop>) -> Result<T, Stop> {
     result.map_err(|stop| match stop {
         Stop::Fail(violation) => Stop::Blocked(violation),
@@ -131,8 +131,8 @@ pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) ->
         .collect()
 }
 
-/// Returns the rule that a list breaks. If passes are only missing, that is not about lists that name
-/// too much.
+/// Returns the rule that a wrong list breaks. If passes are only missing from the list, the rules
+/// about lists with too many passes are not broken.
 pub(super) fn rule_of_names<T: PartialEq>(rule: Rule, found: &[T], expected: &[T]) -> Rule {
     let only_lacks = found.iter().all(|one| expected.contains(one));
     if only_lacks && rule == Rule::LIST_3 {

@@ -26,7 +26,8 @@ pub struct Target {
     /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
     pub(crate) pushes: Option<PushService>,
-    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
+    /// For each pass, the moment from which a new change gets a later date than all earlier
+    /// changes.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
@@ -115,7 +116,8 @@ impl Target {
         }
     }
 
-    /// For each pass, the moment after which a new change gets a later date than all earlier ones.
+    /// For each pass, the moment from which a new change gets a later date than all earlier
+    /// changes.
     pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,8 +134,8 @@ impl Target {
         self
     }
 
-    /// Sets how to change a pass. The future must not end before the change is published. The
-    /// error of the future is the reason why the pass could not be changed.
+    /// Sets how to change a pass. The future must not end before the change is published. If the
+    /// pass could not be changed, the future returns the reason as its error.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -144,8 +146,8 @@ impl Target {
         self
     }
 
-    /// Sets the push service to which the web service sends its pushes. Without one, the cases about
-    /// pushes are skipped.
+    /// Sets the push service to which the web service sends its pushes. Without a push service, the
+    /// cases about pushes are skipped.
     #[must_use]
     pub fn pushing_to(mut self, pushes: PushService) -> Self {
         self.pushes = Some(pushes);
@@ -153,8 +155,8 @@ impl Target {
     }
 
     /// Sets how to save a pass unchanged. Save in the same way as for a change, but with the same
-    /// content. The future must not end before the service has looked at the saved pass. The error
-    /// of the future is the reason why the pass could not be saved.
+    /// content. The future must not end before the service has looked at the saved pass. If the
+    /// pass could not be saved, the future returns the reason as its error.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

@@ -155,8 +155,8 @@ impl TargetFile {
         })
     }
 
-    /// Starts the push service, and writes the missing files into its folder. Returns it and the
-    /// folder. Returns `None` if the file sets none.
+    /// Starts the push service, and writes the missing files into its folder. Returns the push
+    /// service and the folder, or `None` if the file has no push service.
     ///
     /// # Errors
     ///
@@ -231,7 +231,7 @@ impl TargetFile {
     }
 }
 
-/// Reads a way to change a pass: a command under one key, or a URL under another key.
+/// Reads how to change a pass. One key has a command, the other key has a URL.
 fn changing(
     table: &DeTable<'_>,
     folder: &Path,
@@ -248,7 +248,7 @@ fn changing(
         (Some(_), Some((at, _))) => {
             return Err((
                 at,
-                format!("{url_key}: there is a {command_key} already; keep one of them"),
+                format!("{url_key}: there is a {command_key} already; remove one of the two"),
             ));
         }
         (Some((at, command)), None) => Some(Changing::Command(
@@ -614,7 +614,7 @@ token = "0123456789abcdef"
             let text = WHOLE.replacen(from, to, 1);
             assert_ne!(text, WHOLE, "{from}");
             let error = load(&text).map(|_| ()).unwrap_err();
-            // The next test is about the column.
+            // The next test checks the column.
             let (line, rest) = error.split_once(", column ").unwrap();
             let (_, problem) = rest.split_once(": ").unwrap();
             let error = format!("{line}: {problem}");

@@ -14,30 +14,33 @@ use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "trace/first-pass" Pass Must [REG_1 LIST_1 GET_9] first_pass,
-        "A phone gets its first pass: it registers, asks for the list (200) and fetches the pass (200).",
+        "A phone gets its first pass. It registers, asks for the list (200) and fetches the pass (200).",
         "The pass on the phone is never updated.";
     "trace/second-pass" Pass Must [REG_1 LIST_2 GET_9] second_pass,
-        "A phone gets a second pass of the type: register, list with the first tag (200 or 204), fetch (200).",
+        "A phone gets a second pass of the type. It registers, asks for the list with its first tag (200 or 204), \
+        and fetches the pass (200).",
         "The second pass is never updated, or the phone fetches the first pass again with each further pass.";
     "trace/update" Pass Must [LIST_2 GET_2 LIST_7] update,
-        "A pass changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
+        "A pass changes. The phone lists (200), fetches with the old date (200), lists again (204), and fetches \
+        with the new date (304).",
         "The update does not arrive, or arrives again and again.";
     "trace/order-update" Order Must [LIST_2 GET_2 LIST_7 ORD_1] update,
-        "An order changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
+        "An order changes. The phone lists (200), fetches with the old date (200), lists again (204), and fetches \
+        with the new date (304).",
         "The update does not arrive, or arrives again and again.";
     "trace/two-passes-changed" Pass Must [LIST_2 GET_2] two_passes_changed,
-        "Two passes change before the phone asks. One list names both (200), and each is fetched (200).",
+        "Two passes change before the phone asks. One list names both passes (200), and each pass is fetched (200).",
         "One of the two updates is lost.";
     "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
         "A pass changes twice before the phone asks. The pass is listed once (200) and fetched (200), and the next \
         list is empty (204).",
-        "The phone fetches the pass once for each change, or forever.";
+        "The phone fetches the pass once for each change, or again and again.";
     "trace/change-between-list-and-fetch" Pass Must [CON_1] change_between_list_and_fetch,
         "A pass changes again after it was listed. The fetch returns the new version (200), the next list names the \
         pass (200), and the next fetch gets a 304.",
-        "The second of two changes is lost forever, if the fetch or the next list misses it.";
+        "If the fetch or the next list misses the second change, that change is lost forever.";
     "trace/nothing-to-report" Pass Must [LIST_7 LOG_1] nothing_to_report,
-        "A push arrives without a change: list (204), then the phone complains to the log (200).",
+        "A push arrives without a change. The list is empty (204), and the phone complains to the log (200).",
         "The phone fetches an unchanged pass, or repeats its complaint forever.";
     "trace/registered-again" Pass Must [REG_1 LIST_11] registered_again,
         "A phone repeats the same registration (200), and asks for the list (200), which names the pass once.",
@@ -46,54 +49,56 @@ catalogue! {
         "A registered phone registers with a new push token (200). The pass changes and is listed (200).",
         "After its push token changed, the phone gets no more updates.";
     "trace/new-device-identifier" Pass Must [REG_1 LIST_2] new_device_identifier,
-        "A phone registers again under another identifier. The pass changes. The lists of both identifiers name it \
+        "A phone registers again under another identifier. The pass changes. The lists of both identifiers name the pass \
         (200).",
         "After a restore, the phone gets no more updates.";
     "trace/deleted" Pass Must [UNR_1] deleted,
-        "One of two passes is deleted from the phone (200). The list names only the other one. The pass can still be \
-        fetched.",
+        "One of two passes is deleted from the phone (200). The list names only the other pass. The deleted pass \
+        can still be fetched.",
         "The phone gets pushes and lists about passes that it no longer has.";
     "trace/deleted-twice" Pass Must [UNR_2] deleted_twice,
         "A phone unregisters a pass that it never registered (200). Then it registers, and unregisters twice (200, 200).",
-        "The phone repeats the call until it gives up, and reports it to the log.";
+        "The phone repeats the call until it gives up, and reports the failure to the log.";
     "trace/order-deleted-twice" Order Must [UNR_2 ORD_1] deleted_twice,
         "A phone unregisters an order that it never registered (200). Then it registers, and unregisters twice (200, 200).",
         "The phone repeats the call until it gives up.";
     "trace/one-after-the-other-deleted" Pass Must [UNR_3] one_after_the_other_deleted,
-        "One of two passes is deleted (200). The other pass changes and is listed (200). Then it is deleted too \
-        (200), and the list is empty (204).",
+        "One of two passes is deleted (200). The other pass changes and is listed (200). Then the other pass is \
+        deleted too (200), and the list is empty (204).",
         "When a user deletes one pass, the phone gets no more updates for the others.";
     "trace/added-again" Pass Must [REG_1 GET_9] added_again,
-        "A pass is deleted (200) and added again. Then list with the old tag (200 or 204) and without a tag (200), \
-        and fetch without a date (200).",
+        "A pass is deleted (200) and added again. The phone lists with the old tag (200 or 204) and without a tag (200), \
+        and fetches without a date (200).",
         "A pass that was once deleted is never updated again.";
     "trace/updates-off-and-on" Pass Must [UNR_1 REG_1 GET_2] updates_off_and_on,
-        "The user switches updates off (200) and on. Then list with the old tag (200 or 204) and without a tag (200), \
-        and fetch with the date on the phone (304).",
-        "After the switch, there are no more updates, or the phone loads the pass again each time.";
+        "The user switches updates off (200) and on. The phone lists with the old tag (200 or 204) and without a \
+        tag (200), and fetches with its date (304).",
+        "After the switch, the phone gets no more updates, or loads the pass again each time.";
     "trace/wrong-token" Pass Must [AUTH_2] wrong_token,
-        "Register, unregister and fetch with the token of another pass, without a token, and with another scheme \
-        (401). The list stays the same.",
+        "A stranger registers, unregisters and fetches with the token of another pass, without a token, and with \
+        another scheme (401). The list stays the same.",
         "A stranger reads the pass, or ends its updates.";
     "trace/unknown-pass" Pass Must [REG_6] unknown_pass,
-        "Register, unregister and fetch a serial number that does not exist (401).",
+        "A phone registers, unregisters and fetches a serial number that does not exist (401).",
         "Anyone can find out which serial numbers exist, or fill the database.";
     "trace/same-serial-in-two-types" Pass Must [AUTH_2] same_serial_in_two_types,
         "A pass of another type has the same serial number. It is requested with the token of the first pass (401). \
         The list of the other type stays empty.",
         "Anyone who has one pass can read a pass of another type with the same serial number.";
     "trace/shared-pass" Pass Must [UNR_3 LIST_2] shared_pass,
-        "Two phones register for one pass. The pass changes and is listed. One phone deletes it (200), and the list \
-        of the other still names it.",
+        "Two phones register for one pass. The pass changes and is listed. One phone deletes the pass (200), and the list \
+        of the other phone still names it.",
         "When one family member deletes the pass, the others get no more updates.";
     "trace/pull-to-refresh" Pass Must [GET_2] pull_to_refresh,
-        "The owner pulls to refresh: fetch with the date (304). The pass changes. The owner pulls again: fetch (200).",
+        "The owner pulls to refresh, and the phone fetches with the date (304). The pass changes. The owner pulls \
+        again, and the phone fetches the new content (200).",
         "The owner pulls to refresh, and sees old content.";
     "trace/answer-lost" Pass Must [LIST_10] answer_lost,
-        "A list names a change (200), but the answer is lost. The phone asks again with its old tag (200, the same).",
+        "A list names a change (200), but the answer is lost. The phone asks again with its old tag, and gets the \
+        same list (200).",
         "Updates are lost after each network failure.";
     "trace/order-from-apple-pay" Order Must [ORD_3 REG_1 LIST_1] order_from_apple_pay,
-        "An order made with Apple Pay: fetch (200) before the phone registers, then list (200).",
+        "An order is made with Apple Pay. The phone fetches the order (200), registers, and asks for the list (200).",
         "The order never appears in the wallet.";
 }
 
@@ -259,7 +264,8 @@ async fn new_push_token(session: &Session) -> CaseResult {
         .register(&phone.device, pass)
         .await?
         .is(200, Rule::REG_1)?;
-    // The list may name the pass, because a repeated registration may count as a change.
+    // The list may name the pass, because the service may treat a repeated registration as a
+    // change.
     let answer = phone.list().await?;
     if answer.status() != 204 {
         phone.tag = names(&answer, &[pass], Rule::LIST_2)?;

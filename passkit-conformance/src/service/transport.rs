@@ -14,18 +14,18 @@ catalogue! {
     "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
         "Register, list, fetch and unregister with the User-Agent of a phone, with the User-Agent of another program, \
         and without one. The statuses must be the same.",
-        "On a new version of iOS, or on a watch, no pass is updated any more.";
+        "No pass is updated any more on a new version of iOS, or on a watch.";
     "http/header-names-in-any-case" Pass Must [HTTP_1] header_names_in_any_case,
         "A pass is fetched without and with its date, each time with header names in lower case and With-Capitals. \
         The statuses must be the same.",
         "Phones write header names With-Capitals over HTTP/1.1 and in lower case over HTTP/2. A proxy in front of the \
-        service may change that. Then all phones are refused, or each loads the pass every time.";
+        service may change the names. Then the service refuses all phones, or each phone loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
         "POST is sent to the path of a list and to the path of a pass, and GET to the path of the log.",
-        "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
+        "Phones don't notice. But authors of clients and operators of the service get a misleading status.";
     "http/unknown-path-is-404" Pass Advisory [HTTP_11] unknown_path_is_404,
         "GET is sent to paths that are not endpoints, and to a path of another version of the interface.",
-        "Phones don't notice. But authors of clients and operators of the service see a wrong status.";
+        "Phones don't notice. But authors of clients and operators of the service get a misleading status.";
     "http/long-registration-is-413" Pass Advisory [HTTP_13] long_registration_is_413,
         "A registration is sent with a body of 300 KiB and the right token. The service may also hang up.",
         "Anyone who has a pass can fill the service's memory.";
@@ -33,7 +33,8 @@ catalogue! {
         "Log messages of 1 MiB are posted. The service may also hang up.",
         "Anyone can fill the service's memory and disk.";
     "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
-        "One request has a path of 30,000 characters, another an Authorization header of 60,000 characters. The service may also hang up.",
+        "One request has a path of 30,000 characters, another an Authorization header of 60,000 characters. The \
+        service may also hang up.",
         "Anyone can make the service fail, or block it.";
 }
 
@@ -78,7 +79,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
         return Err(Stop::Skip(
-            "a service in this process can't see the case of header names".into(),
+            "a service in this process does not get the case of header names".into(),
         ));
     }
     let one = session.one()?;
@@ -140,8 +141,8 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// Sends a call that is far too large. Returns the answer, or `None` if the service hung up,
-/// because it need not read the whole call.
+/// Sends a call that is far too large. Returns the answer. Returns `None` if the service hung up,
+/// because a service need not read the entire call.
 async fn answer_to_too_much(
     session: &Session,
     call: ServiceRequest,

@@ -5,14 +5,15 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
-        "A device registers, unregisters, asks for its list, and fetches the pass, which must still work.",
+        "A device registers, unregisters, asks for its list, and fetches the pass. The fetch must still work.",
         "The phone keeps trying to unregister a pass that its owner deleted, or gets pushes for it forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
-        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
+        "A phone that got no answer repeats the request. It gets an error, and repeats the request again.";
     "unregister/never-registered-is-200" Pass Must [UNR_2] never_registered_is_200,
         "A new device unregisters a pass that it never registered.",
-        "Phones do this for passes added with automatic updates off. They try again and again, and fill the log.";
+        "Phones do this for passes that were added with automatic updates off. They repeat the request again and \
+        again, and fill the log.";
     "unregister/leaves-other-passes" Pass Must [UNR_3] leaves_other_passes,
         "A device registers for two passes, and unregisters them one after the other. Each time, it asks for its \
         list.",
@@ -27,12 +28,12 @@ catalogue! {
         "A device unregisters a serial number that does not exist, with the token of another pass.",
         "Anyone who has a pass can find out which other serial numbers exist.";
     "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
-        "A device registers for an order, unregisters, asks for its list, and fetches the order, which must still \
+        "A device registers for an order, unregisters, asks for its list, and fetches the order. The fetch must still \
         work.",
         "The phone keeps trying to unregister an order that its owner removed, or gets pushes for it forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
-        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
+        "A phone that got no answer repeats the request. It gets an error, and repeats the request again.";
 }
 
 async fn known_pass_is_200(session: &Session) -> CaseResult {

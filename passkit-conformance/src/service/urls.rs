@@ -16,33 +16,34 @@ use crate::{CaseResult, Rule, Stop, service_url::encoded};
 catalogue! {
     "url/double-slash-is-one" Pass Must [URL_4 HTTP_5] double_slash_is_one,
         "All calls are made with //v1/ instead of /v1/: register, list, fetch, log, unregister.",
-        "Phones and wallets that join 'https://host/' and '/v1/' never get an update.";
+        "Phones and wallets that join 'https://host/' and '/v1/' into 'https://host//v1/' never get an update.";
     "url/slash-at-the-end-changes-nothing" Pass Should [URL_4 HTTP_5] slash_at_the_end,
         "All calls are made with a slash at the end of the path.",
         "Clients that put a slash at the end never get an update.";
     "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
-        "Register and fetch with device identifier, type and serial number completely percent-encoded. Ask for the \
-        list as usual.",
+        "A device registers and fetches with completely percent-encoded device identifier, type and serial number. \
+        It asks for the list as usual.",
         "Clients that encode more characters than necessary are refused.";
     "url/undecodable-escapes-are-refused" Pass Should [URL_7] undecodable_escapes_are_refused,
         "Passes are fetched with the right token, but with serial numbers whose escapes are malformed, are not UTF-8, \
         or mean a NUL.",
         "Anyone can make the service fail with a short request.";
     "url/tag-is-read-from-the-raw-query" Pass Must [URL_8] tag_is_read_from_the_raw_query,
-        "Ask for the list with the tag of the last list: first percent-encoded, then encoded only where a query \
+        "A device asks for the list with the tag of the last list: first percent-encoded, then encoded only where a query \
         requires it.",
-        "The service does not recognise its own tag. With every push, phones fetch all passes, or none.";
+        "The service does not recognise a tag that it issued. With every push, phones fetch all passes, or none.";
     "url/unknown-parameters-are-ignored" Pass Should [URL_9] unknown_parameters_are_ignored,
-        "Ask for the list with other parameters before and after the tag, and fetch a pass with parameters.",
+        "A device asks for the list with other parameters before and after the tag, and fetches a pass with parameters.",
         "If phones, or caches in front of the service, add a parameter, there are no more updates.";
     "url/serial-with-reserved-characters" Pass Must [URL_10] serial_with_reserved_characters,
         "A pass whose serial number needs encoding is registered, listed, fetched and unregistered. The serial number \
         is encoded as one path segment.",
-        "Airlines issue such passes. They are never updated.";
+        "Airlines issue passes with such serial numbers. These passes are never updated.";
     "url/serial-with-raw-slashes" Pass Must [URL_10] serial_with_raw_slashes,
         "A pass whose serial number contains a slash is registered, listed, fetched and unregistered. The slash is \
         not encoded.",
-        "Airlines issue such passes. On phones that do not encode the slash, they are never updated.";
+        "Airlines issue passes with such serial numbers. On phones that do not encode the slash, these passes are \
+        never updated.";
 }
 
 /// The paths to register, list and fetch one pass.
@@ -86,7 +87,7 @@ async fn life(
     )
     .await?
     .is(200, rule)?;
-    // A 204 is accepted, because the cases about unregistering find it.
+    // Status 204 is accepted here, because the cases about unregistering report it.
     ask(
         ServiceRequest::new(Method::DELETE, paths.registration).auth(&auth),
         "DELETE",
@@ -143,7 +144,7 @@ fn all_encoded(text: &str) -> String {
 
 async fn encoded_characters_are_decoded(session: &Session) -> CaseResult {
     let subject = session.one()?;
-    // The encoded identifier is a secret too, so it is hidden.
+    // The encoded identifier is also a secret, so it is hidden too.
     let device = session.device()?;
     session.hide(&all_encoded(device.id.as_str()), "<device, encoded>");
     let (type_id, serial) = (
@@ -191,7 +192,7 @@ async fn undecodable_escapes_are_refused(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// The characters that a query can't contain, and the characters that end a value.
+/// The characters that are not allowed in a query, and the characters that end a value.
 const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -218,10 +219,10 @@ async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
         .await?
         .listed(session.kind())?
         .tag;
-    // This checks that the service recognises the tag in its usual form. Otherwise the case would
-    // prove nothing about other forms.
+    // This checks that the service recognises the tag in its usual form. If it does not, the case
+    // shows nothing about other forms.
     let again = session.list(&device, type_id, Some(&tag)).await?;
-    let again = again.about("the list with its own tag, percent-encoded");
+    let again = again.about("the list with its last tag, percent-encoded");
     scene(is_quiet(session.kind(), &again))?;
     Ok((
         session.list_path(&device.id, type_id),
@@ -238,7 +239,7 @@ async fn tag_is_read_from_the_raw_query(session: &Session) -> CaseResult {
     );
     let answer = session.send(ServiceRequest::new(Method::GET, path)).await?;
     answer
-        .about("the list with its own tag, not encoded")
+        .about("the list with its last tag, not encoded")
         .is(204, Rule::URL_8)
 }
 
@@ -254,7 +255,7 @@ async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
             .send(ServiceRequest::new(Method::GET, format!("{path}?{query}")))
             .await?;
         answer
-            .about("the list with its own tag and other parameters")
+            .about("the list with its last tag and other parameters")
             .is(204, Rule::URL_9)?;
     }
     let answer = session
@@ -288,7 +289,7 @@ fn with_serial(
         .find(|one| fits(&one.pass.serial))
         .cloned();
     found.ok_or_else(|| {
-        let reason = "add one to the target file if the service issues such passes";
+        let reason = "add one to the target file if the service issues passes like this";
         Stop::Skip(format!(
             "needs a pass whose serial number contains {what}: {reason}"
         ))
@@ -305,7 +306,7 @@ async fn serial_with_reserved_characters(session: &Session) -> CaseResult {
         session,
         &subject,
         Rule::URL_10,
-        "with such a serial number",
+        "with this serial number",
         |paths, _| paths,
     )
     .await

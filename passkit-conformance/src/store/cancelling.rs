@@ -1,8 +1,8 @@
 //! Cases that drop calls before they end.
 //!
-//! Each call is polled a few times and then dropped. Each round polls once more than the round
-//! before, until a call ends. A store may continue a dropped call on its own. But soon, all reads
-//! must show either the state before the call or the state after it.
+//! Each call is polled a few times and then dropped. Each round polls once more than the previous
+//! round, until a call ends. A store may finish a dropped call in the background. But soon, all
+//! reads must show either the state before the call or the state after it.
 
 use std::{
     future::poll_fn,
@@ -53,11 +53,12 @@ catalogue! {
         "Twelve calls of register run in parallel. The first of them is dropped after 0 polls, in \
          the next round after 1 poll, and so on. The other calls run to their end. The same is \
          done with marks. All acknowledged changes must be there.",
-        "If the connection of one phone breaks, registrations of other phones are lost, because \
-         the store was about to write them together.";
+        "If the connection of one phone breaks, the store loses registrations of other phones that \
+         it was about to write in the same batch.";
 }
 
-/// The greatest number of polls. If a call needs more, its last steps are not tested.
+/// The greatest number of polls before a drop. If a call needs more polls, drops during its last
+/// steps are not tested.
 pub(super) const MOST_POLLS: usize = 24;
 
 /// The time that a store has to finish or undo a dropped call.
@@ -167,7 +168,8 @@ async fn dropped_call_takes_no_other_along(store: &dyn RegistrationStore) -> Res
     Ok(())
 }
 
-/// A check that returns a description of what is half done, or `None` if nothing is half done.
+/// A check that describes which part of a change is missing, or returns `None` if the change is
+/// complete or absent.
 pub(super) type Halves<'a> =
     Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
@@ -184,7 +186,7 @@ pub(super) async fn comes_to_rest<'a>(
         if start.elapsed() > TIMEOUT {
             return Err(Violation::new(
                 Rule::C12,
-                format!("{what} to have happened entirely or not at all"),
+                format!("{what} to have taken effect entirely or not at all"),
                 halves,
             ));
         }
@@ -239,7 +241,7 @@ async fn dropped_register_is_all_or_nothing(
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
-        // A phone would try again. After that it must be registered.
+        // A phone would repeat the call. After the second call, the phone must be registered.
         store
             .register(&device.id, &passes[0], &device.push_token)
             .await?;

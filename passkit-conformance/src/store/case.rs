@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
 
-/// After this time, the case counts as hanging. Each call of the store has a shorter limit.
+/// The time limit of a case. Each call of the store has a shorter limit.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Counts the cases of a run in which a call of the store did not return. After three such cases,
@@ -68,7 +68,7 @@ impl StoreCase {
         }
         let watch = Watch::new(self.case.id);
         let run = self.run;
-        // `stores` outlives the case, because dropping it may remove the data.
+        // `stores` must outlive the case, because dropping it may remove the data.
         let opening = stores.clone();
         // The case runs in a separate task, so that a panic ends only this case. Dropping the set
         // aborts the task.
@@ -89,7 +89,7 @@ impl StoreCase {
                 Ok(None) | Err(_) => Err(Violation::new(
                     Rule::ERRORS,
                     "an answer",
-                    "none for more than five minutes",
+                    "no answer for more than five minutes",
                 )
                 .into()),
             };

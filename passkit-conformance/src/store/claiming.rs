@@ -19,20 +19,20 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 catalogue! {
     "coordination/one-owner-has-a-claim" Must [K1] coordination one_owner_has_a_claim,
         "20 owners claim one name at once, ten times. The winner may claim it again, and the \
-         others are refused.",
+         other owners are refused.",
         "Two workers send the same phones a push for the same change.";
     "coordination/claims-end-in-time" Must [K1] coordination claims_end_in_time,
-        "Claims a name for a second, while another owner tries to claim it too. Then the owner of a \
+        "An owner claims a name for a second, while another owner tries to claim it too. Then the owner of a \
          claim extends it, and later shortens it.",
         "After a worker died, phones with passes of its type get no more pushes.";
     "coordination/only-the-owner-releases" Must [K2] coordination only_the_owner_releases,
-        "Releases claims as another owner, as the owner, and as a former owner.",
+        "Claims are released by another owner, by the owner, and by a former owner.",
         "A slow worker ends the claim of its successor, and two workers send pushes to the same \
          phones.";
     "coordination/one-of-many-replaces-a-note" Must [K3] coordination one_of_many_replaces_a_note,
         "20 callers create, change or remove one note at once, eight times. Each time, only one \
          may succeed.",
-        "Two instances both do what only one should do. For example, an enrolment is accepted \
+        "Two instances do something that only one of them should do. For example, an enrolment is accepted \
          twice.";
     "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination
         counting_in_a_note_loses_nothing,
@@ -41,8 +41,8 @@ catalogue! {
         "The progress of an import goes back, or two restores use the same epoch.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
         "Replaces notes with many kinds of text. Each call expects the right old note or a wrong \
-         one. Reads the note after each call.",
-        "An instance overwrites what another instance wrote in the meantime.";
+         note. Reads the note after each call.",
+        "An instance overwrites a note that another instance wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
         "Makes claims and notes with odd names, long names, and names that start alike or differ \
          only in case. None may affect another.",
@@ -58,7 +58,7 @@ type Store = Arc<dyn Coordination>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// The longest wait for the end of a short claim, with much room for slow machines.
+/// The longest wait for the end of a short claim. The limit is generous, for slow machines.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn new_name() -> String {
@@ -155,7 +155,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "a", SECOND, true, "that nobody has").await?;
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
-    // A clock that counts whole milliseconds may lose a fraction of one.
+    // A clock with whole milliseconds may lose a fraction of a millisecond.
     ensure(
         Rule::K1,
         elapsed >= SECOND - Duration::from_millis(2),
@@ -163,8 +163,8 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         || format!("{elapsed:?}"),
     )?;
 
-    // A longer time extends a claim. A short claim of another name is made later. When that claim
-    // has ended, the short time of the first claim is over too.
+    // A longer time extends a claim. To see this, a short claim of another name is made later. When
+    // the other claim has ended, the short time of the first claim has passed too.
     let name = new_name();
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims(store, &name, "a", LONG, true, "by the owner that had it").await?;
@@ -219,7 +219,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
         "a claim after its owner released it",
         || "none".into(),
     )?;
-    // The former owner releases again, too late.
+    // The former owner releases the claim once more, too late.
     store.release(&name, "a").await?;
     released(store.claim(&name, "c", LONG).await?)?;
     store.release(&name, "b").await?;
@@ -435,7 +435,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         let given = store.claim(name, "one", LONG).await?;
         ensure(Rule::NAMES, given, "a separate claim for each name", || {
-            "none".into()
+            "no claim".into()
         })?;
         replaces(store, name, None, Some(name), true)
             .await
@@ -447,7 +447,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             Rule::NAMES,
             !given,
             "a claim that lasts until it is released",
-            || "none".into(),
+            || "no claim, or a claim of another owner".into(),
         )?;
         expect_note(store, name, Some(name), "of this name")
             .await
@@ -474,15 +474,15 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
                 Rule::NAMES,
                 !given,
                 "a claim after the note of its name was removed",
-                || "none".into(),
+                || "no claim, or a claim of another owner".into(),
             )?;
             store.release(name, "one").await?;
         }
         let given = store.claim(name, "another", LONG).await?;
         ensure(Rule::NAMES, given, "a claim that was released", || {
-            "none".into()
+            "no claim".into()
         })?;
-        // The notes of the names that follow are still there.
+        // The notes of the following names are still there.
         expect_note(store, name, None, "of a removed name")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
@@ -511,8 +511,8 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Writes some notes. Returns each name with the note that must be there, or with `None` if there
-/// must be none.
+/// Writes some notes. Returns each name with its expected note, or with `None` if the note was
+/// removed.
 async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<String>)>, Violation> {
     let [kept, replaced, removed] = [new_name(), new_name(), new_name()];
     for name in [&kept, &replaced, &removed] {

@@ -35,7 +35,7 @@ catalogue! {
          of them.";
     "store/one-pass-on-many-devices" Must [C11 COUNT_DEVICES MAINTENANCE] opened one_pass_on_many_devices,
         "Registers more than 10,007 devices for a pass, or as many as possible in five seconds. \
-         Registers them in bulk if the store can do that, in batches of 501, 1,000, 1,001, 10,007 \
+         If the store has bulk registration, registers them in batches of 501, 1,000, 1,001, 10,007 \
          and, if the store is fast enough, 65,537. Counts the devices. Reads the devices of the \
          pass, then the devices of its type, in pages of 1,000. Meanwhile, other devices register \
          and unregister. At the end, exports all registrations.",
@@ -194,8 +194,8 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of an audience. Meanwhile, four tasks keep registering other devices for `pass`
-/// and unregistering them. Ensures that the pages contain all devices of `throughout`.
+/// Reads all pages of an audience. Meanwhile, four tasks keep registering and unregistering other
+/// devices for `pass`. Ensures that the pages contain all devices of `throughout`.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
     audience: Audience<'_>,
@@ -223,7 +223,7 @@ async fn read_under_change(
                     .await?;
                 tokio::task::yield_now().await;
                 store.unregister(&device.id, &pass).await?;
-                // The pause lets the reader run.
+                // The pause lets the reading task run.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok::<_, Violation>(())
@@ -246,6 +246,6 @@ async fn read_under_change(
             "all of {} devices in pages of {limit}, while others register and unregister",
             throughout.len()
         ),
-        || format!("{missing} missing and {foreign} that never registered"),
+        || format!("{missing} missing devices and {foreign} devices that never registered"),
     )
 }

@@ -184,7 +184,7 @@ async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> 
             Rule::Q4,
             missing == 0,
             format!("137 deferred pushes in pages of {limit}"),
-            || format!("{missing} of them missing"),
+            || format!("{missing} deferred pushes missing"),
         )
     };
     for limit in [1, 2, 7, 64, 137, 1_000, 0, usize::MAX] {

@@ -31,19 +31,19 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,
-        "16 tasks mark 24 passes and an entire type, all with pushes. Meanwhile, workers read the \
+        "16 tasks mark 24 passes and an entire type. All marks make pushes pending. Meanwhile, workers read the \
          pending changes, and record progress to a page or to the end. Afterwards, the last mark \
          of each pass must be pending or finished. Then it must be possible to finish all changes.",
         "Under load, a phone never gets a push for the last change of its pass.";
     "queue/dropped-mark-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_and_push_is_all_or_nothing,
         "A mark_and_push of 20 passes is dropped after 0 polls, in the next round after 1 poll, \
-         and so on. Soon after each drop, each pass must be both marked and pending, or neither.",
+         and so on. Soon after each drop, each pass must be marked and pending, or neither marked nor pending.",
         "A pass has changed, and its phones never get a push.";
     "queue/dropped-mark-all-and-push-is-all-or-nothing" Must [C12 Q1] queue
         dropped_mark_all_and_push_is_all_or_nothing,
         "A mark_and_push of a type is dropped after 0 polls, in the next round after 1 poll, and \
-         so on. Soon after each drop, the type must be both marked and pending, or neither.",
+         so on. Soon after each drop, the type must be marked and pending, or neither marked nor pending.",
         "All passes of a type have changed, and no phone ever gets a push.";
     "queue/pending-pushes-survive-reopening" Must [C6 Q1 Q2 Q3 Q4] opened
         pending_pushes_survive_reopening,
@@ -62,8 +62,8 @@ type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // The marks of an entire type go to a separate type, because they would hide the versions of
-    // the passes.
+    // The marks of an entire type go to a separate type. Otherwise these marks would hide the
+    // versions of the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let marks = Arc::new(AtomicUsize::new(0));
@@ -103,8 +103,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
         workers.spawn(async move {
             let mut random = Random::new(Random::from_time());
             let mut finished = Finished::new();
-            // Another worker is slow: it reads the changes when half of the marks are made, and
-            // records their end after all marks.
+            // Another worker is slow. It reads the changes after half of the marks, and records
+            // that it finished them after all marks.
             let mut slow = None;
             while marking.load(SeqCst) > 0 {
                 if slow.is_none() && marks.load(SeqCst) > WRITERS * MARKS / 2 {
@@ -143,8 +143,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
-        // A few rounds are enough. If the progress of a change has an older version, the change is
-        // pending once more after that version is finished.
+        // A few rounds are enough. If the stored progress of a change has an older version, the
+        // change is pending once more after that version is finished.
         let mut finished = finished;
         for _ in 0..20 {
             work(queue, &type_id, &mut finished, |_| true).await?;
@@ -154,9 +154,9 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Does what a worker does with pending changes. Records progress to the end for each change for
-/// which `ends` returns true, and progress to a page for the others. If a change already has
-/// progress, the new progress keeps the version of the old one.
+/// Does what a worker does with pending changes. If `ends` returns true for a change, records
+/// progress to the end. For all other changes, records progress to a page. If a change already has
+/// progress, the new progress keeps the version of the earlier progress.
 async fn work(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -233,7 +233,7 @@ async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Vi
             Box::pin(async { halves(queue, &before, &passes, scope).await })
         })
         .await?;
-        // A caller would try again.
+        // A caller would repeat the call.
         queue.mark_and_push(&type_id, Changed::Passes(&all)).await?;
         let every: Vec<_> = passes.iter().map(scope).collect();
         expect_pending(queue, &type_id, &every, Rule::C12, "after a second mark").await?;

@@ -26,17 +26,17 @@ catalogue! {
     "store/forget-counts-from-the-last-register" Must [C13] store
         forget_counts_from_the_last_register,
         "A device registers again, first for a known pass and then for a new one. After each \
-         registration, forget_device is called with the time of the registration before it.",
+         registration, forget_device is called with the time of the previous registration.",
         "APNs reports late that an old push token is gone. The phone is removed, although it \
          already sent its new push token.";
     "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
-        "Forgets one of two devices that have the same passes. Also forgets unknown devices. The \
+        "Two devices have the same passes, and one of them is forgotten. Also calls forget_device for unknown devices. The \
          times range from before 1970 to the year 9999.",
         "When one wiped phone is forgotten, others are removed too.";
 }
 
-/// Returns the time at which `device` last registered. The time is that of the store's own clock,
-/// because it is read from a tag.
+/// Returns the time at which `device` last registered. The time comes from a tag, so it is a
+/// reading of the store's clock.
 pub(super) async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,

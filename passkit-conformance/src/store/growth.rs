@@ -1,17 +1,18 @@
-//! Finds calls whose time grows with the amount of data.
+//! Finds calls that get slower as the amount of data grows.
 //!
-//! Such a call walks through the data. Only the time that the call takes shows this, and other
-//! processes disturb any single measurement. So a case doubles the amount of data several times,
-//! and measures the call after each doubling. The call is a walk if its time grows with each
+//! These calls walk through the data. Only the time that a call takes shows this, but other
+//! processes disturb any single measurement. A case therefore doubles the amount of data several
+//! times, and measures the call after each doubling. The call is a walk if its time grows with each
 //! doubling, and if the last time is far above the time on almost no data.
 
 use std::time::Duration;
 
-/// A walk takes longer than the call on almost no data. The difference is at least this time.
+/// A walk takes at least this much longer than the call on almost no data.
 const LEAST: Duration = Duration::from_millis(1);
 /// A walk takes at least this many times as long as the call on almost no data.
 const TIMES: u32 = 4;
-/// The factor by which the time of a walk grows when the data double, with room for disturbances.
+/// The possible factors by which the time of a walk grows when the data double. The range allows
+/// for disturbances by other processes.
 const STEP: std::ops::RangeInclusive<f64> = 1.5..=5.0;
 
 /// Returns whether `time` is so far above `base` that it may be the time of a walk. `base` is the
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn what_a_busy_machine_does_is_no_walk() {
         assert!(!walk(2, [2, 3, 2, 2]), "no difference");
-        assert!(!walk(2, [20, 40, 80, 160]), "too little to tell");
+        assert!(!walk(2, [20, 40, 80, 160]), "the difference is too small");
         assert!(
             !walk(5_000, [6_000, 7_000, 9_000, 13_000]),
             "not far enough above the rest"

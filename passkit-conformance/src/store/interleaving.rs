@@ -1,5 +1,5 @@
-//! Runs two calls in a chosen order of their steps, so that races do not depend on luck. Has the
-//! cases for pairs of calls.
+//! Runs two calls in a chosen order of their steps, so that finding a race does not depend on luck.
+//! Contains the cases for pairs of calls.
 
 use std::{
     collections::BTreeSet,
@@ -33,54 +33,55 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/interleaved-registrations" Must [C10] store interleaved_registrations,
-        "Starts a register or an unregister, stops it after 0 polls, 1 poll and so on, makes a \
+        "Starts a register or an unregister, pauses it after 0 polls, 1 poll and so on, makes a \
          second call, and continues. The two calls are for two passes of a device, for two devices \
          of a pass, or for one registration. Answers, lists and pages must fit one of the two \
          orders.",
         "Two phones add a pass at the same moment, or one phone adds two passes, and one of the \
          registrations is lost.";
     "store/interleaved-forget-and-register" Must [C13] store interleaved_forget_and_register,
-        "Starts a forget_device for a device that is gone, stops it after 0 polls, 1 poll and so \
-         on, registers the device with a new push token, and continues. Then in the other order. The \
+        "Starts a forget_device for a device that is gone, pauses it after 0 polls, 1 poll and so \
+         on, registers the device with a new push token, and continues. Then swaps the two calls. The \
          new registration must stay.",
         "A phone comes back while its old push token is removed, and never gets an update again.";
     "store/interleaved-marks" Must [C14 C1 C9] store interleaved_marks,
-        "Starts a mark of passes or of their type, stops it after 0 polls, 1 poll and so on, makes \
+        "Starts a mark of passes or of their type, pauses it after 0 polls, 1 poll and so on, makes \
          another mark and a list, and continues. Dates must grow with the versions, and every mark \
          must be in a list.",
         "Two versions of a pass have the same date, or a phone misses one of two updates.";
     "store/interleaved-publications" Must [P1 P5] store interleaved_publications,
-        "Starts a publication, stops it after 0 polls, 1 poll and so on, publishes the same pass, \
+        "Starts a publication, pauses it after 0 polls, 1 poll and so on, publishes the same pass, \
          and continues. The same content must mark the pass once, and the tokens of both calls \
          must stay.",
         "If two instances notice a change, all phones fetch the pass twice, or an old copy of the \
          pass is refused.";
     "store/interleaved-bulk-registrations" Must [MAINTENANCE C10] maintenance
         interleaved_bulk_registrations,
-        "Starts a bulk registration, stops it after 0 polls, 1 poll and so on, registers or \
+        "Starts a bulk registration, pauses it after 0 polls, 1 poll and so on, registers or \
          unregisters other passes of the same devices, and continues. Both changes must be there.",
-        "A phone that adds a pass during an import loses it.";
+        "A phone that adds a pass during an import gets no updates of it.";
     "coordination/interleaved-claims-and-notes" Must [K1 K3] coordination
         interleaved_claims_and_notes,
-        "Starts a claim or the replacement of a note, stops it after 0 polls, 1 poll and so on, \
+        "Starts a claim or the replacement of a note, pauses it after 0 polls, 1 poll and so on, \
          makes the same call as another owner, and continues. One of the two must succeed.",
         "Two workers send the same phones a push for the same change.";
     "queue/interleaved-calls-lose-nothing" Must [Q2 Q1 Q4] queue interleaved_queue_calls,
-        "Starts a call of the queue, stops it after 0 polls, 1 poll and so on, makes another call \
+        "Starts a call of the queue, pauses it after 0 polls, 1 poll and so on, makes another call \
          for the same type, and continues. Every mark must be pending, and every deferred push \
          must be there.",
         "A pass changes while a worker records its progress, and no phone gets a push for the last \
          change.";
 }
 
-/// How many polls of the first call are tried. A call with more polls is not interleaved further.
+/// The greatest number of polls before the pause. If a call needs more polls, pauses during its
+/// last steps are not tested.
 pub(super) const MOST_POLLS: usize = 12;
 
-/// The time that the second call gets before the first call continues. The first call may have
-/// something locked, so that the second call can't end without it.
+/// The time that the second call gets before the first call continues. The first call may hold a
+/// lock that the second call needs.
 const HEAD_START: Duration = Duration::from_millis(20);
 
-/// Polls `first` `polls` times, then gives `second` time to end, then runs both to their end.
+/// Polls `first` `polls` times, then gives `second` time to end, then runs both calls to their end.
 pub(super) async fn interleave<A, B>(
     polls: usize,
     first: impl Future<Output = A>,
@@ -119,7 +120,7 @@ pub(super) async fn interleave<A, B>(
     .await
 }
 
-/// Polls unless there is a result already.
+/// Polls unless there is already a result.
 fn poll_into<T>(result: &mut Option<T>, poll: impl FnOnce() -> Poll<T>) {
     if result.is_none()
         && let Poll::Ready(value) = poll()
@@ -184,7 +185,7 @@ async fn interleaved_registrations(store: &Arc<dyn RegistrationStore>) -> Result
         )?;
         has_devices(store, &passes[0], [&device, &first, &second], Rule::C10).await?;
 
-        // A device removes a pass, and adds another one or the same one.
+        // A device removes a pass, and adds another pass or the same pass again.
         for added in [0, 1] {
             let there = store.unregister(&first.id, &passes[0]);
             let (gone, back) = interleave(polls, there, register(&first, &passes[added])).await;
@@ -283,7 +284,7 @@ async fn interleaved_marks(store: &Arc<dyn RegistrationStore>) -> Result<(), Vio
         };
         let before = store.pass_state(&passes[0]).await?;
         let between = async {
-            // Several marks, so that the dates run ahead of the clock.
+            // There are several marks, so that the dates run ahead of the clock.
             for _ in 0..3 {
                 store.mark(&type_id, inner).await?;
             }
@@ -359,7 +360,7 @@ async fn interleaved_publications(store: &Arc<dyn RegistrationStore>) -> Result<
             "the tokens of both calls",
             || tokens.len().to_string(),
         )?;
-        // The content that is remembered is the content whose mark counts.
+        // The content that the store remembers must be the content of the last mark.
         let known = after.published.map_or(0, |digest| digest[0]);
         publish(pass, known, 1).await?;
         let again = store.pass_state(pass).await?;
@@ -408,7 +409,7 @@ async fn interleaved_bulk_registrations(
             Rule::MAINTENANCE,
             created == 2 && removed,
             "two new registrations in bulk, and a removed one",
-            || format!("{created} new ones, removed {removed}"),
+            || format!("{created} new registrations, removed {removed}"),
         )?;
         device
             .lists_exactly(store, &type_id, &passes[1..3], Rule::MAINTENANCE)
@@ -446,7 +447,7 @@ async fn interleaved_claims_and_notes(store: &Arc<dyn Coordination>) -> Result<(
         let loser = if one { "b" } else { "a" };
         let given = store.claim(&name, loser, LONG).await?;
         ensure(Rule::K1, !given, "the same owner afterwards", || {
-            "the other one".into()
+            "the other owner".into()
         })?;
         let mut expected: Option<&str> = None;
         for (first, second) in [(Some("1"), Some("2")), (Some("3"), None)] {

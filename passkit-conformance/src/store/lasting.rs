@@ -1,4 +1,4 @@
-//! The case that runs as long as it is told to.
+//! The case whose length an environment variable sets.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ catalogue! {
         "Does the same as parallel-history-adds-up in rounds, for one second or as long as \
          PASSKIT_CONFORMANCE_FOR says, such as 90s, 10m or 2h. Some calls are delayed, and some \
          callers are dropped. Three times in each round, the data are opened again and read. \
-         PASSKIT_CONFORMANCE_SEED=n makes the same calls again, though not at the same moments.",
+         PASSKIT_CONFORMANCE_SEED=n makes the same calls again, but not at the same times.",
         "A fault that needs an unusual order of calls reaches the phones of some users.";
 }
 
@@ -50,7 +50,7 @@ async fn round(opened: &Opened, seed: u64) -> CaseResult {
                 .read_over(reopened.registrations().clone())
                 .await
                 .map_err(|found| found.unless_error_under(Rule::C6))?,
-            // Without reopening, the rest is still worth checking.
+            // If the data can't be opened again, the rest is still worth checking.
             Err(Stop::Skip(_)) => {}
             Err(stop) => return Err(stop),
         }

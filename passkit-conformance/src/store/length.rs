@@ -1,17 +1,17 @@
-//! How long the case takes that runs as long as it is told to.
+//! Reads how long the long case takes.
 
 use std::time::Duration;
 
 /// The environment variable with the time that the long case takes.
 pub(super) const VARIABLE: &str = "PASSKIT_CONFORMANCE_FOR";
 
-/// Returns the time that the long case takes. Without the variable, or if it can't be read, this is a
-/// second.
+/// Returns the time that the long case takes. The default is one second. It also applies if the
+/// variable can't be read.
 pub(super) fn time() -> Duration {
     given().ok().flatten().unwrap_or(Duration::from_secs(1))
 }
 
-/// Returns the time in the variable, or its text if that can't be read.
+/// Returns the time in the variable, or its text if the text is not a time.
 pub(super) fn given() -> Result<Option<Duration>, String> {
     match std::env::var(VARIABLE) {
         Ok(text) => read(&text).map(Some).ok_or(text),

@@ -70,7 +70,7 @@ impl Watch {
         self.hung.load(Ordering::Relaxed)
     }
 
-    /// From now on, calls are delayed a little before and after the store makes them.
+    /// Delays each later call a little, before and after the store makes it.
     pub(super) fn delay_calls(&self) {
         self.is_delaying.store(true, Ordering::Relaxed);
     }
@@ -156,8 +156,8 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Ends the process if a call still runs long after its limit. Then all threads of the runtime are
-/// blocked, and none is left to end the call.
+/// Ends the process if a call still runs long after its limit. All threads of the runtime are then
+/// blocked, so that no thread is left to end the call.
 fn watch_threads(watch: &Weak<Watch>) {
     while let Some(watch) = watch.upgrade() {
         let late = watch.limit * 2 + Duration::from_secs(5);

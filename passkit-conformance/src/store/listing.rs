@@ -21,13 +21,13 @@ catalogue! {
          and registered again.",
         "A phone that lost its tag never gets updates for some of its passes again.";
     "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
-        "Of ten passes, one device has six, and another five. They have one pass in common. All \
-         ten are marked, and both devices ask for their lists.",
+        "One device has six of ten passes, another device has five, and both have one of them. All \
+         ten passes are marked, and both devices ask for their lists.",
         "The list of a phone names serial numbers that belong to other people.";
     "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
         "A device has passes of two types. Two of them have the same serial number. Passes of each \
          type are marked, and the device asks for the list of each type.",
-        "The list of a phone names passes of another type. The phone asks for something that does \
+        "The list of a phone names passes of another type. The phone then asks for a pass that does \
          not exist, and reports the service as broken.";
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
         "An unknown device, and a device that has only passes of another type, ask for their lists \
@@ -35,33 +35,33 @@ catalogue! {
         "A phone whose last pass was just removed gets an error, or passes of others, instead of \
          an empty list.";
     "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
-        "Marks passes one by one, in a batch, twice in one batch, and together with unknown ones. \
+        "Marks passes one by one, in a batch, twice in one batch, and together with unknown passes. \
          The device asks for its list after each mark, and after an empty batch.",
-        "An update is lost. The phone still shows the old pass, even at the gate of an airport.";
+        "An update is lost. The phone still shows the old pass, for example at the gate of an airport.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
         "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with \
          full seconds or milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
         "The device asks for its list after it registers, after a mark, after a mark of the type, \
-         and after it unregisters. Each time, it asks again with the tag that it got.",
+         and after it unregisters. Each time, the device asks again with the tag that it got.",
         "With every push, the phone fetches passes that did not change, and complains to the log.";
     "store/new-registration-counts" Must [C3] store new_registration_counts,
         "After a tag was issued, the device registers for several passes: for passes that were \
-         marked before, for one that was never marked, for one that it already has, and for one \
-         that it had unregistered. Then it unregisters all passes, and comes back with its old tag.",
+         marked before, for a pass that was never marked, for a pass that it already has, and for a pass \
+         that it unregistered earlier. Then it unregisters all passes, and comes back with its old tag.",
         "If a pass changes between its download and its registration, the change never reaches \
          the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
-        "Makes 60 marks and registrations. After each, the device asks for its list with its last \
-         tag, with its oldest tag, and without one.",
-        "The phone gets an older tag. Its lists name the same passes again, or miss some.";
+        "Makes 60 marks and registrations. After each of them, the device asks for its list with its last \
+         tag, with its oldest tag, and without a tag.",
+        "The phone gets an older tag. Its lists then repeat or omit passes.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times, the only pass of a device is marked and listed. Then the device replaces it by \
+        "Six times, the only pass of a device is marked and listed. Then the device replaces this pass by \
          a pass that was never marked. It registers for the new pass before or after it \
          unregisters the old one. Then it asks for its list with its oldest tag, with its last \
-         tag, and without one, in a different order each time.",
-        "A phone that replaced all its passes gets an older tag than it had, and its lists name \
+         tag, and without a tag, in a different order each time.",
+        "A phone that replaced all its passes gets an older tag than before, and its lists name \
          the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
         "The device asks for its list with tags that are ahead of the store's clocks, in either \
@@ -143,8 +143,8 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
-    // The device asks with the tag of the other type. The list may name too many passes, but not
-    // too few.
+    // The device asks with the tag of the other type. The list may name too many passes, but must
+    // not name too few.
     store
         .mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial)))
         .await?;
@@ -451,8 +451,8 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             store.register(&device.id, new, &device.push_token).await?;
             store.unregister(&device.id, old).await?;
         }
-        // The order changes, because the first call may update the store's clocks and hide a fault
-        // from the others.
+        // The order changes in each round. The first call may update the store's clocks and so hide
+        // a fault from the later calls.
         let mut asked = [Some(oldest), None, Some(last)];
         asked.rotate_left(round / 2);
         for since in asked {
@@ -478,7 +478,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes).await?;
-    // First the type was never marked, then it was.
+    // In the first round, the type was never marked. In the second round, it was marked.
     for marked in [false, true] {
         if marked {
             store
@@ -533,7 +533,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
             listed.is_within(&passes)?;
             let behind = listed.tag.type_version < ahead && listed.tag.device_version < ahead;
             ensure(Rule::C5, behind, "a tag of the store's own clocks", || {
-                "a tag that is ahead as well".into()
+                "a tag that is ahead too".into()
             })?;
             device
                 .list(store, &type_id, Some(listed.tag))
@@ -552,7 +552,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
 async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
-    // The seed is fixed, so that a failure repeats in the next run.
+    // The seed is fixed, so that every run makes the same calls.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut registered = BTreeSet::new();
     // Each tag, with the passes that changed or were registered after it.
@@ -571,7 +571,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
-            // The last registration is kept, because a removed device starts anew.
+            // The last registration stays, because a removed device starts again from nothing.
             _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
                 registered.remove(&pass);

@@ -25,15 +25,15 @@ use crate::{Rule, Violation, violation::ensure};
 catalogue! {
     "store/register-many-equals-single-registers" Must [MAINTENANCE C3 C10] maintenance
         register_many_equals_single_registers,
-        "Registers new and known devices and passes in bulk, some twice and with two push tokens. \
+        "Registers new and known devices and passes in bulk, some of them twice with two push tokens. \
          Then registers an empty batch. A device asks for its list with an earlier tag, and the \
          pages are read.",
-        "Phones that were imported from another service get no pushes, or miss what changed in the \
+        "Phones that were imported from another service get no pushes, or miss changes from the \
          meantime.";
     "store/register-many-twice-adds-nothing" Must [MAINTENANCE C10] maintenance
         register_many_twice_adds_nothing,
-        "Registers the same 2,500 registrations in bulk twice. Counts the new registrations, then \
-         all.",
+        "Registers the same 2,500 registrations in bulk twice. Counts the new registrations, and then \
+         all registrations.",
         "If an interrupted import is repeated, registrations are counted twice.";
     "store/all-registrations-come-back" Must [MAINTENANCE] maintenance all_registrations_come_back,
         "Reads all registrations in pages of 1, 7, 1,000 and other sizes. Also reads after cursors \
@@ -152,7 +152,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
             Rule::MAINTENANCE,
             of_device.all(|one| one.push_token.as_str() == known.push_token.as_str()),
             "the push token of the last bulk registration",
-            || "another one".into(),
+            || "another push token".into(),
         )?;
     }
     known.list(store, &type_id, Some(tag)).await?.has(
@@ -161,7 +161,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
         "after a known registration was made in bulk again",
     )?;
 
-    // Registrations in bulk work like all others.
+    // Registrations that were made in bulk behave like all others.
     store
         .mark(
             &type_id,
@@ -232,8 +232,8 @@ async fn read(
     let mut after = after;
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.registrations(after.as_ref(), limit).await?;
-        // A page may end with all registrations of its last device. No device has more than five
-        // here.
+        // A page may end with all registrations of its last device. No device of this case has more
+        // than five.
         let about = limit.saturating_mul(2).saturating_add(64);
         ensure(
             Rule::MAINTENANCE,
@@ -284,7 +284,7 @@ fn holds(found: &Found, wanted: &[Registration], limit: usize) -> Result<(), Vio
             "all of {} registrations with their push tokens, in pages of {limit}",
             wanted.len()
         ),
-        || format!("{missing} missing or with another push token"),
+        || format!("{missing} registrations missing or with another push token"),
     )
 }
 

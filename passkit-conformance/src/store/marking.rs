@@ -31,15 +31,15 @@ catalogue! {
     "store/mark-all-takes-constant-time" Must [C9] opened mark_all_takes_constant_time,
         "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two \
          seconds. If a mark is suspiciously slow, the case takes more time. A device has every \
-         eighth pass. The case fails if the best times grow with four sizes in a row, in two \
-         measurements one after the other, and are far above the time for a single pass at the end. The case is \
+         eighth pass. The case fails if two measurements in a row show the same fault. The fault is that the best times \
+         grow with four sizes in a row, and that the last time is far above the time for a single pass. The case is \
          skipped if the times are unclear.",
         "Marking a type with a million passes takes minutes, and blocks all other marks.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
         "Makes 24 marks in a row: of one pass, of a batch and of the entire type. There is more \
          than one mark in a second.",
         "Two versions of a pass have the same date. A phone that has the first version gets a 304 \
-         and keeps it.";
+         and keeps this version.";
     "store/dates-move-with-marks-only" Must [C14] store dates_move_with_marks_only,
         "Registers, unregisters, forgets, asks for lists, reads pages, waits for a second, and \
          marks other passes and types. Reads dates and versions after each step.",
@@ -102,8 +102,8 @@ async fn mark_all_lists_every_registration_once(
 async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     const FIRST: usize = 1_000;
     const SIZES: usize = 9;
-    /// The time must grow with this many sizes in a row. So many sizes are always tried, even if
-    /// the store is slow.
+    /// The time must grow with this many sizes in a row. At least this many sizes are tried, even
+    /// if the store is slow.
     const GROWING: usize = 4;
     /// The time limit for all sizes. `LONGEST` applies instead if a time is suspicious.
     const BUDGET: Duration = Duration::from_secs(2);
@@ -129,7 +129,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
             .chain(&types[types.len() - GROWING..])
             .collect();
         let mut times = best_times(store, &growing, 15).await?;
-        // A busy machine hides a walk now and then. So an unclear result is measured again.
+        // A busy machine sometimes hides a walk, so an unclear result is measured again.
         for _ in 0..3 {
             let before = growth::is_walk(times[0], &times[1..]);
             times = best_times(store, &growing, 15).await?;
@@ -142,7 +142,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
                 ),
                 || {
                     format!(
-                        "{:?} for the last {GROWING} sizes, each twice as large as the one before",
+                        "{:?} for the last {GROWING} sizes, each twice as large as the previous one",
                         &times[1..]
                     )
                 },
@@ -159,7 +159,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     }
 }
 
-/// Makes a type with this many marked passes. A device has every eighth of them.
+/// Makes a type with this many marked passes. A device has every eighth pass.
 async fn type_of(
     store: &Arc<dyn RegistrationStore>,
     count: usize,
@@ -176,7 +176,7 @@ async fn type_of(
 }
 
 /// Returns the best time of a mark of each type. The types take turns, so that other processes slow
-/// all of them equally.
+/// down all of them equally.
 async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],
@@ -300,7 +300,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             }
         }
         match step {
-            // Several times, so that the dates of the marked pass run ahead of the clock.
+            // There are several marks, so that the dates of the marked pass run ahead of the clock.
             6 => {
                 for _ in 0..3 {
                     store

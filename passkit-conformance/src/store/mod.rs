@@ -2,10 +2,10 @@
 //! [`RegistrationStore`](passkit_server::store::RegistrationStore) and of the other traits of a
 //! store.
 //!
-//! Each case makes its own random types, devices, serial numbers and names. So all cases may share
-//! one store, even with real data. A case ends with the first [`Violation`](crate::Violation) that
-//! it finds. [`cases`] returns all cases, and [`run_all`] runs them. The test of a store looks like
-//! this:
+//! Each case makes its own random types, devices, serial numbers and names. All cases may therefore
+//! share one store, even a store with real data. A case ends with the first
+//! [`Violation`](crate::Violation) that it finds. [`cases`] returns all cases, and [`run_all`] runs
+//! them. The test of a store looks like this:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -104,8 +104,8 @@ pub async fn run_all(stores: impl Stores + 'static) -> Report {
     run(&cases(), stores).await
 }
 
-/// Runs cases one after the other. The run ends early if three cases had a call of the store that did
-/// not return.
+/// Runs cases one after the other. The run ends early if a call of the store did not return in
+/// three cases.
 ///
 /// # Panics
 /// Panics outside a Tokio runtime with time enabled.

@@ -1,4 +1,4 @@
-//! Makes unique identifiers, and has the calls and checks that most cases share.
+//! Makes unique identifiers. Contains the calls and checks that most cases share.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -32,7 +32,7 @@ pub(crate) fn unique() -> String {
     format!("{mixed:016x}{process:016x}")
 }
 
-/// The cases make only well-formed identifiers. An invalid one is a fault of the case.
+/// The cases make only well-formed identifiers. An invalid identifier is a fault of the case.
 impl From<InvalidIdentifier> for Violation {
     fn from(error: InvalidIdentifier) -> Self {
         Self::new(
@@ -135,7 +135,7 @@ impl Device {
         Ok(device)
     }
 
-    /// Like [`registered_for`](Self::registered_for), with many calls at a time.
+    /// Like [`registered_for`](Self::registered_for), but makes many calls in parallel.
     pub(crate) async fn registered_for_many(
         store: &Arc<dyn RegistrationStore>,
         passes: &[PassId],
@@ -168,7 +168,7 @@ impl Device {
         ensure(
             Rule::C4,
             listed.serials.is_empty() || Some(listed.tag) != since,
-            "a tag that differs from the one in the request, because passes are listed",
+            "a tag that differs from the tag in the request, because passes are listed",
             || {
                 format!(
                     "{} serial numbers and the same tag {}",
@@ -318,7 +318,7 @@ pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
 
 /// Reads the devices of an audience, in pages of `limit`.
 ///
-/// Ensures that pages have about this length, and come to an end.
+/// Ensures that pages have about this length, and that the last page has no cursor.
 pub(crate) async fn devices_of(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -338,7 +338,7 @@ pub(crate) async fn devices_after(
 ) -> Result<Vec<RegisteredDevice>, Violation> {
     let mut devices = Vec::new();
     let mut after = after;
-    // Pages may be empty, but must come to an end.
+    // Pages may be empty, but there must be a last page.
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.devices(audience, after.as_ref(), limit).await?;
         ensure(
@@ -400,7 +400,7 @@ pub(crate) async fn expect_devices<'a>(
             wanted.len(),
             shown_audience(audience)
         ),
-        || format!("{missing} of them missing and {foreign} others"),
+        || format!("{missing} of them missing, and {foreign} other devices"),
     )?;
     // The comparison is exact, because a push token must be stored as it was received.
     let is_other = |one: &&RegisteredDevice| {

@@ -1,5 +1,5 @@
-//! Cases about names that a store may confuse, because it joins keys, uses patterns, ignores case
-//! or trims.
+//! Cases about names that a store may confuse. A store may join keys, use patterns, ignore case, or
+//! trim spaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +38,7 @@ catalogue! {
          language.";
     "store/joined-names-are-kept-apart" Must [NAMES] store joined_names_are_kept_apart,
         "Registers, lists and unregisters devices and passes. Device, type and serial number give \
-         equal texts if they are joined by a dot, a dash, an underscore, a tilde or nothing, in any \
+         equal texts if they are joined with a dot, a dash, an underscore, a tilde or nothing, in any \
          order.",
         "One phone sees and unregisters the passes of another.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
@@ -54,7 +54,7 @@ catalogue! {
         orders_and_passes_with_equal_serials,
         "Registers, marks and unregisters passes and orders. Their serial numbers are equal, and \
          their types differ only in the first word.",
-        "The update of an order is listed as the update of a pass, or never.";
+        "The update of an order is listed as the update of a pass, or is never listed.";
 }
 
 /// Serial numbers that issuers use, and serial numbers that are special in keys and patterns.
@@ -141,9 +141,9 @@ async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Vio
     each_is_itself(store, &passes).await
 }
 
-/// Whose fault a wrong answer is. With names that nothing can confuse, the rule of the call itself is
-/// broken. If the answers for such names are right, a wrong answer for odd names breaks
-/// [`Rule::NAMES`].
+/// Decides which rule a wrong answer breaks. For plain names, which no store confuses, a wrong
+/// answer breaks the rule of the call. If the answers for plain names are right, a wrong answer for
+/// odd names breaks [`Rule::NAMES`].
 #[derive(Clone, Copy)]
 pub(super) enum Judge {
     Plain,
@@ -159,7 +159,7 @@ impl Judge {
     }
 }
 
-/// Checks plain names first, then these.
+/// Checks some plain names first, and then `passes`.
 async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
     let (_, mut plain) = new_passes(3)?;
     plain[2].type_id = new_type()?;
@@ -167,12 +167,12 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
     each_is_apart(store, passes, Judge::Odd).await
 }
 
-/// Registers each pass on two devices and each device for some passes. Then makes every call for one
-/// name after the other. Ensures that no call affects a name that it does not give.
+/// Registers each pass on two devices, and each device for some passes. Then makes every kind of
+/// call for one name after the other. Ensures that a call affects only the names in its arguments.
 ///
 /// The number of calls grows with the number of names, not with the number of pairs. Each mark gets
-/// a greater version than all marks before. So a mark that affects another pass breaks the order of
-/// the versions.
+/// a greater version than all earlier marks. A mark that affects another pass therefore breaks the
+/// order of the versions.
 async fn each_is_apart(
     store: &dyn RegistrationStore,
     passes: &[PassId],
@@ -268,8 +268,8 @@ async fn counts(
     )
 }
 
-/// Marks all passes, one after the other, forwards and backwards. Ensures that the versions have the
-/// order of the marks.
+/// Marks all passes, one after the other, forwards and backwards. Ensures that the versions have
+/// the order of the marks.
 async fn marks_are_apart(
     store: &dyn RegistrationStore,
     passes: &[PassId],
@@ -328,7 +328,7 @@ async fn contents_are_apart(
             judge.rule(Rule::P2),
             of_state == digest(number) && of_published == digest(number),
             format!("the digest of {}", brief(pass)),
-            || "another one".into(),
+            || "another digest".into(),
         )?;
     }
     Ok(())
@@ -369,7 +369,7 @@ async fn types_are_apart(
             ensure(
                 judge.rule(Rule::C9),
                 later == (at <= n),
-                format!("marks of {} and the types before it only", marked.type_id),
+                format!("marks of only {} and the types before it", marked.type_id),
                 || format!("{} of {} is marked: {later}", pass.type_id, types.len()),
             )?;
         }
@@ -380,7 +380,7 @@ async fn types_are_apart(
     Ok(())
 }
 
-/// Forgets a device that is there.
+/// Forgets a device that is registered.
 async fn forget(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -391,7 +391,7 @@ async fn forget(
     ensure(
         judge.rule(Rule::C13),
         forgotten,
-        "a device that is there until it is forgotten",
+        "a device that is registered until it is forgotten",
         || "none".into(),
     )
 }
@@ -438,14 +438,15 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
     passes.push(PassId::new(&format!("{}v", &longest[..127]), "1")?);
     passes.sort();
     passes.dedup();
-    // The order is mixed by length, so that passes with short and long names are neighbours.
+    // The order is mixed by length, so that passes with short names and passes with long names are
+    // neighbours.
     passes.sort_by_key(|pass| {
         (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11
     });
     each_is_itself(store, &passes).await
 }
 
-/// Groups of texts that some collation or normal form takes for equal.
+/// Groups of texts that some collation or normal form treats as equal.
 pub(super) const ALIKE: &[&[&str]] = &[
     &[
         "a", "A", "\u{e4}", "\u{c4}", "a\u{308}", "A\u{308}", "\u{ff41}", "\u{430}", "ae", "\u{e6}",
@@ -513,8 +514,9 @@ async fn joined_names_are_kept_apart(store: &dyn RegistrationStore) -> Result<()
     let mut registrations: BTreeSet<(DeviceIdentifier, PassId)> = BTreeSet::new();
     for joint in ["", ".", "-", "_", "~", "/", ":", "|", "#", " ", ","] {
         let joined = |one: &str, two: &str| format!("{one}{joint}{two}");
-        // The device, type and serial number of pairs that give the same text if they are joined.
-        // Types and devices have few characters, so some joints are possible in serial numbers only.
+        // Device, type and serial number of pairs that give the same text if they are joined. Types
+        // and devices may contain only few characters, so some joints are possible only in serial
+        // numbers.
         let pairs = [
             // Type and serial number, and the reverse.
             [
@@ -579,7 +581,8 @@ async fn registrations_are_apart(
         )?;
     }
     let mut left = registrations.clone();
-    // Only now are all there. So each of them is read once before the first is removed.
+    // All registrations exist now. The first round only reads each of them. The second round
+    // removes them.
     for removing in [false, true] {
         for (device, pass) in registrations {
             if removing {
@@ -696,10 +699,10 @@ async fn devices_are_apart(
         id: new_device()?,
         push_token: new_push_token()?,
     };
-    stranger
-        .list(store, &type_id, None)
-        .await?
-        .is_empty(judge.rule(Rule::CHANGES_SINCE), "to a stranger")
+    stranger.list(store, &type_id, None).await?.is_empty(
+        judge.rule(Rule::CHANGES_SINCE),
+        "for a device without passes",
+    )
 }
 
 async fn orders_and_passes_with_equal_serials(

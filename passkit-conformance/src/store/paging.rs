@@ -40,23 +40,23 @@ catalogue! {
     "store/hostile-cursor-reads-from-the-start" Must [C11] store
         hostile_cursor_reads_from_the_start,
         "Reads the devices of a pass and of a type after cursors that the store never issued. \
-         These are empty, are very long, contain SQL, or look like a position.",
+         The cursors are empty, very long, contain SQL, or look like a position.",
         "After an upgrade of the store, some phones get no push, or phones without the pass get a \
          push.";
     "store/pages-under-change-are-complete" Must [C11] store pages_under_change_are_complete,
         "Reads 240 devices in pages of 1 and of 10. Between two pages, some devices register, some \
          unregister and some register again. The last device on a page is the next to unregister.",
-        "A phone gets no push, because another phone deleted its pass at that moment.";
+        "A phone gets no push, because another phone deleted its pass at the same time.";
     "store/pages-of-a-type-under-change-are-complete" Must [C11] store
         pages_of_a_type_under_change_are_complete,
         "Reads the 240 devices of a type of 12 passes in pages of 1 and of 10. Each device has one \
          or two passes. Between two pages, some devices register, some unregister and some \
          register again.",
         "When the design of all passes changes, a phone gets no push, because another phone \
-         deleted its pass at that moment.";
+         deleted its pass at the same time.";
     "store/devices-are-counted" Must [COUNT_DEVICES] store devices_are_counted,
         "Counts the devices of a pass after each change. The limit is 0, 1, less than the number \
-         of devices, equal to it, or greater.",
+         of devices, equal to this number, or greater.",
         "The owner sees a wrong number of phones for a pass.";
 }
 
@@ -111,8 +111,8 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     ];
     let mut devices = Vec::new();
     for n in 0..DEVICES {
-        // One pass is on many devices, and others are on none. Some devices have several passes,
-        // adjacent or not.
+        // One pass is on many devices, and some passes are on no device. Some devices have several
+        // passes, adjacent or not.
         let first = if n % 3 == 0 { 0 } else { n % 31 };
         let mut registered: Vec<PassId> = match n % 4 {
             0 => vec![passes[first].clone()],
@@ -250,11 +250,11 @@ async fn hostile_cursor_reads_from_the_start(
                     "all devices, because the store never issued the cursor {:?}",
                     &text[..text.len().min(40)]
                 ),
-                || format!("{missing} of 20 missing"),
+                || format!("{missing} of 20 devices missing"),
             )?;
         }
-        // A store may take these texts for positions and skip devices. It must not fail, and must
-        // not return devices that are not registered.
+        // A store may take these texts for positions and skip devices. But the store must not fail,
+        // and must not return devices that are not registered.
         for text in [
             "0",
             "-1",
@@ -301,8 +301,8 @@ async fn pages_of_a_type_under_change_are_complete(
     Ok(())
 }
 
-/// Reads the devices of an audience, which are the devices of these passes. Between two pages,
-/// devices register and unregister.
+/// Reads the devices of an audience. The audience consists of the devices of these passes. Between
+/// two pages, devices register and unregister.
 async fn under_change(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -357,7 +357,8 @@ async fn under_change(
             "pages that come to an end, although registrations change",
             || format!("{pages} pages"),
         )?;
-        // If the last device on the page is one that unregisters, it is the next.
+        // If the last device on the page is one of the devices that unregister, it is the next to
+        // do so.
         let last = page.items.last().map(|one| &one.device);
         let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
         if let Some(n) = at_the_end

@@ -1,4 +1,5 @@
-//! The case that makes all calls at once. The calls are recorded, and checked afterwards.
+//! The case that makes calls of all kinds at the same time. The calls are recorded, and checked
+//! afterwards.
 
 use std::{
     slice,
@@ -31,12 +32,12 @@ use crate::{CaseResult, Violation};
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] opened
         parallel_history_adds_up,
-        "There are 24 passes. 16 tasks mark passes and their type, publish content, register, also \
-         in bulk, unregister, forget devices, change push tokens, and read and count devices. \
+        "There are 24 passes. 16 tasks mark passes and their type, publish content, register (also \
+         in bulk), unregister, forget devices, change push tokens, and read and count devices. \
          Meanwhile, eight devices ask for their lists and fetch passes. Every call is recorded with \
          its begin and end. All calls are checked afterwards. PASSKIT_CONFORMANCE_SEED=n makes the \
-         same calls again, though not at the same moments.",
-        "Under load, a phone misses an update, or its pushes go to an old push token, or its lists \
+         same calls again, but not at the same times.",
+        "Under load, a phone misses an update, its pushes go to an old push token, or its lists \
          name passes that it no longer has.";
 }
 
@@ -97,7 +98,7 @@ impl World {
     }
 
     /// Runs writers and polling devices until all writers are done. Then every device asks twice
-    /// more, and everything is read. If `drops`, some of the first calls are dropped.
+    /// more, and all data are read. If `drops` is true, some of the first calls are dropped.
     pub(super) async fn busy(&self, seed: u64, drops: bool) -> Result<(), Violation> {
         let writing = Arc::new(AtomicUsize::new(WRITERS));
         let mut tasks = JoinSet::new();
@@ -124,7 +125,8 @@ impl World {
                 let mut random = Random::new(seed ^ (writer << 40));
                 let mut result = Ok(());
                 for number in 0..world.writes {
-                    // The data may be opened again afterwards. By then, dropped calls should be over.
+                    // The data may be opened again after this. By then, dropped calls should have
+                    // ended.
                     let dropped = drops && number < world.writes / 2 && random.below(8) == 0;
                     let polls = random.below(6);
                     let call = world.write(&mut random);
@@ -160,7 +162,8 @@ impl World {
         Ok(())
     }
 
-    /// The same world over another store with the same data. It is only read.
+    /// Returns the same passes and devices over another store with the same data. Only reads use
+    /// the result.
     pub(super) async fn read_over(
         &self,
         store: Arc<dyn RegistrationStore>,
@@ -241,7 +244,7 @@ impl World {
                     .map(drop)?;
             }
             19..=20 => {
-                // There are only a few digests, so that several callers publish the same one.
+                // There are only a few digests, so that several callers publish the same digest.
                 let digest = (random.below(8) > 0).then(|| [random.below(3) as u8; 32]);
                 let (tokens, serial) = (Vec::new(), pass.serial.clone());
                 let content = Content {

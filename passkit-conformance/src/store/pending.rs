@@ -20,13 +20,13 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/marked-passes-are-pending" Must [Q1 C1 MARK] queue marked_passes_are_pending,
-        "Marks passes with their pushes: one pass, several, one twice in a batch, and none. A \
+        "Marks passes with their pushes: one pass, several passes, a pass twice in a batch, and an empty batch. A \
          device asks for its list with an earlier tag, and the pending changes are read.",
         "Phones get no push for an update, or a push for an update that does not exist.";
     "queue/marked-types-are-pending" Must [Q1 C9] queue marked_types_are_pending,
-        "Marks an entire type with its pushes, and one of its passes. A device asks for its list \
+        "Marks an entire type and one of its passes, both with pushes. A device asks for its list \
          with an earlier tag, and the pending changes are read.",
-        "A new design reaches only phones that ask without a push.";
+        "A new design reaches only phones that happen to ask for changes without a push.";
     "queue/plain-marks-push-nothing" Must [Q1] queue plain_marks_push_nothing,
         "Marks passes and a type without pushes, while the change of one pass is already pending. \
          Reads the pending changes.",
@@ -34,19 +34,19 @@ catalogue! {
     "queue/marked-again-is-one-change" Must [Q2] queue marked_again_is_one_change,
         "Marks passes and their type with pushes several times, and reads the pending changes each \
          time.",
-        "A phone gets a push for each of many changes, or no push for the last one.";
+        "A phone gets a push for each of many changes, or no push for the last change.";
     "queue/progress-is-remembered" Must [Q2] queue progress_is_remembered,
         "Records progress to a page and then to a later page, and marks one of the passes again. \
          Reads the pending changes each time.",
-        "After a restart, a million phones get the same push again, or some never get it.";
+        "After a restart, a million phones get the same push again, or some phones never get it.";
     "queue/finished-changes-are-gone" Must [Q3] queue finished_changes_are_gone,
-        "Records progress to the end for passes and a type. Some of the passes had progress to a \
-         page before. Reads the pending changes, and marks one of the passes again.",
+        "Records progress to the end for passes and a type. Some of the passes already had progress to a \
+         page. Reads the pending changes, and marks one of the passes again.",
         "Phones get pushes forever for a change that they already have.";
     "queue/old-versions-finish-nothing" Must [Q2] queue old_versions_finish_nothing,
-        "Marks changes again before their progress to the end is recorded. Some had progress to a \
-         page before.",
-        "A phone misses an update that was made while the pushes for the previous one were sent.";
+        "Marks changes again before their progress to the end is recorded. Some of them already had progress to a \
+         page.",
+        "A phone misses an update that was made while the pushes for the previous update were sent.";
     "queue/progress-makes-nothing-pending" Must [Q3] queue progress_makes_nothing_pending,
         "Records progress to a page, and to the end, for changes that were never pending or are \
          finished.",
@@ -54,12 +54,12 @@ catalogue! {
     "queue/backlog-sums-up" Must [Q3 Q4] queue backlog_sums_up,
         "Makes changes of several types pending, finishes some, and defers pushes. Reads the \
          backlog after each step.",
-        "A worker never looks at a type with pending pushes, or looks forever at a type without \
-         any.";
+        "A worker never looks at a type with pending pushes, or keeps looking at a type without \
+         pending pushes.";
     "queue/changes-keep-types-apart" Must [Q2 Q3 NAMES] queue changes_keep_types_apart,
         "Marks passes with equal and odd serial numbers in types that start alike, and the types \
          too. Finishes some of the changes.",
-        "The changes of two passes are mixed up, and the phones of one get no push.";
+        "The changes of two passes are mixed up, and the phones of one pass get no push.";
     "queue/every-change-gets-its-turn" Must [Q2] queue every_change_gets_its_turn,
         "170 changes are pending. Each round reads ten of them, marks 20 passes again, and \
          finishes the ten changes.",
@@ -335,7 +335,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
     )
     .await?;
 
-    // The next mark makes a change pending again.
+    // The next mark makes a finished change pending again.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
         .await?;
@@ -621,8 +621,8 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
         .values()
         .map(|change| (change.scope.clone(), end(change.version)))
         .collect();
-    // The clocks of two types may have the same reading. Then a version of one type would also finish
-    // the change of the other type.
+    // The clocks of two types may have the same reading. A version of one type would then also
+    // finish the change of the other type.
     let of_long = pending_of(queue, &long).await?;
     let is_older = |(scope, progress): &&(Scope, Progress)| {
         of_long
@@ -662,8 +662,8 @@ async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
             .map(|n| serial(&format!("{name}-{n}")))
             .collect::<Result<Vec<_>, _>>()
     };
-    // In the order of serial numbers, half of these passes are before all others, and half after
-    // them.
+    // In the order of serial numbers, half of these passes come before all others, and half come
+    // after them.
     let busy = [named(LIMIT, "0")?, named(LIMIT, "z")?].concat();
     let quiet = named(150, "m")?;
     queue
@@ -710,6 +710,6 @@ async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
     Err(Violation::new(
         Rule::Q2,
         "every change within 500 reads of ten",
-        format!("{} of 150 never returned", left.len()),
+        format!("{} of 150 changes were never returned", left.len()),
     ))
 }

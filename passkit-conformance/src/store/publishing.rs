@@ -1,4 +1,4 @@
-//! Cases about publishing: when it marks a pass, and what the store remembers.
+//! Cases about publishing: when the store marks a pass, and what it remembers.
 
 use std::{slice, sync::Arc};
 
@@ -25,12 +25,12 @@ catalogue! {
          each step.",
         "A phone never gets new content, or fetches a pass that did not change.";
     "store/one-content-is-marked-once" Must [P1] store one_content_is_marked_once,
-        "12 callers publish the same content at once, eight times. Each reads version and date \
+        "12 callers publish the same content at once, eight times. Each caller reads version and date \
          after its call.",
         "If several instances notice the change, all phones fetch the pass several times.";
     "store/parallel-contents-lose-nothing" Must [P1 P5] store parallel_contents_lose_nothing,
-        "12 callers publish one pass at once, four times. Each publishes its own authentication \
-         token, with its own digest or with a common one.",
+        "12 callers publish one pass at once, four times. Each caller publishes a different authentication \
+         token, with a different digest or with a common digest.",
         "A phone has an old copy of the pass, and its authentication token is refused.";
     "store/other-marks-keep-the-digest" Must [P4] store other_marks_keep_the_digest,
         "Publishes content, marks the pass and its type, registers and unregisters. Then publishes \
@@ -42,21 +42,21 @@ catalogue! {
         "An old copy of a pass can no longer be updated, or the newest authentication token is \
          dropped before older ones.";
     "store/removals-keep-what-was-published" Must [P5] store removals_keep_what_was_published,
-        "Publishes the removal of a pass that was published, and of a pass that was not. Then \
+        "Publishes the removal of a pass that was published, and of a pass that was never published. Then \
          publishes the same content, and other content.",
         "A phone can't unregister a removed pass, or fetches a pass again that came back \
          unchanged.";
     "store/published-answers-in-order" Must [PUBLISHED] store published_answers_in_order,
-        "Asks what was published for passes of two types, some of them twice, some never \
-         published, and for no pass.",
-        "The token of one pass opens another one.";
+        "Reads the published content of passes of two types. Some passes are requested twice, and some were never \
+         published. Also makes an empty request.",
+        "The token of one pass opens another pass.";
     "store/contents-keep-passes-apart" Must [NAMES P2] store contents_keep_passes_apart,
         "Publishes passes with odd serial numbers, and passes with equal serial numbers in types \
          that start alike.",
-        "The changes of two passes are mixed up, and the phones of one get no update.";
+        "The changes of two passes are mixed up, and the phones of one pass get no update.";
     "store/dropped-publish-is-all-or-nothing" Must [C12 P3] store dropped_publish_is_all_or_nothing,
-        "A call that publishes 20 passes is dropped after 0 polls, then after 1, 2 and so on. \
-         After a while, digests, tokens and states must show all 20 publications or none.",
+        "A call that publishes 20 passes is dropped after 0 polls, in the next round after 1 poll, and so on. \
+         Soon after each drop, digests, tokens and states must show all 20 publications or none.",
         "New content counts as published, but no phone ever gets it.";
     "store/published-contents-survive-reopening" Must [P6] opened
         published_contents_survive_reopening,
@@ -68,13 +68,13 @@ catalogue! {
          pending changes.",
         "Phones get a push for content that did not change, or no push for content that changed.";
     "queue/one-content-is-pending-once" Must [P1 Q1] queue one_content_is_pending_once,
-        "12 callers publish the same content with pushes at once, eight times. Each reads version \
+        "12 callers publish the same content with pushes at once, eight times. Each caller reads version \
          and date after its call.",
         "If several instances notice the change, all phones get several pushes.";
     "queue/dropped-publish-is-all-or-nothing" Must [C12 P3 Q1] queue
         dropped_publish_and_push_is_all_or_nothing,
-        "A mark_and_push that publishes 20 passes is dropped after 0 polls, then after 1, 2 and so \
-         on. After a while, each pass must be published, marked and pending, or none of these.",
+        "A mark_and_push that publishes 20 passes is dropped after 0 polls, in the next round after 1 poll, and so \
+         on. Soon after each drop, each pass must be published, marked and pending, or none of these.",
         "New content counts as published, but no phone ever gets a push for it.";
 }
 
@@ -155,7 +155,7 @@ async fn expect_published(
         rule,
         same,
         format!("the same digest in the state of the pass {when}"),
-        || "another one".into(),
+        || "another digest".into(),
     )
 }
 
@@ -256,7 +256,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
                 Rule::P2,
                 after.published == digest,
                 format!("the digest of {what} in the state"),
-                || "another one".into(),
+                || "another digest".into(),
             )?;
         }
         let listed = device.list(store, &type_id, Some(tag)).await?;
@@ -274,7 +274,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     let [d, e] = [new_digest(), new_digest()];
     for pass in &passes {
         let before = store.pass_state(pass).await?;
-        // The store may use any of the two entries.
+        // The store may use either of the two entries.
         let twice = [
             content(pass, Some(d), [1, 2]),
             content(pass, Some(e), [1, 2]),
@@ -292,7 +292,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             Rule::P2,
             [Some(d), Some(e)].contains(&after.published),
             "one of two published digests in the state",
-            || "another one".into(),
+            || "another digest".into(),
         )?;
         device.list(store, &type_id, Some(tag)).await?.has(
             [pass],
@@ -333,21 +333,21 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             .mark(&type_id, Changed::Contents(slice::from_ref(&one)))
             .await?;
         let after = store.pass_state(pass).await?;
-        let what = "content whose digest differs from the last one in few bytes";
+        let what = "content whose digest differs from the last digest in few bytes";
         expect_marked(before, after, true, Rule::P2, what)?;
         let found = published(store, pass).await?.unwrap_or_default();
         ensure(
             Rule::P2,
             after.published == Some(all) && found.digest == Some(all),
             "exactly the digest that was published",
-            || "another one".into(),
+            || "another digest".into(),
         )?;
         ensure(
             Rule::P5,
             found.tokens.last() == one.tokens.last()
                 && found.tokens.len() == (step + 3).min(Published::MAX_TOKENS),
-            "exactly the token that was published, and those before",
-            || format!("{} tokens, or another last one", found.tokens.len()),
+            "exactly the token that was published, and the earlier tokens",
+            || format!("{} tokens, or another last token", found.tokens.len()),
         )?;
     }
     // This pass is on no device, and was never marked.
@@ -368,8 +368,8 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     .await
 }
 
-/// 12 callers publish the same content at once. Ensures that the pass is not marked again after the
-/// first call has ended.
+/// Publishes the same content with 12 callers at once. Ensures that the pass is not marked again
+/// after the first call has ended.
 async fn publish_at_once<F>(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
@@ -491,7 +491,7 @@ async fn parallel_contents_lose_nothing(
             .filter(|caller| !found.tokens.contains(&token(*caller)))
             .count();
         ensure(Rule::P5, lost == 0, "the tokens of all callers", || {
-            format!("{lost} of {AT_ONCE} missing")
+            format!("{lost} of {AT_ONCE} tokens missing")
         })?;
     }
     Ok(())
@@ -628,7 +628,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         .await?;
     let [a, b] = [new_digest(), new_digest()];
     // The published digest and tokens, whether the call must mark the pass, what the store must
-    // remember, and a description.
+    // then remember, and a description.
     type Step<'a> = (
         Option<ContentDigest>,
         &'a [u8],
@@ -839,7 +839,14 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
         remembered.push(one);
     }
     for (pass, one) in passes.iter().zip(&remembered) {
-        expect_published(store, pass, Some(one), Rule::NAMES, "of its own").await?;
+        expect_published(
+            store,
+            pass,
+            Some(one),
+            Rule::NAMES,
+            "that only this pass has",
+        )
+        .await?;
     }
     // New content must mark only its own pass.
     for (n, pass) in passes.iter().enumerate() {
@@ -865,8 +872,8 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     Ok(())
 }
 
-/// Describes a publication that is half done. Returns `None` if it has happened entirely or not at
-/// all.
+/// Describes a publication that has taken effect only in part. Returns `None` if the publication is
+/// complete or absent.
 async fn halves(
     store: &dyn RegistrationStore,
     passes: &[PassId],
@@ -889,8 +896,8 @@ async fn halves(
         let has_state = after.published == content.digest;
         marked += usize::from(is_marked);
         published += usize::from(has_digest);
-        // States and published digests are read one after the other. So a difference counts only if
-        // it lasts.
+        // States and published digests are read one after the other. A difference therefore counts
+        // only if it lasts.
         torn += usize::from(
             is_marked != has_digest || has_token != has_digest || has_state != has_digest,
         );
@@ -915,8 +922,8 @@ fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
 
 async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     for polls in 0..MOST_POLLS {
-        // A dropped call may still take effect much later. A new type keeps it apart from the next
-        // calls.
+        // A dropped call may still take effect much later. Each round uses a new type, so that such
+        // a call does not disturb the next round.
         let (type_id, passes) = new_passes(20)?;
         let device = Device::registered_for(store, &passes).await?;
         store
@@ -931,8 +938,8 @@ async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Res
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // A caller would try again. After that, each pass must have been marked, by the first call
-        // or the second.
+        // A caller would repeat the call. After the second call, each pass must have been marked by
+        // one of the two calls.
         store.mark(&type_id, Changed::Contents(&contents)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has(&passes, Rule::P3, "after a second publication")?;
@@ -945,7 +952,7 @@ async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Res
 
 async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     for polls in 0..MOST_POLLS {
-        // As above, a new type for each call.
+        // Each round uses a new type, as in the case above.
         let (type_id, passes) = new_passes(20)?;
         let every: Vec<_> = passes.iter().map(scope).collect();
         queue
@@ -971,7 +978,7 @@ async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(),
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // A caller would try again. After that, all passes must be pending.
+        // A caller would repeat the call. After the second call, all passes must be pending.
         queue
             .mark_and_push(&type_id, Changed::Contents(&contents))
             .await?;
@@ -998,7 +1005,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
         .mark_and_push(&type_id, Changed::Contents(&[]))
         .await?;
     expect_pending(queue, &type_id, [], Rule::Q1, "after an empty batch").await?;
-    // Published without pushes, content does not become pending.
+    // Content that is published without pushes does not become pending.
     publish(queue, &passes[0], Some(a), [1]).await?;
     expect_pending(
         queue,

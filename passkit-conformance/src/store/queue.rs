@@ -48,7 +48,7 @@ pub(super) async fn pending_of(
         .map(|change| (change.scope.clone(), change))
         .collect();
     ensure(Rule::Q2, pending.len() == count, "each change once", || {
-        format!("{} of {count}", pending.len())
+        format!("{} different changes of {count}", pending.len())
     })?;
     Ok(pending)
 }
@@ -72,7 +72,7 @@ pub(super) async fn expect_pending<'a>(
         rule,
         missing == 0 && foreign == 0,
         format!("{} pending changes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
+        || format!("{missing} of them missing, and {foreign} other changes"),
     )?;
     Ok(pending)
 }
@@ -89,7 +89,7 @@ pub(super) async fn backlog_of(
         .filter(|backlog| backlog.type_id == *type_id);
     let first = of_type.next();
     ensure(Rule::Q3, of_type.next().is_none(), "each type once", || {
-        "one twice".into()
+        "a type twice".into()
     })?;
     Ok(first)
 }
@@ -115,7 +115,7 @@ pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
     (device.id.clone(), Some(push(device, due)))
 }
 
-/// Returns the same devices without a push, which removes their deferred pushes.
+/// Returns the same devices without a push. Deferring them removes their deferred pushes.
 pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
     pushes
         .iter()
@@ -185,7 +185,7 @@ pub(super) async fn expect_deferred<'a>(
         Rule::Q4,
         missing == 0 && foreign == 0,
         format!("{} deferred pushes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
+        || format!("{missing} of them missing, and {foreign} other pushes"),
     )?;
     for (device, wanted) in wanted {
         let (Some(found), Some(wanted)) = (&found[device], wanted) else {
@@ -198,7 +198,7 @@ pub(super) async fn expect_deferred<'a>(
         ensure(
             Rule::Q4,
             found == wanted && same_token,
-            format!("its own token and {} {when}", shown(wanted)),
+            format!("the token of the device and {} {when}", shown(wanted)),
             || {
                 if same_token {
                     shown(found)
@@ -211,7 +211,7 @@ pub(super) async fn expect_deferred<'a>(
     Ok(())
 }
 
-/// Says of all pending changes of the type that their pushes were sent.
+/// Finishes all pending changes of the type, as after their pushes were sent.
 pub(super) async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
     let pending = pending_of(queue, type_id).await?;
     let done: Vec<_> = pending

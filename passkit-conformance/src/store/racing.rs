@@ -37,7 +37,7 @@ catalogue! {
         "16 tasks mark three passes. Each task reads date and version before and after each of its \
          marks.",
         "Two versions of a pass have the same date. A phone that has the first version gets a 304 \
-         and keeps it.";
+         and keeps this version.";
     "store/no-device-goes-stale" Must [C1 C2 C3 C4] store no_device_goes_stale,
         "16 writers change and mark 200 passes in batches, while six devices ask for lists and \
          register for more of the passes. When the writers are done, each device asks twice more.",
@@ -108,8 +108,8 @@ async fn parallel_register_and_unregister(
     for round in 0..40_usize {
         let (contested, other) = (&passes[0], &passes[1]);
         let mut device = Device::new()?;
-        // The rounds differ in whether the registration exists at the start, and whether the device
-        // has another one.
+        // The rounds differ: the registration may exist at the start, and the device may have
+        // another registration.
         let there = round % 2 == 1;
         let has_other = round % 4 >= 2;
         if there {
@@ -183,7 +183,7 @@ async fn parallel_register_and_unregister(
                 Rule::C10,
                 one_token && tokens.contains(&one.push_token),
                 "one of the push tokens that were sent",
-                || "another one, or several".into(),
+                || "another push token, or several".into(),
             )?;
             device.push_token = one.push_token.clone();
         }
@@ -249,13 +249,14 @@ impl Content {
                 Violation::new(
                     Rule::CHANGES_SINCE,
                     "only passes that are registered on the device",
-                    "one that was never registered",
+                    "a pass that was never registered",
                 )
             })
     }
 }
 
-/// A device that asks for lists as after pushes, the version that it has of each pass, and its tag.
+/// A device that asks for lists as after pushes. It has its tag, and the version of each of its
+/// passes.
 struct Poller {
     device: Device,
     seen: BTreeMap<SerialNumber, u64>,
@@ -290,7 +291,8 @@ impl Poller {
         Ok(listed.serials.len())
     }
 
-    /// Fetches a pass, then registers for it. A change in between must be listed (C3).
+    /// Fetches a pass, then registers for it. If the pass changed in between, the next list must
+    /// name it (C3).
     async fn add(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -327,7 +329,8 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
             seen: BTreeMap::new(),
             tag: None,
         };
-        // Some devices have all passes from the start, others add passes while they ask for lists.
+        // Some devices have all passes from the start. The other devices add passes while they ask
+        // for lists.
         let registered = if number < 3 { PASSES } else { 5 };
         for pass in &content.passes[..registered] {
             poller.add(store, &content, pass).await?;
@@ -390,7 +393,8 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
     Ok(())
 }
 
-/// Changes and marks passes, in batches of one to nine. One writer sometimes marks the entire type.
+/// Changes and marks passes, in batches of one to nine. One of the writers sometimes marks the
+/// entire type.
 async fn write(
     store: &Arc<dyn RegistrationStore>,
     content: &Content,

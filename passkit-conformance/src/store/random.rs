@@ -1,17 +1,17 @@
-//! Random numbers that a seed repeats.
+//! Random numbers from a seed. The same seed gives the same numbers.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::{Rule, Violation};
 
-/// The environment variable with the seed of a run. Set it to the number in a report to run the same
-/// sequences again.
+/// The environment variable with the seed of a run. Set it to the number in a report to run the
+/// same sequences again.
 pub(crate) const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
 /// Returns the seed in the environment, if there is one.
 ///
 /// # Errors
-/// Fails with the text if it is not a number.
+/// Fails with the text of the variable if the text is not a number.
 pub(crate) fn seed() -> Result<Option<u64>, String> {
     match std::env::var(SEED) {
         Ok(text) => text.trim().parse().map(Some).map_err(|_| text),
@@ -19,10 +19,10 @@ pub(crate) fn seed() -> Result<Option<u64>, String> {
     }
 }
 
-/// Returns the seed in the environment, or a random one.
+/// Returns the seed in the environment, or else a random seed.
 ///
 /// # Errors
-/// Fails if the environment has something that is not a number.
+/// Fails if the variable is set to something that is not a number.
 pub(crate) fn seed_of_run() -> Result<u64, Violation> {
     let given = seed().map_err(|text| {
         Violation::new(

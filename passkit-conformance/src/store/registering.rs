@@ -26,11 +26,11 @@ catalogue! {
     "store/every-register-stores-the-push-token" Must [C10] store
         every_register_stores_the_push_token,
         "A device registers again with another push token, first for a known pass, then for a new \
-         one. The devices of all its passes are read.",
+         pass. The devices of all its passes are read.",
         "Pushes go to a push token that is no longer in use. The phone never gets an update again.";
     "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
         "Registers push tokens of up to 400 characters: UUIDs, tokens of FCM, and all printable \
-         characters. Each replaces another. Reads the devices of the pass and of its type.",
+         characters. Each token replaces the previous one. Reads the devices of the pass and of its type.",
         "A phone with another wallet can't register, or a bad push token stops the pushes to all \
          phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
@@ -46,8 +46,8 @@ catalogue! {
     "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
         unregister_removes_the_device_with_its_last_registration,
         "One device unregisters all its passes, which are of two types. Another device unregisters \
-         all but one. Then both devices are forgotten.",
-        "Push tokens of phones without passes are kept without a reason, and there are more and \
+         all its passes except one. Then both devices are forgotten.",
+        "The store keeps push tokens of phones without passes for no reason, and collects more and \
          more of them.";
     "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store
         unregistering_nothing_is_no_error,
@@ -92,7 +92,7 @@ async fn every_register_stores_the_push_token(
     let mut device = Device::registered_for(store, &passes[..2]).await?;
     let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
-    // First for a known pass, then for a new one.
+    // The device registers first for a known pass, and then for a new pass.
     for pass in [0, 2] {
         device.push_token = new_push_token()?;
         store
@@ -225,7 +225,7 @@ async fn unregister_removes_the_device_with_its_last_registration(
     ensure(
         Rule::UNREGISTER,
         back == Registered::Created,
-        "Created for a device that was gone",
+        "Created for a device that was removed",
         || format!("{back:?}"),
     )?;
     has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await

@@ -1,4 +1,4 @@
-//! Cases about what is there when the data are opened again.
+//! Cases about the data that are left when a store is opened again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,7 +67,7 @@ struct Done {
     device: Device,
     /// A tag from before the last mark. The last mark was of the first pass.
     tag: UpdateTag,
-    /// A tag from after that mark.
+    /// A tag from after the last mark.
     newest: UpdateTag,
     forgotten: Device,
 }
@@ -94,8 +94,8 @@ async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
         || format!("{now:?}"),
     )?;
     for done in &done {
-        // Any violation here is a loss of data, so the rule is C6. An error of the store keeps its
-        // rule.
+        // Any violation here is a loss of data, so the rule is C6. An error of the store still
+        // breaks its usual rule.
         done.is_there(reopened)
             .await
             .map_err(|found| found.unless_error_under(Rule::C6))?;
@@ -188,9 +188,9 @@ impl Done {
             )?;
         }
 
-        // Earlier tags must still work. The list names exactly what came after them.
+        // Earlier tags must still work. A list names exactly the later changes.
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.is_empty(Rule::C6, "for the newest tag from before")?;
+        since.is_empty(Rule::C6, "for the newest earlier tag")?;
         let since = device.list(store, type_id, Some(*tag)).await?;
         since.has(&passes[..1], Rule::C6, "for a tag from before its mark")?;
 
@@ -224,7 +224,7 @@ impl Done {
         since.has(
             [&passes[3]],
             Rule::C6,
-            "after a registration, for the tag from before it",
+            "after a registration, for the earlier tag",
         )?;
         device
             .list(store, &new_type()?, None)
@@ -277,9 +277,9 @@ impl Picture {
         Ok(picture)
     }
 
-    /// Names the parts that are not as they were in an earlier picture.
+    /// Names the parts that differ from an earlier picture.
     fn differs_from(&self, before: &Self) -> Vec<&'static str> {
-        // A store may list passes that did not change (C7), but must not leave out any.
+        // A store may list passes that did not change (C7), but must not leave out passes that did.
         let missed = before
             .changed
             .iter()
@@ -386,7 +386,8 @@ async fn last_write_survives_reopening(opened: &Opened) -> CaseResult {
         for (device, newest) in devices.iter().zip(&newest) {
             let listed = device.ask(reopened, &type_id, Some(*newest)).await?;
             let here = after.devices.iter().any(|of| of.contains_key(&device.id));
-            // What the store listed before it was opened again is no loss.
+            // It is no loss if the store lists passes that it also listed before it was opened
+            // again.
             let before = device.ask(store, &type_id, Some(*newest)).await?;
             let forward = listed.tag.type_version >= newest.type_version
                 && listed.tag.device_version >= newest.device_version;
@@ -398,8 +399,8 @@ async fn last_write_survives_reopening(opened: &Opened) -> CaseResult {
             )?;
         }
     }
-    // Several marks let the dates run ahead of the wall clock. The dates must be remembered, so that
-    // the next mark of the type gets a later one.
+    // Several marks make the dates run ahead of the wall clock. The store must remember the dates,
+    // so that the next mark of the type gets a later date.
     for changed in [Changed::All, Changed::Passes(&serials(&passes[..1]))] {
         for _ in 0..3 {
             let before = store.pass_state(&passes[0]).await?;
@@ -438,7 +439,7 @@ type QueuePicture = (
 
 async fn queue_picture(queue: &Queue, type_id: &TypeIdentifier) -> Result<QueuePicture, Violation> {
     let deferred = read_deferred(queue, type_id, None, 100).await?.into_iter();
-    // A store need not know exactly since when the oldest change is pending.
+    // A store need not return the exact time since which the oldest change is pending.
     let summary = |one: Backlog| (one.pending, one.since.is_some(), one.next_deferred);
     Ok((
         pending_of(queue, type_id).await?,
@@ -523,7 +524,13 @@ async fn last_queue_write_survives_reopening(opened: &Opened) -> CaseResult {
                 before.0.len(),
                 before.1.len()
             ),
-            || format!("{} and {}, or others", after.0.len(), after.1.len()),
+            || {
+                format!(
+                    "{} pending changes and {} deferred pushes, or different ones",
+                    after.0.len(),
+                    after.1.len()
+                )
+            },
         )?;
     }
     Ok(())
@@ -544,7 +551,7 @@ async fn last_note_survives_reopening(opened: &Opened) -> CaseResult {
             || format!("{found:?}"),
         )?;
     }
-    // A claim may be lost with its process, but a released claim must not come back.
+    // A claim may be lost when its process ends, but a released claim must not come back.
     store.claim(&name, "a", LONG).await?;
     store.release(&name, "a").await?;
     let reopened = opened.reopen().await?;

@@ -29,7 +29,7 @@ catalogue! {
         "Marks and publishes batches of 500, 501, 999, 1,000, 1,001 and 10,007 passes. If the store \
          is fast enough, also marks batches around 32,767 and of 65,537 passes. A device with some \
          of the passes asks for its list while the batches are written, and after each batch.",
-        "If many passes change at once, the change fails, or some phones never hear of it.";
+        "If many passes change at once, the change fails, or some phones never learn of it.";
     "queue/batches-of-many-sizes" Must [Q1 Q2 Q3 Q4] queue queues_of_many_sizes,
         "Makes 501, 1,000, 1,001 and 10,007 changes pending in one call, records their progress in \
          one call, and finishes them. Defers as many pushes in one call, reads them in pages, and \
@@ -37,7 +37,7 @@ catalogue! {
         "If many passes change at once, some phones get no push.";
 }
 
-/// A batch is only tried if it probably takes less time than this.
+/// A batch is tried only if it probably takes less time than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The sizes to try. The last two are around the limits of parameters in PostgreSQL and SQLite.
@@ -56,7 +56,7 @@ fn sizes() -> Vec<usize> {
     ]
 }
 
-/// Estimates whether a batch takes too long, from the time of the last batch.
+/// Estimates from the time of the last batch whether a batch would take too long.
 #[derive(Default)]
 pub(super) struct Pace(Option<(usize, Duration)>);
 
@@ -70,7 +70,7 @@ impl Pace {
         time.saturating_mul(times) < PATIENCE
     }
 
-    /// Awaits a batch of this size, and remembers its time.
+    /// Awaits a batch of this size, and remembers how long it took.
     pub(super) async fn of<T>(&mut self, size: usize, batch: impl Future<Output = T>) -> T {
         let start = Instant::now();
         let result = batch.await;
@@ -79,7 +79,8 @@ impl Pace {
     }
 }
 
-/// The positions in a batch that are checked: all of the first 1,001, and those around each limit.
+/// The positions in a batch that are checked: all of the first 1,001, and the positions around each
+/// limit.
 fn watched(most: usize) -> BTreeSet<usize> {
     let mut positions: BTreeSet<_> = (0..1_001.min(most)).collect();
     for limit in [5_000, 8_191, 10_000, 16_383, 32_766, 65_535, most - 1] {
@@ -145,8 +146,8 @@ async fn batches_of_many_sizes(store: &Arc<dyn RegistrationStore>) -> Result<(),
     Ok(())
 }
 
-/// Awaits a batch that marks `passes`, while the device asks for lists as after pushes. Ensures that
-/// the lists name all marked passes of the device. Returns the last tag.
+/// Awaits a batch that marks `passes`. Meanwhile, the device asks for lists as after pushes.
+/// Ensures that the lists name all marked passes of the device. Returns the last tag.
 async fn seen_in_parts(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -190,7 +191,7 @@ async fn seen_in_parts(
         format!("every pass of a batch of {} in a list", passes.len()),
         || {
             format!(
-                "{} of the watched ones missing, the first at position {}",
+                "{} of the watched passes missing, the first at position {}",
                 missing.len(),
                 missing[0]
             )
@@ -245,7 +246,8 @@ async fn pending_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<()
         || counted.to_string(),
     )?;
     let mut left: BTreeSet<_> = batch.iter().cloned().map(Scope::Pass).collect();
-    // A store may return fewer changes than the limit. The others follow when these are finished.
+    // A store may return fewer changes than the limit. It returns the others when these are
+    // finished.
     while !left.is_empty() {
         let pending = queue.pending(&type_id, size).await?;
         let versions: BTreeMap<_, _> = pending
@@ -266,7 +268,8 @@ async fn pending_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<()
             all.map(|(scope, version)| (scope.clone(), to(*version)))
                 .collect()
         };
-        // Once is enough for the progress to a page, because many changes take long to read.
+        // Progress to a page is recorded for only one size, because reading many changes takes
+        // long.
         if size == 1_001 {
             queue
                 .record_progress(&type_id, &progress(|version| page(version, "page 2")))
@@ -294,7 +297,7 @@ async fn pending_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<()
             Rule::Q3,
             finished == 0,
             "no change that was finished, in a batch of many",
-            || format!("{finished} of {}", versions.len()),
+            || format!("{finished} of {} changes finished", versions.len()),
         )?;
     }
     Ok(())
@@ -323,7 +326,12 @@ async fn deferred_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<(
         Rule::Q4,
         wrong == 0 && found.len() == size,
         format!("{size} pushes that were deferred in one call, in pages of 1,000"),
-        || format!("{}, and {wrong} missing or wrong", found.len()),
+        || {
+            format!(
+                "{} deferred pushes, and {wrong} missing or wrong",
+                found.len()
+            )
+        },
     )?;
     queue.defer(&type_id, &removed(&pushes)).await?;
     let left = read_deferred(queue, &type_id, None, 1_000).await?.len();

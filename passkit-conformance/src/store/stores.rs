@@ -48,8 +48,8 @@ pub trait Stores: Send + Sync {
     /// The place of a store's data, such as a folder or an address. Use `()` if the data can't be
     /// opened again.
     ///
-    /// The place is dropped at the end of a case, after the store. So a temporary folder may remove
-    /// itself then.
+    /// The place is dropped at the end of a case, after the store. A temporary folder may therefore
+    /// remove itself then.
     type Place: Send + Sync + 'static;
 
     /// Opens a store to test, and returns it with the place of its data. All cases may use the same
@@ -59,8 +59,9 @@ pub trait Stores: Send + Sync {
 
     /// Opens the data as they are now, as if the process of the store had been killed. Changes that
     /// the store has not acknowledged may be missing. The first store is still open. If it locks
-    /// its files, copy them. A case may call this several times, and each call opens the data as
-    /// they are then. If this returns `None`, the cases that need it are skipped.
+    /// its files, copy the files. A case may call this method several times. Each call opens the
+    /// data as they are at the time of the call. If this method returns `None`, the cases that need
+    /// it are skipped.
     async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
         let _ = place;
         None
@@ -128,7 +129,7 @@ impl TestStore {
         }
     }
 
-    /// Adds [`PushQueue`], and [`Coordination`], which it includes.
+    /// Adds [`PushQueue`] and also [`Coordination`], because every push queue implements it.
     #[must_use]
     pub fn with_queue<S: PushQueue + 'static>(self, store: Arc<S>) -> Self {
         Self {
@@ -152,8 +153,7 @@ impl TestStore {
     /// Makes a test store from several instances that share their data. Each call goes to the next
     /// instance, as behind a load balancer. The store has the traits that all instances have.
     ///
-    /// Use this for stores that several processes share, with a separate connection for each
-    /// instance.
+    /// Use this for a store that several processes share. Give each instance a separate connection.
     #[must_use]
     pub fn spread(first: Self, others: Vec<Self>) -> Self {
         fn all<T: ?Sized>(
@@ -250,7 +250,8 @@ impl<S: Stores + 'static> AnyPlace for Placed<S> {
 }
 
 impl Opened {
-    /// Returns the same store with a time limit for each call, even after the data are opened again.
+    /// Returns the same store with a time limit for each call, even after the data are opened
+    /// again.
     pub(super) fn watched(self, watch: &Arc<Watch>) -> Self {
         Self {
             store: self.store.watched(watch),
@@ -259,7 +260,7 @@ impl Opened {
         }
     }
 
-    /// From now on, calls are delayed a little before and after the store makes them.
+    /// Delays each later call a little, before and after the store makes it.
     pub(super) fn delay_calls(&self) {
         if let Some(watch) = &self.watch {
             watch.delay_calls();

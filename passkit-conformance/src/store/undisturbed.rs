@@ -1,4 +1,4 @@
-//! Cases about calls that must leave pending changes and deferred pushes alone.
+//! Cases about calls that must not change pending changes and deferred pushes.
 
 use std::{
     collections::BTreeMap,
@@ -28,26 +28,26 @@ catalogue! {
     "queue/claims-leave-pushes-alone" Must [Q2 Q4] queue claims_leave_pushes_alone,
         "While changes are pending and pushes are deferred, workers claim the type, release the \
          claim, lose it and take it over. Progress is recorded with and without a claim.",
-        "A worker ends in the middle of its pushes, and some phones never get theirs.";
+        "A worker ends in the middle of its pushes, and some phones never get their push.";
     "queue/registrations-leave-pushes-alone" Must [Q4 Q2] queue registrations_leave_pushes_alone,
-        "While changes are pending and pushes are deferred, their devices register again, unregister \
+        "While changes are pending and pushes are deferred, the devices register again, unregister \
          and are forgotten, and the passes are marked and published without pushes.",
-        "A phone that registers again gets no push for the change before.";
+        "A phone that registers again gets no push for an earlier change.";
     "queue/odd-names-are-kept-apart" Must [NAMES] queue odd_names_are_kept_apart,
         "Makes changes of passes with odd serial numbers pending, and finishes them one after the \
          other. Defers pushes of devices and types that look or start alike, and removes them one \
          after the other.",
-        "When the push of one pass is sent, the pushes of another are forgotten.";
+        "When the push of one pass is sent, the pushes of another pass are lost.";
     "queue/twice-in-a-batch" Must [Q2 Q3] queue twice_in_a_batch,
-        "Records progress of one change twice in a call: to a page and to the end, in both orders.",
+        "Records the progress of one change twice in the same call: to a page and to the end, in both orders.",
         "A worker can't record its progress, and phones get the same push forever.";
     "queue/dropped-call-takes-no-other-along" Must [C12 Q1 Q4] queue
         dropped_call_takes_no_other_along,
         "Twelve calls of mark_and_push run in parallel. The first of them is dropped after 0 polls, \
          in the next round after 1 poll, and so on. The other calls run to their end. The same is \
          done with defer. All acknowledged changes must be there.",
-        "If one caller ends, the pushes of others are lost, because the store was about to write \
-         them together.";
+        "If one caller ends, the store loses pushes of other callers that it was about to write \
+         in the same batch.";
 }
 
 /// What is pending and deferred for a type.
@@ -109,7 +109,7 @@ impl Full {
                 "{} pending changes as before, after {after}",
                 self.pending.len()
             ),
-            || format!("{} changes, or others", pending.len()),
+            || format!("{} changes, or different ones", pending.len()),
         )?;
         let when = format!("after {after}");
         expect_deferred(queue, &self.type_id, &self.deferred, &when).await
@@ -121,7 +121,7 @@ async fn claims_leave_pushes_alone(queue: &Queue) -> Result<(), Violation> {
     const SHORT: Duration = Duration::from_millis(1);
     let mut full = Full::new(queue).await?;
     let name = format!("{}:{}", full.type_id, unique());
-    // The name of a claim may be the type.
+    // A claim may have the same name as a type.
     for name in [full.type_id.as_str(), &name] {
         queue.claim(name, "a", LONG).await?;
         full.is_there(queue, "a claim").await?;
@@ -140,7 +140,7 @@ async fn claims_leave_pushes_alone(queue: &Queue) -> Result<(), Violation> {
         queue.replace_note(name, Some("note"), None).await?;
         full.is_there(queue, "a note of the same name").await?;
     }
-    // Progress and deferred pushes are stored, whoever has the claim.
+    // Progress and deferred pushes are stored, whichever owner has the claim.
     queue.claim(full.type_id.as_str(), "z", LONG).await?;
     let second = scope(&full.passes[1]);
     let progress = page(full.pending[&second].version, "page 9");
@@ -204,7 +204,7 @@ async fn registrations_leave_pushes_alone(queue: &Queue) -> Result<(), Violation
     full.is_there(queue, "changes of another type were finished")
         .await?;
 
-    // Each change is finished alone, whether it is of a pass or of the type.
+    // Each change is finished separately, whether its scope is a pass or the type.
     let mut left = full.pending.clone();
     for finished in [scope(&passes[1]), Scope::Type, scope(&passes[0])] {
         let Some(change) = left.remove(&finished) else {
@@ -218,7 +218,7 @@ async fn registrations_leave_pushes_alone(queue: &Queue) -> Result<(), Violation
             Rule::Q2,
             found == left,
             format!("{} changes that are not finished", left.len()),
-            || format!("{} changes, or others", found.len()),
+            || format!("{} changes, or different ones", found.len()),
         )?;
     }
     Ok(())
@@ -288,7 +288,7 @@ async fn scopes_are_apart(
     let mut pending =
         expect_pending(queue, &type_id, &left, judge.rule(Rule::Q1), "at first").await?;
     while let Some(finished) = left.pop() {
-        // Marking one pass again must change only its own version.
+        // A new mark of one pass must change only the version of that pass.
         let again = left.last().unwrap_or(&finished);
         if let Scope::Pass(serial) = again {
             let changed = Changed::Passes(slice::from_ref(serial));
@@ -334,7 +334,7 @@ async fn deferred_are_apart(
     }
     for (n, type_id) in types.iter().enumerate() {
         let mut pushes = of(n);
-        expect_deferred(queue, type_id, &pushes, "of its own")
+        expect_deferred(queue, type_id, &pushes, "that this type has")
             .await
             .map_err(under)?;
         while let Some((device, _)) = pushes.pop() {
@@ -375,7 +375,7 @@ async fn twice_in_a_batch(queue: &Queue) -> Result<(), Violation> {
         &type_id,
         [&scope(&passes[2])],
         Rule::Q3,
-        "after two others were finished in a call that names each twice",
+        "after two other changes were finished in a call that names each twice",
     )
     .await?;
     let found = &pending[&scope(&passes[2])].progress;
@@ -385,8 +385,8 @@ async fn twice_in_a_batch(queue: &Queue) -> Result<(), Violation> {
         "the last progress of the call",
         || format!("{found:?}"),
     )?;
-    // The changes are marked again. The first report of the old version gives the change its new
-    // start, and the second must not finish it.
+    // The changes are marked again. The first report of the old version starts the change anew, and
+    // the second report must not finish it.
     mark().await?;
     let old = [to(2, None), to(2, None)];
     queue.record_progress(&type_id, &old).await?;
@@ -423,7 +423,7 @@ async fn dropped_call_takes_no_other_along(queue: &Queue) -> Result<(), Violatio
             Rule::C12,
             lost == 0,
             "pending changes that were acknowledged while another call was dropped",
-            || format!("{lost} of {} missing", AT_ONCE - 1),
+            || format!("{lost} of {} changes missing", AT_ONCE - 1),
         )?;
         let pushes = (0..AT_ONCE)
             .map(|_| Ok(deferred(&Device::new()?, None)))
@@ -433,7 +433,7 @@ async fn dropped_call_takes_no_other_along(queue: &Queue) -> Result<(), Violatio
             Box::pin(async move { Ok(queue.defer(type_id, push).await?) })
         };
         all_but_the_first(polls, pushes.iter().map(defer).collect()).await?;
-        // The dropped call may still end. Then its push is there.
+        // The dropped call may still end. Its push is then deferred too.
         let page = queue.deferred(&type_id, None, 1_000).await?;
         let lost = pushes[1..]
             .iter()
@@ -443,7 +443,7 @@ async fn dropped_call_takes_no_other_along(queue: &Queue) -> Result<(), Violatio
             Rule::C12,
             lost == 0 || page.next.is_some(),
             "deferred pushes that were acknowledged while another call was dropped",
-            || format!("{lost} of {} missing", AT_ONCE - 1),
+            || format!("{lost} of {} deferred pushes missing", AT_ONCE - 1),
         )?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Runs the example service in Python as its README says.
+//! Runs the example service in Python, started as its README says.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -63,6 +63,6 @@ async fn the_service_in_python_conforms() {
         .count();
     assert!(
         passed * 10 >= report.results.len() * 9,
-        "too much was skipped\n{report}"
+        "too many cases were skipped\n{report}"
     );
 }

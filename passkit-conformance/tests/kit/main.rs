@@ -1,7 +1,7 @@
 //! Correct implementations pass every case. Each of many faulty implementations breaks the right
 //! rule in the right cases.
 
-// Clippy allows these in tests, but not in their helpers.
+// Clippy allows `expect` and `unwrap` in tests, but not in their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod example;

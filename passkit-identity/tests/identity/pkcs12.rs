@@ -136,7 +136,14 @@ fn each_fault_is_one_line_with_file_and_type() {
     export(folder.path(), &good, "", "", &[]);
     fails(PASSWORD, "the password is wrong");
     export(folder.path(), &expired, "", PASSWORD, &[]);
-    fails(PASSWORD, "expired on Mon, 19 May 1997 00:00:00 GMT");
+    let identity = Identity::from_pkcs12_file(None, &file, PASSWORD).unwrap();
+    assert_eq!(
+        identity.check_expiry().unwrap_err().to_string(),
+        format!(
+            "certificate for {TYPE}: {}: expired on Mon, 19 May 1997 00:00:00 GMT",
+            file.display()
+        )
+    );
     export(folder.path(), &other, "", PASSWORD, &[]);
     fails(
         PASSWORD,

@@ -17,8 +17,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// Returns the passes of one type whose last changes are the oldest. Avoids serial numbers that
-    /// clients encode in different ways if there are enough others, because other cases test these.
+    /// Returns the passes of one type whose last changes are the oldest. If there are enough
+    /// passes, leaves out serial numbers that clients encode in different ways, because other cases
+    /// test these.
     pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let is_plain = |one: &&Subject| {
             one.pass
@@ -48,7 +49,7 @@ impl Session {
     ///
     /// Dates have only full seconds. If a pass changes twice within a second, a careful service
     /// dates the second change one second later. Other services give both changes the same date.
-    /// Only the cases about close changes should notice that.
+    /// Only the cases about close changes should notice the difference.
     pub(crate) async fn rest(&self, subject: &Subject) {
         let until = self.target.rests().get(&subject.pass).copied();
         if let Some(until) = until {
@@ -104,7 +105,7 @@ impl Session {
         };
         if hangs.load(Ordering::Relaxed) {
             return Err(failed(
-                "an earlier attempt hung, so it is not tried again".into(),
+                "an earlier attempt hung, so the kit does not try again".into(),
             ));
         }
         let started = Instant::now();

@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{Rule, Violation, violation::ensure};
 
-/// An answer with serial numbers.
+/// The part of an answer with serial numbers that later checks need.
 struct Answered<'h> {
     begin: u64,
     end: u64,
     tag: UpdateTag,
-    /// For each pass, when a list last named it. Only the lists that led to this tag count.
+    /// For each pass, the time of the last list that named it. Only the lists that led to this tag
+    /// count.
     last: Rc<HashMap<&'h SerialNumber, u64>>,
 }
 
@@ -40,8 +41,8 @@ pub(super) fn check(
     marks: &Marks<'_>,
 ) -> Result<(), Violation> {
     let mut answered: HashMap<_, Vec<Answered<'_>>> = HashMap::new();
-    // The lists are checked in the order in which they began. So an answer is checked before a call
-    // with its tag.
+    // The lists are checked in the order in which they began. An answer is therefore checked before
+    // any call that uses its tag.
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
     for call in lists {
@@ -169,7 +170,7 @@ impl<'h> Asked<'h> {
                     rule,
                     format!("{serial:?} listed, because it was {what} before this list began"),
                     format!(
-                        "no later list names it, up to the one with tag {:?}",
+                        "no later list up to the list with tag {:?} names this pass",
                         self.since
                     ),
                 ),
@@ -203,7 +204,7 @@ impl<'h> Asked<'h> {
         ensure(
             Rule::C4,
             Some(tag) != self.since,
-            "a tag that differs from the one in the request, because passes are listed",
+            "a tag that differs from the tag in the request, because passes are listed",
             || format!("the same tag {tag}"),
         )?;
         for answered in before.iter().filter(|answered| answered.end < self.begin) {

@@ -23,7 +23,7 @@ pub(super) struct MarksOfType<'h> {
     whole: Vec<Span>,
     /// Marks of single passes that were certainly made.
     certain: HashMap<&'h SerialNumber, Vec<Span>>,
-    /// Publications, which may have marked their pass or not.
+    /// Publications of passes. A publication may or may not have marked its pass.
     possible: HashMap<&'h SerialNumber, Vec<Span>>,
     newest: HashMap<&'h SerialNumber, Newest>,
     pub(super) newest_whole: Newest,
@@ -64,8 +64,8 @@ impl<'h> Marks<'h> {
                 }
             }
         }
-        // Several calls may publish the same digest. One of them marks the pass
-        // before any of them returns.
+        // If several calls publish the same digest, one of them marks the pass before any of them
+        // returns.
         for ((type_id, serial, _), calls) in contents {
             let first = Span {
                 begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),
@@ -121,13 +121,13 @@ impl<'h> MarksOfType<'h> {
         single.flatten().chain(&self.whole).copied()
     }
 
-    /// Returns the latest begin among the certain marks of this single pass that were over before
+    /// Returns the latest begin among the certain marks of this pass alone that ended before
     /// `time`.
     pub(super) fn newest_of(&self, serial: &SerialNumber, time: u64) -> Option<u64> {
         self.newest.get(serial)?.before(time)
     }
 
-    /// The certain marks of this single pass.
+    /// The certain marks of this pass alone.
     fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
         self.certain.get(serial).map_or(&[], Vec::as_slice)
     }

@@ -40,21 +40,22 @@ impl History {
     ///
     /// * For each registration, the start and end times of the calls allow an order in which all
     ///   answers of `register` and `unregister` are right (C10).
-    /// * The lists of a device that asks with its own tags name every marked and every registered
-    ///   pass. If nothing happened, they are empty (C1, C2, C3, C9). The tags never go back (C4).
+    /// * The lists of a device that asks with its last tags name every marked and every registered
+    ///   pass. If nothing happened, the lists are empty (C1, C2, C3, C9). The tags never go back
+    ///   (C4).
     /// * Lists, pages and counts contain every registration that must exist, and none that can't
-    ///   exist. A push token may be the last one that the device sent.
+    ///   exist. A push token may be the last token that the device sent.
     /// * A registered device is forgotten if the given time is more than a day in the future. It is
     ///   kept if the time is more than a day in the past (C13). Times in between are not checked.
     /// * Each mark moves both version and date forward, and nothing else moves them (C14). The
     ///   first publication of a digest marks the pass. A later publication of the same digest may
-    ///   mark it or not (P1, P2).
+    ///   or may not mark the pass (P1, P2).
     ///
-    /// Overlapping calls may have happened in any order. So a history that passes may still hide a
-    /// fault. A history that fails proves that the store breaks the contract.
+    /// Overlapping calls may have happened in any order. A history that passes may therefore still
+    /// hide a fault. A history that fails proves that the store breaks the contract.
     ///
     /// # Errors
-    /// Returns the first violation that it finds.
+    /// Returns the first violation that is found.
     pub fn check(&self) -> Result<(), Violation> {
         let registrations = registrations::Registrations::of(self);
         registrations.add_up()?;
@@ -171,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Returns the id of the broken rule, if one is broken.
+    /// Returns the id of the broken rule, if a rule is broken.
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
         let calls = calls
             .into_iter()
@@ -183,7 +184,7 @@ mod tests {
             .map(|violation| violation.rule().id())
     }
 
-    /// Like [`broken`], for calls one after the other.
+    /// Like [`broken`], for calls that do not overlap.
     fn in_turn<const N: usize>(events: [Event; N]) -> Option<&'static str> {
         broken(
             events
@@ -208,8 +209,8 @@ mod tests {
         assert_eq!(in_turn([register(Created), register(Created)]), Some("C10"));
         assert_eq!(in_turn([register(Existing)]), Some("C10"));
         assert_eq!(in_turn([register(Created), unregister(false)]), Some("C10"));
-        // Two overlapping calls may happen in either order. A call without an answer may have
-        // happened or not.
+        // Two overlapping calls may happen in either order. A call without an answer may or may not
+        // have happened.
         let both = |second| {
             broken([
                 (0, Some(2), register(Created)),
@@ -227,8 +228,8 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
-        // A call takes effect at some moment between its begin and its end. A forget that would
-        // change nothing at its begin may still remove a later registration.
+        // A call takes effect at some moment between its begin and its end. So a forget may remove
+        // a registration that was made after the forget began.
         let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
         let forget = Event::Forget {
             device: device(),
@@ -446,8 +447,8 @@ mod tests {
             in_turn([created(), forget(9, true), register(Registered::Existing)]),
             Some("C10")
         );
-        // The forget lasts the whole time. It may take effect between the two registers, although
-        // the registration did not exist when it began.
+        // The forget overlaps all other calls. It may take effect between the two registers,
+        // although the registration did not exist when the forget began.
         let other = Event::Register {
             device: device(),
             pass: PassId::new("pass.a", "2").unwrap(),
@@ -469,8 +470,8 @@ mod tests {
             (3, Some(4), created()),
         ];
         assert_eq!(broken(late), None);
-        // Two overlapping calls of forget both removed something. The last register may find a
-        // registration or not.
+        // Two overlapping calls of forget both removed something. The last register may or may not
+        // find a registration.
         let two = |last| {
             broken([
                 (0, Some(1), created()),
@@ -532,7 +533,7 @@ mod tests {
             Some("C14")
         );
         assert_eq!(in_turn([state(0, 5), mark_all(), state(1, 6)]), None);
-        // Of two overlapping publications, one marked the pass, between the first begin and the
+        // Of two overlapping publications, one marked the pass between the first begin and the
         // first end.
         let both = |at, until, event| {
             broken([

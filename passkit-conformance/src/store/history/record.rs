@@ -17,7 +17,8 @@ pub struct History {
 #[derive(Clone, Debug)]
 pub struct RecordedCall {
     /// When the call began. Only the order of these numbers has a meaning. If the `end` of one call
-    /// is lower than the `begin` of another, the first was over before the second began.
+    /// is lower than the `begin` of another call, the first call ended before the second call
+    /// began.
     pub begin: u64,
     /// When the call was answered. A call that failed or was dropped has no end. Such a call may
     /// take effect at any later time, or never.
@@ -26,8 +27,8 @@ pub struct RecordedCall {
     pub event: Event,
 }
 
-/// The arguments and the answer of a call. A call without an `answer` failed or was dropped, or was
-/// a part of a bulk registration, which has no answer for each part.
+/// The arguments and the answer of a call. A call has no `answer` if it failed or was dropped. The
+/// registrations of a bulk call have no `answer` either.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names are those of the trait's arguments")]
 pub enum Event {
@@ -124,8 +125,8 @@ impl Span {
     }
 }
 
-/// Finds the latest begin among the spans that are over. The pairs are sorted by end. Each has an
-/// end, and the latest begin of all spans up to that end.
+/// Finds the latest begin among the spans that have ended. The pairs are sorted by end. Each pair
+/// has an end, and the latest begin of all spans up to that end.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Vec<(u64, u64)>);
 
@@ -144,7 +145,7 @@ impl Newest {
         Self(ends)
     }
 
-    /// Returns the latest begin of the spans that were over before `time`.
+    /// Returns the latest begin of the spans that ended before `time`.
     pub(super) fn before(&self, time: u64) -> Option<u64> {
         let over = self.0.partition_point(|(end, _)| *end < time);
         self.0[..over].last().map(|(_, begin)| *begin)

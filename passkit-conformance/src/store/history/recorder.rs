@@ -39,7 +39,8 @@ impl Recorder {
         }
     }
 
-    /// Continues the history with another store, for example one that opened the same data again.
+    /// Continues the history with another store, for example with a store that opened the same data
+    /// again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
         Self {
@@ -74,8 +75,8 @@ impl Recorder {
         self.end(at, marking.await, |_, ()| {})
     }
 
-    /// Awaits `registering` and records it as a register of each of these registrations. Use this for
-    /// `register_many`.
+    /// Awaits `registering` and records it as a register of each of these registrations. Use this
+    /// for `register_many`.
     ///
     /// # Errors
     /// Fails if `registering` fails, with the same error.

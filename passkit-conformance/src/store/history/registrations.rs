@@ -1,4 +1,4 @@
-//! Finds out when devices were registered for passes, as far as the answers show.
+//! Finds out from the answers when devices were registered for passes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -128,8 +128,8 @@ impl<'h> Registrations<'h> {
         Ok(())
     }
 
-    /// Checks that pages and counts contain every device that must be registered, none that can't
-    /// be, and no outdated push token.
+    /// Checks that pages and counts contain every device that must be registered, no device that
+    /// can't be registered, and no outdated push token.
     pub(super) fn pages(&self, history: &History) -> Result<(), Violation> {
         for call in &history.calls {
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
@@ -209,7 +209,7 @@ impl<'h> Registrations<'h> {
             ensure(
                 Rule::C10,
                 self.may_be_the_token(&one.device, &one.push_token, begin, end),
-                "the push token of the last register, or of an overlapping or unanswered one",
+                "the push token of the last register, or of an overlapping or unanswered register",
                 || "a push token that was replaced before, or never sent".into(),
             )?;
         }
@@ -221,13 +221,13 @@ impl<'h> Registrations<'h> {
             });
             let missing = missing.count();
             ensure(Rule::C11, missing == 0, "every registered device", || {
-                format!("{missing} missing from the only page of {what}")
+                format!("{missing} devices missing from the only page of {what}")
             })?;
         }
         Ok(())
     }
 
-    /// Checks that devices were forgotten if, and only if, the given time required it.
+    /// Checks that a device was forgotten if, and only if, the given time required this.
     pub(super) fn forgets(&self, history: &History) -> Result<(), Violation> {
         const DAY: Duration = Duration::from_secs(86_400);
         let now = SystemTime::now();
@@ -287,7 +287,7 @@ impl<'h> Registrations<'h> {
         sent.iter()
             .filter(|(span, one)| *one == token && span.begin < end)
             .any(|(span, _)| {
-                // The token was replaced if a later register was over before the page was read.
+                // The token was replaced if a later register ended before the page was read.
                 !sent
                     .iter()
                     .any(|(later, _)| later.over_before(begin) && span.over_before(later.begin))
@@ -365,7 +365,7 @@ impl Changes {
                     self.0[**one].1.after(state.registered) == Some(state.registered)
                 };
                 state.idle.extend(open.iter().filter(changes_nothing));
-                // Of several calls with the same effect, it is enough to try the one that ends
+                // Among several calls with the same effect, it is enough to try the call that ends
                 // first.
                 let mut first: Vec<(Change, (u64, usize))> = Vec::new();
                 for one in open.difference(&state.done) {

@@ -23,10 +23,10 @@ use crate::Violation;
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Runs up to 1,000 random sequences of calls, for at most three seconds. Each has up to 85 \
+        "Runs up to 1,000 random sequences of calls, for at most three seconds. Each sequence has up to 85 \
          calls for three devices and five passes of two types. Each answer is checked against a \
          model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "Depends on the steps in the report. For example, an update is lost, or a pass is listed \
+        "The consequence depends on the steps in the report. For example, an update is lost, or a pass is listed \
          forever.";
 }
 
@@ -53,8 +53,8 @@ async fn random_sequences_follow_the_model(
     Ok(())
 }
 
-/// Runs a sequence with new identifiers. The error is the violation and the number of steps up to
-/// it.
+/// Runs a sequence with new identifiers. The error has the violation, and the number of steps up to
+/// the violation.
 async fn run(
     store: &Arc<dyn RegistrationStore>,
     sequence: &[Operation],

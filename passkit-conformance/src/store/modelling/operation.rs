@@ -63,8 +63,8 @@ pub(super) enum Operation {
     },
 }
 
-/// What is published for a pass. The pass, the digest and the tokens are numbers. No digest means a
-/// removal.
+/// The content that is published for a pass. The pass, the digest and the tokens are numbers.
+/// Without a digest, the pass is published as removed.
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
     pub(super) pass: usize,
@@ -78,7 +78,7 @@ pub(super) enum Since {
     None,
     /// The tag of the device's last answer with serial numbers.
     Last,
-    /// The device's tag from this many answers before the last.
+    /// The tag that the device got this many answers before its last answer.
     Older(usize),
     /// The last tag of another device.
     Foreign,
@@ -266,11 +266,11 @@ impl fmt::Display for Operation {
                 let contents: Vec<_> = contents.iter().map(content).collect();
                 write!(f, "publish in type {type_id}: {}", contents.join(", "))
             }
-            Self::Published { pass: of } => write!(f, "what is published of {}", pass(of)),
+            Self::Published { pass: of } => write!(f, "read the published content of {}", pass(of)),
             Self::Forget { device, time } => {
                 let time = match time {
                     Time::Before => "a millisecond before",
-                    Time::At => "as of",
+                    Time::At => "at the time of",
                     Time::After => "an hour after",
                 };
                 write!(f, "forget device {} {time} its last register", name(device))

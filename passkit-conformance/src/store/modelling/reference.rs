@@ -1,4 +1,4 @@
-//! A model of a store. It knows what is registered and what changed since each tag, and checks the
+//! A model of a store. It keeps the registrations and the changes since each tag, and checks the
 //! answers of a store.
 
 use std::{
@@ -31,16 +31,16 @@ pub(super) struct Reference {
     answers: BTreeMap<(usize, usize), Vec<Answered>>,
     /// The last known state of each pass.
     states: Vec<Seen>,
-    /// What `published` must return for each pass.
+    /// The expected answer of `published` for each pass.
     published: Vec<Option<Published>>,
 }
 
-/// A tag, and what happened since it was issued.
+/// A tag, and the changes since it was issued.
 struct Answered {
     tag: UpdateTag,
     /// The passes that the list for this tag must name, each with the rule that requires it.
     due: BTreeMap<usize, Rule>,
-    /// Whether nothing happened: no pass of the type was marked, and the device did not register.
+    /// True if no pass of the type was marked and the device did not register.
     quiet: bool,
 }
 
@@ -169,7 +169,7 @@ impl Reference {
             Operation::Published { pass } => {
                 let found = store.published(slice::from_ref(&self.passes[pass])).await?;
                 let wanted = &self.published[pass];
-                // Only the numbers from which digests and tokens were made.
+                // Shows only the numbers from which digests and tokens were made.
                 let shown = |one: &Published| {
                     let tokens: Vec<_> =
                         one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
@@ -416,7 +416,7 @@ impl Reference {
             Rule::P2,
             now.published == digest,
             "the digest of the content that was published last",
-            || "another one".into(),
+            || "another digest".into(),
         )?;
         let Some(last) = seen.last else { return Ok(()) };
         let holds = if seen.marked_since {
@@ -446,7 +446,7 @@ impl Reference {
         device: usize,
         time: Time,
     ) -> Result<(), Violation> {
-        // Any type is right, because each tag contains the device's clock.
+        // A pass of any type will do, because each tag contains the device's clock.
         let Some(pass) = self.registered[device].first() else {
             let later = UNIX_EPOCH
                 + Duration::from_micros(clock::now_micros())

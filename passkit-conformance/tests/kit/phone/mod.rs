@@ -79,7 +79,7 @@ fn texts(outcome: &Outcome) -> Vec<&str> {
         .collect()
 }
 
-/// Gives these answers one after the other, then 500.
+/// Gives these answers one after the other. Answers 500 after the last one.
 fn in_turn(answers: Vec<Answer>) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     let answers = Mutex::new(answers.into_iter());
     move |asked| {
@@ -102,7 +102,7 @@ async fn adding_registers_lists_and_fetches() {
         status(201),
         json(&listed),
         pass("A/1", "one", DATE),
-        // The second pass. The list does not name it.
+        // The second pass is added. The list does not name it.
         status(201),
         status(204),
         pass("B", "one", DATE),
@@ -200,7 +200,7 @@ async fn a_fetch_that_fails_is_pending() {
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         status(503),
-        // In the next sync, nothing is new, and the pending fetch succeeds.
+        // In the next sync, the list is empty, and the pending fetch succeeds.
         status(204),
         pass("A", "two", DATE),
         status(204),
@@ -216,7 +216,7 @@ async fn a_fetch_that_fails_is_pending() {
     assert_eq!(
         phone.state().services()[0].tag(),
         Some("t1"),
-        "the tag is kept before the fetch"
+        "the tag is stored before the fetch"
     );
     assert!(phone.list()[0].is_fetch_pending());
     let log = service.asked().pop().unwrap();
@@ -350,7 +350,7 @@ async fn only_documented_statuses_are_accepted() {
         assert_eq!(
             service.asked().len(),
             at + 2,
-            "{text}: no other calls but the log"
+            "{text}: the phone makes only one more call, to the log"
         );
         assert_eq!(phone.list()[0].is_registered(), at > 0);
     }
@@ -409,7 +409,7 @@ async fn dates_are_required_and_echoed() {
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         without(),
-        // This is not a date, but the phone sends it back anyway.
+        // This text is not a date, but the phone sends it back anyway.
         pass("A", "one", "1790000000"),
         pass("A", "one", "1790000000"),
         pass("A", "two", "1790000000").with("content-type", "application/octet-stream"),
@@ -527,7 +527,7 @@ async fn removing_unregisters_and_forgets() {
         assert_eq!(
             phone.state().services()[0].tag(),
             Some("t1"),
-            "the service's tag stays"
+            "the phone keeps the tag of the service"
         );
         assert!(matches!(
             phone.remove(&id("A")).await,
@@ -594,7 +594,7 @@ async fn the_log_is_best_effort_but_its_status_counts() {
         .await
         .unwrap();
     assert_eq!(texts(&outcome).len(), 2);
-    assert!(texts(&outcome)[1].starts_with("the log answers 201"));
+    assert!(texts(&outcome)[1].starts_with("the log call was answered 201"));
     assert_eq!(seen.load(SeqCst), 2, "a failure of the log is not logged");
 }
 
@@ -622,7 +622,7 @@ async fn exchanges_are_shown_without_secrets() {
         .unwrap();
     phone.remove(&id("A")).await.unwrap();
     let seen = seen.lock().unwrap();
-    assert_eq!(seen.len(), 5, "the log as well");
+    assert_eq!(seen.len(), 5, "four calls and the log");
     let all = seen.join("\n");
     let state = phone.state();
     for secret in [

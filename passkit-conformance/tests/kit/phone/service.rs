@@ -123,7 +123,8 @@ pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                // The request is read first, because an early answer would be another fault.
+                // The request is read first, because an answer before the request would be another
+                // fault.
                 let _ = stream.read(&mut [0; 4_096]).await;
                 let _ = stream
                     .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

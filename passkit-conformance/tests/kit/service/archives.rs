@@ -51,7 +51,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the pass comes with another token",
+        name: "the pass has another token",
         rule: Rule::AUTH_6,
         caught_by: &["get/holds-its-token"],
         wrong: |sound| {
@@ -67,7 +67,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "each answer has other content",
+        name: "the content differs in each answer",
         rule: Rule::GET_6,
         caught_by: &["get/unchanged-pass-is-the-same"],
         wrong: |sound| {

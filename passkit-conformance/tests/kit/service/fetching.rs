@@ -79,7 +79,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "Last-Modified is now",
+        name: "Last-Modified is the current time",
         rule: Rule::GET_1,
         caught_by: &["get/last-modified-stays"],
         wrong: |sound| {
@@ -95,7 +95,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "Last-Modified is ahead",
+        name: "Last-Modified is in the future",
         rule: Rule::GET_1,
         caught_by: &["get/last-modified-is-past"],
         wrong: |sound| {
@@ -108,7 +108,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "Last-Modified is ahead after quick changes",
+        name: "Last-Modified is in the future after quick changes",
         rule: Rule::GET_1,
         caught_by: &["get/last-modified-is-past"],
         wrong: dated_ahead,
@@ -323,7 +323,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an ETag is sent and not understood",
+        name: "an ETag is sent, but not understood in a request",
         rule: Rule::GET_8,
         caught_by: &["get/etag-given-back-is-304"],
         wrong: |sound| {

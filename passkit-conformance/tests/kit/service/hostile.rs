@@ -21,7 +21,7 @@ use super::sound::Sound;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
-/// What a service sends: a beginning, and then a text again and again with pauses.
+/// The answer of a service: a beginning, and then a text again and again with pauses.
 #[derive(Clone)]
 struct Sends {
     first: String,
@@ -44,8 +44,8 @@ async fn send(mut client: TcpStream, sends: Sends) -> std::io::Result<()> {
     client.shutdown().await
 }
 
-/// Starts a service that answers every request in the same way. Returns its URL, and counts its
-/// connections.
+/// Starts a service that answers every request in the same way. Returns its URL and the counter of
+/// its connections.
 async fn service(sends: Sends) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -67,7 +67,8 @@ fn target(url: &str) -> Target {
     Sound::new().known(Target::at(url, limits).unwrap())
 }
 
-/// Runs a case that lists, and one that fetches. Neither may pass. Returns their results as text.
+/// Runs a case that lists, and a case that fetches. Neither may pass. Returns their results as
+/// text.
 async fn results(url: &str) -> Vec<(CaseReport, String)> {
     let mut results = Vec::new();
     for one in cases() {

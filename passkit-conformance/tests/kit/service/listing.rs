@@ -51,7 +51,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an empty tag counts as the newest",
+        name: "an empty tag counts as the newest tag",
         rule: Rule::LIST_1,
         caught_by: &["list/empty-tag-lists-all"],
         wrong: |sound| {
@@ -209,7 +209,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the new tag is the one from the request",
+        name: "the new tag is the tag of the request",
         rule: Rule::LIST_6,
         caught_by: &["list/tag-moves-with-each-list"],
         wrong: |sound| {
@@ -221,7 +221,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "unknown devices and types are 404",
+        name: "unknown devices and types are answered 404",
         rule: Rule::LIST_8,
         caught_by: &["list/unknown-device-is-204", "list/unknown-type-is-204"],
         wrong: |sound| {
@@ -250,7 +250,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a tag that can't be read counts as the newest",
+        name: "a tag that can't be read counts as the newest tag",
         rule: Rule::LIST_9,
         caught_by: &["list/unreadable-tag-lists-all", "list/tag-ahead-lists-all"],
         wrong: |sound| {
@@ -335,7 +335,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "lists check credentials if there are any",
+        name: "lists check credentials if a request has some",
         rule: Rule::LIST_12,
         caught_by: &["list/ignores-authorization"],
         wrong: |sound| {
@@ -381,7 +381,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Appends `+01` to each tag, like the zone of a time. So each tag has a plus sign.
+/// Appends `+01` to each tag, like the zone of a time. Each tag then has a plus sign.
 fn with_plus_in_tags(listing: super::sound::Wrong) -> super::sound::Wrong {
     Arc::new(move |asked| {
         let answering = listing(asked);

@@ -36,7 +36,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| logs(asked).then_some(401)),
     },
     Fault {
-        name: "the log checks credentials if there are any",
+        name: "the log checks credentials if a request has some",
         rule: Rule::LOG_4,
         caught_by: &["log/credentials-do-not-matter"],
         wrong: |sound| {

@@ -1,5 +1,5 @@
-//! Tests the cases of a web service. The sound service passes all of them, and each of many faulty
-//! services fails the right ones.
+//! Tests the cases of a web service. The sound service passes all cases. Each of many faulty
+//! services fails the right cases.
 
 mod altered;
 mod archives;
@@ -111,8 +111,8 @@ fn faults() -> Vec<&'static Fault> {
     .collect()
 }
 
-/// A fault, the rule that the cases must name, and the cases that must find it. Each run makes the
-/// service anew.
+/// A fault, the rule that the cases must name, and the cases that must find it. Each run makes a
+/// new service with the fault.
 struct Try {
     name: String,
     rule: Rule,
@@ -176,7 +176,7 @@ async fn every_fault_is_found_and_named() {
     assert!(still.is_empty(), "{}", still.join("\n"));
 }
 
-/// Returns what the cases should have found but did not.
+/// Returns the faults that the cases should have found but did not find.
 async fn missed(one: &Try) -> Vec<String> {
     let Try {
         name,
@@ -196,7 +196,7 @@ async fn missed(one: &Try) -> Vec<String> {
         "{name} names an unknown case"
     );
     let mut missed = Vec::new();
-    // Each case runs by itself, because a broken rule blocks other cases of the same run.
+    // Each case runs alone, because a broken rule blocks other cases of the same run.
     for case in chosen {
         let id = case.case.id;
         match case.run(&target).await.outcome {
@@ -210,8 +210,8 @@ async fn missed(one: &Try) -> Vec<String> {
     missed
 }
 
-/// Faults, each with all cases that fail in a run of the whole catalogue. The other cases that meet
-/// the fault are blocked.
+/// Faults, each with all cases that fail in a run of all cases. The fault blocks the other cases
+/// that notice it.
 const ALONE: &[(&str, &[&str])] = &[
     (
         "register answers 200 to a new registration",
@@ -243,7 +243,7 @@ async fn one_fault_is_not_many_failures() {
     }
 }
 
-/// In a service in which one endpoint always fails, at most this many cases fail.
+/// At most this many cases fail if one endpoint of a service always fails.
 const MOST: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,7 +284,7 @@ async fn a_spoiled_endpoint_is_not_many_failures() {
     assert!(many.is_empty(), "{}", many.join("\n"));
 }
 
-/// For every case, there is a faulty service that fails it.
+/// Some faulty service fails each case.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = faults()

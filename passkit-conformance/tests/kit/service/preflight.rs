@@ -1,4 +1,4 @@
-//! Wrong targets. The run ends before the first case, and says how to fix the target.
+//! Targets that are wrong. The run ends before the first case, and says how to fix the target.
 
 use passkit_conformance::{
     Limits,
@@ -22,7 +22,7 @@ async fn refused(target: &Target) -> String {
     reason.to_owned()
 }
 
-/// Returns a target that answers as `wrong` does, with these tokens.
+/// Returns a target with these tokens that answers as `wrong` does.
 fn target(wrong: fn(Sound) -> Wrong, token: impl Fn(&str) -> String) -> Target {
     let sound = Sound::new();
     // The passes of the sound target have the right tokens, so this target starts without passes.
@@ -122,7 +122,7 @@ async fn a_change_that_changes_nothing_is_named() {
     assert!(reason.ends_with("the database sleeps"), "{reason}");
 }
 
-/// The preflight does not stop the run, because the cases find this fault.
+/// The preflight does not stop the run, because the cases report this fault.
 #[tokio::test]
 async fn a_service_that_serves_old_content_is_tested() {
     let sound = Sound::new();

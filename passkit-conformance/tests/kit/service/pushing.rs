@@ -1,4 +1,5 @@
-//! Services that push: a right one that is not ours, and faulty ones.
+//! Services that send pushes: a correct service that does not use this project's publisher, and
+//! faulty services.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -254,7 +255,8 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     ),
 ];
 
-/// A faulty service waits in vain for at most this time. It answers within milliseconds otherwise.
+/// A case waits for at most this time for a push that a faulty service does not send. All other
+/// pushes arrive within milliseconds.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Makes the target of a service with this fault.
@@ -321,13 +323,13 @@ struct Pushes {
     fault: Fault,
     client: Client,
     phones: Mutex<Phones>,
-    /// The passes to push soon, and all that were ever pushed.
+    /// The passes to push soon, and all passes that were ever pushed.
     changed: Mutex<(Vec<PassId>, HashSet<PassId>)>,
 }
 
 #[derive(Default)]
 struct Phones {
-    /// Device, pass, and the push token with which it was registered.
+    /// Device, pass, and the push token of the registration.
     registered: Vec<(String, PassId, String)>,
     /// The current push token of each device, with the times of its first and last registration.
     tokens: HashMap<String, (String, SystemTime, SystemTime)>,
@@ -482,7 +484,7 @@ impl Pushes {
     }
 }
 
-/// Sends pushes that may be wrong in any way.
+/// Sends pushes. Each part of a push may be wrong.
 struct Client {
     port: u16,
     roots: Arc<RootCertStore>,
@@ -525,7 +527,7 @@ impl Client {
             )
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // Services know the push service by this name.
+        // Services use this name for the push service.
         let name = ServerName::try_from("api.push.apple.com").unwrap();
         let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let tls = TlsConnector::from(Arc::new(config));
@@ -578,7 +580,7 @@ impl Client {
                 match fault {
                     F::ExpirationIsADate => Some("2030-01-01"),
                     F::ExpirationIsZero => Some("0"),
-                    // A service may leave it out.
+                    // A service may leave out `apns-expiration`.
                     F::Right => None,
                     _ => Some("1900000000"),
                 },
@@ -635,7 +637,7 @@ async fn another_service_that_pushes_passes_all() {
     assert_accuses_nobody("another pushing service", &report);
 }
 
-/// A service that never pushes is reported once.
+/// A service that never sends pushes is reported once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_never_pushes_is_one_failure() {
     let all = cases();

@@ -1,4 +1,4 @@
-//! Services that fail if several things happen at once.
+//! Services that fail if several requests arrive at the same time.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -124,7 +124,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a new push token makes a new device, without the other passes of the old one",
+        name: "a new push token makes a new device, without the other passes of the old device",
         rule: Rule::REG_2,
         caught_by: &["register/new-push-token-is-200"],
         wrong: |sound| {

@@ -1,4 +1,4 @@
-//! Services that are correct, but differ from the sound service. Each passes all cases.
+//! Services that are correct, but differ from the sound service. Each of them passes all cases.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +31,7 @@ fn date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// Returns the sound service with other dates. `header` makes the Last-Modified of a version.
+/// Returns the sound service with different dates. `header` makes the Last-Modified of a version.
 fn dated<R>(sound: Sound, header: fn(u64) -> R) -> Wrong
 where
     R: Future<Output = u64> + Send + 'static,
@@ -78,7 +78,7 @@ fn dated_in_time(sound: Sound) -> Wrong {
     })
 }
 
-/// A faulty service: the header may be later than the time of the answer.
+/// Makes a faulty service, whose header may be later than the time of the answer.
 pub(super) fn dated_ahead(sound: Sound) -> Wrong {
     dated(sound, |modified| async move { modified })
 }

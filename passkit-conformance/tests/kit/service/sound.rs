@@ -39,7 +39,7 @@ pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("pass.com.example.a", "A-1", "token-of-a-1-0123456789"),
     ("pass.com.example.a", "A-2", "token-of-a-2-0123456789"),
     ("pass.com.example.a", "A-3", "token-of-a-3-0123456789"),
-    // Airlines use serial numbers like this one. The serial number A-1 occurs in two types.
+    // Airlines use serial numbers like this. The serial number A-1 occurs in two types.
     (
         "pass.com.example.a",
         "H8JP44-ORD07/09/25-MARTINEZ/LANI",
@@ -61,12 +61,12 @@ pub(crate) type Asked = Request<Bytes>;
 pub(crate) type Answered = Response<Bytes>;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// The sound service. Faulty services are made from it.
+/// The sound service, which is correct. Faulty services are made from it.
 #[derive(Clone)]
 pub(crate) struct Sound {
     pub(crate) store: Arc<dyn RegistrationStore>,
     pub(crate) passes: Arc<Passes>,
-    /// If set, changes are pushed.
+    /// If this is set, changes are pushed.
     pushes: Option<(Arc<Publisher>, PushService)>,
 }
 
@@ -161,7 +161,7 @@ impl Sound {
         }))
     }
 
-    /// Makes a target in which `wrong` answers.
+    /// Makes a target that gets its answers from `wrong`.
     pub(crate) fn target_with(&self, wrong: Wrong) -> Target {
         self.known(Target::in_process(Wrapped(wrong), Limits::default()))
     }
@@ -194,7 +194,7 @@ impl Sound {
         address
     }
 
-    /// The target of a service that gives all passes one token, as some do.
+    /// The target of a service that gives all passes the same token. Some real services do this.
     pub(crate) fn target_with_one_token(&self) -> Target {
         let sound = self.clone();
         let wrong: Wrong = Arc::new(move |asked| {
@@ -251,7 +251,7 @@ pub(crate) fn types() -> BTreeSet<TypeIdentifier> {
 
 const ONE_TOKEN: &str = "token-of-all-passes-0123456789";
 
-/// The same passes. Each has this token.
+/// The same passes, but all with the same token.
 struct OneToken(Arc<Passes>);
 
 #[async_trait]
@@ -271,7 +271,7 @@ impl PassSource for OneToken {
     }
 }
 
-/// A function that answers for a faulty service.
+/// A function that answers in place of the sound service.
 pub(crate) type Wrong = Arc<dyn Fn(Asked) -> Answering + Send + Sync>;
 
 #[derive(Clone)]
@@ -306,7 +306,7 @@ pub(crate) struct Passes {
     pub(crate) marks_saves: AtomicBool,
 }
 
-/// One signer for each type, made only once, because making a key pair takes a while.
+/// One signer for each type. They are made only once, because making a key pair takes a while.
 static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
     SUBJECTS
         .iter()

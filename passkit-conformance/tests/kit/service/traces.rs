@@ -169,7 +169,7 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::CON_1,
         caught_by: &["trace/change-between-list-and-fetch"],
         wrong: |sound| {
-            // The service treats a fetched pass as known, and ignores the tag.
+            // A service that treats a fetched pass as known, and ignores the tag.
             let state = Arc::new(Mutex::new((0, false)));
             altered(sound, move |asked, answer| {
                 let (lists, is_fetched) = &mut *state.lock().unwrap();

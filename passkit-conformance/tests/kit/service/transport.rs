@@ -59,7 +59,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "an unknown path gets a friendly page",
+        name: "an unknown path is answered 200 with a page",
         rule: Rule::HTTP_11,
         caught_by: &["http/unknown-path-is-404"],
         wrong: |sound| {
@@ -106,8 +106,8 @@ pub(super) const FAULTS: &[Fault] = &[
 /// The case that needs a real connection. It skips services in this process.
 pub(super) const ON_THE_WIRE: &str = "http/header-names-in-any-case";
 
-/// Makes a server in front of the sound service. It knows only one spelling of a header, and serves
-/// one request on each connection.
+/// Makes a server in front of the sound service. The server accepts only one spelling of a header
+/// name, and serves one request on each connection.
 async fn only_spelt(name: &'static str) -> Target {
     let sound = Sound::new();
     let behind = sound.listen().await;
@@ -125,7 +125,7 @@ async fn only_spelt(name: &'static str) -> Target {
                     .unwrap();
                 let (mut from_client, mut to_client) = tokio::io::split(client);
                 let (mut from_behind, mut to_behind) = behind.split();
-                // If one direction ends, both end.
+                // If one direction ends, both directions end.
                 tokio::select! {
                     _ = copy(&mut from_client, &mut to_behind) => {}
                     _ = copy(&mut from_behind, &mut to_client) => {}
@@ -136,7 +136,7 @@ async fn only_spelt(name: &'static str) -> Target {
     sound.known(Target::at(&url, Limits::default()).unwrap())
 }
 
-/// Reads the head of a request. Removes the header if it has another spelling.
+/// Reads the head of a request. Removes the header if its name has another spelling.
 async fn head(client: &mut BufReader<TcpStream>, name: &str) -> String {
     let mut head = String::new();
     loop {

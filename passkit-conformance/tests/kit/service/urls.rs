@@ -61,7 +61,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "paths are not decoded, so encoded ones are unknown",
+        name: "paths are not decoded, so encoded paths are unknown",
         rule: Rule::URL_7,
         caught_by: &["url/encoded-characters-are-decoded"],
         wrong: |sound| {
@@ -124,7 +124,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the query must be the tag and nothing else",
+        name: "the query may contain only the tag",
         rule: Rule::URL_9,
         caught_by: &["url/unknown-parameters-are-ignored"],
         wrong: |sound| {

@@ -1,4 +1,4 @@
-//! Helpers that make faulty services from the sound one.
+//! Helpers that make faulty services from the sound service.
 
 use std::{collections::HashSet, sync::Arc, sync::Mutex};
 
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::sound::{Answered, Asked, SUBJECTS, Sound, Wrong};
 
-/// Makes a service in which `answer` answers.
+/// Makes a service that gets its answers from `answer`.
 pub(crate) fn answering<F, R>(sound: Sound, answer: F) -> Wrong
 where
     F: Fn(Sound, Asked) -> R + Send + Sync + 'static,
@@ -34,7 +34,8 @@ pub(crate) fn answered_otherwise(sound: Sound, change: fn(&Asked, &mut Answered)
     })
 }
 
-/// Makes a service that answers some requests only with a status, and is otherwise sound.
+/// Makes a service that answers some requests with only a status. All other requests get the
+/// answers of the sound service.
 pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong {
     answering(sound, move |sound, asked| async move {
         match status(&asked) {
@@ -44,8 +45,8 @@ pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong
     })
 }
 
-/// Makes a service in which a request fails while an equal request is in progress. A database does
-/// that if nobody handles conflicts of a unique key.
+/// Makes a service in which a request fails while an equal request is in progress. A service
+/// behaves like this if it does not handle conflicts of a unique key in the database.
 pub(crate) fn failing_side_by_side(sound: Sound, method: Method) -> Wrong {
     let busy = Arc::new(Mutex::new(HashSet::new()));
     answering(sound, move |sound, asked| {

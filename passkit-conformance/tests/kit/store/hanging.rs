@@ -1,4 +1,5 @@
-//! Stores with calls that don't return. Each runs in a separate process, with a short time limit.
+//! Stores with calls that don't return. Each of them runs in a separate process, with a short time
+//! limit.
 
 use std::{
     process::{Command, Output},

@@ -99,7 +99,7 @@ pub(super) const KINDS: &[(Kind, Rule, &[&str])] = &[
     ),
     (EndsAt(Call::Backlog, 1_000), Rule::Q1, QUEUE_SIZES),
     (EndsAt(Call::Deferred, 10_000), Rule::Q4, QUEUE_SIZES),
-    // One item twice in a batch.
+    // The same item twice in a batch.
     (
         RefusesTwice(Call::Mark),
         Rule::ERRORS,
@@ -272,7 +272,7 @@ pub(super) const KINDS: &[(Kind, Rule, &[&str])] = &[
     (Group(Call::Mark), Rule::C12, DROPPED),
     (Group(Call::Push), Rule::C12, QUEUE_DROPPED),
     (Group(Call::Defer), Rule::C12, QUEUE_DROPPED),
-    // Calls that must leave the queue alone.
+    // Calls that must not change the queue.
     (ReleaseFinishes, Rule::Q2, LEASES),
     (ReleaseForgetsProgress, Rule::Q2, LEASES),
     (ReleaseForgetsDeferred, Rule::Q4, LEASES),

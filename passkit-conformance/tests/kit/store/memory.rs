@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::store::MemoryStore;
 
-/// Opens a new store for each case. Reopening returns the same store, because nothing is lost.
+/// Opens a new store for each case. Reopening returns the same store, because the store loses
+/// nothing.
 pub(crate) struct Memory;
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! Tests the cases of a store. The reference store passes all of them, and each of many faulty
-//! stores fails the right ones.
+//! Tests the cases of a store. The reference store passes all cases. Each of many faulty stores
+//! fails the right cases.
 
 mod faults;
 pub(crate) mod faulty;
@@ -62,8 +62,8 @@ async fn every_fault_is_found_and_named() {
     let all = cases();
     let chosen = std::env::var("PASSKIT_FAULT").unwrap_or_default();
     let rounds = std::env::var("PASSKIT_FAULT_ROUNDS").map_or(1, |text| text.parse().unwrap());
-    // A dropped call has half a minute to finish, and an expired claim a minute. So these cases
-    // run at the same time.
+    // A dropped call has half a minute to finish, and an expired claim has a minute. The cases of
+    // one fault therefore run at the same time.
     let mut tasks = JoinSet::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE as usize));
     for (fault, rule, ids) in broken().filter(|(fault, ..)| format!("{fault:?}").contains(&chosen))
@@ -111,8 +111,8 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
     }
 }
 
-/// Shows which rules each fault breaks. All cases run on every broken store, except those that take
-/// long.
+/// Shows which rules each fault breaks. All cases run on every broken store, except the cases that
+/// take long.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn consequences_of_each_fault() {
@@ -170,8 +170,8 @@ async fn consequences_of_each_fault() {
     }
 }
 
-/// How many stores there are with a fault of registrations, changes or contents, and how many with
-/// a fault of the queue, of claims or of notes.
+/// The first number counts the stores with a fault of registrations, changes or contents. The
+/// second number counts the stores with a fault of the queue, of claims or of notes.
 #[test]
 fn there_are_many_broken_stores() {
     let mut faults: BTreeMap<String, bool> = BTreeMap::new();
@@ -187,7 +187,7 @@ fn there_are_many_broken_stores() {
     assert!(stores >= 120 && queues >= 60, "{stores} and {queues}");
 }
 
-/// The wrapper around the store adds no fault of its own.
+/// The wrapper around the store adds no further fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrapper_without_a_fault_passes() {
     let all = cases();
@@ -197,7 +197,7 @@ async fn the_wrapper_without_a_fault_passes() {
     run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
-/// For every case, there is a faulty store that fails it.
+/// Some faulty store fails each case.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<&str> = broken().flat_map(|(_, _, ids)| ids).copied().collect();
@@ -209,7 +209,7 @@ fn every_case_has_caught_something() {
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }
 
-/// For every rule of a store, there is a faulty store that breaks it.
+/// Some faulty store breaks each rule of a store.
 #[test]
 fn every_rule_was_seen_broken() {
     let of_stores = Rule::ALL

@@ -1,4 +1,5 @@
-//! Stores that are correct, but slow, with other pages, or with other clocks. Each passes all cases.
+//! Stores that are correct, but slow, with unusual pages, or with unusual clocks. Each of them
+//! passes all cases.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ enum How {
     OverReporting,
     /// Clocks count milliseconds. Clocks of different types and devices may have the same reading.
     Milliseconds,
-    /// Three instances share the data. Each call goes to the next of them.
+    /// Three instances share the data. Each call goes to the next instance.
     Instances,
 }
 
@@ -45,8 +46,8 @@ struct Right {
     clocks: Mutex<Clocks>,
 }
 
-/// Maps the readings of the inner store's clocks to the readings that the kit sees. Each reading
-/// gets its entry in the step that makes it.
+/// Maps the readings of the inner store's clocks to the readings that the kit sees. The step that
+/// makes a reading also makes its entry.
 #[derive(Default)]
 struct Clocks {
     types: BTreeMap<TypeIdentifier, Readings>,
@@ -71,7 +72,7 @@ impl Readings {
     fn inner(&self, shown: u64) -> u64 {
         match self.0.iter().rev().find(|(_, one)| **one <= shown) {
             Some((inner, one)) if *one == shown => *inner,
-            // The reading is ahead of the last one.
+            // The reading is ahead of the newest reading.
             Some((inner, _)) if self.0.last_key_value().is_some_and(|last| last.0 == inner) => {
                 u64::MAX
             }
@@ -113,8 +114,8 @@ impl Right {
         answer
     }
 
-    /// Returns the clocks, if they differ from the clocks of the inner store. No call of the inner
-    /// store waits, so everything until the lock is released is one step.
+    /// Returns the clocks, if they differ from the clocks of the inner store. The calls of the
+    /// inner store never wait. Everything until the lock is released is therefore one step.
     async fn clocks(&self) -> Option<MutexGuard<'_, Clocks>> {
         match self.how {
             How::Milliseconds => Some(self.clocks.lock().await),

@@ -9,8 +9,8 @@ use tokio::task::yield_now;
 use super::{Fault, Faulty};
 
 impl Faulty {
-    /// Returns whether published content is kept outside the inner store. The inner store then has
-    /// only marks.
+    /// Returns whether published content is kept outside the inner store. The inner store then
+    /// stores only the marks.
     pub(super) fn keeps_contents(&self) -> bool {
         matches!(
             self.fault,

@@ -96,7 +96,7 @@ impl Faulty {
         }
     }
 
-    /// Replaces a note without comparing the old one.
+    /// Replaces a note without comparing the old note.
     async fn set_note(&self, name: &str, new: Option<&str>) -> Result<bool, StoreError> {
         loop {
             let before = self.inner.note(name).await?;

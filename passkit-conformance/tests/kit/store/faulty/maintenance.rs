@@ -146,7 +146,7 @@ impl Faulty {
 /// Opens stores with this fault.
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
-/// The store of a place. It is opened again by a copy or as it is.
+/// The place of a store. Reopening either copies the store or returns the same store.
 pub(crate) enum Place {
     Faulty(Arc<Faulty>),
     Kinds(Arc<Kinds>),

@@ -25,8 +25,8 @@ use passkit_server::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// `hanging.rs` uses this fault. It is not in `faults.rs`, because a call that hangs takes until
-    /// the time limit.
+    /// `hanging.rs` uses this fault. `faults.rs` does not list it, because a hanging call takes as
+    /// long as the time limit.
     HangsForUnknownDevices,
     BlocksThreads,
     TagsOfWholeSeconds,
@@ -194,7 +194,7 @@ pub(crate) struct Faulty {
     memory: Mutex<Memory>,
 }
 
-/// What some faults need to remember.
+/// Data that some faults need to remember.
 #[derive(Default)]
 struct Memory {
     types: BTreeSet<TypeIdentifier>,
@@ -203,7 +203,7 @@ struct Memory {
     marked: HashMap<PassId, PassState>,
     hidden: HashSet<(DeviceIdentifier, PassId)>,
     sequence: u64,
-    /// The newest number that a list has shown.
+    /// The newest number that a list has returned.
     newest_listed: u64,
     passes: BTreeSet<PassId>,
     gone: HashSet<DeviceIdentifier>,
@@ -283,8 +283,8 @@ impl Faulty {
         all.serials.contains(&pass.serial)
     }
 
-    /// Answers like a store that uses `changed(version, tag)` to decide whether a pass changed. New
-    /// registrations are listed correctly.
+    /// Answers like a store that calls `changed(version, tag)` to decide whether a pass changed.
+    /// New registrations are listed correctly.
     async fn list_by(
         &self,
         device: &DeviceIdentifier,

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 
 use super::{Fault, Faulty};
 
-/// What some faults need to remember.
+/// Data that some faults of the queue need to remember.
 #[derive(Default)]
 pub(super) struct Queue {
     /// The first version of each change.
@@ -239,8 +239,8 @@ impl PushQueue for Faulty {
 }
 
 impl Faulty {
-    /// The store that keeps pending pushes. If the fault is that passes are not marked, it is
-    /// another store.
+    /// The store that keeps pending pushes. It is a separate store if the fault is that passes are
+    /// not marked.
     fn queue(&self) -> &MemoryStore {
         if self.is(Fault::PushesWithoutMarking) {
             &self.beside
@@ -258,7 +258,7 @@ impl Faulty {
         }
     }
 
-    /// Makes the fault of reopening in the queue.
+    /// Applies the fault of the queue that appears when the data are opened again.
     pub(super) async fn reopen_queue(&self) {
         for Backlog { type_id, .. } in self.inner.backlog().await.unwrap() {
             match self.fault {

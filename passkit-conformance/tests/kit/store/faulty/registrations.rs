@@ -220,8 +220,8 @@ impl RegistrationStore for Faulty {
                     type_version,
                     ..right.tag
                 };
-                // With this fault, no tag counts as ahead. So the inner store must not get a tag
-                // that is ahead.
+                // With this fault, no tag counts as ahead of the clocks. The inner store must
+                // therefore not get a tag that is ahead.
                 let latest = self.inner.changes_since(device, type_id, None).await?.tag;
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(latest.type_version),
@@ -501,7 +501,7 @@ impl RegistrationStore for Faulty {
                     .await
             }
             Fault::ForgetLeavesRegistrations => {
-                // The answer is right, but the registrations are kept.
+                // The answer is right, but the registrations stay.
                 let types = self.memory(|memory| memory.types.clone());
                 let mut version = 0;
                 for type_id in types {
@@ -527,7 +527,8 @@ pub(super) struct Group {
     )>,
 }
 
-/// Lets another caller write when this value is dropped, even if its caller is dropped.
+/// When this value is dropped, another caller can write. This also works if the writing caller is
+/// dropped.
 struct Writing<'a>(&'a Faulty);
 
 impl Drop for Writing<'_> {
@@ -537,8 +538,8 @@ impl Drop for Writing<'_> {
 }
 
 impl Faulty {
-    /// Writes the registrations of all callers that wait. If this caller is dropped meanwhile, they
-    /// are lost.
+    /// Writes the registrations of all waiting callers. If the writing caller is dropped during
+    /// this, these registrations are lost.
     async fn register_in_a_group(
         &self,
         device: &DeviceIdentifier,
@@ -599,7 +600,8 @@ impl Faulty {
                 memory.sequence += 1;
                 memory.sequence
             });
-            // Each third mark shows when a list has a later one, if there is one soon.
+            // Every third mark becomes visible when a list contains a later mark, if that happens
+            // soon.
             for _ in 0..200 {
                 if version % 3 != 1 || self.memory(|memory| memory.newest_listed > version) {
                     break;
@@ -755,7 +757,7 @@ impl Faulty {
                 after,
                 limit,
             )),
-            // The devices are sorted by pass and device, but the cursor has only the device.
+            // The devices are sorted by pass and device, but the cursor contains only the device.
             Fault::TypeCursorForgetsThePass => {
                 let mut items = right(None, usize::MAX).await?.items;
                 items.retain(|one| after.is_none_or(|after| one.device.as_str() > after.as_str()));
@@ -813,7 +815,7 @@ impl Faulty {
         }
     }
 
-    /// Returns the push token as a faulty store alters it.
+    /// Returns the push token as the faulty store stores it.
     pub(super) fn token_kept(&self, token: &PushToken) -> PushToken {
         let text = token.as_str();
         match self.fault {
@@ -824,7 +826,7 @@ impl Faulty {
     }
 }
 
-/// Returns a page by offset. The whole list is read again for each page.
+/// Returns a page that starts at an offset. The entire list is read again for each page.
 fn by_offset<T>(all: Vec<T>, after: Option<&PageCursor>, limit: usize) -> Page<T> {
     let start = after
         .and_then(|cursor| cursor.as_str().parse().ok())

@@ -1,4 +1,4 @@
-//! Kinds of faults that many calls can have. Each store has one fault, for one call.
+//! Kinds of faults that many calls can have. Each faulty store has one fault, in one kind of call.
 
 mod coordination;
 mod maintenance;
@@ -124,38 +124,38 @@ pub(crate) enum Kind {
     Refuses(Call, usize),
     /// Works in chunks of this size, and loses the rest.
     LosesTheRest(Call, usize),
-    /// Writes chunks of this size, although the clock already has its new reading.
+    /// Advances the clock first, and then writes chunks of this size.
     ShowsTheTagFirst(usize),
-    /// Fails if an item is twice in a batch.
+    /// Fails if an item occurs twice in a batch.
     RefusesTwice(Call),
-    /// Uses an item only the first time.
+    /// Ignores an item that was already in the batch.
     IgnoresTheSecond(Call),
-    /// Lists or pages end after so many items.
+    /// Lists or pages end after this many items.
     EndsAt(Call, usize),
-    /// Finds names that match, not only equal ones.
+    /// Finds names that match a pattern, not only equal names.
     Matches(Call, Field, Pattern),
     Joins(Pair, &'static str),
     Cuts(Field, usize),
     Folds(Field, Folding),
-    /// The last call of this kind is lost if the data are opened again.
+    /// The last call of this kind is lost when the data are opened again.
     Forgets(Call),
-    /// The clocks are behind after the data were opened again.
+    /// The clocks go back when the data are opened again.
     ClocksGoBack,
     /// Claims come back when the data are opened again.
     ClaimsComeBack,
-    /// Fails if another call of this kind runs.
+    /// Fails if another call of this kind is running.
     Busy(Call),
-    /// Reads what a device has registered, and writes it back later.
+    /// Reads the registrations of a device, and writes them back later.
     WritesBack(Call),
-    /// Reads the last time of a device, and removes it later.
+    /// Reads when a device last registered, and removes the device later.
     ForgetChecksFirst,
-    /// A mark of a type does nothing if another mark is made at that moment.
+    /// A mark of a type does nothing if another mark is made at the same time.
     MarkAllLosesRaces,
     /// Reads the deferred pushes, and writes them back later.
     DeferWritesBack,
-    /// Reads the pending changes, and finishes whatever is pending later.
+    /// Reads the pending changes, and later finishes all changes that are then pending.
     ProgressChecksFirst,
-    /// A dropped call takes along the other calls that it was about to write.
+    /// If a call is dropped, the other calls of the same batch are lost.
     Group(Call),
     ReleaseFinishes,
     ReleaseForgetsProgress,
@@ -200,7 +200,7 @@ pub(crate) struct Kinds {
     kind: Kind,
     known: Mutex<Known>,
     running: Mutex<Vec<Call>>,
-    /// How many items of a list were read.
+    /// The number of items of a list that were read.
     read: AtomicUsize,
     is_reopened: bool,
 }
@@ -255,7 +255,7 @@ fn matches(pattern: Pattern, wanted: &str, text: &str) -> bool {
     let wild = |any: char, one: char| {
         let (wanted, text): (Vec<char>, Vec<char>) =
             (wanted.chars().collect(), text.chars().collect());
-        // The positions in the pattern that the text may have reached.
+        // The positions in the pattern that the text may have reached so far.
         let skip = |mut at: BTreeSet<usize>| {
             for (n, letter) in wanted.iter().enumerate() {
                 if at.contains(&n) && *letter == any {
@@ -282,7 +282,7 @@ fn matches(pattern: Pattern, wanted: &str, text: &str) -> bool {
     }
 }
 
-/// The text by which a store with this folding compares.
+/// Folds a text. A store with this folding treats texts as equal if their folded forms are equal.
 fn folded(folding: Folding, text: &str) -> String {
     let pairs: &[(&str, &str)] = match folding {
         Folding::Case => return text.to_uppercase(),
@@ -373,7 +373,8 @@ impl Kinds {
         f(&mut self.known.lock().unwrap())
     }
 
-    /// Remembers that a call was made. Its effect survives reopening, unless that is the fault.
+    /// Remembers that a call was made. Its effect survives reopening, unless the store has the
+    /// fault of losing it.
     fn wrote(&self, call: Call) {
         if let Kind::Forgets(forgotten) = self.kind
             && forgotten != call
@@ -382,7 +383,7 @@ impl Kinds {
         }
     }
 
-    /// Fails if such a call runs already, and if that is the fault.
+    /// With the fault `Busy`, fails if a call of this kind is already running.
     async fn turn(&self, call: Call) -> Result<OnDrop<impl FnMut()>, StoreError> {
         let busy = self.kind == Kind::Busy(call);
         if busy {
@@ -406,7 +407,7 @@ impl Kinds {
     fn text(&self, field: Field, text: &str) -> String {
         match self.kind {
             Kind::Cuts(cut, length) if cut == field => start(text, length).to_owned(),
-            // The first of several equal texts is kept.
+            // Of several equal texts, the store keeps the first.
             Kind::Folds(folds, folding) if folds == field => self.known(|known| {
                 let key = folded(folding, text);
                 known.folded.entry(key).or_insert(text.to_owned()).clone()
@@ -448,8 +449,8 @@ impl Kinds {
         }
     }
 
-    /// Returns the pair of names that was first joined to this text. It may be another pair than the
-    /// given one.
+    /// Returns the pair of names that was first joined to this text. This may differ from the given
+    /// pair.
     fn joined(&self, one: &str, joint: &str, two: &str) -> (String, String) {
         let key = format!("{one}{joint}{two}");
         self.known(|known| {
@@ -458,7 +459,7 @@ impl Kinds {
         })
     }
 
-    /// Returns the device and the pass as the store knows them.
+    /// Returns the names under which the store finds the device and the pass.
     fn names(&self, device: &DeviceIdentifier, pass: &PassId) -> (DeviceIdentifier, PassId) {
         let (mut device, mut pass) = (self.device(device), self.pass(pass));
         let Kind::Joins(pair, joint) = self.kind else {
@@ -497,7 +498,7 @@ impl Kinds {
         }
     }
 
-    /// The passes that a call finds: the pass itself, or all known passes that match.
+    /// Returns the passes that a call finds: the pass alone, or all known passes that match.
     fn found(&self, call: Call, pass: &PassId) -> Vec<PassId> {
         let of_serial = self.pattern(call, Field::Serial);
         let of_type = self.pattern(call, Field::Type);
@@ -566,7 +567,7 @@ impl Kinds {
         names
     }
 
-    /// The items of a batch that are used.
+    /// Returns the items of a batch that the call uses.
     fn batch<T: Clone + PartialEq>(
         &self,
         call: Call,
@@ -593,7 +594,7 @@ impl Kinds {
         }
     }
 
-    /// Ends a list after so many items, if that is the fault.
+    /// With the fault `EndsAt`, ends a list after this many items.
     fn ended<T>(&self, call: Call, after: Option<&PageCursor>, mut page: Page<T>) -> Page<T> {
         let Kind::EndsAt(of, most) = self.kind else {
             return page;
@@ -641,7 +642,7 @@ impl Kinds {
         }
     }
 
-    /// The calls of all callers that wait are written by one of them.
+    /// One of the waiting callers writes the calls of all waiting callers.
     async fn in_a_group(&self, waiting: Waiting) -> Result<(), StoreError> {
         let done = waiting.done.clone();
         self.known(|known| known.waiting.push(waiting));
@@ -654,7 +655,8 @@ impl Kinds {
                 continue;
             }
             let group = Mutex::new(Vec::new());
-            // A writer that is dropped takes its group along. The others believe that it is written.
+            // If the writing caller is dropped, its batch is lost. The other callers treat their
+            // calls as written.
             let _writing = OnDrop(|| {
                 self.known(|known| known.is_written = false);
                 let group: Vec<Waiting> = std::mem::take(&mut *group.lock().unwrap());
@@ -714,8 +716,8 @@ impl Kinds {
                 if let Kind::ShowsTheTagFirst(chunk) = self.kind
                     && serials.len() > chunk
                 {
-                    // The clock moves with the first chunk, and the other chunks get its reading. So
-                    // a tag that is given in between covers them.
+                    // The clock advances with the first chunk, and the other chunks get the same
+                    // reading. A tag that is issued in between therefore covers all chunks.
                     self.known(|known| known.hidden.extend(serials[chunk..].iter().cloned()));
                     let _hidden = OnDrop(|| self.known(|known| known.hidden.clear()));
                     write(type_id, Changed::Passes(&serials)).await?;
@@ -779,7 +781,7 @@ impl Kinds {
         SerialNumber::new(&self.text(Field::Scope, serial.as_str())).unwrap()
     }
 
-    /// Alters digest and tokens like a store that keeps them wrongly.
+    /// Alters digest and tokens, as a store does that stores them wrongly.
     fn alter(&self, content: &mut Content) {
         use passkit_server::identifiers::TokenDigest;
         let cut = |all: &[u8; 32], length: usize| {
@@ -797,7 +799,7 @@ impl Kinds {
                 }
             }
             Kind::ZeroDigestIsNone => content.digest = content.digest.filter(|all| *all != [0; 32]),
-            // Bytes that are no text are replaced by the same character.
+            // All bytes that are not valid text are replaced by the same character.
             Kind::DigestsAreTexts => {
                 content.digest = content
                     .digest

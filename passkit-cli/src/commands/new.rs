@@ -1,0 +1,176 @@
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use passkit_archive::{Signer, template::Template};
+use passkit_server::{
+    identifiers::{Kind, TypeIdentifier},
+    private_files,
+    text::OneLine,
+};
+
+use crate::{
+    failure::Failure,
+    starters::{Starter, Style},
+};
+
+/// The token in the templates. It is replaced, so that nobody serves passes with a token that
+/// everybody knows.
+const SAMPLE_TOKEN: &str = "\"TOKEN\"";
+
+/// Writes a template to start from, with a sample table of values beside it.
+///
+/// The template has sample values, images in all sizes, texts in two languages, and passkit.toml,
+/// which says which column goes where. Change all of it as you like. "passkit make" makes a pass of
+/// each row of the table.
+///
+/// Existing files are never overwritten.
+#[derive(Args)]
+pub(crate) struct New {
+    /// The folder of the template, such as card.pkpasstemplate. It must not exist yet.
+    folder: PathBuf,
+
+    /// The style of the passes.
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value = "storeCard",
+        value_name = "STYLE"
+    )]
+    style: Style,
+
+    /// Also write a throw-away certificate with its key, to try everything without a certificate of
+    /// Apple. No phone accepts its passes.
+    #[arg(long, value_name = "FILE")]
+    throwaway_cert: Option<PathBuf>,
+}
+
+impl New {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let Starter { table, files } = self.style.starter();
+        if self.folder.file_name().is_none() {
+            let folder = OneLine::path(&self.folder);
+            return Err(Failure::new(format!(
+                "{folder}: gives the template no name; name a folder such as card.pkpasstemplate"
+            )));
+        }
+        let table_path = self.folder.with_file_name(table.0);
+        let paths = [
+            Some(&self.folder),
+            Some(&table_path),
+            self.throwaway_cert.as_ref(),
+        ];
+        for path in paths.into_iter().flatten() {
+            refuse_existing(path)?;
+        }
+
+        for (name, content) in files {
+            let content = match name.ends_with(".json") {
+                true => with_own_token(content)?,
+                false => content.to_vec(),
+            };
+            let path = self.folder.join(name);
+            let folder = path.parent().unwrap_or(&self.folder);
+            fs::create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;
+            write(&path, &content)?;
+        }
+        write(&table_path, table.1)?;
+        if let Some(path) = &self.throwaway_cert {
+            write(path, self.certificate()?.as_bytes())?;
+        }
+        self.say_next(&table_path);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Makes a certificate for the type and the team in the template.
+    fn certificate(&self) -> Result<String, Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::from_error("can't make a throw-away certificate", error)
+        };
+        let template = Template::open(&self.folder).map_err(|error| failed(&error))?;
+        let key = match self.style.kind() {
+            Kind::Pass => "passTypeIdentifier",
+            Kind::Order => "orderTypeIdentifier",
+        };
+        let [type_id, team] =
+            [key, "teamIdentifier"].map(|key| template.text(key).unwrap_or_default());
+        let type_id = TypeIdentifier::new(type_id).map_err(|error| failed(&error))?;
+        Signer::throwaway_pem(&type_id, team, self.style.needs_nfc())
+            .map_err(|error| failed(&error))
+    }
+
+    /// Prints the commands that come next.
+    fn say_next(&self, table: &Path) {
+        let (folder, table) = (word(&self.folder), word(table));
+        let (option, out, serve) = match self.style.kind() {
+            Kind::Pass => ("pass.json", "passes", "--passes passes"),
+            Kind::Order => ("order.json", "orders", "--orders orders"),
+        };
+        let cert = match &self.throwaway_cert {
+            Some(path) => word(path),
+            None => "certificate.p12".into(),
+        };
+        let first = match &self.throwaway_cert {
+            Some(_) => format!("{cert} is a throw-away certificate. No phone accepts its passes."),
+            None => format!(
+                "Write the type and the team of your certificate into {option} there, and name your certificate:"
+            ),
+        };
+        say!(
+            "made {folder} and {table}. {first}\n\n\
+             # make {out} from the table\n\
+             passkit make --template {folder} --from {table} --cert {cert} --out {out}\n\n\
+             # serve them\n\
+             passkit serve {serve}"
+        );
+    }
+}
+
+fn refuse_existing(path: &Path) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(Failure::new(format!(
+            "{} exists already, and is not overwritten; remove it, or use another folder",
+            OneLine::path(path)
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(cannot_write(path, &error)),
+    }
+}
+
+/// Puts a random token in place of that of the sample.
+fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut random = [0; 20];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::new(format!("can't make a token: {error}")))?;
+    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = String::from_utf8_lossy(description);
+    Ok(text
+        .replace(SAMPLE_TOKEN, &format!("\"{token}\""))
+        .into_bytes())
+}
+
+/// Writes a new file that only its owner can open.
+fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    private_files::create_new(path)
+        .and_then(|mut file| file.write_all(content))
+        .map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("can't write {}: {error}", OneLine::path(path)))
+}
+
+/// Writes a path as one word of a shell command.
+fn word(path: &Path) -> String {
+    let text = OneLine::path(path).to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./+@:,%".contains(c);
+    match text.chars().all(is_plain) && !text.starts_with('-') {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}

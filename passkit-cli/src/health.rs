@@ -1,0 +1,183 @@
+//! Whether this instance can answer phones, for `/readyz`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use metrics::gauge;
+use passkit_apns::ApnsSender;
+use passkit_folder::Folder;
+use passkit_server::{identifiers::TypeIdentifier, store::StoreError, text::Chain};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use crate::store::{self, Store};
+
+/// How long the store may take to answer.
+const STORE_TIME: Duration = Duration::from_secs(2);
+/// The store is asked at most this often, however many clients ask for `/readyz`.
+const FRESH: Duration = Duration::from_secs(1);
+/// How often the files of the certificates are checked.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
+
+pub(crate) const CERTIFICATE_EXPIRES: &str = "passkit_push_certificate_not_after_seconds";
+
+/// The answer of `/readyz`.
+#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    pub(crate) ready: bool,
+    /// The reasons why the instance is not ready.
+    pub(crate) problems: Vec<String>,
+    /// What someone should fix, although the instance can answer phones.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The state of an instance, from its start to its end.
+#[derive(Default)]
+pub(crate) struct Health {
+    stage: Mutex<Stage>,
+    store: tokio::sync::Mutex<StoreCheck>,
+    sender: OnceLock<Arc<ApnsSender>>,
+}
+
+#[derive(Clone, Default)]
+enum Stage {
+    #[default]
+    Starting,
+    Serving(Arc<dyn Store>, Folder),
+    Stopping,
+}
+
+/// The last check of the store.
+#[derive(Default)]
+struct StoreCheck {
+    /// The call that has not been answered yet. No other call is made meanwhile, because calls
+    /// without answers would pile up.
+    waiting: Option<JoinHandle<Result<(), StoreError>>>,
+    last: Option<(Instant, Option<String>)>,
+}
+
+impl Health {
+    /// From now on, the instance is ready if this store answers.
+    pub(crate) fn serve(&self, store: Arc<dyn Store>, folder: Folder) {
+        self.set_stage(Stage::Serving(store, folder));
+    }
+
+    /// From now on, the instance is not ready. Requests in flight are still answered.
+    pub(crate) fn stop(&self) {
+        self.set_stage(Stage::Stopping);
+    }
+
+    fn set_stage(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    pub(crate) async fn report(&self) -> Report {
+        let stage = self
+            .stage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut warnings = expired(&self.check_certificates().await);
+        let problem = match stage {
+            Stage::Starting => Some("the service is starting".to_owned()),
+            Stage::Stopping => Some("the service is stopping".to_owned()),
+            Stage::Serving(store, folder) => {
+                warnings.extend(folder.absent().iter().map(|root| {
+                    format!(
+                        "the folder {} is absent; its passes are served from copies",
+                        root.display()
+                    )
+                }));
+                self.store.lock().await.problem(store).await
+            }
+        };
+        Report {
+            ready: problem.is_none(),
+            problems: problem.into_iter().collect(),
+            warnings,
+        }
+    }
+
+    /// Watches the certificates of this sender.
+    pub(crate) fn set_sender(&self, sender: Arc<ApnsSender>) {
+        // There is only one sender.
+        let _ = self.sender.set(sender);
+    }
+
+    /// Reads certificates again whose files have changed. Returns when each certificate expires.
+    pub(crate) async fn check_certificates(&self) -> BTreeMap<TypeIdentifier, SystemTime> {
+        let Some(sender) = self.sender.get() else {
+            return BTreeMap::new();
+        };
+        let expire = sender.check_certificates().await;
+        for (type_id, not_after) in &expire {
+            let since_1970 = not_after.duration_since(SystemTime::UNIX_EPOCH);
+            gauge!(CERTIFICATE_EXPIRES, "type" => type_id.to_string())
+                .set(since_1970.unwrap_or_default().as_secs_f64());
+        }
+        expire
+    }
+
+    /// Checks the certificates from time to time, without end.
+    pub(crate) async fn watch_certificates(&self) {
+        loop {
+            self.check_certificates().await;
+            tokio::time::sleep(CERTIFICATES_EVERY).await;
+        }
+    }
+}
+
+fn expired(expire: &BTreeMap<TypeIdentifier, SystemTime>) -> Vec<String> {
+    let now = SystemTime::now();
+    expire
+        .iter()
+        .filter(|(_, not_after)| **not_after <= now)
+        .map(|(type_id, _)| {
+            format!("the push certificate for {type_id} has expired, so its phones get no pushes")
+        })
+        .collect()
+}
+
+impl StoreCheck {
+    /// Returns why the store can't be used, if so.
+    async fn problem(&mut self, store: Arc<dyn Store>) -> Option<String> {
+        if let Some((checked, problem)) = &self.last
+            && checked.elapsed() < FRESH
+        {
+            return problem.clone();
+        }
+        let waiting = self.waiting.get_or_insert_with(|| {
+            tokio::spawn(async move { store::check_answers(&*store).await })
+        });
+        let (problem, reason) = match tokio::time::timeout(STORE_TIME, &mut *waiting).await {
+            Ok(answered) => {
+                self.waiting = None;
+                match answered {
+                    Ok(Ok(())) => (None, String::new()),
+                    Ok(Err(error)) => (Some("the store fails"), Chain(&error).to_string()),
+                    Err(error) => (Some("the store fails"), error.to_string()),
+                }
+            }
+            Err(_) => (
+                Some("the store does not answer"),
+                format!("no answer within {} s", STORE_TIME.as_secs()),
+            ),
+        };
+        let before = self
+            .last
+            .as_ref()
+            .and_then(|(_, problem)| problem.as_deref());
+        // The answer of `/readyz` does not have the reason, because it may name the server of the store.
+        match (before, problem) {
+            (None, Some(problem)) => tracing::warn!("not ready: {problem}: {reason}"),
+            (Some(_), None) => tracing::info!("ready again: the store answers"),
+            _ => {}
+        }
+        let problem = problem.map(str::to_owned);
+        self.last = Some((Instant::now(), problem.clone()));
+        problem
+    }
+}
