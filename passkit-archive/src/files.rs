@@ -14,7 +14,7 @@ use crate::{
     ArchiveBuilder, Finding, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES,
     contents::{self, Litter},
     directory,
-    layout::{Layout, MANIFEST, SIGNATURE},
+    layout::{Layout, MANIFEST, RECIPE, SIGNATURE},
     rules,
 };
 
@@ -153,11 +153,13 @@ impl PassFiles {
         (self.kind, self.files)
     }
 
-    /// Makes the builder of an archive with these files.
+    /// Makes the builder of an archive with these files. `passkit.toml` is left out, because it
+    /// belongs to a template.
     pub fn into_builder(self) -> ArchiveBuilder {
         let builder = ArchiveBuilder::new(self.kind, "");
         self.files
             .into_iter()
+            .filter(|(name, _)| name != RECIPE)
             .fold(builder, |builder, (name, content)| {
                 builder.file(name, content)
             })

@@ -11,6 +11,8 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const SIGNATURE: &str = "signature";
 /// The file that lets people sign up for rewards.
 pub(crate) const PERSONALIZATION: &str = "personalization.json";
+/// The file that says how `passkit make` fills in a template. It belongs to no pass.
+pub(crate) const RECIPE: &str = "passkit.toml";
 
 /// The names and digests that are used in archives of one [`Kind`].
 #[derive(Debug)]

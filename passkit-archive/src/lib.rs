@@ -52,6 +52,7 @@
 
 mod algorithms;
 mod archive;
+mod archive_file;
 mod asn1;
 mod base64;
 mod ber;
@@ -82,6 +83,7 @@ mod walk;
 mod web_service;
 
 pub use archive::{Archive, Report, Rules};
+pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
 pub use checks::strings::MAX_STRINGS;

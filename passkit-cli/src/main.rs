@@ -17,10 +17,12 @@ mod failure;
 mod health;
 mod local_pushes;
 mod log_lines;
+mod making;
 mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod signer;
 mod starters;
 mod store;
 mod store_url;
@@ -52,6 +54,7 @@ enum Command {
     New(commands::new::New),
     Check(commands::check::Check),
     Sign(commands::sign::Sign),
+    Make(Box<commands::make::Make>),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::New(new) => new.run(),
         Command::Sign(sign) => sign.run(),
+        Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),

@@ -84,6 +84,16 @@ impl Json {
         }
     }
 
+    /// Returns whether a value in it is this text.
+    pub(super) fn has_text(&self, text: &str) -> bool {
+        match self {
+            Self::Text(own) => own == text,
+            Self::List(items) => items.iter().any(|item| item.has_text(text)),
+            Self::Object(members) => members.iter().any(|(_, value)| value.has_text(text)),
+            Self::Null | Self::Bool(_) | Self::Number(_) => false,
+        }
+    }
+
     pub(super) fn member(&self, key: &str) -> Option<&Self> {
         let mut members = self.members().iter();
         members

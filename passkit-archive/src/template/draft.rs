@@ -75,9 +75,14 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Removes every field with this key, in all styles.
+    /// Removes every field with this key, in all styles. Also removes the translations of its texts,
+    /// unless the pass has the same text elsewhere.
     pub fn remove_field(mut self, key: &str) -> Self {
-        self = self.fields_of(key, |_| {});
+        let mut texts = Vec::new();
+        self = self.fields_of(key, |field| {
+            let values = field.members().iter().map(|(_, value)| value);
+            texts.extend(values.filter_map(Json::text).map(str::to_owned));
+        });
         let is_other = |field: &Json| field.member("key").and_then(Json::text) != Some(key);
         if self.problem.is_none() {
             for group in groups_mut(&mut self.json) {
@@ -85,6 +90,24 @@ impl<'a> Draft<'a> {
                     fields.retain(is_other);
                 }
             }
+            texts.retain(|text| !self.json.has_text(text));
+            self = self.remove_translations(&texts);
+        }
+        self
+    }
+
+    fn remove_translations(mut self, texts: &[String]) -> Self {
+        let changed: Vec<_> = self
+            .files
+            .names()
+            .filter(|name| name.ends_with(".lproj/pass.strings"))
+            .filter_map(|name| {
+                let content = self.files.content(name).unwrap_or_default();
+                Some((name.to_owned(), strings::remove(content, texts)?))
+            })
+            .collect();
+        for (name, content) in changed {
+            self = self.file(&name, content.into_bytes());
         }
         self
     }
@@ -184,23 +207,25 @@ impl<'a> Draft<'a> {
             return self;
         }
         if !name.contains('@') {
-            let is_same = |path: &&str| {
-                let file = path.rsplit('/').next().unwrap_or_default();
-                let rest = file.strip_prefix(name);
-                rest.is_some_and(|rest| matches!(rest, ".png" | "@2x.png" | "@3x.png"))
-            };
-            let same: Vec<String> = self
-                .files
-                .names()
-                .filter(is_same)
-                .map(str::to_owned)
-                .collect();
-            for path in same {
-                self.files.remove(&path);
-                self.outline.remove(&path);
-            }
+            self = self.remove_image(name);
         }
         self.file(&format!("{name}.png"), png)
+    }
+
+    /// Removes the image of this name, such as `thumbnail`, in all scales and languages.
+    pub fn remove_image(mut self, name: &str) -> Self {
+        let is_same = |path: &&str| {
+            let file = path.rsplit('/').next().unwrap_or_default();
+            let rest = file.strip_prefix(name);
+            rest.is_some_and(|rest| matches!(rest, ".png" | "@2x.png" | "@3x.png"))
+        };
+        let same = self.files.names().filter(is_same);
+        let same: Vec<String> = same.map(str::to_owned).collect();
+        for path in same {
+            self.files.remove(&path);
+            self.outline.remove(&path);
+        }
+        self
     }
 
     /// Sets a text of a language, in `pass.strings`. The language is a tag such as `de` or `pt-BR`.
@@ -239,6 +264,18 @@ impl<'a> Draft<'a> {
     pub fn problem(&self) -> Option<(&str, &str)> {
         let (pointer, message) = self.problem.as_ref()?;
         Some((pointer, message))
+    }
+
+    /// Returns the `manifest.json` that the finished pass will have. Checks nothing else, so this is
+    /// a quick way to notice that a pass is the same as an earlier one.
+    ///
+    /// # Errors
+    /// Fails if a value could not be set.
+    pub fn manifest(&self) -> Result<Vec<u8>, TemplateError> {
+        let mut draft = self.clone();
+        draft.settle()?;
+        let name = Layout::of(self.template.kind).description_file;
+        Ok(draft.files.file(name, draft.json.to_string()).manifest())
     }
 
     /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`. If

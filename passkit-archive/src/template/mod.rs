@@ -65,6 +65,8 @@ pub struct Template {
     outline: ArchiveBuilder,
     /// JSON Pointers to the samples that were left out.
     samples: Vec<String>,
+    /// The content of `passkit.toml`.
+    recipe: Option<Vec<u8>>,
 }
 
 impl Template {
@@ -99,11 +101,27 @@ impl Template {
     /// `currencyCode`.
     #[must_use]
     pub fn is_number(&self, key: &str) -> bool {
+        self.has_style(key, ["numberStyle", "currencyCode"])
+    }
+
+    /// Returns whether a field with this key is shown as a date, because it has `dateStyle` or
+    /// `timeStyle`.
+    #[must_use]
+    pub fn is_date(&self, key: &str) -> bool {
+        self.has_style(key, ["dateStyle", "timeStyle"])
+    }
+
+    fn has_style(&self, key: &str, styles: [&str; 2]) -> bool {
         document::fields(&self.json)
             .filter(|field| field.member("key").and_then(Json::text) == Some(key))
-            .any(|field| {
-                field.member("numberStyle").is_some() || field.member("currencyCode").is_some()
-            })
+            .any(|field| styles.iter().any(|style| field.member(style).is_some()))
+    }
+
+    /// Returns the content of the file `passkit.toml`, if the template has one. It says how
+    /// `passkit make` fills in the template.
+    #[must_use]
+    pub fn recipe(&self) -> Option<&[u8]> {
+        self.recipe.as_deref()
     }
 
     /// Returns the text at a top-level key, such as `webServiceURL`.

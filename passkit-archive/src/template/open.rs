@@ -10,11 +10,13 @@ use super::{
     outline::outline_of,
 };
 use crate::{
-    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json, layout::Layout, rules,
+    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json,
+    layout::{Layout, RECIPE},
+    rules,
 };
 
 /// Files of the tools that make templates.
-const TOOLS: [&str; 2] = ["tooling.json", "passkit.toml"];
+const TOOLS: [&str; 2] = ["tooling.json", RECIPE];
 
 impl Template {
     /// Opens a folder or a zip archive.
@@ -26,7 +28,7 @@ impl Template {
     /// object. Also fails if a file can't be read or is a link, or if there is more than the limits
     /// allow.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TemplateError> {
-        Self::of_files(PassFiles::open(path)?)
+        Self::of_files(PassFiles::open(path)?, Semantics::AreSamples)
     }
 
     /// Reads a zip archive, such as a `.pkpass`.
@@ -34,10 +36,21 @@ impl Template {
     /// # Errors
     /// Fails like [`open`](Self::open).
     pub fn read(bytes: &[u8]) -> Result<Self, TemplateError> {
-        Self::of_files(PassFiles::of_archive(bytes).map_err(ReadError::from)?)
+        let files = PassFiles::of_archive(bytes).map_err(ReadError::from)?;
+        Self::of_files(files, Semantics::AreSamples)
     }
 
-    fn of_files(files: PassFiles) -> Result<Self, TemplateError> {
+    /// Reads a finished pass or order, to change a few of its values. Its `semantics` and
+    /// `locations` stay, because they are no samples.
+    ///
+    /// # Errors
+    /// Fails like [`open`](Self::open).
+    pub fn read_finished(bytes: &[u8]) -> Result<Self, TemplateError> {
+        let files = PassFiles::of_archive(bytes).map_err(ReadError::from)?;
+        Self::of_files(files, Semantics::AreReal)
+    }
+
+    fn of_files(files: PassFiles, semantics: Semantics) -> Result<Self, TemplateError> {
         let (kind, mut files) = files.into_parts();
         let description = Layout::of(kind).description_file;
         let text = files.remove(description).unwrap_or_default();
@@ -53,8 +66,12 @@ impl Template {
             ReadError::from(Finding::in_file(&rules::JSON, description, message))
         })?;
         drop_ids(&mut json);
-        let samples = drop_samples(&mut json);
+        let samples = match semantics {
+            Semantics::AreSamples => drop_samples(&mut json),
+            Semantics::AreReal => Vec::new(),
+        };
 
+        let recipe = files.remove(RECIPE);
         files.retain(|name, _| !TOOLS.contains(&&**name));
         if kind == Kind::Pass && !files.contains_key("icon.png") {
             // Pass Designer writes no icon.png, but some phones refuse passes without it.
@@ -78,8 +95,15 @@ impl Template {
             files,
             outline,
             samples,
+            recipe,
         })
     }
+}
+
+/// What the `semantics` and `locations` of the files are.
+enum Semantics {
+    AreSamples,
+    AreReal,
 }
 
 /// Removes the `_id` that Pass Designer writes. `userInfo` belongs to the issuer's app, and stays

@@ -6,24 +6,35 @@ use std::ops::Range;
 /// result is UTF-8.
 pub(super) fn set(file: &[u8], key: &str, text: &str) -> Result<String, String> {
     let mut strings = decode(file)?;
-    let entry = format!("{} = {};\n", quoted(key), quoted(text));
+    let line = format!("{} = {};\n", quoted(key), quoted(text));
     let entries = entries(&strings)?;
-    // If two entries have the same key, some readers use the first and others the last. All of them
-    // are therefore changed.
+    // Of two entries with one key, readers differ in which one counts. So all are changed.
     let same: Vec<_> = entries
         .into_iter()
-        .filter(|(name, _)| name == key)
+        .filter(|entry| entry.key == key)
         .collect();
     if same.is_empty() {
         if !strings.is_empty() && !strings.ends_with('\n') {
             strings.push('\n');
         }
-        strings.push_str(&entry);
+        strings.push_str(&line);
     }
-    for (_, value) in same.into_iter().rev() {
-        strings.replace_range(value, &quoted(text));
+    for entry in same.into_iter().rev() {
+        strings.replace_range(entry.value, &quoted(text));
     }
     Ok(strings)
+}
+
+/// Returns the file without these keys. Returns `None` if the file has none of them, or can't be
+/// read.
+pub(super) fn remove(file: &[u8], keys: &[String]) -> Option<String> {
+    let mut strings = decode(file).ok()?;
+    let mut entries = entries(&strings).ok()?;
+    entries.retain(|entry| keys.contains(&entry.key));
+    for entry in entries.iter().rev() {
+        strings.replace_range(entry.whole.clone(), "");
+    }
+    (!entries.is_empty()).then_some(strings)
 }
 
 fn decode(file: &[u8]) -> Result<String, String> {
@@ -45,19 +56,34 @@ fn decode(file: &[u8]) -> Result<String, String> {
     text.ok_or_else(|| "is neither UTF-8 nor UTF-16; save it as UTF-8".into())
 }
 
-/// Returns each key, unquoted, and the place of its value with the quotes.
-fn entries(text: &str) -> Result<Vec<(String, Range<usize>)>, String> {
+/// An entry, with its places in the text.
+struct Entry {
+    /// The key, without quotes.
+    key: String,
+    /// The place of the value, with its quotes.
+    value: Range<usize>,
+    /// The place of the whole entry, with the end of its line.
+    whole: Range<usize>,
+}
+
+fn entries(text: &str) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     let mut at = space(text, 0)?;
     while at < text.len() {
         let key = token(text, at)?;
+        let start = key.start;
         at = space(text, key.end)?;
         at = symbol(text, at, '=')?;
         at = space(text, at)?;
         let value = token(text, at)?;
         at = space(text, value.end)?;
         at = symbol(text, at, ';')?;
-        entries.push((unquoted(text.get(key).unwrap_or_default()), value));
+        let end = at + usize::from(rest(text, at).starts_with('\n'));
+        entries.push(Entry {
+            key: unquoted(text.get(key).unwrap_or_default()),
+            value,
+            whole: start..end,
+        });
         at = space(text, at)?;
     }
     Ok(entries)
@@ -170,6 +196,22 @@ mod tests {
         assert_eq!(set(b"word=\"x;\";", "word", "y").unwrap(), "word=\"y\";");
         assert_eq!(set(b"a=b;", "c", "d").unwrap(), "a=b;\n\"c\" = \"d\";\n");
         assert_eq!(set(b"", "c", "d").unwrap(), "\"c\" = \"d\";\n");
+    }
+
+    #[test]
+    fn keys_are_removed_with_their_lines() {
+        let file = b"/* one */\n\"a\" = \"1\";\n\"b\"=\"2\"; c=d;\n\"a\" = \"3\";";
+        let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            remove(file, &keys(&["a", "z"])).as_deref(),
+            Some("/* one */\n\"b\"=\"2\"; c=d;\n")
+        );
+        assert_eq!(
+            remove(file, &keys(&["b"])).as_deref(),
+            Some("/* one */\n\"a\" = \"1\";\n c=d;\n\"a\" = \"3\";")
+        );
+        assert_eq!(remove(file, &keys(&["z"])), None);
+        assert_eq!(remove(b"\"a\" = ", &keys(&["a"])), None);
     }
 
     #[test]

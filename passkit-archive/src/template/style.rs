@@ -65,6 +65,7 @@ impl Style {
             outline: files.clone(),
             files,
             samples: Vec::new(),
+            recipe: None,
         }
     }
 }

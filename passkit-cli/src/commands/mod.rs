@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod export;
 pub(crate) mod healthcheck;
 pub(crate) mod import;
+pub(crate) mod make;
 pub(crate) mod migrate;
 pub(crate) mod new;
 mod progress;

@@ -83,7 +83,7 @@ impl New {
         if let Some(path) = &self.throwaway_cert {
             write(path, self.certificate()?.as_bytes())?;
         }
-        self.say_next(&table_path);
+        self.say_next(&table_path, first_serial(table.1));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -105,30 +105,52 @@ impl New {
     }
 
     /// Prints the commands that come next.
-    fn say_next(&self, table: &Path) {
+    fn say_next(&self, table: &Path, serial: &str) {
         let (folder, table) = (word(&self.folder), word(table));
-        let (option, out, serve) = match self.style.kind() {
-            Kind::Pass => ("pass.json", "passes", "--passes passes"),
-            Kind::Order => ("order.json", "orders", "--orders orders"),
+        let (description, passes) = match self.style.kind() {
+            Kind::Pass => ("pass.json", "passes"),
+            Kind::Order => ("order.json", "orders"),
         };
+        say!("made {folder} and {table}\n");
         let cert = match &self.throwaway_cert {
             Some(path) => word(path),
-            None => "certificate.p12".into(),
-        };
-        let first = match &self.throwaway_cert {
-            Some(_) => format!("{cert} is a throw-away certificate. No phone accepts its passes."),
-            None => format!(
-                "Write the type and the team of your certificate into {option} there, and name your certificate:"
-            ),
+            None => {
+                say!(
+                    "# write the type and the team of your certificate into {folder}/{description}, and then\n"
+                );
+                "certificate.p12".into()
+            }
         };
         say!(
-            "made {folder} and {table}. {first}\n\n\
-             # make {out} from the table\n\
-             passkit make --template {folder} --from {table} --cert {cert} --out {out}\n\n\
-             # serve them\n\
-             passkit serve {serve}"
+            "# make the {passes}, and make the changed ones again when the table has changed\n\
+             passkit make --template {folder} --from {table} --cert {cert} --out {passes}\n"
+        );
+        if self.throwaway_cert.is_none() {
+            say!(
+                "# serve them, and send pushes\npasskit serve --{passes} {passes} --apns-cert {cert}"
+            );
+            return;
+        }
+        let first = match self.style.kind() {
+            Kind::Pass => format!("passes/{serial}.pkpass"),
+            Kind::Order => format!("orders/{serial}.order"),
+        };
+        say!(
+            "# play a phone, in another terminal. It prints OPTIONS, with which the service sends its pushes to it\n\
+             passkit device listen\n\n\
+             # serve the {passes}\n\
+             passkit serve --{passes} {passes} OPTIONS\n\n\
+             # add one of them to that phone\n\
+             passkit device add {first} --url http://127.0.0.1:8080"
         );
     }
+}
+
+/// Returns the first cell of the first row. It is the serial number in each sample table.
+fn first_serial(table: &[u8]) -> &str {
+    let table = std::str::from_utf8(table).unwrap_or_default();
+    let row = table.lines().nth(1).unwrap_or_default();
+    row.split(',').next().unwrap_or_default()
 }
 
 fn refuse_existing(path: &Path) -> Result<(), Failure> {

@@ -1,16 +1,13 @@
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use passkit_archive::{
-    ArchiveBuilder, Findings, Level, PassFiles, Report, Rules, Signer, SignerErrorKind,
-};
-use passkit_identity::{Identity, pem};
+use passkit_archive::{ArchiveBuilder, Findings, Level, PassFiles, Report, Rules, Signer};
 use passkit_server::{identifiers::Kind, text::OneLine};
 
 use crate::{
-    certificate::{CertPassword, Secret, identity},
     failure::{Chain, Failure},
     output::Output,
+    signer::SignerOptions,
 };
 
 /// Ends of the names of folders that people give to an unzipped pass or order.
@@ -30,23 +27,8 @@ pub(crate) struct Sign {
     /// The folder or the archive.
     source: PathBuf,
 
-    /// The certificate of the pass type, with its key: the .p12 file that Keychain Access exports,
-    /// or PEM.
-    #[arg(long, value_name = "FILE")]
-    cert: PathBuf,
-
-    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-
     #[command(flatten)]
-    password: CertPassword,
-
-    /// The intermediate certificate that issued the certificate: PEM or DER. By default, it is
-    /// Apple's Worldwide Developer Relations certificate of generation G4, or the issuer in the
-    /// file of the certificate.
-    #[arg(long, value_name = "FILE")]
-    wwdr: Option<PathBuf>,
+    signer: SignerOptions,
 
     /// The file to write. By default, an archive is replaced, and the archive of a folder gets the
     /// name of the folder, beside it.
@@ -56,12 +38,10 @@ pub(crate) struct Sign {
 
 impl Sign {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let signer = self.signer()?;
+        let signer = self.signer.open()?;
         let files = PassFiles::open(&self.source).map_err(|error| self.failure(&error))?;
         let path = self.path(files.kind())?;
-        let mut inputs = vec![self.cert.clone()];
-        inputs.extend(self.key.clone());
-        inputs.extend(self.wwdr.clone());
+        let mut inputs = self.signer.files();
         if self.source.is_dir() {
             inputs.push(self.source.clone());
         }
@@ -79,55 +59,6 @@ impl Sign {
         output.finish()?;
         say!("{}: signed: {name}", OneLine::path(&path));
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn signer(&self) -> Result<Signer, Failure> {
-        let wwdr = self
-            .wwdr
-            .as_ref()
-            .map(|file| {
-                pem::read_file(file).map_err(|error| {
-                    Failure::from_error(format!("can't read {}", pem::shown(file)), &error)
-                })
-            })
-            .transpose()?;
-        Signer::new(&self.identity()?, wwdr.as_deref()).map_err(|error| {
-            let is_about_issuer = error.kind() == SignerErrorKind::Intermediate;
-            match &self.wwdr {
-                Some(wwdr) if is_about_issuer => Failure::from_error(pem::shown(wwdr), &error),
-                None if is_about_issuer => {
-                    Failure::new(format!("{}: {error}, with --wwdr", pem::shown(&self.cert)))
-                }
-                _ => Failure::from_error(pem::shown(&self.cert), &error),
-            }
-        })
-    }
-
-    fn identity(&self) -> Result<Identity, Failure> {
-        let read =
-            |password: Option<&Secret>| identity(None, &self.cert, self.key.as_deref(), password);
-        let password = self.password.cert_password.as_ref();
-        let error = match read(password) {
-            Ok(identity) => return Ok(identity),
-            Err(error) => error,
-        };
-        // Without a password, an empty one was tried.
-        if password.is_some() || !error.ends_with("the password is wrong") {
-            return Err(Failure::new(error));
-        }
-        if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
-            return Err(Failure::new(format!(
-                "{} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
-                 PASSKIT_CERT_PASSWORD_FILE names",
-                pem::shown(&self.cert)
-            )));
-        }
-        let asked = format!("the password of {}", pem::shown(&self.cert));
-        eprint!("passkit: {asked}: ");
-        let password = console::Term::stderr()
-            .read_secure_line()
-            .map_err(|error| Failure::from_error(format!("can't ask for {asked}"), &error))?;
-        read(Some(&Secret::from(&*password))).map_err(Failure::new)
     }
 
     /// Makes the archive, and a name of it for people. Shows what is wrong with it. Returns `None`
@@ -149,7 +80,7 @@ impl Sign {
         };
         let team = archive.team_identifier.as_deref().unwrap_or_default();
         let checked = signer.check_for(&archive.id.type_id, team);
-        checked.map_err(|error| Failure::from_error(pem::shown(&self.cert), &error))?;
+        checked.map_err(|error| Failure::from_error(self.signer.shown(), &error))?;
 
         let bytes = builder.build_signed(signer);
         let bytes = bytes.map_err(|error| self.failure(&error))?;

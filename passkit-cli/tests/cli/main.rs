@@ -28,6 +28,7 @@ mod hostile;
 mod instances;
 mod limits;
 mod links;
+mod making;
 mod metrics;
 mod moving;
 mod new;

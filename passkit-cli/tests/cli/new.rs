@@ -1,8 +1,10 @@
-//! `passkit new`: of each template, `passkit sign` makes a pass in which nothing is wrong.
+//! `passkit new`: nothing is wrong with the passes of its templates, and the commands that it prints work.
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use passkit_archive::{Report, Rules};
@@ -10,8 +12,9 @@ use serde_json::Value;
 
 use crate::{
     archives::unzip,
+    phone::{Ended, Listening},
     picture,
-    program::{passkit, run},
+    program::{eventually, passkit, run},
 };
 
 /// The styles, and their tables.
@@ -53,6 +56,12 @@ impl Desk {
         out
     }
 
+    /// Makes the passes of a table.
+    fn make(&self, table: &str) {
+        let make = ["make", "--template", "card.pkpasstemplate", "--from", table];
+        self.done(&[&make[..], &["--cert", "card.pem", "--out", "passes"]].concat());
+    }
+
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.path().join(name)
     }
@@ -63,13 +72,6 @@ impl Desk {
         let mut names: Vec<_> = names.collect();
         names.sort();
         names
-    }
-}
-
-fn end_of(style: &str) -> &'static str {
-    match style {
-        "order" => "order",
-        _ => "pkpass",
     }
 }
 
@@ -85,21 +87,105 @@ fn is_good(archive: &Path) {
 }
 
 #[test]
-fn nothing_is_wrong_with_what_is_signed_from_a_template() {
+fn nothing_is_wrong_with_the_passes_of_a_template() {
     for (style, table) in STYLES {
         let desk = Desk::new(style);
         assert_eq!(desk.names(), ["card.pem", "card.pkpasstemplate", table]);
-        let archive = format!("card.{}", end_of(style));
+        let end = match style {
+            "order" => "order",
+            _ => "pkpass",
+        };
+        let signed = format!("card.{end}");
         desk.done(&[
             "sign",
             "card.pkpasstemplate",
             "--cert",
             "card.pem",
             "-o",
-            &archive,
+            &signed,
         ]);
-        is_good(&desk.path(archive));
+        is_good(&desk.path(signed));
+
+        desk.make(table);
+        let rows = fs::read_to_string(desk.path(table)).unwrap();
+        let serials: Vec<_> = rows
+            .lines()
+            .skip(1)
+            .map(|row| row.split(',').next().unwrap())
+            .collect();
+        assert_eq!(serials.len(), 3);
+        for serial in serials {
+            is_good(&desk.path(format!("passes/{serial}.{end}")));
+        }
     }
+}
+
+#[test]
+fn openssl_verifies_a_pass_of_a_template() {
+    let desk = Desk::new("storeCard");
+    desk.make("members.csv");
+    unzip(&desk.path("passes/1001.pkpass"), &desk.path("pass"));
+    let pem = fs::read_to_string(desk.path("card.pem")).unwrap();
+    let (_, authority) = pem.split_once("-----END CERTIFICATE-----\n").unwrap();
+    fs::write(desk.path("root.pem"), authority).unwrap();
+    let verify = "openssl cms -verify -binary -inform DER -in pass/signature -content pass/manifest.json \
+                  -CAfile root.pem -purpose any -out /dev/null";
+    let verify = || run(Command::new("sh").args(["-c", verify]).current_dir(&desk.0));
+    assert_eq!(verify().0, Some(0), "{:?}", verify());
+    fs::write(desk.path("pass/manifest.json"), "{}").unwrap();
+    assert_ne!(verify().0, Some(0));
+}
+
+#[test]
+fn the_printed_commands_bring_a_change_of_the_table_to_a_phone() {
+    let desk = Desk::empty();
+    let out = desk.done(&["new", "card.pkpasstemplate", "--throwaway-cert", "card.pem"]);
+    let printed: Vec<Vec<&str>> = out
+        .lines()
+        .filter_map(|line| line.strip_prefix("passkit "))
+        .map(|command| command.split(' ').collect())
+        .collect();
+    let [make, listen, serve, add] = &printed[..] else {
+        panic!("{out}");
+    };
+    desk.done(make);
+
+    assert_eq!(listen[..], ["device", "listen"]);
+    let mut device = passkit();
+    device.arg("device").current_dir(&desk.0);
+    let phone = Listening::start(device);
+
+    assert_eq!(serve[..], ["serve", "--passes", "passes", "OPTIONS"]);
+    let mut service = Ended(
+        passkit()
+            .args(&serve[..3])
+            .args(&phone.options)
+            .args(["--listen", "127.0.0.1:0"])
+            .current_dir(&desk.0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    let mut listening = BufReader::new(service.0.stdout.take().unwrap());
+    listening.read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("listening on ").unwrap();
+
+    let (default_url, add) = add.split_last().unwrap();
+    assert_eq!(*default_url, "http://127.0.0.1:8080");
+    desk.done(&[add, &[url]].concat());
+
+    let table = desk.path("members.csv");
+    let rows = fs::read_to_string(&table).unwrap();
+    fs::write(&table, rows.replace("Gold,120", "Gold,130")).unwrap();
+    let made = desk.done(make);
+    assert!(made.contains("1 changed, 2 unchanged"), "{made}");
+    eventually("the phone has the change", || {
+        phone
+            .shown()
+            .contains("updated: pass.com.example.card 1001")
+    });
 }
 
 #[test]
@@ -160,15 +246,8 @@ fn only_the_owner_can_read_the_key() {
 #[test]
 fn the_picture_in_the_documents_is_of_a_card_that_was_made() {
     let desk = Desk::new("storeCard");
-    desk.done(&[
-        "sign",
-        "card.pkpasstemplate",
-        "--cert",
-        "card.pem",
-        "-o",
-        "card.pkpass",
-    ]);
-    unzip(&desk.path("card.pkpass"), &desk.path("card"));
+    desk.make("members.csv");
+    unzip(&desk.path("passes/1001.pkpass"), &desk.path("card"));
     let drawn = picture::draw(&desk.path("card"));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images/card.svg");
     if std::env::var_os("PASSKIT_BLESS").is_some() {

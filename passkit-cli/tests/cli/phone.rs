@@ -162,12 +162,46 @@ fn the_demonstration_goes_on_serving_until_it_is_stopped() {
 }
 
 /// A process that is killed even if the test fails.
-struct Ended(Child);
+pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// `passkit device listen` as a process.
+pub(crate) struct Listening {
+    process: Ended,
+    /// The options with which a service sends its pushes there.
+    pub(crate) options: Vec<String>,
+    said: Arc<Mutex<String>>,
+}
+
+impl Listening {
+    /// Adds `listen` to the command of a device, and starts it.
+    pub(crate) fn start(mut device: Command) -> Self {
+        let mut process = Ended(device.arg("listen").stdout(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let options = lines
+            .find(|line| line.starts_with("--apns-config"))
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let hears = said.clone();
+        std::thread::spawn(move || lines.for_each(|line| *hears.lock().unwrap() += &(line + "\n")));
+        Self {
+            process,
+            options: options.split(' ').map(str::to_owned).collect(),
+            said,
+        }
+    }
+
+    /// Returns everything that was printed after the options.
+    pub(crate) fn shown(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 }
 
@@ -180,26 +214,9 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
         command.args(["device", "--state"]).arg(&state);
         command
     };
-    let mut listening = Ended(
-        device()
-            .arg("listen")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let mut lines = BufReader::new(listening.0.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
-    let options = lines
-        .find(|line| line.starts_with("--apns-config"))
-        .unwrap();
-    let said = Arc::new(Mutex::new(String::new()));
-    let hears = said.clone();
-    std::thread::spawn(move || lines.for_each(|line| *hears.lock().unwrap() += &(line + "\n")));
-
-    let options: Vec<&str> = options.split(' ').collect();
+    let mut listening = Listening::start(device());
     let mut service = Service::new()
-        .given(&options)
+        .given(&listening.options)
         .given(&METRICS)
         .logging("debug");
     let file = service.passes().join("a.pkpass");
@@ -214,7 +231,7 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     assert_eq!(service.register("ANOTHER-DEVICE", TYPE, "A/1"), 201);
 
     replace(&file, &pass(TYPE, "A/1", "two"));
-    let shown = || said.lock().unwrap().clone();
+    let shown = || listening.shown();
     eventually("the change is shown", || {
         shown().contains(&format!("updated: {TYPE} A/1"))
     });
@@ -266,10 +283,10 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
 
     assert!(
         Command::new("kill")
-            .args(["-INT", &listening.0.id().to_string()])
+            .args(["-INT", &listening.process.0.id().to_string()])
             .status()
             .unwrap()
             .success()
     );
-    assert!(listening.0.wait().unwrap().success());
+    assert!(listening.process.0.wait().unwrap().success());
 }

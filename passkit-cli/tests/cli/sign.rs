@@ -271,7 +271,7 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
         ("shop-pair.pem", "is for pass.com.example.shop"),
         ("misfit.pem", "key"),
         ("root-pair.pem", "root-pair.pem"),
-        ("old-pair.pem", "31 Jan 2021"),
+        ("old-pair.pem", "expired on 2021-01-31"),
         ("new-pair.pem", "2048-01-31"),
         ("", "directory"),
     ] {

@@ -1,0 +1,225 @@
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use passkit_archive::Findings;
+use passkit_server::{identifiers::Kind, text::OneLine};
+
+use super::progress::Progress;
+use crate::{
+    failure::Failure,
+    making::{Batch, Change, Event, Maker, OutputFolder, Summary, Table, open_secret},
+    output,
+    signer::SignerOptions,
+};
+
+/// Makes a pass or an order of each row of a table, and signs it.
+///
+/// Run it again after the table has changed: only the passes of changed rows are made again. So only
+/// their phones get a push, if `passkit serve` serves the folder.
+///
+/// The template is a folder or a zip file: what Pass Designer saves, or any pass. The file passkit.toml
+/// in it says which columns go where. Without it, columns that are named like the keys of fields are
+/// filled in.
+///
+/// A row with something wrong makes no pass, and its file stays as it is. The other rows are made.
+///
+/// Exit code: 0 all passes are made, 1 some rows are wrong, 2 it could not be done.
+#[derive(Args)]
+pub(crate) struct Make {
+    /// The template.
+    #[arg(long, value_name = "TEMPLATE")]
+    template: PathBuf,
+
+    /// The table: CSV with the names of the columns in its first line, or a JSON object in each line. -
+    /// reads standard input.
+    #[arg(long, value_name = "TABLE", value_parser = output::path())]
+    from: PathBuf,
+
+    /// The folder for the passes.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    signer: SignerOptions,
+
+    /// The file with the secret from which the authentication tokens of the passes are derived. It is
+    /// made if it is missing. Keep a copy of it: without it, the passes can't be made again. By default,
+    /// it is beside the folder: DIR.token-secret.
+    #[arg(long, value_name = "FILE")]
+    token_secret: Option<PathBuf>,
+
+    /// Write a last, voided version of the passes that have no row any more.
+    #[arg(long)]
+    void_missing: bool,
+
+    /// Only print what would change.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print the numbers as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Make {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let maker = Maker::open(&self.template, self.signer.open()?)?;
+        if self.void_missing && maker.kind() == Kind::Order {
+            return Err(Failure::new(
+                "orders can't be voided; leave out --void-missing",
+            ));
+        }
+        if let Some(warning) = maker.signer().warning() {
+            eprintln!("passkit: {warning}");
+        }
+        let table = Table::open(&self.from)?;
+        if let Some(columns) = table.columns() {
+            maker.check_columns(columns)?;
+            let unused = maker.unused(columns);
+            if !maker.has_recipe() && !unused.is_empty() {
+                eprintln!(
+                    "passkit: no field has the name of these columns, so they are not used: {}",
+                    OneLine::of(&unused.join(", "))
+                );
+            }
+        }
+        let (maker, folder) = self.prepare(maker, &table)?;
+        self.make(&maker, &folder, table)
+    }
+
+    fn prepare(&self, maker: Maker, table: &Table) -> Result<(Maker, OutputFolder), Failure> {
+        let maker = match table.folder() {
+            Some(folder) => maker.with_images(folder)?,
+            None => maker,
+        };
+        let folder = if self.dry_run {
+            OutputFolder::look_at(&self.out, maker.kind())
+        } else {
+            OutputFolder::open(&self.out, maker.kind())?
+        };
+        if !maker.needs_secret(table.columns()) {
+            return Ok((maker, folder));
+        }
+        let path = self.secret_path()?;
+        let secret = open_secret(&path, &folder, maker.type_id(), self.dry_run)?;
+        Ok((maker.with_secret(secret.tokens), folder))
+    }
+
+    fn secret_path(&self) -> Result<PathBuf, Failure> {
+        let path = match &self.token_secret {
+            Some(path) => path.clone(),
+            None => {
+                let folder = std::path::absolute(&self.out);
+                let folder = folder.map_err(|error| {
+                    Failure::new(format!("{}: {error}", OneLine::path(&self.out)))
+                })?;
+                let mut name = folder.file_name().unwrap_or_default().to_owned();
+                name.push(".token-secret");
+                folder.with_file_name(name)
+            }
+        };
+        let home = path
+            .parent()
+            .filter(|home| *home != Path::new(""))
+            .unwrap_or(Path::new("."));
+        if let (Ok(home), Ok(out)) = (home.canonicalize(), self.out.canonicalize())
+            && home.starts_with(out)
+        {
+            return Err(Failure::new(format!(
+                "the secret {} would be in the folder of the passes, which is served; name a file outside with \
+                 --token-secret",
+                OneLine::path(&path)
+            )));
+        }
+        Ok(path)
+    }
+
+    fn make(
+        &self,
+        maker: &Maker,
+        folder: &OutputFolder,
+        mut table: Table,
+    ) -> Result<ExitCode, Failure> {
+        let progress = Progress::new("rows", table.length);
+        let name = table.name().to_owned();
+        let mut is_good = true;
+        let batch = Batch {
+            maker,
+            folder,
+            is_dry: self.dry_run,
+            void_missing: self.void_missing,
+        };
+        let summary = batch.run(&mut table, |event| match event {
+            Event::Checked(findings) => show(findings, &progress),
+            Event::Bad(error) => progress.say(&format!("{name}:{}: {error}", error.line)),
+            Event::File(file, change) if self.dry_run && !self.json => {
+                let change = match change {
+                    Change::New => "new",
+                    Change::Changed => "changed",
+                    Change::Voided => "voided",
+                };
+                say!("{change} {file}");
+            }
+            Event::File(..) => {}
+            Event::NotVoided(problem) => {
+                is_good = false;
+                progress.say(&format!("not voided: {problem}"));
+            }
+            Event::Progress(rows, bytes) => progress.set(rows, bytes),
+        });
+        progress.finish();
+        let summary = summary?;
+        self.report(&summary);
+        Ok(if is_good && summary.bad == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn report(&self, summary: &Summary) {
+        let Summary {
+            rows,
+            new,
+            changed,
+            unchanged,
+            bad,
+            without_row,
+            voided,
+        } = summary;
+        if self.json {
+            say!(
+                "{}",
+                serde_json::json!({
+                    "rows": rows, "new": new, "changed": changed, "unchanged": unchanged, "bad": bad,
+                    "without_row": without_row, "voided": voided, "dry_run": self.dry_run,
+                })
+            );
+            return;
+        }
+        let would = if self.dry_run { "would be " } else { "" };
+        say!(
+            "{rows} rows: {would}{new} new, {changed} changed, {unchanged} unchanged, {bad} wrong; {voided} voided"
+        );
+        if *without_row > 0 && !self.void_missing {
+            say!("{without_row} passes have no row; --void-missing voids them");
+        } else if *without_row > 0 && *bad > 0 {
+            say!(
+                "{without_row} passes have no row, and are not voided because a wrong row may be theirs"
+            );
+        } else if *without_row > 0 && *rows == 0 {
+            say!("{without_row} passes have no row, and are not voided because the table is empty");
+        }
+    }
+}
+
+/// Shows what `passkit check` says about the first pass.
+fn show(findings: &Findings, progress: &Progress) {
+    for finding in findings {
+        let (level, code) = (finding.level(), finding.rule().code);
+        progress.say(&format!("the first pass: {level}: {finding} [{code}]"));
+    }
+}

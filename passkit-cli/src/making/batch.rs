@@ -1,0 +1,441 @@
+//! Makes the passes of a whole table in a folder.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    thread::{self, ScopedJoinHandle},
+};
+
+use passkit_archive::{Findings, Level, template::Template};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    text::{Chain, OneLine},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    maker::{Filled, Made, Maker, RowError},
+    output_folder::{Existing, OutputFolder, Staged, discard},
+    parallel::in_parallel,
+    secret::Secret,
+    table::{Row, Table},
+};
+use crate::failure::Failure;
+
+/// How many rows, and about how many bytes of them, are in memory at once.
+const ROWS: usize = 512;
+const ROW_BYTES: usize = 4 << 20;
+/// How many files get their names at once.
+const FILES: usize = 2_048;
+/// How many rows are tried before the template is refused.
+const TRIED: usize = 20;
+
+/// What to do.
+pub(crate) struct Batch<'a> {
+    pub(crate) maker: &'a Maker,
+    pub(crate) folder: &'a OutputFolder,
+    /// Only find out what would change.
+    pub(crate) is_dry: bool,
+    /// Write a voided version of the passes that have no row.
+    pub(crate) void_missing: bool,
+}
+
+/// What was done, in numbers of rows or files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) rows: u64,
+    pub(crate) new: u64,
+    pub(crate) changed: u64,
+    pub(crate) unchanged: u64,
+    /// Rows without a pass, because something is wrong with them.
+    pub(crate) bad: u64,
+    /// Passes of this type that have no row, and are not voided.
+    pub(crate) without_row: u64,
+    pub(crate) voided: u64,
+}
+
+/// Something to show while passes are made.
+pub(crate) enum Event<'a> {
+    /// What `passkit check` says about the first pass.
+    Checked(&'a Findings),
+    Bad(&'a RowError),
+    /// A file is, or would be, new, changed or voided.
+    File(&'a str, Change),
+    /// A voided version could not be made.
+    NotVoided(String),
+    /// So many rows and bytes are done.
+    Progress(u64, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    New,
+    Changed,
+    Voided,
+}
+
+/// Opens the secret of the tokens. Makes it if it is missing and no pass needs the old one.
+pub(crate) fn open_secret(
+    path: &Path,
+    folder: &OutputFolder,
+    type_id: &TypeIdentifier,
+    is_dry: bool,
+) -> Result<Secret, Failure> {
+    let secret = match Secret::read(path)? {
+        Some(secret) => secret,
+        None if folder.has_tokens(type_id)? => {
+            return Err(Failure::new(format!(
+                "the secret {} is missing, and there are passes with tokens that phones have; put the secret back, or name \
+                 it with --token-secret",
+                OneLine::path(path)
+            )));
+        }
+        None if is_dry => Secret::made_up()?,
+        None => Secret::make(path)?,
+    };
+    folder.check_secret(&secret, path, type_id)?;
+    if !is_dry {
+        folder.remember(&secret)?;
+    }
+    Ok(secret)
+}
+
+/// What became of a row.
+enum Outcome {
+    Unchanged,
+    Written(String, Change, Option<Staged>),
+    Bad(RowError),
+    Failed(Failure),
+}
+
+/// A row and the name of its file.
+struct Named {
+    row: Row,
+    name: String,
+}
+
+/// The start of a SHA-256 of a file name. A table may have a million rows.
+type NameHash = u128;
+
+impl Batch<'_> {
+    /// Makes all passes of a table.
+    pub(crate) fn run(
+        &self,
+        table: &mut Table,
+        mut show: impl FnMut(Event<'_>),
+    ) -> Result<Summary, Failure> {
+        let mut summary = Summary::default();
+        let mut seen = HashSet::new();
+        let mut is_tried = false;
+        thread::scope(|scope| {
+            let mut committing = Committing {
+                folder: self.folder,
+                staged: Vec::new(),
+                running: None,
+            };
+            while let Some(rows) = read(table)? {
+                summary.rows += rows.len() as u64;
+                let mut named = Vec::with_capacity(rows.len());
+                for row in rows {
+                    match row.and_then(|row| self.name(row, &mut seen)) {
+                        Ok(row) => named.push(row),
+                        Err(error) => {
+                            summary.bad += 1;
+                            show(Event::Bad(&error));
+                        }
+                    }
+                }
+                if !is_tried && !named.is_empty() {
+                    if let Some(findings) = self.try_first(&named, table.name())? {
+                        show(Event::Checked(&findings));
+                    }
+                    is_tried = true;
+                }
+                for outcome in in_parallel(named, |named| self.make(&named)) {
+                    match outcome {
+                        Outcome::Unchanged => summary.unchanged += 1,
+                        Outcome::Bad(error) => {
+                            summary.bad += 1;
+                            show(Event::Bad(&error));
+                        }
+                        Outcome::Failed(failure) => return Err(failure),
+                        Outcome::Written(name, change, staged) => {
+                            match change {
+                                Change::New => summary.new += 1,
+                                _ => summary.changed += 1,
+                            }
+                            show(Event::File(&name, change));
+                            committing.staged.extend(staged);
+                        }
+                    }
+                }
+                if committing.staged.len() >= FILES {
+                    committing.start(scope)?;
+                }
+                show(Event::Progress(summary.rows, table.bytes));
+            }
+            committing.start(scope)?;
+            committing.finish()
+        })?;
+        self.look_for_missing(&seen, &mut summary, &mut show)?;
+        if !self.is_dry {
+            let synced = self.folder.sync();
+            synced.map_err(|error| {
+                Failure::from_error("can't write the passes to the disk", &error)
+            })?;
+        }
+        Ok(summary)
+    }
+
+    /// Finds the name of a row's file. Fails if an earlier row has the same one.
+    fn name(&self, row: Row, seen: &mut HashSet<NameHash>) -> Result<Named, RowError> {
+        let pass = self.maker.pass(&row)?;
+        let name = self.folder.file_name(&pass.serial);
+        if seen.insert(hash(&name)) {
+            return Ok(Named { row, name });
+        }
+        let message = format!(
+            "an earlier row has the serial number {:?} too; remove one of the rows",
+            pass.serial.as_str()
+        );
+        Err(RowError::new(row.line, message))
+    }
+
+    /// Makes one of the first passes. If none of them would work, the template is refused.
+    fn try_first(&self, rows: &[Named], table: &str) -> Result<Option<Findings>, Failure> {
+        let (mut refused, mut count) = (None, 0);
+        for named in rows {
+            match self.maker.make(&named.row) {
+                Ok(made) => {
+                    let findings = made.findings();
+                    let worst = findings
+                        .iter()
+                        .find(|finding| finding.level() >= Level::Error);
+                    return match worst {
+                        Some(worst) => Err(Failure::new(format!(
+                            "no pass was made, because phones would refuse {}: {worst}",
+                            made.pass
+                        ))),
+                        None => Ok(Some(findings)),
+                    };
+                }
+                Err(error) if error.is_refused && count < TRIED => {
+                    refused.get_or_insert(error);
+                    count += 1;
+                }
+                Err(error) if error.is_refused => break,
+                // The row is reported later.
+                Err(_) => {}
+            }
+        }
+        match refused {
+            None => Ok(None),
+            Some(error) => Err(Failure::new(format!(
+                "no pass was made, because none of the first ones would work. {table}:{}: {error}",
+                error.line
+            ))),
+        }
+    }
+
+    fn make(&self, named: &Named) -> Outcome {
+        self.try_make(named).unwrap_or_else(|outcome| outcome)
+    }
+
+    /// Both sides are outcomes, so that `?` ends with one.
+    fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, Outcome> {
+        let filled = self.maker.fill(row).map_err(Outcome::Bad)?;
+        let manifest = filled.manifest().map_err(Outcome::Bad)?;
+        let change = match self.folder.existing(name).map_err(Outcome::Failed)? {
+            Existing::Missing => Change::New,
+            Existing::Archive(mut archive) => {
+                if archive.is_signed() && archive.manifest().is_some_and(|old| old == manifest) {
+                    return Ok(Outcome::Unchanged);
+                }
+                let old = archive.identify();
+                self.check_replaced(row, name, &filled, old)
+                    .map_err(Outcome::Bad)?;
+                Change::Changed
+            }
+            Existing::Damaged => {
+                self.check_replaced(row, name, &filled, None)
+                    .map_err(Outcome::Bad)?;
+                Change::Changed
+            }
+        };
+        let staged = if self.is_dry {
+            filled.check().map_err(Outcome::Bad)?;
+            None
+        } else {
+            let made = filled.sign(manifest).map_err(Outcome::Bad)?;
+            Some(self.stage(name, &made).map_err(Outcome::Failed)?)
+        };
+        Ok(Outcome::Written(name.clone(), change, staged))
+    }
+
+    fn stage(&self, name: &str, made: &Made) -> Result<Staged, Failure> {
+        self.folder.stage(name, &made.archive)
+    }
+
+    /// Checks that a new pass may replace the old one: it is the same pass, and phones that have it keep
+    /// their token. `old` is `None` if the file is damaged.
+    fn check_replaced(
+        &self,
+        row: &Row,
+        name: &str,
+        new: &Filled<'_>,
+        old: Option<passkit_archive::Identified>,
+    ) -> Result<(), RowError> {
+        let refused = |message: &str| {
+            Err(RowError::new(
+                row.line,
+                format!("{}: {message}", self.folder.shown(name)),
+            ))
+        };
+        let Some(old) = old else {
+            // The folder was checked: all its passes have tokens of this secret.
+            return if self.maker.is_derived(row) || new.token.is_none() {
+                Ok(())
+            } else {
+                refused(
+                    "is damaged, so its token can't be compared with the one in the table; remove the file if the token is right",
+                )
+            };
+        };
+        if old.id != new.pass {
+            return refused("is another pass; use another folder");
+        }
+        match (&old.auth_token, &new.token) {
+            (Some(old), Some(new)) if old.as_str() != new.as_str() => refused(
+                "has another authentication token, and phones that have the pass would be locked out; put the old token \
+                 back, or remove the file if no phone has the pass",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts the passes that have no row, or writes their last, voided version.
+    fn look_for_missing(
+        &self,
+        seen: &HashSet<NameHash>,
+        summary: &mut Summary,
+        show: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Failure> {
+        let mut names = self.folder.names()?;
+        names.retain(|name| !seen.contains(&hash(name)));
+        let mut missing = Vec::new();
+        for name in names {
+            if let Existing::Archive(mut archive) = self.folder.existing(&name)?
+                && let Some(pass) = archive.identify()
+                && pass.id.type_id == *self.maker.type_id()
+                && !pass.voided
+            {
+                missing.push(name);
+            }
+        }
+        // A row that can't be read may be the row of any of these passes.
+        if !self.void_missing || summary.bad > 0 || summary.rows == 0 {
+            summary.without_row = missing.len() as u64;
+            return Ok(());
+        }
+        for names in missing.chunks(FILES) {
+            let mut staged = Vec::new();
+            let voided = in_parallel(names.to_vec(), |name| {
+                let result = self.void(&name);
+                (name, result)
+            });
+            for (name, result) in voided {
+                match result {
+                    Ok(Ok(file)) => {
+                        summary.voided += 1;
+                        show(Event::File(&name, Change::Voided));
+                        staged.extend(file);
+                    }
+                    Ok(Err(problem)) => {
+                        summary.without_row += 1;
+                        show(Event::NotVoided(format!(
+                            "{}: {problem}",
+                            self.folder.shown(&name)
+                        )));
+                    }
+                    Err(failure) => {
+                        discard(&staged);
+                        return Err(failure);
+                    }
+                }
+            }
+            self.folder.commit(&staged)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the voided version of a pass. The inner error says why it can't be made.
+    fn void(&self, name: &str) -> Result<Result<Option<Staged>, String>, Failure> {
+        let made = || {
+            let bytes = self.folder.read(name)?;
+            let template =
+                Template::read_finished(&bytes).map_err(|error| Chain(&error).to_string())?;
+            let builder = template.fill().set("/voided", true).finish();
+            let builder = builder.map_err(|error| OneLine::of(&error.to_string()).to_string())?;
+            if self.is_dry {
+                return Ok(None);
+            }
+            let signed = builder.build_signed(self.maker.signer());
+            signed.map(Some).map_err(|error| Chain(&error).to_string())
+        };
+        match made() {
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(bytes)) => Ok(Ok(Some(self.folder.stage(name, &bytes)?))),
+            Err(problem) => Ok(Err(problem)),
+        }
+    }
+}
+
+/// Files that wait for their names, and the thread that gives others theirs.
+struct Committing<'scope, 'a> {
+    folder: &'a OutputFolder,
+    staged: Vec<Staged>,
+    running: Option<ScopedJoinHandle<'scope, Result<(), Failure>>>,
+}
+
+impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
+    /// Starts to give the staged files their names. Waits for the files before.
+    fn start(&mut self, scope: &'scope thread::Scope<'scope, '_>) -> Result<(), Failure> {
+        self.finish()?;
+        let (folder, files) = (self.folder, std::mem::take(&mut self.staged));
+        self.running = Some(scope.spawn(move || folder.commit(&files)));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        match self.running.take().map(ScopedJoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Committing<'_, '_> {
+    fn drop(&mut self) {
+        discard(&self.staged);
+    }
+}
+
+/// Reads some rows. Returns `None` at the end.
+fn read(table: &mut Table) -> Result<Option<Vec<Result<Row, RowError>>>, Failure> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while rows.len() < ROWS && bytes < ROW_BYTES {
+        let Some(row) = table.next()? else {
+            break;
+        };
+        bytes += row.as_ref().map_or(0, Row::size);
+        rows.push(row);
+    }
+    Ok((!rows.is_empty()).then_some(rows))
+}
+
+fn hash(name: &str) -> NameHash {
+    let digest: [u8; 32] = Sha256::digest(name).into();
+    let start = digest.first_chunk().copied().unwrap_or_default();
+    u128::from_le_bytes(start)
+}

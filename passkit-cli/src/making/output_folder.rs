@@ -1,0 +1,376 @@
+//! The folder of finished passes. Each file appears complete, or not at all.
+//!
+//! New files are written into a hidden folder first, which `passkit serve` ignores. A group of them is
+//! synced with one call, and then each is renamed. So after a crash or a power loss, a file is the old one
+//! or the new one. What a stopped run left in the hidden folder is removed by the next run.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use passkit_archive::{ArchiveFile, Identified, MAX_ARCHIVE_BYTES, template::TokenSecret};
+use passkit_server::{
+    identifiers::{Kind, SerialNumber, TypeIdentifier},
+    private_files,
+    text::OneLine,
+};
+
+use super::{file_name::file_name, parallel::in_parallel, secret::Secret};
+use crate::failure::Failure;
+
+/// The hidden folder in the output folder.
+const HIDDEN: &str = ".passkit-make";
+/// The file that recognises the secret of the folder.
+const CHECK: &str = "secret-check";
+const LOCK: &str = "lock";
+/// The start of the names of files that are being written.
+const NEW: &str = "new-";
+
+pub(crate) struct OutputFolder {
+    path: PathBuf,
+    hidden: PathBuf,
+    kind: Kind,
+    next: AtomicU64,
+    /// Keeps other processes away. `None` if nothing is written.
+    _lock: Option<File>,
+}
+
+/// A file in the folder before it is replaced.
+pub(super) enum Existing {
+    Missing,
+    /// It is no archive, or a part of it can't be read.
+    Damaged,
+    Archive(Box<ArchiveFile>),
+}
+
+/// A file that is complete, and does not have its name yet.
+#[derive(Debug)]
+pub(super) struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl OutputFolder {
+    /// Opens a folder to write to. Makes it if it is missing, and removes what a stopped run left.
+    pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
+        let mut this = Self::look_at(path, kind);
+        let lock = this.prepare().map_err(|error| this.cannot_write(&error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(format!(
+                    "another passkit make writes to {}; wait until it has ended",
+                    OneLine::path(path)
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(this.cannot_write(&error)),
+        }
+        this.clean().map_err(|error| this.cannot_write(&error))?;
+        this._lock = Some(lock);
+        Ok(this)
+    }
+
+    /// Opens a folder to see what would change. It may be missing.
+    pub(crate) fn look_at(path: &Path, kind: Kind) -> Self {
+        Self {
+            path: path.to_owned(),
+            hidden: path.join(HIDDEN),
+            kind,
+            next: AtomicU64::new(0),
+            _lock: None,
+        }
+    }
+
+    /// Makes the folders, and opens the lock.
+    fn prepare(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.path)?;
+        match fs::create_dir(&self.hidden) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        private_files::open(&self.hidden.join(LOCK))
+    }
+
+    /// Removes what a stopped run left.
+    fn clean(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.hidden)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(NEW.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cannot_write(&self, error: &io::Error) -> Failure {
+        Failure::new(format!(
+            "can't write to {}: {error}",
+            OneLine::path(&self.path)
+        ))
+    }
+
+    /// Returns the name of the file of a pass.
+    pub(crate) fn file_name(&self, serial: &SerialNumber) -> String {
+        file_name(self.kind, serial)
+    }
+
+    /// Returns the path of a file for messages.
+    pub(super) fn shown(&self, name: &str) -> String {
+        OneLine::path(&self.path.join(name)).to_string()
+    }
+
+    /// Opens the file of this name.
+    pub(super) fn existing(&self, name: &str) -> Result<Existing, Failure> {
+        match ArchiveFile::open(self.path.join(name)) {
+            Ok(Some(archive)) => Ok(Existing::Archive(Box::new(archive))),
+            Ok(None) => Ok(Existing::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Existing::Missing),
+            Err(error) => Err(Failure::new(format!(
+                "can't read {}: {error}",
+                self.shown(name)
+            ))),
+        }
+    }
+
+    /// Reads a file. Fails with a text, because the other files can still be read.
+    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let limit = MAX_ARCHIVE_BYTES as u64 + 1;
+        File::open(self.path.join(name))
+            .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+            .map_err(|error| format!("can't be read: {error}"))?;
+        Ok(bytes)
+    }
+
+    /// Returns the names of all finished files.
+    pub(super) fn names(&self) -> Result<Vec<String>, Failure> {
+        let listed = || {
+            let entries = match fs::read_dir(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                // Files with other names were not made here.
+                if let Ok(name) = entry?.file_name().into_string()
+                    && !name.starts_with('.')
+                    && name
+                        .rsplit_once('.')
+                        .is_some_and(|(_, end)| end.eq_ignore_ascii_case(self.kind.extension()))
+                {
+                    names.push(name);
+                }
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        listed().map_err(|error: io::Error| {
+            Failure::new(format!("can't read {}: {error}", OneLine::path(&self.path)))
+        })
+    }
+
+    /// Writes a file under a temporary name.
+    pub(super) fn stage(&self, name: &str, content: &[u8]) -> Result<Staged, Failure> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.hidden.join(format!("{NEW}{number}"));
+        let path = self.path.join(name);
+        let written = File::create_new(&temporary).and_then(|mut file| {
+            file.write_all(content)?;
+            #[cfg(not(target_os = "linux"))]
+            file.sync_all()?;
+            Ok(())
+        });
+        match written {
+            Ok(()) => Ok(Staged { temporary, path }),
+            Err(error) => {
+                let _ = fs::remove_file(&temporary);
+                Err(self.cannot_write(&error))
+            }
+        }
+    }
+
+    /// Gives files their names, after their content is on disk.
+    pub(super) fn commit(&self, files: &[Staged]) -> Result<(), Failure> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let commit = || {
+            self.sync()?;
+            for Staged { temporary, path } in files {
+                fs::rename(temporary, path)?;
+            }
+            Ok(())
+        };
+        commit().map_err(|error: io::Error| {
+            discard(files);
+            self.cannot_write(&error)
+        })
+    }
+
+    /// Makes everything on the file system durable. One call costs less than a call for each file.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let folder = File::open(&self.path)?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&folder)?;
+        #[cfg(all(unix, not(target_os = "linux")))]
+        folder.sync_all()?;
+        #[cfg(not(unix))]
+        drop(folder);
+        Ok(())
+    }
+
+    /// Refuses a folder that has passes of this type with tokens of another secret. Phones would be
+    /// locked out if they were made again.
+    ///
+    /// A note in the hidden folder recognises the secret. Files that changed after the note was
+    /// written, and all files if there is no note, are read.
+    pub(crate) fn check_secret(
+        &self,
+        secret: &Secret,
+        path: &Path,
+        type_id: &TypeIdentifier,
+    ) -> Result<(), Failure> {
+        let refused = |what: String| {
+            Failure::new(format!(
+                "{what} was made with another secret than {}, and phones that have it would be locked out; put the old \
+                 secret back, or use another folder",
+                OneLine::path(path)
+            ))
+        };
+        let (note, written) = match self.note()? {
+            Some((note, written)) => (Some(note), written),
+            None => (None, None),
+        };
+        if note.as_ref().is_some_and(|note| *note != secret.check) {
+            return Err(refused(format!("a pass in {}", OneLine::path(&self.path))));
+        }
+        let results = in_parallel(self.names()?, |name| {
+            let changed = fs::metadata(self.path.join(&name))
+                .ok()
+                .and_then(|found| changed_at(&found));
+            if written.is_some() && changed < written {
+                return Ok(());
+            }
+            match self.token_of(&name, &secret.tokens, type_id)? {
+                Token::Derived => Ok(()),
+                Token::Other => Err(refused(self.shown(&name))),
+                // The note says that all passes here have tokens of this secret.
+                Token::Unknown if note.is_some() => Ok(()),
+                Token::Unknown => Err(Failure::new(format!(
+                    "{} is damaged, so nobody knows whether it was made with the secret {}; remove the file if no phone \
+                     has the pass",
+                    self.shown(&name),
+                    OneLine::path(path)
+                ))),
+            }
+        });
+        results.into_iter().collect()
+    }
+
+    /// Returns whether there is a pass of this type that may have a token.
+    pub(crate) fn has_tokens(&self, type_id: &TypeIdentifier) -> Result<bool, Failure> {
+        if self.note()?.is_some() {
+            return Ok(true);
+        }
+        for name in self.names()? {
+            let found = match self.existing(&name)? {
+                Existing::Missing => continue,
+                Existing::Damaged => return Ok(true),
+                Existing::Archive(mut archive) => archive.identify(),
+            };
+            let has_token =
+                |pass: Identified| pass.auth_token.is_some() && pass.id.type_id == *type_id;
+            if found.is_none_or(has_token) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn token_of(
+        &self,
+        name: &str,
+        tokens: &TokenSecret,
+        type_id: &TypeIdentifier,
+    ) -> Result<Token, Failure> {
+        let pass = match self.existing(name)? {
+            Existing::Missing => return Ok(Token::Derived),
+            Existing::Damaged => return Ok(Token::Unknown),
+            Existing::Archive(mut archive) => archive.identify(),
+        };
+        let Some(pass) = pass else {
+            return Ok(Token::Unknown);
+        };
+        let Some(token) = pass.auth_token.filter(|_| pass.id.type_id == *type_id) else {
+            return Ok(Token::Derived);
+        };
+        let derived = tokens.token(&pass.id);
+        let is_same = derived.is_ok_and(|derived| derived.as_str() == token.as_str());
+        Ok(if is_same {
+            Token::Derived
+        } else {
+            Token::Other
+        })
+    }
+
+    /// Returns the note about the secret, and when it was written.
+    fn note(&self) -> Result<Option<(String, Option<Moment>)>, Failure> {
+        let path = self.hidden.join(CHECK);
+        let read = || io::Result::Ok((fs::read_to_string(&path)?, fs::metadata(&path)?));
+        match read() {
+            Ok((note, found)) => Ok(Some((note.trim().to_owned(), changed_at(&found)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::new(format!(
+                "can't read {}: {error}",
+                OneLine::path(&path)
+            ))),
+        }
+    }
+
+    /// Notes with which secret the passes are made. Call it before the first pass is written, and when
+    /// all are written: files that are older than the note are not read again.
+    pub(crate) fn remember(&self, secret: &Secret) -> Result<(), Failure> {
+        let staged = self.stage(CHECK, secret.check.as_bytes())?;
+        let staged = Staged {
+            path: self.hidden.join(CHECK),
+            ..staged
+        };
+        self.commit(&[staged])
+    }
+}
+
+/// Removes files that never get their names. The next run removes what stays.
+pub(super) fn discard(files: &[Staged]) {
+    for file in files {
+        let _ = fs::remove_file(&file.temporary);
+    }
+}
+
+/// Whose token a pass has.
+enum Token {
+    /// It is derived from the secret, or there is none.
+    Derived,
+    Other,
+    Unknown,
+}
+
+/// When a file changed last, in seconds and nanoseconds. No program can set it back.
+type Moment = (i64, i64);
+
+/// Returns `None` if the system has no such time.
+fn changed_at(found: &fs::Metadata) -> Option<Moment> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        Some((found.ctime(), found.ctime_nsec()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = found;
+        None
+    }
+}

@@ -1,0 +1,125 @@
+//! The secret from which authentication tokens are derived, in a file.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use passkit_archive::template::TokenSecret;
+use passkit_server::{PassId, private_files, text::OneLine};
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::Failure;
+
+/// The shortest secret in bytes, and the largest file that is read.
+const MIN_BYTES: usize = 32;
+const MAX_BYTES: usize = 4096;
+
+/// A secret, and the value by which it is recognised.
+pub(crate) struct Secret {
+    pub(crate) tokens: TokenSecret,
+    /// A text that only this secret gives. It does not reveal the secret.
+    pub(super) check: String,
+}
+
+impl Secret {
+    /// Reads a secret. Returns `None` if there is no such file.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        let shown = OneLine::path(path);
+        let cannot_read =
+            |error: io::Error| Failure::new(format!("can't read the secret {shown}: {error}"));
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot_read(error)),
+        };
+        let wrong = |problem: &str| Failure::new(format!("the secret {shown} {problem}"));
+        if found.len() > MAX_BYTES as u64 {
+            return Err(wrong(
+                "has more than 4 KiB; name the file that passkit made",
+            ));
+        }
+        let text = fs::read(path).map_err(cannot_read)?;
+        let text = text.trim_ascii_end();
+        if text.len() < MIN_BYTES {
+            return Err(wrong(
+                "has fewer than 32 characters, so it can be guessed; use the file that passkit made",
+            ));
+        }
+        private_files::warn_of_readers(path);
+        Ok(Some(Self::new(text)?))
+    }
+
+    /// Makes a secret in a new file, which only its owner can read. It is on disk when this returns.
+    pub(crate) fn make(path: &Path) -> Result<Self, Failure> {
+        let text = random_text()?;
+        write_new(path, &text).map_err(|error| {
+            Failure::new(format!(
+                "can't make the secret {}: {error}",
+                OneLine::path(path)
+            ))
+        })?;
+        // Another process may have been faster.
+        match Self::read(path)? {
+            Some(secret) => Ok(secret),
+            None => Err(Failure::new(format!(
+                "the secret {} has disappeared",
+                OneLine::path(path)
+            ))),
+        }
+    }
+
+    /// Makes a secret that is never written, to try out what a first run would do.
+    pub(crate) fn made_up() -> Result<Self, Failure> {
+        Self::new(random_text()?.as_bytes())
+    }
+
+    fn new(text: &[u8]) -> Result<Self, Failure> {
+        let tokens = TokenSecret::new(text);
+        // No pass can have this type, because nobody can register it.
+        let nobody = PassId::new("pass.invalid.passkit-secret-check", "1");
+        let token = nobody.and_then(|nobody| tokens.token(&nobody));
+        let token = token.map_err(|error| Failure::from_error("can't check the secret", &error))?;
+        let check = format!("{:x}", Sha256::digest(token.as_str()));
+        Ok(Self { tokens, check })
+    }
+}
+
+fn random_text() -> Result<String, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(format!("can't make a secret: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Writes a file under another name first, so that it is never half-written. Keeps a file that is
+/// already there.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let unnamed = private_files::beside(path)?;
+    let mut file = private_files::create_new(&unnamed)?;
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    let named = written.and_then(|()| private_files::give_name(&unnamed, path));
+    if named.is_err() {
+        let _ = fs::remove_file(&unnamed);
+    }
+    match named {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder(path),
+    }
+}
+
+/// Makes the name of a file durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    // Other systems can't open folders.
+    #[cfg(unix)]
+    fs::File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The certificate that signs passes, as the command line names it.
+
+use std::{fmt, io::IsTerminal as _, path::PathBuf};
+
+use clap::Args;
+use passkit_archive::{Signer, SignerErrorKind};
+use passkit_identity::{Identity, pem};
+
+use crate::{
+    certificate::{CertPassword, Secret, identity},
+    failure::Failure,
+};
+
+/// The certificate, its password and its issuer.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SignerOptions {
+    /// The certificate of the pass type, with its key: the .p12 file that Keychain Access exports,
+    /// or PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: PathBuf,
+
+    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) password: CertPassword,
+
+    /// The intermediate certificate that issued the certificate: PEM or DER. By default, it is
+    /// Apple's Worldwide Developer Relations certificate of generation G4, or the issuer in the
+    /// file of the certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wwdr: Option<PathBuf>,
+}
+
+impl SignerOptions {
+    /// Reads the certificate. Asks for its password on a terminal.
+    pub(crate) fn open(&self) -> Result<Signer, Failure> {
+        let wwdr = self
+            .wwdr
+            .as_ref()
+            .map(|file| {
+                pem::read_file(file).map_err(|error| {
+                    Failure::from_error(format!("can't read {}", pem::shown(file)), &error)
+                })
+            })
+            .transpose()?;
+        Signer::new(&self.identity()?, wwdr.as_deref()).map_err(|error| {
+            let is_about_issuer = error.kind() == SignerErrorKind::Intermediate;
+            match &self.wwdr {
+                Some(wwdr) if is_about_issuer => Failure::from_error(pem::shown(wwdr), &error),
+                None if is_about_issuer => {
+                    Failure::new(format!("{}: {error}, with --wwdr", pem::shown(&self.cert)))
+                }
+                _ => Failure::from_error(pem::shown(&self.cert), &error),
+            }
+        })
+    }
+
+    fn identity(&self) -> Result<Identity, Failure> {
+        let read =
+            |password: Option<&Secret>| identity(None, &self.cert, self.key.as_deref(), password);
+        let password = self.password.cert_password.as_ref();
+        let error = match read(password) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => error,
+        };
+        // Without a password, an empty one was tried.
+        if password.is_some() || !error.ends_with("the password is wrong") {
+            return Err(Failure::new(error));
+        }
+        if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
+            return Err(Failure::new(format!(
+                "{} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
+                 PASSKIT_CERT_PASSWORD_FILE names",
+                pem::shown(&self.cert)
+            )));
+        }
+        let asked = format!("the password of {}", pem::shown(&self.cert));
+        eprint!("passkit: {asked}: ");
+        let password = console::Term::stderr()
+            .read_secure_line()
+            .map_err(|error| Failure::from_error(format!("can't ask for {asked}"), &error))?;
+        read(Some(&Secret::from(&*password))).map_err(Failure::new)
+    }
+
+    /// Returns the files of the certificate.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let more = self.key.iter().chain(&self.wwdr);
+        std::iter::once(&self.cert).chain(more).cloned().collect()
+    }
+
+    /// Returns the name of the certificate's file for messages.
+    pub(crate) fn shown(&self) -> impl fmt::Display {
+        pem::shown(&self.cert).to_string()
+    }
+}

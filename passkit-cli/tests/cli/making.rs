@@ -1,0 +1,381 @@
+//! `passkit make`: a table becomes passes that OpenSSL verifies, and only changed rows are made again.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use passkit_archive::placeholder_icon;
+use serde_json::{Value, json};
+
+use crate::{
+    authority::{Authority, P256, RSA, TEAM},
+    program::{passkit, run},
+};
+
+pub(crate) const TYPE: &str = "pass.com.example.card";
+
+/// A template, a table and a certificate.
+pub(crate) struct Workshop {
+    pub(crate) authority: Authority,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// The recipe that most tests use.
+const RECIPE: &str = r#"serial = "{id}"
+web-service-url = "https://wallet.example.org"
+
+[fields]
+name = "{first} {last}"
+points = "{points}"
+until = { date = "{until}", zone = "Europe/Berlin" }
+seat = { value = "{seat}", if-empty = "remove" }
+
+[barcode]
+message = "{id}"
+"#;
+
+pub(crate) const TABLE: &str = "id,first,last,points,until,seat
+A-1,Ada,Lovelace,12,2026-12-31,4
+a-1,Alan,Turing,7.5,2027-06-30 10:00,
+B 2/\u{fc},Grace,\"Hopper, \"\"Amazing\"\"\",0,2027-01-31T23:00:00Z,9
+";
+
+impl Workshop {
+    pub(crate) fn new() -> Self {
+        Self::with_key(P256)
+    }
+
+    pub(crate) fn with_key(key: &[&str]) -> Self {
+        let this = Self {
+            authority: Authority::new(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        this.authority.certify("card", TYPE, key);
+        this.write("card/pass.json", Self::pass().to_string());
+        for (name, size) in [("icon", 38), ("icon@2x", 76), ("icon@3x", 114)] {
+            this.write(&format!("card/{name}.png"), placeholder_icon(size));
+        }
+        this.write("card/passkit.toml", RECIPE);
+        this.write("table.csv", TABLE);
+        this
+    }
+
+    pub(crate) fn pass() -> Value {
+        json!({
+            "formatVersion": 1,
+            "organizationName": "Example",
+            "description": "A card",
+            "storeCard": {
+                "headerFields": [{
+                    "key": "points", "label": "Points", "value": 0, "numberStyle": "PKNumberStyleDecimal",
+                    "changeMessage": "You have %@ points",
+                }],
+                "primaryFields": [{ "key": "name", "value": "Sample" }],
+                "auxiliaryFields": [
+                    { "key": "until", "value": "2026-01-01T00:00:00Z", "dateStyle": "PKDateStyleShort" },
+                    { "key": "seat", "value": "1A" },
+                ],
+            },
+            "barcodes": [{ "format": "PKBarcodeFormatQR", "message": "SAMPLE", "messageEncoding": "utf-8" }],
+        })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        self.write(name, text.replace(from, to));
+    }
+
+    /// `passkit make` with the template `card`, the table `table.csv` and the folder `passes`.
+    pub(crate) fn make(&self) -> Command {
+        self.make_from("card", "table.csv")
+    }
+
+    pub(crate) fn make_from(&self, template: &str, table: &str) -> Command {
+        let mut command = passkit();
+        command
+            .args([
+                "make",
+                "--template",
+                template,
+                "--from",
+                table,
+                "--out",
+                "passes",
+                "--cert",
+            ])
+            .arg(self.authority.path("card.pem"))
+            .arg("--key")
+            .arg(self.authority.path("card.key"))
+            .arg("--wwdr")
+            .arg(self.authority.path("G4.pem"))
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Returns the names of all files in the folder, except hidden ones.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = names(&self.path("passes")).unwrap_or_default();
+        names.retain(|name| !name.starts_with('.'));
+        names
+    }
+
+    /// Returns the bytes and the modification time of each file in the folder.
+    pub(crate) fn files(&self) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
+        let read = |name: String| {
+            let path = self.path("passes").join(&name);
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            (name, (fs::read(path).unwrap(), time))
+        };
+        self.names().into_iter().map(read).collect()
+    }
+
+    /// Returns a file of an archive in the folder, unzipped by another program.
+    pub(crate) fn unzip(&self, archive: &str, file: &str) -> Vec<u8> {
+        const UNZIP: &str = "import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]))";
+        let path = self.path("passes").join(archive);
+        let output = Command::new("python3")
+            .args(["-c", UNZIP])
+            .arg(path)
+            .arg(file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    pub(crate) fn json(&self, archive: &str) -> Value {
+        serde_json::from_slice(&self.unzip(archive, "pass.json")).unwrap()
+    }
+
+    pub(crate) fn verify(&self, archive: &str) {
+        let manifest = self.unzip(archive, "manifest.json");
+        let signature = self.unzip(archive, "signature");
+        self.authority.verify(&manifest, &signature).unwrap();
+        let (code, out, said) = run(passkit()
+            .arg("check")
+            .arg(self.path("passes").join(archive)));
+        assert_eq!(code, Some(0), "{out}{said}");
+    }
+}
+
+/// Runs a command that makes all passes. Returns what it prints.
+pub(crate) fn made(command: &mut Command) -> String {
+    let (code, out, said) = run(command);
+    assert_eq!(code, Some(0), "{out}{said}");
+    out
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+#[test]
+fn a_table_becomes_passes_that_openssl_verifies() {
+    let workshop = Workshop::with_key(RSA);
+    let out = made(&mut workshop.make());
+    assert_eq!(
+        out,
+        "3 rows: 3 new, 0 changed, 0 unchanged, 0 wrong; 0 voided\n"
+    );
+    let names = ["A-1~8.pkpass", "B%202%2f%c3%bc~8.pkpass", "a-1.pkpass"];
+    assert_eq!(workshop.names(), names);
+    for name in names {
+        workshop.verify(name);
+    }
+    let ada = workshop.json(names[0]);
+    let token = ada["authenticationToken"].as_str().unwrap().to_owned();
+    assert_eq!(token.len(), 43);
+    let mut expected = Workshop::pass();
+    let card = &mut expected["storeCard"];
+    card["headerFields"][0]["value"] = json!(12);
+    card["primaryFields"][0]["value"] = json!("Ada Lovelace");
+    card["auxiliaryFields"][0]["value"] = json!("2026-12-31T00:00:00+01:00");
+    card["auxiliaryFields"][1]["value"] = json!("4");
+    expected["barcodes"][0]["message"] = json!("A-1");
+    for (key, value) in [
+        ("passTypeIdentifier", TYPE),
+        ("teamIdentifier", TEAM),
+        ("serialNumber", "A-1"),
+        ("webServiceURL", "https://wallet.example.org"),
+        ("authenticationToken", &token),
+    ] {
+        expected[key] = json!(value);
+    }
+    assert_eq!(ada, expected);
+
+    let alan = workshop.json(names[2]);
+    assert_eq!(alan["storeCard"]["headerFields"][0]["value"], json!(7.5));
+    let until = json!([{ "key": "until", "value": "2027-06-30T10:00:00+02:00", "dateStyle": "PKDateStyleShort" }]);
+    assert_eq!(
+        alan["storeCard"]["auxiliaryFields"], until,
+        "the empty seat is removed"
+    );
+    let grace = workshop.json(names[1]);
+    assert_eq!(grace["serialNumber"], json!("B 2/\u{fc}"));
+    assert_eq!(
+        grace["storeCard"]["primaryFields"][0]["value"],
+        json!("Grace Hopper, \"Amazing\"")
+    );
+
+    // The recipe is in no pass, and only the owner can read the secret.
+    let manifest: Value =
+        serde_json::from_slice(&workshop.unzip(names[0], "manifest.json")).unwrap();
+    assert!(manifest.get("passkit.toml").is_none(), "{manifest}");
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(workshop.path("passes.token-secret"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn only_changed_rows_are_made_again() {
+    let workshop = Workshop::new();
+    made(&mut workshop.make());
+    let before = workshop.files();
+    let out = made(&mut workshop.make());
+    assert_eq!(
+        out,
+        "3 rows: 0 new, 0 changed, 3 unchanged, 0 wrong; 0 voided\n"
+    );
+    assert!(
+        workshop.files() == before,
+        "unchanged files keep their bytes and times"
+    );
+
+    workshop.edit("table.csv", "Lovelace,12", "Lovelace,13");
+    workshop.edit("table.csv", "\na-1,", "\nA-2,New,N,1,2027-01-01,1\na-1,");
+    let (code, out, _) = run(workshop.make().arg("--dry-run"));
+    assert_eq!(code, Some(0), "{out}");
+    assert_eq!(
+        out,
+        "changed A-1~8.pkpass\nnew A-2~8.pkpass\n4 rows: would be 1 new, 1 changed, 2 unchanged, 0 wrong; 0 voided\n"
+    );
+    assert!(workshop.files() == before, "nothing is written");
+
+    let out = made(workshop.make().arg("--json"));
+    let numbers: Value = serde_json::from_str(&out).unwrap();
+    let expected = json!({
+        "rows": 4, "new": 1, "changed": 1, "unchanged": 2, "bad": 0, "without_row": 0, "voided": 0, "dry_run": false,
+    });
+    assert_eq!(numbers, expected);
+    let after = workshop.files();
+    assert_eq!(after.len(), 4);
+    for (name, file) in &before {
+        assert_eq!(after[name] == *file, name != "A-1~8.pkpass", "{name}");
+    }
+    assert_eq!(
+        workshop.json("A-1~8.pkpass")["storeCard"]["headerFields"][0]["value"],
+        json!(13)
+    );
+}
+
+#[test]
+fn a_dry_run_before_the_first_leaves_nothing() {
+    let workshop = Workshop::new();
+    let before = names(workshop.folder.path()).unwrap();
+    let out = made(workshop.make().arg("--dry-run"));
+    assert!(
+        out.ends_with("3 rows: would be 3 new, 0 changed, 0 unchanged, 0 wrong; 0 voided\n"),
+        "{out}"
+    );
+    assert_eq!(names(workshop.folder.path()).unwrap(), before);
+}
+
+#[test]
+fn passes_without_a_row_are_counted_or_voided() {
+    let workshop = Workshop::new();
+    // The template has semantics of its own, and they are in no pass unless the recipe says so.
+    workshop.edit(
+        "card/passkit.toml",
+        "[barcode]",
+        "[set]\n\"/semantics/eventName\" = \"Opening\"\n\n[barcode]",
+    );
+    made(&mut workshop.make());
+    let first = workshop.files();
+    let token = workshop.json("a-1.pkpass")["authenticationToken"].clone();
+    workshop.edit("table.csv", "a-1,Alan,Turing,7.5,2027-06-30 10:00,\n", "");
+    let out = made(&mut workshop.make());
+    assert!(
+        out.ends_with("1 passes have no row; --void-missing voids them\n"),
+        "{out}"
+    );
+    assert!(workshop.files() == first);
+
+    // A wrong row may be the row of a pass that seems to have none.
+    workshop.write(
+        "wrong.csv",
+        format!(
+            "{}C,C\n",
+            fs::read_to_string(workshop.path("table.csv")).unwrap()
+        ),
+    );
+    let (code, out, _) = run(workshop
+        .make_from("card", "wrong.csv")
+        .arg("--void-missing"));
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("are not voided because a wrong row may be theirs"),
+        "{out}"
+    );
+    workshop.write("empty.csv", TABLE.lines().next().unwrap());
+    let out = made(
+        workshop
+            .make_from("card", "empty.csv")
+            .arg("--void-missing"),
+    );
+    assert!(
+        out.contains("are not voided because the table is empty"),
+        "{out}"
+    );
+    let out = made(workshop.make().args(["--void-missing", "--dry-run"]));
+    assert!(out.starts_with("voided a-1.pkpass\n"), "{out}");
+    assert!(workshop.files() == first);
+
+    let out = made(workshop.make().arg("--void-missing"));
+    assert_eq!(
+        out,
+        "2 rows: 0 new, 0 changed, 2 unchanged, 0 wrong; 1 voided\n"
+    );
+    let voided = workshop.json("a-1.pkpass");
+    assert_eq!(voided["voided"], json!(true));
+    assert_eq!(voided["authenticationToken"], token);
+    assert_eq!(voided["semantics"]["eventName"], json!("Opening"));
+    workshop.verify("a-1.pkpass");
+    let once = workshop.files();
+    let out = made(workshop.make().arg("--void-missing"));
+    assert_eq!(
+        out,
+        "2 rows: 0 new, 0 changed, 2 unchanged, 0 wrong; 0 voided\n"
+    );
+    assert!(workshop.files() == once);
+
+    // The row comes back.
+    workshop.write("table.csv", TABLE);
+    let out = made(workshop.make().arg("--void-missing"));
+    assert_eq!(
+        out,
+        "3 rows: 0 new, 1 changed, 2 unchanged, 0 wrong; 0 voided\n"
+    );
+    assert!(workshop.json("a-1.pkpass").get("voided").is_none());
+}
