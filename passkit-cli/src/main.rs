@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod admin;
+mod admin_passes;
 mod apns;
 mod certificate;
 mod commands;

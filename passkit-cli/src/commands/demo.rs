@@ -81,6 +81,7 @@ impl Demo {
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,
+            make: None,
             metrics: None,
         };
         let ready = tokio::select! {

@@ -45,6 +45,7 @@ mod refusals;
 mod refused;
 mod restoring;
 mod secrets;
+mod serve_making;
 mod sign;
 mod sqlite;
 mod tls;
