@@ -23,6 +23,7 @@ mod metrics;
 mod output;
 mod secret_files;
 mod server;
+mod service_manager;
 mod signer;
 mod starters;
 mod store;
@@ -69,6 +70,8 @@ enum Command {
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
     Purge(Box<commands::purge::Purge>),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -117,6 +120,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
         Command::Purge(purge) => runtime.block_on(purge.run()),
+        Command::Completions(completions) => completions.run(Arguments::command()),
+        Command::Man(man) => man.run(Arguments::command()),
     };
     // Blocking work that is still running, such as the first search of the folders, ends with the
     // process.
@@ -126,9 +131,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn prepare(command: &Command) {
     // Only the owner can open what a command and its libraries make. `conformance` is left out,
-    // because it runs the user's own commands, which would inherit the umask.
+    // because it runs the user's own commands, which would inherit the umask. Manual pages are for
+    // everyone.
     #[cfg(unix)]
-    if !matches!(command, Command::Conformance(_)) {
+    if !matches!(command, Command::Conformance(_) | Command::Man(_)) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
     // The other commands start the log themselves, or have no store.

@@ -37,6 +37,7 @@ use crate::{
     making::LiveMaker,
     metrics::Metrics,
     server::{self, Limits},
+    service_manager,
     store::{self, Store, StoreUrl},
 };
 
@@ -188,7 +189,14 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         say!("listening on http://{}", ready.address);
-        ready.serve(stop).await;
+        let watched = service_manager::ready();
+        ready
+            .serve(async {
+                stop.await;
+                service_manager::stopping();
+            })
+            .await;
+        drop(watched);
         Ok(ExitCode::SUCCESS)
     }
 

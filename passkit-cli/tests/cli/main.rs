@@ -46,6 +46,8 @@ mod refused;
 mod restoring;
 mod secrets;
 mod serve_making;
+mod service_manager;
+mod shell;
 mod sign;
 mod sqlite;
 mod tls;

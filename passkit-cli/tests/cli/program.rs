@@ -38,8 +38,8 @@ pub(crate) struct Service {
     arguments: Vec<String>,
     /// The value of PASSKIT_LOG.
     log: Option<&'static str>,
-    /// One more variable of the environment.
-    variable: Option<(&'static str, String)>,
+    /// More variables of the environment.
+    variables: Vec<(&'static str, String)>,
     running: Option<Running>,
 }
 
@@ -109,7 +109,7 @@ impl Service {
             store: store.to_owned(),
             arguments: Vec::new(),
             log: None,
-            variable: None,
+            variables: Vec::new(),
             running: None,
         }
     }
@@ -121,7 +121,7 @@ impl Service {
             store,
             arguments,
             log,
-            variable,
+            variables,
             ..
         } = self;
         let (folder, store, arguments) = (folder.clone(), store.clone(), arguments.clone());
@@ -130,7 +130,7 @@ impl Service {
             store,
             arguments,
             log: *log,
-            variable: variable.clone(),
+            variables: variables.clone(),
             running: None,
         }
     }
@@ -150,7 +150,7 @@ impl Service {
 
     /// Sets a variable of the environment from the next start on.
     pub(crate) fn set_variable(&mut self, name: &'static str, value: &str) {
-        self.variable = Some((name, value.to_owned()));
+        self.variables.push((name, value.to_owned()));
     }
 
     /// Makes another instance over the same store. It has an empty disk and empty folders of its
@@ -204,7 +204,7 @@ impl Service {
             .arg(self.orders())
             .args(&self.arguments)
             .envs(self.log.map(|level| ("PASSKIT_LOG", level)))
-            .envs(self.variable.clone());
+            .envs(self.variables.clone());
         command
     }
 
