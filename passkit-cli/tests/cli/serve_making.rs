@@ -99,7 +99,8 @@ fn another_program_has_passes_made() {
 
     let changed = post(&service, &row("A-1", 2));
     assert!(changed.status == 200 && changed.body != first.body);
-    assert!(archive(&changed).auth_token == archive(&first).auth_token);
+    let token = |answer: &Answer| archive(answer).auth_token.unwrap().as_str().to_owned();
+    assert!(token(&changed) == token(&first));
     workshop.verify("A-1~8.pkpass");
     let synced = phone(&workshop, &["sync"]);
     assert!(synced.contains(&format!("updated: {TYPE} A-1")), "{synced}");
