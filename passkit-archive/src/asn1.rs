@@ -1,15 +1,17 @@
-//! The parts of CMS (RFC 5652) and of X.509 (RFC 5280) that the signature of an archive needs. They
-//! can be read and written.
+//! The parts of CMS (RFC 5652) that the signature of an archive needs. They can be read and written.
+//! Those of X.509 are in `passkit-identity`.
 //!
 //! Parts that are not needed are not parsed. Sets are read as lists, for two reasons. The signature
 //! depends on the order of the elements. And real archives contain a certificate twice, which a
 //! strict set would refuse.
 
-use std::time::Duration;
-
 use der::{
-    Decode, Encode, Header, Reader, Sequence, SliceReader, Tag, TagNumber, Tagged,
-    asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UtcTime},
+    Encode, Header, Sequence, Tag, TagNumber,
+    asn1::{AnyRef, ObjectIdentifier, OctetStringRef},
+};
+pub(crate) use passkit_identity::x509::{
+    AlgorithmIdentifier, Extension, NameAttribute, PublicKeyInfo, SignedCertificate, ToBeSigned,
+    Validity, elements, time,
 };
 
 /// The object identifiers, named as in their RFCs.
@@ -134,97 +136,6 @@ pub(crate) struct Attribute<'a> {
     pub(crate) attribute_type: ObjectIdentifier,
     /// A set.
     pub(crate) values: AnyRef<'a>,
-}
-
-#[derive(Clone, Copy, Sequence)]
-pub(crate) struct AlgorithmIdentifier<'a> {
-    pub(crate) algorithm: ObjectIdentifier,
-    pub(crate) parameters: Option<AnyRef<'a>>,
-}
-
-/// The outer part of an X.509 certificate.
-#[derive(Sequence)]
-pub(crate) struct SignedCertificate<'a> {
-    pub(crate) to_be_signed: ToBeSigned<'a>,
-    pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
-    pub(crate) signature: BitStringRef<'a>,
-}
-
-#[derive(Sequence)]
-pub(crate) struct ToBeSigned<'a> {
-    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
-    pub(crate) version: Option<AnyRef<'a>>,
-    pub(crate) serial: AnyRef<'a>,
-    pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
-    pub(crate) issuer: AnyRef<'a>,
-    pub(crate) validity: Validity<'a>,
-    pub(crate) subject: AnyRef<'a>,
-    pub(crate) public_key: PublicKeyInfo<'a>,
-    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
-    pub(crate) issuer_unique_id: Option<BitStringRef<'a>>,
-    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
-    pub(crate) subject_unique_id: Option<BitStringRef<'a>>,
-    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
-    pub(crate) extensions: Option<Vec<Extension<'a>>>,
-}
-
-impl AlgorithmIdentifier<'_> {
-    /// Checks that the parameters have one of the types that are usual for algorithms. OpenSSL
-    /// refuses some other types.
-    pub(crate) fn check(self) -> der::Result<()> {
-        match self
-            .parameters
-            .map(|parameters| (Tagged::tag(&parameters), parameters.value()))
-        {
-            None | Some((Tag::Null, []) | (Tag::ObjectIdentifier | Tag::Sequence, _)) => Ok(()),
-            Some((tag, _)) => Err(tag.value_error()),
-        }
-    }
-}
-
-#[derive(Sequence)]
-pub(crate) struct Validity<'a> {
-    pub(crate) not_before: AnyRef<'a>,
-    pub(crate) not_after: AnyRef<'a>,
-}
-
-#[derive(Sequence)]
-pub(crate) struct PublicKeyInfo<'a> {
-    pub(crate) algorithm: AlgorithmIdentifier<'a>,
-    pub(crate) key: BitStringRef<'a>,
-}
-
-#[derive(Sequence)]
-pub(crate) struct Extension<'a> {
-    pub(crate) id: ObjectIdentifier,
-    pub(crate) critical: Option<bool>,
-    pub(crate) value: OctetStringRef<'a>,
-}
-
-/// One attribute of a name, such as the common name.
-#[derive(Sequence)]
-pub(crate) struct NameAttribute<'a> {
-    pub(crate) attribute_type: ObjectIdentifier,
-    pub(crate) value: AnyRef<'a>,
-}
-
-/// Reads a `UTCTime` or `GeneralizedTime`. Returns the time since 1970.
-pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
-    match Tagged::tag(&time) {
-        Tag::UtcTime => Ok(time.decode_as::<UtcTime>()?.to_unix_duration()),
-        _ => Ok(time.decode_as::<GeneralizedTime>()?.to_unix_duration()),
-    }
-}
-
-/// Reads the elements of a set or of a sequence. `tag` is the tag of the set or sequence.
-pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
-    Tagged::tag(&of).assert_eq(tag)?;
-    let mut reader = SliceReader::new(of.value())?;
-    let mut elements = Vec::new();
-    while !reader.is_finished() {
-        elements.push(T::decode(&mut reader)?);
-    }
-    Ok(elements)
 }
 
 /// Writes encoded elements, in this order, after one header.

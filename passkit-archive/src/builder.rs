@@ -97,12 +97,30 @@ impl File {
         })
     }
 
-    fn zip(&self, name: &str) -> Result<&[u8], BuildError> {
-        if let Some(zip) = self.zip.get() {
-            return Ok(zip);
+    /// Adds the file to an archive. If other builders have the file too, it is compressed once for
+    /// all of them.
+    fn add_to(self: &Arc<Self>, zip: &mut Zip, name: &str) -> Result<(), BuildError> {
+        if Arc::strong_count(self) == 1 {
+            return self.write_to(zip, name);
         }
-        // PNG files are already compressed.
-        let method = if name.ends_with(".png") {
+        let packed = match self.zip.get() {
+            Some(packed) => packed,
+            None => {
+                let mut packed = ZipWriter::new(Cursor::new(Vec::new()));
+                self.write_to(&mut packed, name)?;
+                let packed = packed.finish().map_err(BuildError::zip)?.into_inner();
+                self.zip.get_or_init(|| packed)
+            }
+        };
+        let mut packed = ZipArchive::new(Cursor::new(&packed[..])).map_err(BuildError::zip)?;
+        let packed = packed.by_index_raw(0).map_err(BuildError::zip)?;
+        zip.raw_copy_file(packed).map_err(BuildError::zip)
+    }
+
+    fn write_to(&self, zip: &mut Zip, name: &str) -> Result<(), BuildError> {
+        // PNG files are compressed already. The signature can hardly be compressed, and the manifest
+        // is short: compressing the two takes longer than their transfer.
+        let method = if name.ends_with(".png") || matches!(name, MANIFEST | SIGNATURE) {
             CompressionMethod::Stored
         } else {
             CompressionMethod::Deflated
@@ -111,13 +129,12 @@ impl File {
             .compression_method(method)
             .last_modified_time(DateTime::DEFAULT)
             .unix_permissions(0o644);
-        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         zip.start_file(name, options).map_err(BuildError::zip)?;
-        zip.write_all(&self.content).map_err(BuildError::zip)?;
-        let zip = zip.finish().map_err(BuildError::zip)?.into_inner();
-        Ok(self.zip.get_or_init(|| zip))
+        zip.write_all(&self.content).map_err(BuildError::zip)
     }
 }
+
+type Zip = ZipWriter<Cursor<Vec<u8>>>;
 
 impl ArchiveBuilder {
     /// Makes a builder with the content of `pass.json` or `order.json`.
@@ -190,16 +207,16 @@ impl ArchiveBuilder {
 
     /// Zips the files and `more`. A file in `more` replaces a file of the same name.
     fn zip<const N: usize>(&self, more: [(&str, &Vec<u8>); N]) -> Result<Vec<u8>, BuildError> {
-        let mut files = self.files.clone();
-        for (name, content) in more {
-            files.insert(name.into(), File::new(content.clone()));
-        }
-        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, file) in &files {
-            let mut packed =
-                ZipArchive::new(Cursor::new(file.zip(name)?)).map_err(BuildError::zip)?;
-            let packed = packed.by_index_raw(0).map_err(BuildError::zip)?;
-            zip.raw_copy_file(packed).map_err(BuildError::zip)?;
+        let more = more.map(|(name, content)| (name, File::new(content.clone())));
+        let own = self.files.iter().map(|(name, file)| (&**name, file));
+        let mut files: BTreeMap<&str, &Arc<File>> = own.collect();
+        files.extend(more.iter().map(|(name, file)| (*name, file)));
+        let length: usize = files.values().map(|file| file.content.len()).sum();
+        // Each file has two headers.
+        let length = length + 256 * files.len();
+        let mut zip = ZipWriter::new(Cursor::new(Vec::with_capacity(length)));
+        for (name, file) in files {
+            file.add_to(&mut zip, name)?;
         }
         Ok(zip.finish().map_err(BuildError::zip)?.into_inner())
     }
@@ -228,6 +245,20 @@ mod tests {
             first.build_unsigned().unwrap(),
             second.build_unsigned().unwrap()
         );
+    }
+
+    #[test]
+    fn shared_files_make_the_same_bytes() {
+        let text = "a text that can be compressed ".repeat(50);
+        let alone = ArchiveBuilder::new(Kind::Pass, &*text)
+            .file("a.png", "a")
+            .file("de.lproj/pass.strings", &*text);
+        let bytes = alone.build_unsigned().unwrap();
+        let shared = alone.clone();
+        assert!(shared.build_unsigned().unwrap() == bytes);
+        assert!(shared.build_unsigned().unwrap() == bytes);
+        drop(shared);
+        assert!(alone.build_unsigned().unwrap() == bytes);
     }
 
     #[test]

@@ -94,7 +94,10 @@ pub(crate) fn read(
             };
             checks::run(&pass, &mut walk);
         }
-        Kind::Order => walk.object(&json, keys::ORDER),
+        Kind::Order => {
+            walk.object(&json, keys::ORDER);
+            walk.misspelled(&json, keys::ORDER);
+        }
     }
     let type_id = identifier::<TypeIdentifier>(&json, layout.type_key, &mut walk);
     let type_id = type_id.filter(|type_id| {

@@ -107,30 +107,48 @@ impl<'a, 'f> Walk<'a, 'f> {
         is_known: impl Fn(&str) -> bool,
         candidates: &[&'static [Key]],
     ) {
-        /// The longest key that is compared with the known keys, in bytes.
-        const MAX_COMPARED: usize = 40;
-
         for key in object.keys().filter(|key| !is_known(key)) {
             self.within(Step::Key(key), |walk| {
                 if key == "_id" {
                     let message = "is a key of Pass Designer and not of a pass; remove it";
                     return walk.report(&rules::DESIGNER_ID, message);
                 }
-                let near = if walk.has_room() && key.len() <= MAX_COMPARED {
-                    closest(
-                        key,
-                        candidates.iter().copied().flatten().map(|known| known.name),
-                    )
-                } else {
-                    Vec::new()
-                };
-                let message = match near.first() {
+                let known = candidates.iter().copied().flatten();
+                let message = match walk.near(key, known.map(|known| known.name)) {
                     Some(near) => format!("is unknown to phones; did you mean {near}?"),
                     None => "is unknown to phones; remove it, or put it into userInfo".to_owned(),
                 };
                 walk.report(&rules::KEY_UNKNOWN, message);
             });
         }
+    }
+
+    /// Reports the keys that are probably a misspelled key of the table, which has only some of the
+    /// keys. A key is misspelled only if the right one is not there.
+    pub(crate) fn misspelled(&mut self, object: &'a Map<String, Value>, keys: &'static [Key]) {
+        let is_known = |key: &str| keys.iter().any(|known| known.name == key);
+        for key in object.keys().filter(|key| !is_known(key)) {
+            let missing = keys.iter().map(|known| known.name);
+            let missing = missing.filter(|name| !object.contains_key(*name));
+            if let Some(near) = self.near(key, missing)
+                // A key that is only a part of another one is no misspelling.
+                && near.len().abs_diff(key.len()) <= 2
+            {
+                let message = format_args!("is unknown to this program; did you mean {near}?");
+                self.report_key(key, &rules::KEY_UNKNOWN, message);
+            }
+        }
+    }
+
+    /// Returns the candidate that is most similar to a key, if one is similar.
+    fn near<'c>(&self, key: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+        /// The longest key that is compared, in bytes.
+        const MAX_COMPARED: usize = 40;
+
+        if !self.has_room() || key.len() > MAX_COMPARED {
+            return None;
+        }
+        closest(key, candidates).into_iter().next()
     }
 
     fn report_ignored(&mut self, key: &Key) {

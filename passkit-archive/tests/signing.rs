@@ -7,6 +7,7 @@ mod authority;
 
 use std::{
     error::Error,
+    fs,
     sync::{Arc, Mutex},
 };
 
@@ -107,6 +108,35 @@ fn openssl_verifies_the_signature_of_each_kind_of_key() {
 }
 
 #[test]
+fn openssl_verifies_the_signatures_of_each_kind_of_p12_file() {
+    let authority = Authority::new();
+    authority.certify("rsa", TYPE, RSA);
+    authority.certify("p256", TYPE, P256);
+    let g4 = String::from_utf8(authority.read("G4.pem")).unwrap();
+    let schemes: [&[&str]; 6] = [
+        &[],
+        // As Keychain Access writes it.
+        &["-legacy"],
+        &["-legacy", "-descert"],
+        &["-certpbe", "AES-128-CBC", "-keypbe", "AES-192-CBC"],
+        &["-certpbe", "NONE", "-keypbe", "NONE"],
+        &["-nomac"],
+    ];
+    for name in ["rsa", "p256"] {
+        for options in schemes {
+            let file = authority.export(name, "a pässword", &g4, options);
+            let identity = Identity::from_pkcs12_file(None, &file, "a pässword").unwrap();
+            // The intermediate certificate is in the file.
+            let signer = Signer::new(&identity, None).unwrap();
+            let signature = signer.sign(Purpose::Manifest, MANIFEST).unwrap();
+            authority
+                .verify(MANIFEST, &signature)
+                .unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
+        }
+    }
+}
+
+#[test]
 fn a_signed_archive_has_nothing_that_phones_refuse() {
     let authority = Authority::new();
     authority.certify_for("nfc", TYPE, RSA, NFC, &["-days", "365"]);
@@ -155,7 +185,14 @@ fn the_intermediate_is_chosen_by_the_issuer_of_the_certificate() {
         (authority.read("root.pem"), "Apple Root CA (for tests)"),
         (authority.read("ticket.pem"), TYPE),
         (authority.read("ticket.key"), "no certificate"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF".to_vec(), "no certificate"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF".to_vec(), "is a JPEG image"),
+        (placeholder_icon(1), "is a PNG image"),
+        (pass().build_unsigned().unwrap(), "is a zip archive"),
+        (authority.read("ticket.csr"), "is the signing request"),
+        (
+            fs::read(authority.export("ticket", "", &text("root.pem"), &[])).unwrap(),
+            "is PKCS #12 (.p12); give a file",
+        ),
         (Vec::new(), "no certificate"),
     ] {
         let (kind, said) = refusal(Signer::new(&identity, Some(&given)));

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use passkit_archive::{
-    Archive, ArchiveBuilder, Report, Rules, Signer, placeholder_icon,
+    Archive, ArchiveBuilder, ArchiveFile, Report, Rules, Signer, placeholder_icon,
     template::{Draft, Style, Template, TemplateError},
 };
 use passkit_server::identifiers::{Kind, TypeIdentifier};
@@ -113,6 +113,62 @@ fn what_pass_designer_adds_stays_out_and_everything_else_stays() {
         report.archive.unwrap().id.to_string(),
         format!("{TYPE} A-1")
     );
+}
+
+#[test]
+fn a_finished_pass_keeps_everything_when_a_value_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = designed(folder.path());
+    assert_eq!(template.recipe(), Some(&b""[..]));
+    let draft = issued(template.fill()).set("/semantics/eventName", "Opening");
+    let mut same = draft.clone();
+    let manifest = same.manifest().unwrap();
+    let pass = draft.finish().unwrap();
+    assert_eq!(manifest, pass.manifest());
+    assert_eq!(same.finish().unwrap().manifest(), manifest);
+    let bytes = pass.build_unsigned().unwrap();
+    let finished = Template::read_finished(&bytes).unwrap();
+    assert_eq!((finished.samples().len(), finished.recipe()), (0, None));
+    let again = finished.fill().finish().unwrap();
+    assert_eq!(again.manifest(), manifest, "nothing changed");
+    let voided = finished.fill().set("/voided", true).finish().unwrap();
+    let (text, _) = description(&voided);
+    let expected = description(&pass).0.replace(
+        r#""semantics":{"eventName":"Opening"}}"#,
+        r#""semantics":{"eventName":"Opening"},"voided":true}"#,
+    );
+    assert_eq!(text, expected);
+
+    // An image is removed in all sizes and languages.
+    let removed = issued(template.fill())
+        .remove_image("thumbnail")
+        .finish()
+        .unwrap();
+    let (_, names) = description(&removed);
+    assert!(!names.contains_key("thumbnail@2x.png") && names.contains_key("icon@2x.png"));
+
+    // A file is read without the others.
+    let path = folder.path().join("a.pkpass");
+    let signer = Signer::throwaway(&TypeIdentifier::new(TYPE).unwrap(), TEAM).unwrap();
+    let with_token = issued(template.fill())
+        .set("/webServiceURL", "https://example.com")
+        .set("/authenticationToken", "0123456789abcdef");
+    let signed = with_token.finish().unwrap().build_signed(&signer).unwrap();
+    for (content, is_signed) in [(&bytes, false), (&signed, true)] {
+        fs::write(&path, content).unwrap();
+        let mut file = ArchiveFile::open(&path).unwrap().unwrap();
+        assert_eq!(file.is_signed(), is_signed);
+        assert_eq!(file.manifest().unwrap() == manifest, !is_signed);
+        let found = file.identify().unwrap();
+        assert_eq!(
+            (found.id.to_string(), found.voided),
+            (format!("{TYPE} A-1"), false)
+        );
+        assert_eq!(found.auth_token.is_some(), is_signed);
+    }
+    fs::write(&path, &signed[..signed.len() - 1]).unwrap();
+    assert!(ArchiveFile::open(&path).unwrap().is_none());
+    assert!(ArchiveFile::open(folder.path().join("none")).is_err());
 }
 
 #[test]

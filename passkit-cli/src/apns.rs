@@ -17,9 +17,10 @@ use passkit_server::{
 use serde::Deserialize;
 
 use crate::{
-    certificate::{CertPassword, Secret, identity, is_pkcs12},
+    certificate::{CertPassword, Secret, identity, takes_password},
     failure::Failure,
     store::OpenStore,
+    toml_file,
 };
 
 /// The certificates for pushes, and how pushes are sent.
@@ -30,7 +31,7 @@ pub(crate) struct ApnsOptions {
     #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
-    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    /// The private key of the certificate, if it is in another file: PEM.
     #[arg(
         long = "apns-key",
         env = "PASSKIT_APNS_KEY",
@@ -39,7 +40,7 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files, if it is not --cert-password. Files in --apns-config may have
+    /// The password of .p12 files and of encrypted keys, if it is not --cert-password. Files in --apns-config may have
     /// their own password.
     #[arg(
         long = "apns-password",
@@ -199,17 +200,11 @@ fn read(
     file: &Path,
     usual_password: Option<&Secret>,
 ) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
-    let text = pem::read_file(file).map_err(|error| cannot_read(file, &error))?;
-    let text = String::from_utf8(text)
-        .map_err(|_| Failure::new(format!("{}: is not UTF-8", file.display())))?;
+    let text = toml_file::read(file)?;
     let wrong =
         |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
-    let File { topic, token } = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        wrong(&format!("line {line}: {}", without_values(error.message())))
-    })?;
+    let File { topic, token } =
+        toml::from_str(&text).map_err(|error| wrong(&toml_file::explained(&text, &error)))?;
     // The paths in this file are relative to its folder.
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
     let identities = topic
@@ -225,7 +220,7 @@ fn read(
                 let (cert, key) = (beside(cert), key.as_deref().map(beside));
                 let password = password
                     .as_ref()
-                    .or(usual_password.filter(|_| is_pkcs12(&cert)));
+                    .or(usual_password.filter(|_| takes_password(&cert, key.as_deref())));
                 identity(Some(&type_id), &cert, key.as_deref(), password)
                     .map_err(|error| wrong(&error))
             },
@@ -242,19 +237,6 @@ fn read(
         .transpose()
         .map_err(|error| wrong(&error))?;
     Ok((identities, token))
-}
-
-/// Returns the message of a TOML error, without a value of the wrong type, because the value may be a password.
-fn without_values(message: &str) -> String {
-    let start = ["invalid type: ", "invalid value: "]
-        .into_iter()
-        .find(|start| message.starts_with(start));
-    match (start, message.rsplit_once(", expected ")) {
-        (Some(start), Some((_, expected))) => {
-            format!("{}, expected {expected}", start.trim_end_matches(": "))
-        }
-        _ => message.to_owned(),
-    }
 }
 
 #[cfg(test)]

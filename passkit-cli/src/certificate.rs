@@ -3,14 +3,17 @@
 use std::{fmt, fs, io::Read as _, path::Path};
 
 use clap::Args;
-use passkit_identity::{Identity, pem};
+use passkit_identity::{
+    Identity,
+    pem::{self, PemError},
+};
 use passkit_server::identifiers::TypeIdentifier;
 use serde::Deserialize;
 
 /// The password of the certificate's file.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct CertPassword {
-    /// The password of .p12 files. It is safer to set the password in the environment, or in the
+    /// The password of .p12 files, and of encrypted keys in PEM. It is safer to set the password in the environment, or in the
     /// file that PASSKIT_CERT_PASSWORD_FILE names.
     #[arg(
         long,
@@ -59,11 +62,14 @@ pub(crate) fn identity(
             password.map_or("", |password| &password.0),
         ),
         (false, key, password) => {
-            let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
+            let key = key.unwrap_or(certificate);
+            let text = password.map_or("", |password| &password.0);
+            let read = Identity::from_files_with_password(type_id, certificate, key, text);
             // If the file can't be read, its error says more than an error about the password.
-            // For example, a password may be set because the key is encrypted.
-            if read.is_ok() && password.is_some() {
-                return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
+            if read.is_ok() && password.is_some() && !is_encrypted(key) {
+                return Err(wrong(
+                    "is not PKCS #12 (.p12), and its key is not encrypted: don't name a password",
+                ));
             }
             read
         }
@@ -71,8 +77,20 @@ pub(crate) fn identity(
     identity.map_err(|error| error.to_string())
 }
 
+/// Returns whether a certificate or its key is protected by a password.
+pub(crate) fn takes_password(certificate: &Path, key: Option<&Path>) -> bool {
+    is_pkcs12(certificate) || is_encrypted(key.unwrap_or(certificate))
+}
+
+fn is_encrypted(key: &Path) -> bool {
+    let Ok(text) = pem::read_file(key) else {
+        return false;
+    };
+    matches!(pem::private_key(&text), Err(PemError::Encrypted))
+}
+
 /// Returns whether the file begins like PKCS #12.
-pub(crate) fn is_pkcs12(file: &Path) -> bool {
+fn is_pkcs12(file: &Path) -> bool {
     let mut start = Vec::new();
     fs::File::open(file)
         .and_then(|file| file.take(16).read_to_end(&mut start))

@@ -13,7 +13,10 @@ use passkit_server::{identifiers::TypeIdentifier, store::StoreError, text::Chain
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::store::{self, Store};
+use crate::{
+    store::{self, Store},
+    tls::Tls,
+};
 
 /// How long the store may take to answer.
 const STORE_TIME: Duration = Duration::from_secs(2);
@@ -40,6 +43,7 @@ pub(crate) struct Health {
     stage: Mutex<Stage>,
     store: tokio::sync::Mutex<StoreCheck>,
     sender: OnceLock<Arc<ApnsSender>>,
+    tls: OnceLock<Arc<Tls>>,
 }
 
 #[derive(Clone, Default)]
@@ -81,6 +85,7 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let mut warnings = expired(&self.check_certificates().await);
+        warnings.extend(self.tls.get().and_then(|tls| tls.warning()));
         let problem = match stage {
             Stage::Starting => Some("the service is starting".to_owned()),
             Stage::Stopping => Some("the service is stopping".to_owned()),
@@ -105,6 +110,12 @@ impl Health {
     pub(crate) fn set_sender(&self, sender: Arc<ApnsSender>) {
         // There is only one sender.
         let _ = self.sender.set(sender);
+    }
+
+    /// Watches this TLS certificate.
+    pub(crate) fn set_tls(&self, tls: Arc<Tls>) {
+        // There is only one.
+        let _ = self.tls.set(tls);
     }
 
     /// Reads certificates again whose files have changed. Returns when each certificate expires.

@@ -5,9 +5,14 @@ use std::io::{self, IsTerminal as _, Write};
 use passkit_server::text::OneLine;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Writes each event to stderr, with control characters escaped.
+use crate::request_id::RequestId;
+
+/// Writes each event to stderr, with control characters escaped. If the task answers a request, adds its identifier.
 #[derive(Clone, Copy)]
-pub(crate) struct LogLines;
+pub(crate) enum LogLines {
+    Text,
+    Json,
+}
 
 impl MakeWriter<'_> for LogLines {
     type Writer = Self;
@@ -21,7 +26,14 @@ impl Write for LogLines {
     /// The formatter writes one event per call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = escaped(&text, io::stderr().is_terminal());
+        let line = match self {
+            Self::Text => escaped(&text, io::stderr().is_terminal()),
+            Self::Json => escaped_json(&text),
+        };
+        let line = match RequestId::current() {
+            Some(id) => with_request(*self, &line, &id),
+            None => line,
+        };
         io::stderr().write_all(line.as_bytes())?;
         Ok(event.len())
     }
@@ -54,9 +66,45 @@ fn escaped(event: &str, colours: bool) -> String {
     line
 }
 
+/// Escapes an event in JSON. Its text has no raw control characters of ASCII.
+fn escaped_json(event: &str) -> String {
+    let mut line = String::with_capacity(event.len());
+    for c in event.trim_end_matches('\n').chars() {
+        if (c.is_ascii() && !c.is_ascii_control()) || c.is_alphanumeric() {
+            line.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                line.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// Adds the identifier of a request at the end of a line.
+fn with_request(lines: LogLines, line: &str, id: &RequestId) -> String {
+    let line = line.trim_end_matches('\n');
+    match (lines, line.strip_suffix('}')) {
+        // The identifier needs no escapes.
+        (LogLines::Json, Some(start)) => format!("{start},\"request\":\"{id}\"}}\n"),
+        _ => format!("{line} request={id}\n"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, escaped_json};
+
+    #[test]
+    fn an_event_in_json_stays_json() {
+        let text = "a\u{202e}b\u{1f600}ä\u{7f}";
+        let event = serde_json::json!({ "message": text }).to_string();
+        let line = escaped_json(&format!("{event}\n"));
+        assert_eq!(line, "{\"message\":\"a\\u202eb\\ud83d\\ude00ä\\u007f\"}\n");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["message"], text);
+    }
 
     #[test]
     fn an_event_is_one_line() {

@@ -14,13 +14,19 @@ mod admin_passes;
 mod apns;
 mod certificate;
 mod commands;
+mod config_file;
 mod failure;
 mod health;
+mod listen;
 mod local_pushes;
 mod log_lines;
+mod logging;
 mod making;
 mod metrics;
+mod options;
 mod output;
+mod reload;
+mod request_id;
 mod secret_files;
 mod server;
 mod service_manager;
@@ -28,11 +34,14 @@ mod signer;
 mod starters;
 mod store;
 mod store_url;
+mod tls;
+mod toml_file;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::Failure;
+use options::Options;
 
 /// An allocator that gives memory back after a burst of requests. The default allocator of Linux
 /// keeps gigabytes.
@@ -76,7 +85,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = read_arguments()
-        .and_then(|arguments| run(arguments.command))
+        .and_then(|(arguments, options)| run(arguments.command, options))
         .and_then(|code| output::printed().map(|()| code));
     match outcome {
         Ok(code) => code,
@@ -87,13 +96,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn read_arguments() -> Result<Arguments, Failure> {
-    let command = secret_files::add(Arguments::command(), std::env::args_os().nth(1))?;
-    let matches = command.try_get_matches()?;
-    Ok(Arguments::from_arg_matches(&matches)?)
+fn read_arguments() -> Result<(Arguments, Options), Failure> {
+    let options = Options::read(Arguments::command(), std::env::args_os().collect())?;
+    Ok((Arguments::from_arg_matches(&options.matches)?, options))
 }
 
-fn run(command: Command) -> Result<ExitCode, Failure> {
+fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,7 +114,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Push(push) => runtime.block_on(push.run()),
-        Command::Serve(serve) => runtime.block_on(serve.run()),
+        Command::Serve(serve) => runtime.block_on(serve.run(options)),
         Command::Device(device) => runtime.block_on(device.run()),
         Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Conformance(conformance) => runtime.block_on(conformance.run()),
@@ -150,6 +158,6 @@ fn prepare(command: &Command) {
             | Command::Repair(_)
             | Command::Purge(_)
     ) {
-        commands::serve::start_warning_of_readers();
+        logging::start_warning_of_readers();
     }
 }

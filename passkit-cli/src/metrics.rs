@@ -25,6 +25,7 @@ use crate::{
     health::{CERTIFICATE_EXPIRES, Health},
     server::{self, Limits},
     store::Store,
+    tls::TLS_EXPIRES,
 };
 
 /// The buckets for times, in seconds. The first one is for a fast call of the store, and the last
@@ -86,6 +87,7 @@ impl Metrics {
         });
         tasks.spawn(server::serve(
             listener,
+            None,
             service,
             LIMITS,
             std::future::pending(),
@@ -123,6 +125,10 @@ fn describe() {
     describe_gauge!(
         CERTIFICATE_EXPIRES,
         "When the push certificate of a type expires, in seconds since 1970."
+    );
+    describe_gauge!(
+        TLS_EXPIRES,
+        "When the TLS certificate expires, in seconds since 1970."
     );
 }
 

@@ -103,6 +103,9 @@ pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    // `tempfile` adds the temporary name, which means nothing to the user.
+    let error = error.to_string();
+    let error = error.split(" at path ").next().unwrap_or_default();
     Failure::new(format!("can't write {}: {error}", path.display()))
 }
 

@@ -1,11 +1,11 @@
-//! HTTP/1.1 on a socket, with limits. A proxy in front handles TLS.
+//! HTTP/1.1 and HTTP/2 on a socket, with limits, and with or without TLS.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     future::poll_fn,
+    io::IsTerminal as _,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,19 +16,23 @@ use std::{
 use http::{Request, Response};
 use hyper::{
     body::{Body as _, Incoming},
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use passkit_server::service::ResponseBody;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
 };
 use tokio_io_timeout::TimeoutStream;
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    listen::{Address, Listener, Stream},
+    request_id::{RequestId, X_REQUEST_ID},
+    tls::Tls,
+};
 
 /// How long the head of a request may take to arrive, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,21 +46,20 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 /// How many bytes and how many headers the head of a request may have.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
+/// How many requests a client may have in flight on a connection with HTTP/2, and how many bytes of an answer wait there until
+/// the client reads.
+const STREAMS: u32 = 32;
+const SEND_LIMIT: usize = 64 * 1024;
+/// How long a connection with HTTP/2 is kept without a new request, and how long its last answers may take after that.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Listens on an address, and returns the address that it got. `option` names the option for
-/// errors.
+/// Listens on a port, and returns the address that it got. `option` names the option for errors.
 pub(crate) async fn bind(
     address: SocketAddr,
     option: &str,
-) -> Result<(TcpListener, SocketAddr), Failure> {
-    let cannot_listen = |error| {
-        Failure::new(format!(
-            "can't listen on {address}: {error}; choose another {option}"
-        ))
-    };
-    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    Ok((listener, address))
+) -> Result<(Listener, Address), Failure> {
+    Listener::bind(&Address::Port(address), option, 0).await
 }
 
 /// How many connections may be open at once.
@@ -68,9 +71,11 @@ pub(crate) struct Limits {
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready. Then lets requests in flight finish.
+/// Serves connections within the limits until `stop` is ready. Then lets requests in flight finish. With `tls`, each
+/// connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
 pub(crate) async fn serve<S>(
-    listener: TcpListener,
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
     service: S,
     limits: Limits,
     stop: impl Future<Output = ()>,
@@ -81,15 +86,12 @@ pub(crate) async fn serve<S>(
             Error = Infallible,
         > + Clone
         + Send
+        + Sync
         + Unpin
         + 'static,
     S::Future: Send + 'static,
 {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_LIMIT)
-        .max_headers(HEADERS_LIMIT);
+    let http = Http::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let shares = Arc::new(Shares::new(limits));
     let (stopping, stopped) = watch::channel(());
@@ -114,18 +116,28 @@ pub(crate) async fn serve<S>(
                 }
             },
         };
-        let Some(share) = shares.take(client.ip()) else {
-            continue;
+        // A client of a Unix socket is a proxy.
+        let share = match client.map(|client| shares.take(client)) {
+            Some(None) => continue,
+            Some(share) => share,
+            None => None,
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("can't set TCP_NODELAY: {error}");
-        }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let (http, service, stopped, open) =
-            (http.clone(), service.clone(), stopped.clone(), open.clone());
+        let stream = Box::pin(stream);
+        let (http, tls, service, stopped, open) = (
+            http.clone(),
+            tls.clone(),
+            service.clone(),
+            stopped.clone(),
+            open.clone(),
+        );
         tokio::spawn(async move {
-            if let Err(error) = answer_all(&http, stream, service, stopped).await {
+            let ended = match tls {
+                Some(tls) => http.answer_tls(&tls, stream, service, stopped).await,
+                None => http.answer(stream, service, stopped).await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!("connection ended: {error}");
             }
             drop((place, share, open));
@@ -145,64 +157,199 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Answers the requests of a connection.
-async fn answer_all<S>(
-    http: &http1::Builder,
-    stream: TimeoutStream<TcpStream>,
-    service: S,
-    mut stopped: watch::Receiver<()>,
-) -> hyper::Result<()>
-where
+/// Both versions of HTTP, with their limits.
+#[derive(Clone)]
+struct Http {
+    one: http1::Builder,
+    two: http2::Builder<TokioExecutor>,
+}
+
+impl Http {
+    fn new() -> Self {
+        let mut one = http1::Builder::new();
+        one.timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_LIMIT)
+            .max_headers(HEADERS_LIMIT);
+        let mut two = http2::Builder::new(TokioExecutor::new());
+        two.timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD_LIMIT as u32)
+            .max_send_buf_size(SEND_LIMIT)
+            .keep_alive_interval(HEAD_TIMEOUT)
+            .keep_alive_timeout(HEAD_TIMEOUT);
+        Self { one, two }
+    }
+
+    /// Makes the handshake, then answers the requests of the connection.
+    async fn answer_tls<S>(
+        &self,
+        tls: &Tls,
+        stream: impl Stream + 'static,
+        service: S,
+        stopped: watch::Receiver<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: Answers,
+        S::Future: Send + 'static,
+    {
+        let stream = tls.accept(stream).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.answer_two(stream, service, stopped).await
+        } else {
+            self.answer(stream, service, stopped).await
+        }
+    }
+
+    /// Answers the requests of a connection with HTTP/2.
+    async fn answer_two<S>(
+        &self,
+        stream: impl Stream + 'static,
+        service: S,
+        mut stopped: watch::Receiver<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: Answers,
+        S::Future: Send + 'static,
+    {
+        let last_request = Arc::new(Mutex::new(Instant::now()));
+        let requested = last_request.clone();
+        let service = service_fn(move |request| {
+            *requested.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            named_answer(&service, request)
+        });
+        let connection = self.two.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let mut is_closing = false;
+        let mut check_at = Instant::now() + IDLE_TIMEOUT;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended?),
+                _ = stopped.changed(), if !is_closing => {
+                    is_closing = true;
+                    check_at = Instant::now() + CLOSING_TIMEOUT;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = tokio::time::sleep_until(check_at.into()) => {
+                    // The client reads its last answers too slowly.
+                    if is_closing {
+                        return Ok(());
+                    }
+                    let last = *last_request.lock().unwrap_or_else(PoisonError::into_inner);
+                    check_at = last + IDLE_TIMEOUT;
+                    if check_at <= Instant::now() {
+                        is_closing = true;
+                        check_at = Instant::now() + CLOSING_TIMEOUT;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers the requests of a connection with HTTP/1.1.
+    async fn answer<S>(
+        &self,
+        stream: impl Stream + 'static,
+        service: S,
+        mut stopped: watch::Receiver<()>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: Answers,
+        S::Future: Send + 'static,
+    {
+        let refused = Arc::new(AtomicBool::new(false));
+        let refusing = refused.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let has_body = !request.body().is_end_stream();
+            let refusing = refusing.clone();
+            let answer = named_answer(&service, request);
+            Box::pin(async move {
+                let answer = answer.await;
+                let is_refusal = answer
+                    .as_ref()
+                    .is_ok_and(|answer| !answer.status().is_success());
+                refusing.store(has_body && is_refusal, Ordering::Relaxed);
+                answer
+            })
+        });
+        let mut connection = self.one.serve_connection(TokioIo::new(stream), service);
+        let mut is_stopping = false;
+        let ended = loop {
+            tokio::select! {
+                ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+                _ = stopped.changed(), if !is_stopping => {
+                    is_stopping = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+        };
+        let is_refused = match &ended {
+            Ok(()) => refused.load(Ordering::Relaxed),
+            // hyper refused the head with 400 or 431.
+            Err(error) => error.is_parse(),
+        };
+        let mut stream = connection.into_parts().io.into_inner();
+        // This fails if the client is gone.
+        if stream.shutdown().await.is_ok() && is_refused && !is_stopping {
+            linger(stream).await;
+        }
+        Ok(ended?)
+    }
+}
+
+/// A service that never fails.
+trait Answers:
+    hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<ResponseBody>,
+        Error = Infallible,
+    > + Send
+    + Unpin
+    + 'static
+{
+}
+
+impl<S> Answers for S where
     S: hyper::service::Service<
             Request<Incoming>,
             Response = Response<ResponseBody>,
             Error = Infallible,
-        > + Unpin
-        + 'static,
-    S::Future: Send + 'static,
+        > + Send
+        + Unpin
+        + 'static
 {
-    let refused = Arc::new(AtomicBool::new(false));
-    let refusing = refused.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let has_body = !request.body().is_end_stream();
-        let refusing = refusing.clone();
-        let answer = service.call(request);
-        Box::pin(async move {
-            let answer = answer.await;
-            let is_refusal = answer
-                .as_ref()
-                .is_ok_and(|answer| !answer.status().is_success());
-            refusing.store(has_body && is_refusal, Ordering::Relaxed);
-            answer
-        })
-    });
-    let mut connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-    let mut is_stopping = false;
-    let ended = loop {
-        tokio::select! {
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-            _ = stopped.changed(), if !is_stopping => {
-                is_stopping = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+}
+
+/// Answers a request under its identifier.
+fn named_answer<S: Answers>(
+    service: &S,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<S> {
+    let id = RequestId::of(&request);
+    let answer = id.during(|| service.call(request));
+    async move {
+        let mut answer = id.over(answer).await;
+        if let Ok(answer) = &mut answer {
+            name_failure(answer, &id);
         }
-    };
-    let is_refused = match &ended {
-        Ok(()) => refused.load(Ordering::Relaxed),
-        // hyper refused the head with 400 or 431.
-        Err(error) => error.is_parse(),
-    };
-    let mut stream = connection.into_parts().io.into_inner();
-    // This fails if the client is gone.
-    if stream.shutdown().await.is_ok() && is_refused && !is_stopping {
-        linger(stream).await;
+        answer
     }
-    ended
+}
+
+/// Adds the identifier of the request to an answer that reports a failure, so that its log lines can be found.
+fn name_failure(answer: &mut Response<ResponseBody>, id: &RequestId) {
+    let status = answer.status();
+    if (status.is_client_error() || status.is_server_error())
+        && let Some(id) = id.header()
+    {
+        answer.headers_mut().insert(X_REQUEST_ID, id);
+    }
 }
 
 /// Reads what a refused client still sends. If the connection were closed before that, the client
 /// would get a reset, and would often lose the answer.
-async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
+async fn linger(mut stream: impl Stream) {
     let reading = async {
         let mut buffer = [0; 4096];
         let mut left = LINGER_BYTES;
@@ -347,6 +494,38 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// The SIGHUPs of this process.
+pub(crate) struct Hangups {
+    #[cfg(unix)]
+    signals: std::io::Result<tokio::signal::unix::Signal>,
+    on_terminal: bool,
+}
+
+/// Catches SIGHUP from now on.
+pub(crate) fn hangups() -> Hangups {
+    Hangups {
+        #[cfg(unix)]
+        signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()),
+        on_terminal: std::io::stderr().is_terminal(),
+    }
+}
+
+impl Hangups {
+    /// Calls `act` at each SIGHUP. Returns if the signal came because the terminal of this process was closed.
+    pub(crate) async fn each(self, mut act: impl AsyncFnMut()) {
+        #[cfg(unix)]
+        if let Ok(mut signals) = self.signals {
+            while signals.recv().await.is_some() {
+                if self.on_terminal && !std::io::stderr().is_terminal() {
+                    return;
+                }
+                act().await;
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct SignerOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) cert: PathBuf,
 
-    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
+    /// The private key of the certificate, if it is in another file: PEM.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
 
@@ -78,14 +78,14 @@ impl SignerOptions {
         if password.is_some() || !error.ends_with("the password is wrong") {
             return Err(Failure::new(error));
         }
+        let file = pem::shown(self.key.as_ref().unwrap_or(&self.cert));
         if !may_ask || !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
             return Err(Failure::new(format!(
-                "{} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
-                 PASSKIT_CERT_PASSWORD_FILE names",
-                pem::shown(&self.cert)
+                "{file} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
+                 PASSKIT_CERT_PASSWORD_FILE names"
             )));
         }
-        let asked = format!("the password of {}", pem::shown(&self.cert));
+        let asked = format!("the password of {file}");
         eprint!("passkit: {asked}: ");
         let password = console::Term::stderr()
             .read_secure_line()

@@ -24,10 +24,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// Returns whether the case is about this rule. A case in the group `trace` is not about a
-    /// single rule, because it repeats what other cases check.
+    /// Returns whether the case is about this rule. A case in the groups `trace` and `history` is
+    /// not about a single rule, because it repeats what other cases check.
     pub(crate) fn is_about(&self, rule: Rule) -> bool {
-        self.rules.first() == Some(&rule) && self.endpoint() != "trace"
+        self.rules.first() == Some(&rule) && !["trace", "history"].contains(&self.endpoint())
     }
 }
 

@@ -37,7 +37,9 @@
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
 //! `--junit`, `--json` and `--html` write reports. `--badge` writes a badge for a README.
-//! `--timeout` limits the time for each answer. The exit code is 0 if all cases passed or were
+//! `--timeout` limits the time for each answer. `--for` sets how long the case
+//! `history/long-history-adds-up` takes, and `--seed` makes its calls again. If several instances of
+//! the service have own URLs, `--url` can be repeated, and each request goes to the next instance. The exit code is 0 if all cases passed or were
 //! skipped, 1 if one failed, and 2 if the service could not be tested.
 //!
 //! If a case finds a violation of a rule that the case is not about, that rule *blocks* the case. A
@@ -63,7 +65,7 @@
 //! ```
 //!
 //! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
-//! process. The kit can find a body with status 204 or 304 only in this way, because the HTTP
+//! process. `service::Target::spread` makes one target from several instances. The kit can find a body with status 204 or 304 only in this way, because the HTTP
 //! library drops such a body on the network. For `https` URLs, the system must trust the
 //! certificate.
 //!
@@ -104,12 +106,14 @@ mod client;
 #[cfg(feature = "service")]
 mod connections;
 mod exchange;
+mod length;
 #[cfg(feature = "load")]
 pub mod load;
 #[cfg(feature = "service")]
 mod message;
 #[cfg(feature = "service")]
 pub mod phone;
+mod random;
 mod report;
 mod rule;
 #[cfg(feature = "service")]

@@ -3,9 +3,21 @@
 
 use std::{num::NonZero, sync::Arc, thread};
 
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{Case, CaseReport, Outcome};
+
+/// Returns the arguments of the command line. By default, at least four trials run at once, because
+/// most cases wait for the storage most of the time.
+pub(crate) fn arguments() -> Arguments {
+    const AT_ONCE: usize = 4;
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert_with(|| {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        processors.max(AT_ONCE)
+    });
+    arguments
+}
 
 /// Makes a trial for each case. All trials share one runtime.
 pub(crate) fn trials<R>(cases: impl IntoIterator<Item = (Case, R)>) -> Vec<Trial>

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::{
     IdentityError, SignError, SignatureAlgorithm,
     certificate::Facts,
-    parts::{Fault, Pair, Part, Parts},
+    parts::{Fault, Pair, Part, Parts, Password},
     pem,
 };
 
@@ -34,11 +34,12 @@ enum Source {
     Pem {
         certificate: PathBuf,
         key: PathBuf,
+        password: Option<Password>,
     },
     #[cfg(feature = "pkcs12")]
     Pkcs12 {
         file: PathBuf,
-        password: String,
+        password: Password,
     },
 }
 
@@ -63,6 +64,13 @@ pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
     Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
 }
 
+/// Returns when a certificate becomes valid and when it expires, which is in DER. Returns `None` if it can't be read.
+#[must_use]
+pub fn validity_of_certificate(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    let facts = Facts::read(certificate).ok()?;
+    Some((facts.not_before, facts.not_after))
+}
+
 impl Identity {
     /// Reads PEM or DER. `certificate` has the certificate and the rest of its chain in any order,
     /// and `key` has the unencrypted private key. Both may be the same bytes. If `type_id` is
@@ -76,7 +84,24 @@ impl Identity {
         certificate: &[u8],
         key: &[u8],
     ) -> Result<Self, IdentityError> {
-        let parts = Parts::of_pem(certificate, key);
+        let parts = Parts::of_pem(certificate, key, None);
+        Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
+    }
+
+    /// Reads PEM like [`from_pem`](Self::from_pem), with the password of an encrypted private key
+    /// (`ENCRYPTED PRIVATE KEY`). The password does not matter if the key is not encrypted.
+    ///
+    /// # Errors
+    /// Fails like [`from_pem`](Self::from_pem), or if the password is wrong, or if the key is
+    /// encrypted in an unknown way.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_pem_with_password<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        certificate: &[u8],
+        key: &[u8],
+        password: &str,
+    ) -> Result<Self, IdentityError> {
+        let parts = Parts::of_pem(certificate, key, Some(&Password(password.into())));
         Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
     }
 
@@ -94,6 +119,31 @@ impl Identity {
             Source::Pem {
                 certificate: certificate.into(),
                 key: key.into(),
+                password: None,
+            },
+        )
+    }
+
+    /// Reads two files like [`from_files`](Self::from_files), with the password of an encrypted
+    /// private key. The identity keeps the password, so that the files can be [read
+    /// again](Self::reload).
+    ///
+    /// # Errors
+    /// Fails like [`from_pem_with_password`](Self::from_pem_with_password), or if a file can't be
+    /// read.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_files_with_password<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        password: &str,
+    ) -> Result<Self, IdentityError> {
+        Self::from_source(
+            type_id.into(),
+            Source::Pem {
+                certificate: certificate.into(),
+                key: key.into(),
+                password: Some(Password(password.into())),
             },
         )
     }
@@ -128,7 +178,7 @@ impl Identity {
             type_id.into(),
             Source::Pkcs12 {
                 file: file.into(),
-                password: password.into(),
+                password: Password(password.into()),
             },
         )
     }
@@ -297,8 +347,11 @@ impl Source {
         let certificate = read(Part::Certificate)?;
         match self {
             #[cfg(feature = "pkcs12")]
-            Self::Pkcs12 { password, .. } => Parts::of_pkcs12(&certificate, password),
-            _ => Parts::of_pem(&certificate, &read(Part::Key)?),
+            Self::Pkcs12 { password, .. } => Parts::of_pkcs12(&certificate, &password.0),
+            Self::Pem { password, .. } => {
+                Parts::of_pem(&certificate, &read(Part::Key)?, password.as_ref())
+            }
+            Self::Memory => Parts::of_pem(&certificate, &read(Part::Key)?, None),
         }
     }
 }

@@ -37,7 +37,7 @@
 //! # Features
 //! | feature | default | effect |
 //! |---|---|---|
-//! | `pkcs12` | off | Adds `Identity::from_pkcs12` and `Identity::from_pkcs12_file`, which read `.p12` files. |
+//! | `pkcs12` | off | Reads `.p12` files, with `Identity::from_pkcs12` and `Identity::from_pkcs12_file`, and encrypted keys in PEM, with `Identity::from_pem_with_password` and `Identity::from_files_with_password`. |
 
 mod certificate;
 mod error;
@@ -47,9 +47,11 @@ mod parts;
 pub mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
+#[doc(hidden)]
+pub mod x509;
 
 pub use error::IdentityError;
-pub use identity::{FileStamp, Identity, types_of_certificate};
+pub use identity::{FileStamp, Identity, types_of_certificate, validity_of_certificate};
 pub use key::{SignError, SignatureAlgorithm};
 pub use rustls_pki_types as pki_types;
 

@@ -3,7 +3,11 @@ use std::sync::Arc;
 use passkit_server::identifiers::TypeIdentifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{certificate::Facts, key::SigningKey, pem};
+use crate::{
+    certificate::Facts,
+    key::SigningKey,
+    pem::{self, FoundKey, PemError},
+};
 
 /// The content of the files: certificates in any order, and private keys or the reason why there
 /// are none.
@@ -27,17 +31,39 @@ pub(crate) enum Part {
     Key,
 }
 
+/// The password of a file. Without the feature `pkcs12`, there is none.
+#[derive(Clone)]
+#[cfg(feature = "pkcs12")]
+pub(crate) struct Password(pub(crate) String);
+#[derive(Clone)]
+#[cfg(not(feature = "pkcs12"))]
+pub(crate) enum Password {}
+
 /// The faulty part, and a message that continues a line after the name of its file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
 impl Parts {
-    pub(crate) fn of_pem(certificate: &[u8], key: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn of_pem(
+        certificate: &[u8],
+        key: &[u8],
+        password: Option<&Password>,
+    ) -> Result<Self, Fault> {
         let certificates =
             pem::certificates(certificate).map_err(|error| certificate_fault(error.to_string()))?;
-        let keys = pem::private_key(key)
-            .map(|key| vec![key])
-            .map_err(|error| key_fault(error.to_string()));
+        let found = pem::find_key(key).map_err(|error| key_fault(error.to_string()));
+        let keys = found.and_then(|found| match (found, password) {
+            (FoundKey::Plain(key), _) => Ok(vec![key]),
+            (FoundKey::Encrypted(_), None) => Err(key_fault(PemError::Encrypted.to_string())),
+            #[cfg(feature = "pkcs12")]
+            (FoundKey::Encrypted(encrypted), Some(Password(password))) => {
+                let key = crate::pkcs12::decrypt_key(&encrypted, password)
+                    .map_err(|problem| key_fault(problem.to_string()))?;
+                Ok(vec![PrivateKeyDer::Pkcs8(key.into())])
+            }
+            #[cfg(not(feature = "pkcs12"))]
+            (FoundKey::Encrypted(_), Some(password)) => match *password {},
+        });
         Ok(Self { certificates, keys })
     }
 

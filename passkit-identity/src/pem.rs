@@ -37,13 +37,22 @@ pub enum PemError {
     Base64,
     /// The private key has a password.
     #[error(
-        "its private key is encrypted, and only .p12 files are read with a password: decrypt it with \
+        "its private key is encrypted: give its password where one can be given, or decrypt it with \
          `openssl pkey -in OLD -out NEW`"
     )]
     Encrypted,
+    /// The private key has a password, in the form that OpenSSL wrote before PKCS #8.
+    #[error(
+        "its private key is encrypted in an old form that is not read: write it again with \
+         `openssl pkcs8 -topk8 -in OLD -out NEW`"
+    )]
+    OldEncryption,
     /// The file is PKCS #12.
     #[error("is PKCS #12, not PEM: read it as a .p12 file")]
     Pkcs12,
+    /// The file is of another kind, such as `a JPEG image`.
+    #[error("is {0}, not a certificate or a key: name another file")]
+    Other(&'static str),
 }
 
 /// Reads all certificates of a text, or the single one of DER.
@@ -63,13 +72,31 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
         .collect::<Result<_, _>>()?;
     if !certificates.is_empty() {
         Ok(certificates)
-    } else if is_pkcs12(text) {
-        Err(PemError::Pkcs12)
     } else if Facts::read(text).is_ok() {
         Ok(vec![CertificateDer::from(text.to_vec())])
     } else {
-        Err(PemError::NoCertificate)
+        Err(other_kind(text).unwrap_or(PemError::NoCertificate))
     }
+}
+
+/// Returns the error for a file of a kind that people mistake for a certificate or a key.
+fn other_kind(file: &[u8]) -> Option<PemError> {
+    if is_pkcs12(file) {
+        return Some(PemError::Pkcs12);
+    }
+    let is_text = |part: &str| text_of(file).contains(part);
+    let starts = |start: &[u8]| file.starts_with(start);
+    Some(PemError::Other(match file {
+        _ if starts(b"\xff\xd8\xff") => "a JPEG image",
+        _ if starts(b"\x89PNG") => "a PNG image",
+        _ if starts(b"PK\x03\x04") => "a zip archive, such as a pass",
+        _ if starts(b"%PDF") => "a PDF document",
+        _ if starts(b"<") => "a web page or XML",
+        _ if is_text("CERTIFICATE REQUEST-----") => {
+            "the signing request from which Apple makes a certificate"
+        }
+        _ => return None,
+    }))
 }
 
 /// Reads the first private key of a text, or the single one of DER.
@@ -77,20 +104,33 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// # Errors
 /// Fails if there is none, if it is encrypted, or if the text is damaged.
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+    match find_key(text)? {
+        FoundKey::Plain(key) => Ok(key),
+        FoundKey::Encrypted(_) => Err(PemError::Encrypted),
+    }
+}
+
+/// A private key as it is in a file.
+pub(crate) enum FoundKey {
+    Plain(PrivateKeyDer<'static>),
+    /// An `EncryptedPrivateKeyInfo` of PKCS #8, in DER.
+    #[cfg_attr(not(feature = "pkcs12"), allow(dead_code))]
+    Encrypted(Vec<u8>),
+}
+
+/// Finds the key that [`private_key`] reads, or an encrypted one.
+pub(crate) fn find_key(text: &[u8]) -> Result<FoundKey, PemError> {
     for section in sections(text)? {
-        let is_key = section.label.ends_with("PRIVATE KEY");
-        if is_key && (section.label.starts_with("ENCRYPTED") || section.is_encrypted()) {
-            return Err(PemError::Encrypted);
+        if section.label.ends_with("PRIVATE KEY") && section.has_old_encryption() {
+            return Err(PemError::OldEncryption);
         }
-        return Ok(match &*section.label {
+        return Ok(FoundKey::Plain(match &*section.label {
             "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(section.decode()?)),
             "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(section.decode()?)),
             "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(section.decode()?)),
+            "ENCRYPTED PRIVATE KEY" => return Ok(FoundKey::Encrypted(section.decode()?)),
             _ => continue,
-        });
-    }
-    if is_pkcs12(text) {
-        return Err(PemError::Pkcs12);
+        }));
     }
     let der = || text.to_vec();
     [
@@ -100,7 +140,8 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     ]
     .into_iter()
     .find(|key| SigningKey::read(key).is_some())
-    .ok_or(PemError::NoKey)
+    .map(FoundKey::Plain)
+    .ok_or_else(|| other_kind(text).unwrap_or(PemError::NoKey))
 }
 
 /// The maximum size of a file with certificates or keys. A real file has a few thousand bytes.
@@ -229,8 +270,8 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 impl Section {
-    /// Returns whether the key has a password in the old form, in header lines.
-    fn is_encrypted(&self) -> bool {
+    /// Returns whether header lines say that the key has a password.
+    fn has_old_encryption(&self) -> bool {
         self.body.contains("ENCRYPTED")
     }
 

@@ -325,7 +325,7 @@ impl DeviceLog for TracingLog {
                     task,
                     type_id,
                     serial,
-                    message = redacted(message),
+                    text = redacted(message),
                     "device log"
                 );
             }

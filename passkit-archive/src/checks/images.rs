@@ -111,6 +111,18 @@ impl<'a> Image<'a> {
         })
     }
 
+    fn slot(&self) -> Option<&'static Slot> {
+        SLOTS.iter().find(|slot| slot.name == self.stem)
+    }
+
+    /// Returns the size of the image's place in pixels, if the image is larger.
+    fn exceeded(&self) -> Option<(u32, u32)> {
+        let slot = self.slot()?;
+        let (width, height) = self.size()?;
+        let most = (slot.width * self.scale, slot.height * self.scale);
+        (width > most.0 || height > most.1).then_some(most)
+    }
+
     /// Returns width and height in pixels.
     fn size(&self) -> Option<(u32, u32)> {
         let header = self.file.start.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
@@ -165,7 +177,6 @@ fn report(
 
 /// Checks one file: its format, and its size in pixels and bytes.
 fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
-    let slot = SLOTS.iter().find(|slot| slot.name == image.stem);
     let mut found = |rule, message: String| {
         walk.add(Finding::in_file(rule, &image.file.name, message));
     };
@@ -176,7 +187,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
     }
     if !image.is_png {
         // Phones ignore other names. This finding is only about images that somebody wants to show.
-        if slot.is_some() {
+        if image.slot().is_some() {
             let stem = image.stem;
             let message =
                 format!("is not PNG; save it as {stem}.png, {stem}@2x.png and {stem}@3x.png");
@@ -188,16 +199,13 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
         let message = "is no PNG image, or is damaged; save it again as PNG".to_owned();
         return found(&rules::IMAGE_FORMAT, message);
     };
-    if let Some(slot) = slot {
-        let (most_wide, most_high) = (slot.width * image.scale, slot.height * image.scale);
-        if width > most_wide || height > most_high {
-            found(
-                &rules::IMAGE_SIZE,
-                format!(
-                    "has {width}×{height} pixels, but its place on the pass has {most_wide}×{most_high}; save it in that size"
-                ),
-            );
-        }
+    if let Some((most_wide, most_high)) = image.exceeded() {
+        found(
+            &rules::IMAGE_SIZE,
+            format!(
+                "has {width}×{height} pixels, but its place on the pass has {most_wide}×{most_high}; save it in that size"
+            ),
+        );
     }
 }
 
@@ -205,7 +213,8 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
 fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     let sizes: Vec<_> = group
         .iter()
-        .filter(|image| image.is_png)
+        // A larger image than its place has another finding, and says nothing about the others.
+        .filter(|image| image.is_png && image.exceeded().is_none())
         .filter_map(|image| Some((image, image.size()?)))
         .collect();
     let Some((first, size)) = sizes.iter().min_by_key(|(image, _)| image.scale) else {

@@ -1,7 +1,10 @@
 //! The certificate that issued the certificate of the signer. Without it, a phone shows nothing.
 
 use der::{Decode as _, asn1::AnyRef};
-use passkit_identity::{pem, pki_types::CertificateDer};
+use passkit_identity::{
+    pem::{self, PemError},
+    pki_types::CertificateDer,
+};
 use passkit_server::{identifiers::TypeIdentifier, text::OneLine};
 
 use super::{SignerError, SignerErrorKind};
@@ -28,8 +31,14 @@ pub(super) fn choose(
     let issuer = OneLine::of(&issuer);
     let given = given
         .map(|given| {
-            pem::certificates(given)
-                .map_err(|error| wrong(format!("the intermediate certificate {error}")))
+            pem::certificates(given).map_err(|error| {
+                wrong(match error {
+                    PemError::Pkcs12 => "the intermediate certificate is PKCS #12 (.p12); give a file that has only \
+                                         that certificate, in PEM or DER"
+                        .into(),
+                    error => format!("the intermediate certificate {error}"),
+                })
+            })
         })
         .transpose()?;
     let candidates: Vec<&[u8]> = match &given {

@@ -271,11 +271,11 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// Fails if a value could not be set.
-    pub fn manifest(&self) -> Result<Vec<u8>, TemplateError> {
-        let mut draft = self.clone();
-        draft.settle()?;
+    pub fn manifest(&mut self) -> Result<Vec<u8>, TemplateError> {
+        self.settle()?;
         let name = Layout::of(self.template.kind).description_file;
-        Ok(draft.files.file(name, draft.json.to_string()).manifest())
+        let files = self.files.clone();
+        Ok(files.file(name, self.json.to_string()).manifest())
     }
 
     /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`. If

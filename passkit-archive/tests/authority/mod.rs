@@ -28,25 +28,34 @@ impl Authority {
         let this = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        this.key("root", P256);
-        this.openssl(&[
-            &[
-                "req", "-x509", "-key", "root.key", "-out", "root.pem", "-days", "3650",
-            ],
-            &["-subj", "/CN=Apple Root CA (for tests)/O=Example"],
-        ]);
+        this.root("root", "Apple Root CA (for tests)");
         for generation in ["G4", "G3"] {
-            let name = "Worldwide Developer Relations (for tests)";
-            this.key(generation, RSA);
-            this.issue(
-                generation,
-                "root",
-                &format!("/CN={name}/OU={generation}/O=Example"),
-                "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n",
-                &["-days", "3000"],
-            );
+            this.intermediate(generation, "root", &["-days", "3000"]);
         }
         this
+    }
+
+    /// Makes the certificate `name` that issues intermediate certificates.
+    pub fn root(&self, name: &str, common_name: &str) {
+        let [key, certificate] = ["key", "pem"].map(|end| format!("{name}.{end}"));
+        self.key(name, P256);
+        self.openssl(&[
+            &["req", "-x509", "-key", &key, "-out", &certificate],
+            &["-days", "3650"],
+            &["-subj", &format!("/CN={common_name}/O=Example")],
+        ]);
+    }
+
+    /// Makes the intermediate certificate `name`, with its name as the generation.
+    pub fn intermediate(&self, name: &str, root: &str, days: &[&str]) {
+        self.key(name, RSA);
+        self.issue(
+            name,
+            root,
+            &format!("/CN=Worldwide Developer Relations (for tests)/OU={name}/O=Example"),
+            "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n",
+            days,
+        );
     }
 
     /// Makes the certificate `name` for a type. G4 issues it. It is valid for a year.
@@ -63,14 +72,28 @@ impl Authority {
         extensions: &str,
         days: &[&str],
     ) {
+        let extensions =
+            format!("1.2.840.113635.100.6.1.16=ASN1:UTF8String:{type_id}\n{extensions}");
+        self.certify_by("G4", name, type_id, key, &extensions, days);
+    }
+
+    /// Makes a certificate that another one than G4 issues, with these extensions only.
+    pub fn certify_by(
+        &self,
+        issuer: &str,
+        name: &str,
+        type_id: &str,
+        key: &[&str],
+        extensions: &str,
+        days: &[&str],
+    ) {
         self.key(name, key);
         self.issue(
             name,
-            "G4",
+            issuer,
             &format!("/UID={type_id}/CN=Pass Type ID: {type_id}/OU={TEAM}/O=Example"),
             &format!(
-                "keyUsage=critical,digitalSignature\nextendedKeyUsage=1.2.840.113635.100.4.14\n\
-                 1.2.840.113635.100.6.1.16=ASN1:UTF8String:{type_id}\n{extensions}"
+                "keyUsage=critical,digitalSignature\nextendedKeyUsage=1.2.840.113635.100.4.14\n{extensions}"
             ),
             days,
         );

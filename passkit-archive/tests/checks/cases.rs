@@ -10,7 +10,8 @@ use passkit_archive::{
 use serde_json::{Value, json};
 
 use crate::{
-    openssl::Chain,
+    authority::Authority,
+    openssl::{Chain, EXPIRED},
     samples::{Draft, KEY, codes, png, strings},
     zips::{unzip, zip},
 };
@@ -208,6 +209,34 @@ fn json_cases() -> Vec<Case> {
     ]
 }
 
+#[test]
+fn an_image_that_is_too_large_has_one_finding_about_its_size() {
+    let mut draft = Draft::ticket();
+    draft.file("icon@2x.png", png(100, 100));
+    let findings = Report::of(&draft.sign(), Rules::strict()).findings;
+    let about_size = |finding: &&passkit_archive::Finding| finding.rule().code == "image-size";
+    assert_eq!(findings.iter().filter(about_size).count(), 1, "{findings}");
+}
+
+#[test]
+fn only_misspelled_keys_of_an_order_are_unknown() {
+    let said = |key: &str| {
+        let mut draft = Draft::order();
+        draft.json[key] = json!([]);
+        let findings = Report::of(&draft.sign(), Rules::strict()).findings;
+        let unknown = findings.iter().find(|one| one.rule().code == "key-unknown");
+        unknown.map(ToString::to_string)
+    };
+    for (wrong, right) in [("lineItem", "lineItems"), ("fullfilments", "fulfillments")] {
+        let said = said(wrong).unwrap();
+        assert!(said.contains(&format!("did you mean {right}?")), "{said}");
+    }
+    // The table has not all keys of orders.
+    for other in ["orderNumber", "customer", "returnInfo", "pay", "a"] {
+        assert_eq!(said(other), None);
+    }
+}
+
 fn seal_cases() -> Vec<Case> {
     let digest = || Value::from("0".repeat(40));
     let without = |name: &'static str| {
@@ -217,7 +246,8 @@ fn seal_cases() -> Vec<Case> {
         let listed = manifest["icon.png"].as_str().unwrap().to_uppercase();
         manifest["icon.png"] = listed.into();
     };
-    let chain = |level, code, chain: Chain| Case(level, code, chain.sign());
+    let authority = Authority::new();
+    let chain = |level, code, chain: Chain| Case(level, code, chain.sign(&authority));
     vec![
         unsealed(Refused, &["manifest-missing"], without("manifest.json")),
         manifest(Refused, &["manifest-value"], |manifest| {
@@ -246,12 +276,19 @@ fn seal_cases() -> Vec<Case> {
                 ..Chain::default()
             },
         ),
-        chain(Warning, &["root"], Chain::default()),
+        chain(
+            Warning,
+            &["root"],
+            Chain {
+                root_name: "Somebody",
+                ..Chain::default()
+            },
+        ),
         chain(
             Warning,
             &["intermediate-other"],
             Chain {
-                options: "-certfile other.pem",
+                options: &["-certfile", "G3.pem"],
                 ..Chain::default()
             },
         ),
@@ -259,7 +296,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["intermediate-ends"],
             Chain {
-                authority_days: 80,
+                intermediate_days: &["-days", "80"],
                 ..Chain::default()
             },
         ),
@@ -267,7 +304,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["certificate-ends"],
             Chain {
-                leaf_days: 80,
+                leaf_days: &["-days", "80"],
                 ..Chain::default()
             },
         ),
@@ -275,7 +312,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["certificate-days", "certificate-expired"],
             Chain {
-                leaf_days: -1,
+                leaf_days: EXPIRED,
                 ..Chain::default()
             },
         ),
@@ -291,7 +328,7 @@ fn seal_cases() -> Vec<Case> {
             Warning,
             &["intermediate-expired"],
             Chain {
-                authority_days: -1,
+                intermediate_days: EXPIRED,
                 ..Chain::default()
             },
         ),
@@ -299,7 +336,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["intermediate-missing"],
             Chain {
-                options: "",
+                options: &[],
                 ..Chain::default()
             },
         ),
@@ -307,7 +344,7 @@ fn seal_cases() -> Vec<Case> {
             Refused,
             &["signing-time"],
             Chain {
-                options: "-certfile authority.pem -noattr",
+                options: &["-certfile", "intermediate.pem", "-noattr"],
                 ..Chain::default()
             },
         ),

@@ -6,6 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, unreachable_pub, reason = "other tests use the rest of it")]
+#[path = "../authority/mod.rs"]
+mod authority;
 mod cases;
 mod good;
 mod hostile;

@@ -1,20 +1,32 @@
 //! Chains of certificates that OpenSSL makes, with the faults that certificates have in the field.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use crate::{
-    samples::{Draft, TEAM, TYPE},
+    authority::{Authority, P256},
+    samples::{Draft, TYPE},
     zips::{unzip, zip},
 };
 
+/// The days of a certificate that expired long ago, as options of `openssl ca`.
+pub(crate) const EXPIRED: &[&str] = &[
+    "-startdate",
+    "20200101000000Z",
+    "-enddate",
+    "20210101000000Z",
+];
+
 /// How a pass is signed.
 pub(crate) struct Chain {
-    pub(crate) leaf_days: i32,
-    pub(crate) authority_days: i32,
+    /// Options of `openssl ca`.
+    pub(crate) leaf_days: &'static [&'static str],
+    pub(crate) intermediate_days: &'static [&'static str],
+    /// The name of the authority above the intermediate certificate.
+    pub(crate) root_name: &'static str,
     /// Whether the leaf has the extension in which Apple names the type.
     pub(crate) has_extension: bool,
-    /// More options of `openssl cms`.
-    pub(crate) options: &'static str,
+    /// More options of `openssl cms`. The certificate that issued the leaf is in `intermediate.pem`.
+    pub(crate) options: &'static [&'static str],
     /// Whether a bit of the leaf's signature is changed.
     pub(crate) is_forged: bool,
 }
@@ -22,90 +34,59 @@ pub(crate) struct Chain {
 impl Default for Chain {
     fn default() -> Self {
         Self {
-            leaf_days: 365,
-            authority_days: 3_650,
+            leaf_days: &["-days", "365"],
+            intermediate_days: &["-days", "3000"],
+            root_name: "Apple Root CA (for tests)",
             has_extension: true,
-            options: "-certfile authority.pem",
+            options: &["-certfile", "intermediate.pem"],
             is_forged: false,
         }
     }
 }
 
-fn openssl(folder: &Path, arguments: &str) {
-    // Blanks in arguments are written as underscores.
-    let arguments = arguments
-        .split_whitespace()
-        .map(|word| word.replace('_', " "));
-    let output = Command::new("openssl")
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .expect("openssl is installed");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-}
-
 impl Chain {
     /// Signs a good ticket.
-    pub(crate) fn sign(&self) -> Vec<u8> {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path();
-        for name in ["leaf", "authority", "other"] {
-            openssl(
-                folder,
-                &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"),
-            );
-        }
-        fs::write(folder.join("identifier"), "subjectKeyIdentifier=hash").unwrap();
-        for (name, days) in [("authority", self.authority_days), ("other", 3_650)] {
-            openssl(
-                folder,
-                &format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"),
-            );
-            openssl(
-                folder,
-                &format!(
-                    "x509 -req -in {name}.csr -signkey {name}.key -days {days} \
-                     -extfile identifier -out {name}.pem"
-                ),
-            );
-        }
-        let mut extensions = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n".to_owned();
-        if self.has_extension {
-            extensions += &format!("1.2.840.113635.100.6.1.16=ASN1:UTF8:{TYPE}\n");
-        }
-        fs::write(folder.join("extensions"), extensions).unwrap();
-        openssl(
-            folder,
-            &format!("req -new -key leaf.key -subj /UID={TYPE}/CN=Pass/OU={TEAM} -out leaf.csr"),
-        );
-        openssl(
-            folder,
-            &format!(
-                "x509 -req -in leaf.csr -CA authority.pem -CAkey authority.key -CAcreateserial \
-                 -extfile extensions -days {} -outform DER -out leaf.der",
-                self.leaf_days
-            ),
+    pub(crate) fn sign(&self, authority: &Authority) -> Vec<u8> {
+        authority.root("above", self.root_name);
+        authority.intermediate("intermediate", "above", self.intermediate_days);
+        let extension = if self.has_extension {
+            format!("1.2.840.113635.100.6.1.16=ASN1:UTF8String:{TYPE}\n")
+        } else {
+            String::new()
+        };
+        authority.certify_by(
+            "intermediate",
+            "leaf",
+            TYPE,
+            P256,
+            &extension,
+            self.leaf_days,
         );
         if self.is_forged {
-            let mut leaf = fs::read(folder.join("leaf.der")).unwrap();
+            let convert = |from: [&str; 2], to: [&str; 2]| {
+                authority.openssl(&[
+                    &["x509", "-inform", from[0], "-in", from[1]],
+                    &["-outform", to[0], "-out", to[1]],
+                ]);
+            };
+            convert(["PEM", "leaf.pem"], ["DER", "leaf.der"]);
+            let mut leaf = authority.read("leaf.der");
             *leaf.last_mut().unwrap() ^= 1;
-            fs::write(folder.join("leaf.der"), leaf).unwrap();
+            fs::write(authority.path("leaf.der"), leaf).unwrap();
+            convert(["DER", "leaf.der"], ["PEM", "leaf.pem"]);
         }
-        openssl(folder, "x509 -inform DER -in leaf.der -out leaf.pem");
         let builder = Draft::ticket().builder();
-        fs::write(folder.join("manifest"), builder.manifest()).unwrap();
-        openssl(
-            folder,
-            &format!(
-                "cms -sign -binary -md sha256 -signer leaf.pem -inkey leaf.key \
-                 -in manifest -outform DER -out signature {}",
-                self.options
-            ),
-        );
+        fs::write(authority.path("manifest"), builder.manifest()).unwrap();
+        authority.openssl(&[
+            &[
+                "cms", "-sign", "-binary", "-md", "sha256", "-outform", "DER",
+            ],
+            &["-signer", "leaf.pem", "-inkey", "leaf.key"],
+            &["-in", "manifest", "-out", "signature"],
+            self.options,
+        ]);
         let mut files = unzip(&builder.build_unsigned().unwrap());
-        let signature = fs::read(folder.join("signature")).unwrap();
-        files.push(("signature".into(), signature));
+        files.push(("signature".into(), authority.read("signature")));
         zip(&files)
     }
 }

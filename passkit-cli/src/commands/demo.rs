@@ -15,11 +15,13 @@ use serde_json::json;
 use super::{
     check::read_archive,
     device::{print_outcome, save},
-    serve::{Serve, start_logging},
+    serve::Serve,
 };
 use crate::{
     failure::Failure,
+    listen::Address,
     local_pushes::{LocalPushes, Push},
+    logging::LogOptions,
     server,
     store::StoreUrl,
 };
@@ -40,11 +42,14 @@ pub(crate) struct Demo {
     /// Where to listen. With port 0, the system chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Demo {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging(tracing::Level::WARN);
+        self.log.start(tracing::Level::WARN);
         let mut stop = std::pin::pin!(server::stop_signal());
         let folder = tempfile::Builder::new()
             .prefix("passkit-demo-")
@@ -66,7 +71,10 @@ impl Demo {
 
         let mut pushes = LocalPushes::start(folder.path()).await?;
         let serve = Serve {
-            listen: self.listen,
+            listen: Address::Port(self.listen),
+            socket_mode: 0o600,
+            tls_cert: None,
+            tls_key: None,
             store: StoreUrl::Sqlite(folder.path().join("passkit.db")),
             copies: folder.path().join("copies"),
             passes: Some(passes),
@@ -83,12 +91,15 @@ impl Demo {
             admin_listen: None,
             make: None,
             metrics: None,
+            log: self.log.clone(),
+            config_file: None,
+            print_config: false,
         };
         let ready = tokio::select! {
             ready = serve.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let url = format!("http://{}", ready.address);
+        let url = ready.url();
         say!(
             "\n2. The service, over that folder and a new store, and a push service in place of APNs"
         );

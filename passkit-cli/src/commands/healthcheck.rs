@@ -1,6 +1,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -23,8 +24,17 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 #[derive(Args, Debug)]
 pub(crate) struct Healthcheck {
     /// The address of the service's metrics, which is the address of its `--metrics`.
-    #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
-    metrics: Option<SocketAddr>,
+    #[arg(
+        long,
+        env = "PASSKIT_METRICS",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:9090"
+    )]
+    metrics: SocketAddr,
+
+    /// The file of the service's `--config`.
+    #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
+    config_file: Option<PathBuf>,
 
     /// Only ask whether the service is alive. It may be alive and not ready, for example while its store is down.
     #[arg(long)]
@@ -33,13 +43,13 @@ pub(crate) struct Healthcheck {
 
 impl Healthcheck {
     pub(crate) fn run(&self) -> Result<ExitCode, Failure> {
-        let address = self.metrics.filter(|address| address.port() != 0).ok_or_else(|| {
-            Failure::new(
-                "there is no address to ask; start the service with --metrics ADDRESS:PORT, and name the same address here \
-                 (or set PASSKIT_METRICS for both)",
-            )
-        })?;
-        let address = reachable(address);
+        if self.metrics.port() == 0 {
+            return Err(Failure::new(
+                "the port can't be 0; start the service with a fixed port in --metrics ADDRESS:PORT, and name the same \
+                 address here (or set PASSKIT_METRICS for both)",
+            ));
+        }
+        let address = reachable(self.metrics);
         let path = if self.alive { ALIVE } else { READY };
         let answer = match ask(address, path) {
             Ok(answer) => answer,

@@ -1,7 +1,14 @@
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
-use passkit_archive::Findings;
+use passkit_archive::{Findings, Signer};
 use passkit_server::{identifiers::Kind, text::OneLine};
 
 use super::progress::Progress;
@@ -11,6 +18,11 @@ use crate::{
     output,
     signer::SignerOptions,
 };
+
+/// How often the table and the template are looked at, and how long they must stay the same.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How many files of a template are looked at.
+const MAX_FILES: usize = 2_000;
 
 /// Makes a pass or an order of each row of a table, and signs it.
 ///
@@ -56,6 +68,11 @@ pub(crate) struct Make {
     #[arg(long)]
     dry_run: bool,
 
+    /// Go on, and make the passes again whenever the table or the template changes. Replace the table in
+    /// one step (with mv), so that a half-written table is never read.
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+
     /// Print the numbers as JSON.
     #[arg(long)]
     json: bool,
@@ -63,7 +80,27 @@ pub(crate) struct Make {
 
 impl Make {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let maker = Maker::open(&self.template, self.signer.open()?)?;
+        if self.watch && self.from == Path::new("-") {
+            return Err(Failure::new("standard input can't be watched; name a file"));
+        }
+        let signer = Arc::new(self.signer.open()?);
+        let mut inputs = Inputs::now(&[&self.from, &self.template]);
+        let code = self.once(&signer)?;
+        if !self.watch {
+            return Ok(code);
+        }
+        loop {
+            inputs = inputs.changed();
+            // The table may be away for a moment, or the next version of it may be right.
+            if let Err(failure) = self.once(&signer) {
+                eprintln!("passkit: {failure}");
+            }
+        }
+    }
+
+    /// Makes all passes once.
+    fn once(&self, signer: &Arc<Signer>) -> Result<ExitCode, Failure> {
+        let maker = Maker::open(&self.template, signer.clone())?;
         if self.void_missing && maker.kind() == Kind::Order {
             return Err(Failure::new(
                 "orders can't be voided; leave out --void-missing",
@@ -189,5 +226,44 @@ fn show(findings: &Findings, progress: &Progress) {
     for finding in findings {
         let (level, code) = (finding.level(), finding.rule().code);
         progress.say(&format!("the first pass: {level}: {finding} [{code}]"));
+    }
+}
+
+/// The files that a run reads, and how they are now.
+#[derive(PartialEq, Eq)]
+struct Inputs {
+    roots: Vec<PathBuf>,
+    files: Vec<(PathBuf, u64, Option<SystemTime>)>,
+}
+
+impl Inputs {
+    fn now(roots: &[impl AsRef<Path>]) -> Self {
+        let roots: Vec<PathBuf> = roots.iter().map(|root| root.as_ref().to_owned()).collect();
+        let (mut files, mut left) = (Vec::new(), roots.clone());
+        while let Some(path) = left.pop().filter(|_| files.len() < MAX_FILES) {
+            // A file that is away has no length and no time.
+            let found = fs::metadata(&path).ok();
+            if let Ok(entries) = fs::read_dir(&path) {
+                let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+                entries.sort_unstable();
+                left.extend(entries);
+            }
+            let length = found.as_ref().map_or(0, fs::Metadata::len);
+            files.push((path, length, found.and_then(|found| found.modified().ok())));
+        }
+        Self { roots, files }
+    }
+
+    /// Waits until the files differ, and have stayed the same for a while.
+    fn changed(&self) -> Self {
+        let mut last = Self::now(&self.roots);
+        loop {
+            thread::sleep(LOOK_EVERY);
+            let now = Self::now(&self.roots);
+            if now == last && now != *self {
+                return now;
+            }
+            last = now;
+        }
     }
 }

@@ -8,10 +8,11 @@ use passkit_server::{
     store::StoreError,
 };
 
-use super::{progress::Progress, serve::start_logging};
+use super::progress::Progress;
 use crate::{
     apns::{self, ApnsOptions},
     failure::Failure,
+    logging::LogOptions,
     server,
     store::{self, Store, StoreUrl},
 };
@@ -35,6 +36,9 @@ pub(crate) struct Push {
 
     #[command(flatten)]
     apns: ApnsOptions,
+
+    #[command(flatten)]
+    log: LogOptions,
 
     /// The type of the passes.
     #[arg(value_name = "TYPE")]
@@ -64,7 +68,7 @@ enum End {
 
 impl Push {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging(tracing::Level::WARN);
+        self.log.start(tracing::Level::WARN);
         let mut stop = std::pin::pin!(server::stop_signal());
         let serials = self
             .serials

@@ -1,6 +1,5 @@
 use std::{
     convert::Infallible,
-    io::IsTerminal as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,17 +14,12 @@ use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
     identifiers::Kind,
+    private_files,
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tower_service::Service as _;
-use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    fmt::{self, format::FmtSpan},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
 
 use crate::{
     admin::{self, Admin, AdminToken},
@@ -33,31 +27,58 @@ use crate::{
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
     health::Health,
-    log_lines::LogLines,
+    listen::{Address, Listener},
+    logging::LogOptions,
     making::LiveMaker,
     metrics::Metrics,
+    options::Options,
+    reload::Reload,
     server::{self, Limits},
     service_manager,
     store::{self, Store, StoreUrl},
+    tls::Tls,
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
 ///
 /// Every .pkpass (or .order) file below a folder is served under the type and serial number inside
-/// it. Phones need HTTPS: put a TLS proxy in front.
+/// it. Phones need HTTPS: name a certificate with --tls-cert and --tls-key, or put a TLS proxy in front.
 ///
-/// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how much is written to
-/// stderr.
+/// Each option can also be set in the environment, or in the file of --config. The command line has precedence over the
+/// environment, and the environment over the file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
-    /// Where to listen. With port 0, the system chooses a free port.
+    /// Where to listen: ADDRESS:PORT, or unix:PATH for a socket in the file system. With port 0, the system chooses a free
+    /// port.
     #[arg(
         long,
         env = "PASSKIT_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS"
     )]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Address,
+
+    /// The rights on the socket of --listen unix:PATH, as digits of chmod. Whoever may write to it can connect.
+    #[arg(long, env = "PASSKIT_SOCKET_MODE", default_value = "660", value_name = "MODE", value_parser = mode)]
+    pub(crate) socket_mode: u32,
+
+    /// The certificate for HTTPS, followed by the rest of its chain, in PEM. Without it, phones need a TLS proxy in front.
+    #[arg(
+        long,
+        env = "PASSKIT_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate: PEM, not encrypted.
+    #[arg(
+        long,
+        env = "PASSKIT_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
 
     /// Where registrations are stored: sqlite:FILE for this machine, or a database for any number of machines.
     #[arg(
@@ -154,6 +175,24 @@ pub(crate) struct Serve {
     /// Where to serve /metrics for Prometheus, and /healthz and /readyz. The public should not reach this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+
+    /// A file with options, in TOML. Its keys are the names of the options, such as `passes`.
+    #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Print the options in force and where each of them comes from, without secrets, and do not serve.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "must be three digits from 0 to 7, such as 660".into())
 }
 
 /// The limit is low, because few clients publish.
@@ -164,7 +203,8 @@ const ADMIN_LIMITS: Limits = Limits {
 
 /// A service that listens, but does not answer yet.
 pub(crate) struct Ready {
-    listener: TcpListener,
+    listener: Listener,
+    pub(crate) tls: Option<Arc<Tls>>,
     service: WalletService<Arc<dyn Store>, Folder>,
     limits: Limits,
     folder: Folder,
@@ -172,30 +212,47 @@ pub(crate) struct Ready {
     /// The metrics are served as long as this exists.
     metrics: Option<Metrics>,
     admin: Option<Admin>,
-    admin_listener: Option<TcpListener>,
+    admin_listener: Option<Listener>,
     maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
-    pub(crate) address: SocketAddr,
+    address: Address,
 }
 
 impl Serve {
-    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging(tracing::Level::INFO);
+    pub(crate) async fn run(self, options: Options) -> Result<ExitCode, Failure> {
+        if self.print_config {
+            say!("{}", options.shown().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let level = self.log.start(tracing::Level::INFO);
+        if let (Some(file), true) = (&self.config_file, options.has_secret_in_file) {
+            private_files::warn_of_readers(file);
+        }
         // Signals are caught before any slow work, so that none is missed.
+        let hangups = server::hangups();
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
             ready = self.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        say!("listening on http://{}", ready.address);
+        say!("listening on {}", ready.url());
+        let reload = Reload {
+            options,
+            level,
+            tls: ready.tls.clone(),
+            health: ready.health.clone(),
+        };
         let watched = service_manager::ready();
-        ready
-            .serve(async {
-                stop.await;
-                service_manager::stopping();
-            })
-            .await;
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                // The terminal of the service was closed.
+                () = hangups.each(async || reload.run().await) => {}
+            }
+            service_manager::stopping();
+        };
+        ready.serve(stop).await;
         drop(watched);
         Ok(ExitCode::SUCCESS)
     }
@@ -228,7 +285,12 @@ impl Serve {
             .as_ref()
             .map_or(Ok(()), AdminToken::check)?;
         server::raise_open_file_limit();
-        let (listener, address) = server::bind(self.listen, "--listen").await?;
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Tls::open(certificate, key)?)),
+            _ => None,
+        };
+        let (listener, address) =
+            Listener::bind(&self.listen, "--listen", self.socket_mode).await?;
         let health = Arc::<Health>::default();
         let mut metrics = match self.metrics {
             Some(address) => Some(Metrics::start(address, health.clone()).await?),
@@ -254,6 +316,10 @@ impl Serve {
         let has_certificates = apns.is_some();
         if let Some(apns) = &apns {
             health.set_sender(apns.sender.clone());
+        }
+        if let Some(tls) = &tls {
+            tls.measure();
+            health.set_tls(tls.clone());
         }
         let publisher = apns::publisher(&store, apns);
         let store = store.store;
@@ -292,6 +358,7 @@ impl Serve {
         });
         Ok(Ready {
             listener,
+            tls,
             service,
             limits: Limits {
                 connections: self.max_connections,
@@ -337,6 +404,15 @@ fn with_made(config: Config, maker: &LiveMaker) -> Config {
 }
 
 impl Ready {
+    /// Returns the address at which it answers.
+    pub(crate) fn url(&self) -> String {
+        match &self.address {
+            Address::Port(address) if self.tls.is_some() => format!("https://{address}"),
+            Address::Port(address) => format!("http://{address}"),
+            socket @ Address::Socket(_) => socket.to_string(),
+        }
+    }
+
     /// Answers until `stop` is ready. Then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These tasks end when they are dropped.
@@ -353,6 +429,7 @@ impl Ready {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
                 beside.spawn(server::serve(
                     listener,
+                    None,
                     service,
                     ADMIN_LIMITS,
                     std::future::pending(),
@@ -371,7 +448,10 @@ impl Ready {
             stop.await;
             health.stop();
         };
-        server::serve(self.listener, service, self.limits, stop).await;
+        if let Some(tls) = &self.tls {
+            beside.spawn(tls.clone().watch());
+        }
+        server::serve(self.listener, self.tls, service, self.limits, stop).await;
         drop(self.metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
@@ -398,35 +478,4 @@ async fn answer_publish(
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     Ok(answer)
-}
-
-/// Starts the log on stderr, at the level in PASSKIT_LOG, or else at `level`. At `debug`, the log
-/// shows the way of each change to a phone. Libraries log at `info` at most.
-pub(crate) fn start_logging(level: tracing::Level) {
-    let wanted = std::env::var("PASSKIT_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok());
-    let level = LevelFilter::from_level(wanted.unwrap_or(level));
-    let wanted = Targets::new()
-        .with_default(level.min(LevelFilter::INFO))
-        .with_target("passkit", level);
-    write_log(wanted);
-}
-
-/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
-pub(crate) fn start_warning_of_readers() {
-    let module = "passkit_server::private_files";
-    write_log(Targets::new().with_target(module, LevelFilter::WARN));
-}
-
-fn write_log(wanted: Targets) {
-    let lines = fmt::layer()
-        .with_span_events(FmtSpan::CLOSE)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(LogLines);
-    tracing_subscriber::registry()
-        .with(wanted)
-        .with(lines)
-        .init();
 }

@@ -48,15 +48,17 @@ impl Sign {
         // An output that can't be written is reported before a pass is signed.
         let mut output = Output::create(&path, &inputs)?;
 
-        for name in files.left_out() {
-            eprintln!("passkit: left out {}", OneLine::of(name));
-        }
+        let left_out = files.left_out().to_vec();
         let builder = files.into_builder();
         let Some((bytes, name)) = self.signed(&builder, &signer)? else {
             return Ok(ExitCode::from(1));
         };
         output.write(&bytes)?;
         output.finish()?;
+        // An error is a single line, so these lines come only when nothing can fail any more.
+        for name in left_out {
+            eprintln!("passkit: left out {}", OneLine::of(&name));
+        }
         say!("{}: signed: {name}", OneLine::path(&path));
         Ok(ExitCode::SUCCESS)
     }
@@ -78,8 +80,13 @@ impl Sign {
             self.show(&findings);
             return Ok(None);
         };
-        let team = archive.team_identifier.as_deref().unwrap_or_default();
-        let checked = signer.check_for(&archive.id.type_id, team);
+        let team = match archive.kind() {
+            Kind::Pass => None,
+            // Orders need not name a team.
+            Kind::Order => signer.team(),
+        };
+        let team = archive.team_identifier.as_deref().or(team);
+        let checked = signer.check_for(&archive.id.type_id, team.unwrap_or_default());
         checked.map_err(|error| Failure::from_error(self.signer.shown(), &error))?;
 
         let bytes = builder.build_signed(signer);

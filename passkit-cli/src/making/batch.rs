@@ -294,7 +294,7 @@ impl Batch<'_> {
 
     /// Both sides are outcomes, so that `?` ends with one.
     fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, Outcome> {
-        let filled = self.maker.fill(row).map_err(Outcome::Bad)?;
+        let mut filled = self.maker.fill(row).map_err(Outcome::Bad)?;
         let manifest = filled.manifest().map_err(Outcome::Bad)?;
         let change = match self.folder.existing(name).map_err(Outcome::Failed)? {
             Existing::Missing => Change::New,

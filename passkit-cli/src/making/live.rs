@@ -350,7 +350,7 @@ fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Fai
         password: password.clone(),
         wwdr: settings.wwdr.clone(),
     };
-    let mut maker = Maker::open(&settings.template, signer.open_unattended()?)?;
+    let mut maker = Maker::open(&settings.template, Arc::new(signer.open_unattended()?))?;
     let folder = settings.from.as_deref().and_then(Path::parent);
     if let Some(folder) = folder {
         let here = Path::new(".");

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use passkit_archive::{
@@ -29,7 +30,7 @@ pub(crate) struct Maker {
     /// The path of the template, for messages.
     path: PathBuf,
     recipe: Recipe,
-    signer: Signer,
+    signer: Arc<Signer>,
     secret: Option<TokenSecret>,
     images: Option<PathBuf>,
 }
@@ -105,7 +106,7 @@ impl fmt::Display for RowError {
 
 impl Maker {
     /// Opens a template. The passes are for the type and the team of the certificate.
-    pub(crate) fn open(path: &Path, signer: Signer) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, signer: Arc<Signer>) -> Result<Self, Failure> {
         let shown = OneLine::path(path);
         let opened = Template::open(path);
         let template = opened.map_err(|error| {
@@ -241,7 +242,7 @@ impl Maker {
 
     /// Makes and signs the pass of a row.
     pub(crate) fn make(&self, row: &Row) -> Result<Made, RowError> {
-        let filled = self.fill(row)?;
+        let mut filled = self.fill(row)?;
         let manifest = filled.manifest()?;
         filled.sign(manifest)
     }
@@ -374,7 +375,7 @@ impl Maker {
 
 impl Filled<'_> {
     /// Returns the `manifest.json` that the archive will have.
-    pub(crate) fn manifest(&self) -> Result<Vec<u8>, RowError> {
+    pub(crate) fn manifest(&mut self) -> Result<Vec<u8>, RowError> {
         self.draft
             .manifest()
             .map_err(|error| refusal(self.line, &error))

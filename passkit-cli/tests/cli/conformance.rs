@@ -247,7 +247,9 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     let [json, junit, html] =
         ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
     let (code, stdout, stderr) = run(kit()
-        .args(["--url", url, "--level", "advisory", "--target"])
+        .args(["--url", url, "--url", &format!("{url}/")])
+        .args(["--for", "2s", "--seed", "5"])
+        .args(["--level", "advisory", "--target"])
         .arg(&target)
         .arg("--json")
         .arg(&json)
@@ -263,6 +265,11 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     );
 
     let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    assert_eq!(report["seed"], 5);
+    assert!(
+        stdout.contains("history/long-history-adds-up has the seed 5"),
+        "{stdout}"
+    );
     let cases = report["cases"].as_array().unwrap();
     let (_, listed, _) = run(kit().args(["--list", "--level", "advisory"]));
     assert_eq!(cases.len(), listed.lines().count());
@@ -543,6 +550,10 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
         refused(complete().args(url).args(["--html", "no/such/folder/x"]))
             .contains("can't write no/such/folder/x")
     );
+    assert!(
+        refused(complete().args(url).args(["--for", "10m", "register/"])).contains("add its id")
+    );
+    assert!(refused(complete().args(url).args(["--for", "10"])).contains("90s, 10m or 2h"));
     assert!(refused(complete().args(["--url", "wallet"])).contains("the url \"wallet\""));
     assert!(refused(&mut complete()).contains("--url"));
     assert!(

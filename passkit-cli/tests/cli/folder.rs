@@ -55,6 +55,33 @@ fn a_pass_is_registered_listed_fetched_changed_and_unregistered() {
 }
 
 #[test]
+fn what_can_not_work_is_logged_once_for_each_version() {
+    let mut service = Service::with_arguments(&["--allow-unsigned"]);
+    let file = service.passes().join("a.pkpass");
+    // Phones append /v1 themselves.
+    let version = |number: usize| {
+        let url = format!("https://wallet.example.com/{number}/v1");
+        archives::with_url(TYPE, "A", &url)
+    };
+    fs::write(&file, version(1)).unwrap();
+    service.start();
+    let warnings = |service: &Service| service.said().matches("can't work: ").count();
+    for number in 2..=3 {
+        for _ in 0..5 {
+            assert_eq!(service.get(TYPE, "A", None).status, 200);
+        }
+        assert_eq!(warnings(&service), number - 1, "{}", service.said());
+        replace(&file, &version(number));
+        eventually("the change is served", || {
+            service.get(TYPE, "A", None).body == version(number)
+        });
+    }
+    let said = service.stop_and_hear();
+    assert_eq!(said.matches("can't work: ").count(), 3, "{said}");
+    assert!(said.contains("/v1"), "{said}");
+}
+
+#[test]
 fn each_of_several_changes_is_listed() {
     let mut service = Service::new();
     let file = service.passes().join("a.pkpass");

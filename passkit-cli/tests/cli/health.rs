@@ -83,14 +83,12 @@ fn a_failed_check_is_one_line() {
             "{said}"
         );
     }
-    for arguments in [&[][..], &["--metrics", "127.0.0.1:0"]] {
-        let (code, _, said) = run(passkit().arg("healthcheck").args(arguments));
-        assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-        assert!(
-            said.contains("--metrics") && said.contains("PASSKIT_METRICS"),
-            "{said}"
-        );
-    }
+    let (code, _, said) = healthcheck("127.0.0.1:0");
+    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
+    assert!(
+        said.contains("--metrics") && said.contains("PASSKIT_METRICS"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -195,10 +193,9 @@ fn an_absent_folder_is_a_warning() {
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     service.start();
     let address = metrics::address(&service);
-    assert_eq!(
-        value(&scrape(&service), "passkit_folders_absent"),
-        Some(0.0)
-    );
+    eventually("it is measured", || {
+        value(&scrape(&service), "passkit_folders_absent") == Some(0.0)
+    });
     let away = service.folder.path().join("away");
     fs::rename(service.passes(), &away).unwrap();
     eventually("it is a warning", || {

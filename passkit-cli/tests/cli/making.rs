@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     time::SystemTime,
 };
 
@@ -46,15 +47,15 @@ B 2/\u{fc},Grace,\"Hopper, \"\"Amazing\"\"\",0,2027-01-31T23:00:00Z,9
 
 impl Workshop {
     pub(crate) fn new() -> Self {
-        Self::with_key(P256)
+        Self::certified(TYPE, P256)
     }
 
-    pub(crate) fn with_key(key: &[&str]) -> Self {
+    pub(crate) fn certified(type_id: &str, key: &[&str]) -> Self {
         let this = Self {
             authority: Authority::new(),
             folder: tempfile::tempdir().unwrap(),
         };
-        this.authority.certify("card", TYPE, key);
+        this.authority.certify("card", type_id, key);
         this.write("card/pass.json", Self::pass().to_string());
         for (name, size) in [("icon", 38), ("icon@2x", 76), ("icon@3x", 114)] {
             this.write(&format!("card/{name}.png"), placeholder_icon(size));
@@ -106,18 +107,15 @@ impl Workshop {
     }
 
     pub(crate) fn make_from(&self, template: &str, table: &str) -> Command {
+        self.make_into(template, table, Path::new("passes"))
+    }
+
+    pub(crate) fn make_into(&self, template: &str, table: &str, out: &Path) -> Command {
         let mut command = passkit();
         command
-            .args([
-                "make",
-                "--template",
-                template,
-                "--from",
-                table,
-                "--out",
-                "passes",
-                "--cert",
-            ])
+            .args(["make", "--template", template, "--from", table, "--out"])
+            .arg(out)
+            .arg("--cert")
             .arg(self.authority.path("card.pem"))
             .arg("--key")
             .arg(self.authority.path("card.key"))
@@ -190,7 +188,7 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 #[test]
 fn a_table_becomes_passes_that_openssl_verifies() {
-    let workshop = Workshop::with_key(RSA);
+    let workshop = Workshop::certified(TYPE, RSA);
     let out = made(&mut workshop.make());
     assert_eq!(
         out,
@@ -378,4 +376,172 @@ fn passes_without_a_row_are_counted_or_voided() {
         "3 rows: 0 new, 1 changed, 2 unchanged, 0 wrong; 0 voided\n"
     );
     assert!(workshop.json("a-1.pkpass").get("voided").is_none());
+}
+
+#[test]
+fn orders_are_made_in_the_same_way() {
+    let workshop = Workshop::certified("order.com.example.shop", P256);
+    let order = json!({
+        "schemaVersion": 1,
+        "orderType": "ecommerce",
+        "orderManagementURL": "https://shop.example.com/",
+        "merchant": {
+            "displayName": "Shop", "merchantIdentifier": "merchant.com.example", "url": "https://shop.example.com/",
+        },
+        "status": "open",
+        "createdAt": "2026-11-22T10:00:00Z",
+        "updatedAt": "2026-11-22T10:00:00Z",
+        "webServiceURL": "https://wallet.example.com/",
+    });
+    workshop.write("order/order.json", order.to_string());
+    let recipe = "serial = \"{number}\"\n[set]\n\"/status\" = \"{status}\"\n\
+                  \"/updatedAt\" = { date = \"{updated}\", zone = \"UTC\" }\n";
+    workshop.write("order/passkit.toml", recipe);
+    workshop.write(
+        "t.csv",
+        "number,status,updated\n1042,open,2026-11-22 11:00\n1043,completed,2026-11-23\n",
+    );
+    let out = made(&mut workshop.make_from("order", "t.csv"));
+    assert!(out.starts_with("2 rows: 2 new"), "{out}");
+    assert_eq!(workshop.names(), ["1042.order", "1043.order"]);
+    let order: Value = serde_json::from_slice(&workshop.unzip("1043.order", "order.json")).unwrap();
+    assert_eq!(order["status"], "completed");
+    assert_eq!(order["updatedAt"], "2026-11-23T00:00:00+00:00");
+    assert_eq!(order["authenticationToken"].as_str().unwrap().len(), 43);
+    workshop.verify("1042.order");
+    workshop.edit("t.csv", "1042,open", "1042,completed");
+    let out = made(&mut workshop.make_from("order", "t.csv"));
+    assert!(
+        out.starts_with("2 rows: 0 new, 1 changed, 1 unchanged"),
+        "{out}"
+    );
+    let (code, _, said) = run(workshop.make_from("order", "t.csv").arg("--void-missing"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("orders can't be voided"), "{said}");
+
+    workshop.write(
+        "order/passkit.toml",
+        format!("{recipe}[fields]\nname = \"{{number}}\"\n"),
+    );
+    let (code, _, said) = run(&mut workshop.make_from("order", "t.csv"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("an order has no fields"), "{said}");
+}
+
+#[test]
+fn a_watched_table_is_made_again_when_it_changes() {
+    let workshop = Workshop::new();
+    let mut command = workshop.make();
+    command
+        .arg("--watch")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut watching = Watching(command.spawn().unwrap());
+    let mut lines = BufReader::new(watching.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let mut errors = BufReader::new(watching.0.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("3 rows: 3 new"));
+    workshop.edit("table.csv", "Lovelace,12", "Lovelace,13");
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 1 changed, 2 unchanged")
+    );
+    // A change that can't be used does not end it.
+    workshop.edit("card/passkit.toml", "\"{points}\"", "\"{pionts}\"");
+    let wrong = errors.find(|line| line.contains("passkit.toml")).unwrap();
+    assert!(wrong.contains("did you mean {points}?"), "{wrong}");
+    workshop.edit("card/passkit.toml", "\"{pionts}\"", "\"{points}\"");
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 0 changed, 3 unchanged")
+    );
+    workshop.edit("card/pass.json", "A card", "A new card");
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 3 changed, 0 unchanged")
+    );
+    let (code, _, said) = run(&mut workshop.make());
+    assert_eq!(code, Some(0), "the folder is free between two runs: {said}");
+}
+
+/// A process that is killed even if the test fails.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The first block in this language on the page.
+fn block(page: &str, language: &str) -> String {
+    let start = page
+        .find(&format!("```{language}\n"))
+        .unwrap_or_else(|| panic!("no {language}"));
+    let text = &page[start + language.len() + 4..];
+    text[..text.find("```").unwrap()].to_owned()
+}
+
+#[test]
+fn the_example_of_the_documentation_works() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/making-passes.md");
+    let page = fs::read_to_string(page).unwrap();
+    let workshop = Workshop::new();
+    workshop.write("card/passkit.toml", block(&page, "toml"));
+    workshop.write("card/de.lproj/pass.strings", "\"Points\" = \"?\";\n");
+    workshop.write("table.csv", block(&page, "csv"));
+    workshop.write("photos/grace.png", placeholder_icon(90));
+    let out = made(&mut workshop.make());
+    assert!(
+        out.starts_with("2 rows: 2 new, 0 changed, 0 unchanged, 0 wrong"),
+        "{out}"
+    );
+    let ada = workshop.json("1042.pkpass");
+    assert_eq!(ada["expirationDate"], "2030-12-31T00:00:00+01:00");
+    assert!(ada.get("voided").is_none(), "{ada}");
+    let grace = workshop.json("1043.pkpass");
+    assert_eq!(grace["expirationDate"], "2030-06-30T10:00:00+02:00");
+    assert_eq!(grace["voided"], json!(false));
+    let photo = workshop.unzip("1043.pkpass", "thumbnail.png");
+    assert!(photo == placeholder_icon(90));
+    let strings = workshop.unzip("1043.pkpass", "de.lproj/pass.strings");
+    assert_eq!(
+        String::from_utf8(strings).unwrap(),
+        "\"Points\" = \"Pluspunkte\";\n"
+    );
+
+    // The line that shows what a wrong row looks like.
+    workshop.edit("table.csv", ",7.5,", ",many,");
+    let (code, _, said) = run(&mut workshop.make());
+    assert_eq!(code, Some(1));
+    let example = page
+        .lines()
+        .find_map(|line| line.split_once("column \"points\""))
+        .unwrap()
+        .1;
+    let example = format!(
+        "column \"points\"{}",
+        &example[..example.find('`').unwrap()]
+    );
+    assert!(said.contains(&example), "{example}: {said}");
+    for name in ["A-1", "a b"] {
+        workshop.write("table.csv", block(&page, "csv").replace("1042", name));
+        run(&mut workshop.make());
+    }
+    for name in ["1042.pkpass", "A-1~8.pkpass", "a%20b.pkpass"] {
+        assert!(
+            page.contains(&format!("`{name}`")) && workshop.names().contains(&name.to_owned()),
+            "{name}"
+        );
+    }
 }

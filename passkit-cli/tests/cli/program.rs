@@ -192,8 +192,11 @@ impl Service {
     /// Returns the command that serves these folders on a free port.
     pub(crate) fn command(&self) -> Command {
         let mut command = passkit();
+        command.arg("serve");
+        if !self.arguments.iter().any(|argument| argument == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command
-            .args(["serve", "--listen", "127.0.0.1:0"])
             .arg("--store")
             .arg(&self.store)
             .arg("--copies")
@@ -223,7 +226,11 @@ impl Service {
             .unwrap();
         let address = line
             .trim()
-            .strip_prefix("listening on http://")
+            .strip_prefix("listening on ")
+            .map(|url| {
+                url.trim_start_matches("https://")
+                    .trim_start_matches("http://")
+            })
             .unwrap_or_else(|| {
                 let _ = process.wait();
                 panic!("said {line:?}, and {}", said.lock().unwrap())

@@ -30,7 +30,7 @@ pub(crate) const TYPE: &str = "pass.com.example.pushed";
 
 /// A push service, and the files that a sender needs to use it.
 pub(crate) struct Local {
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     pub(crate) apns: LocalApns,
     pub(crate) folder: tempfile::TempDir,
 }

@@ -2,7 +2,8 @@
 //! line, and no good file is lost.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -12,6 +13,7 @@ use passkit_archive::placeholder_icon;
 use crate::{
     archives::unzip,
     authority::{Authority, P256, RSA, TEAM},
+    disk_full::SmallDisk,
     program::{passkit, run},
 };
 
@@ -173,6 +175,47 @@ fn a_folder_becomes_a_pass_that_openssl_verifies() {
 }
 
 #[test]
+fn an_order_need_not_name_a_team() {
+    let desk = Desk::new();
+    let type_id = "order.com.example.shop";
+    desk.authority.certify("shop", type_id, P256);
+    let order = serde_json::json!({
+        "schemaVersion": 1,
+        "orderTypeIdentifier": type_id,
+        "orderIdentifier": "1042",
+        "orderType": "ecommerce",
+        "orderManagementURL": "https://example.com/orders/1042",
+        "merchant": {
+            "displayName": "Example Shop",
+            "merchantIdentifier": "com.example.shop",
+            "url": "https://example.com",
+        },
+        "status": "open",
+        "createdAt": "2026-01-31T12:00:00Z",
+        "updatedAt": "2026-01-31T12:00:00Z",
+        "webServiceURL": "https://example.com/wallet",
+        "authenticationToken": "0123456789abcdef",
+    });
+    let sign = |order: &serde_json::Value| {
+        desk.write("shop/order.json", order.to_string());
+        let mut command = desk.sign("shop", "shop.pem");
+        command
+            .env_remove("PASSKIT_CERT_PASSWORD")
+            .arg("--key")
+            .arg(desk.authority.path("shop.key"));
+        command
+    };
+    let (code, out, said) = run(&mut sign(&order));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(out, format!("shop.order: signed: order {type_id} 1042\n"));
+    desk.verify("shop.order");
+    // A team that it does name must be the right one.
+    let mut other = order;
+    other["teamIdentifier"] = "ZYXWV98765".into();
+    refused(&mut sign(&other), "ZYXWV98765");
+}
+
+#[test]
 fn the_password_comes_from_a_file_or_is_asked_for() {
     let desk = Desk::new();
     let bare = || {
@@ -204,6 +247,75 @@ fn the_password_comes_from_a_file_or_is_asked_for() {
     assert!(!out.contains("xyzzy"), "{out}");
 }
 
+#[test]
+fn a_key_with_a_password_signs() {
+    let desk = Desk::new();
+    desk.authority.openssl(&[
+        &["pkcs8", "-topk8", "-in", "ticket.key", "-out", "secret.key"],
+        &["-passout", &format!("pass:{PASSWORD}")],
+    ]);
+    desk.authority.openssl(&[
+        &["rsa", "-in", "ticket.key", "-out", "old.key", "-aes128"],
+        &["-traditional", "-passout", &format!("pass:{PASSWORD}")],
+    ]);
+    let with_key = |key: &str| {
+        let mut command = desk.sign("card", "ticket.pem");
+        command.arg("--key").arg(desk.authority.path(key));
+        command
+    };
+    let (code, _, said) = run(&mut with_key("secret.key"));
+    assert_eq!(code, Some(0), "{said}");
+    desk.verify("card.pkpass");
+    refused(
+        with_key("secret.key").env("PASSKIT_CERT_PASSWORD", "wrong"),
+        "secret.key: the password is wrong",
+    );
+    refused(
+        with_key("secret.key").env_remove("PASSKIT_CERT_PASSWORD"),
+        "secret.key needs its password; put it into",
+    );
+    refused(
+        &mut with_key("old.key"),
+        "old.key: its private key is encrypted in an old form",
+    );
+    refused(&mut with_key("ticket.key"), "don't name a password");
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_archive_and_nothing_else() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("small")).unwrap();
+    let small = desk.path("small");
+    let Some(disk) = SmallDisk::mount(&small) else {
+        return;
+    };
+    desk.write("small/card.pkpass", "what was here before");
+    let mut ballast = fs::File::create(desk.path("small/ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    let sign = || {
+        let mut command = desk.sign("card", "ticket.p12");
+        command.args(["-o", "small/card.pkpass"]);
+        command
+    };
+    let (code, _, said) = run(&mut sign());
+    // Warnings about the pass come before the error.
+    let error = "passkit: can't write small/card.pkpass: No space left on device (os error 28)";
+    assert_eq!(
+        (code, said.lines().last()),
+        (Some(2), Some(error)),
+        "{said}"
+    );
+    assert_eq!(names(&small), ["ballast", "card.pkpass"]);
+    assert_eq!(
+        fs::read(desk.path("small/card.pkpass")).unwrap(),
+        b"what was here before"
+    );
+    disk.grow();
+    let (code, _, said) = run(&mut sign());
+    assert_eq!(code, Some(0), "{said}");
+    desk.verify("small/card.pkpass");
+}
+
 /// Runs a program on a terminal. When the program asks for a password, types it.
 const ON_A_TERMINAL: &str = "
 import os, pty, sys
@@ -233,6 +345,8 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
     let authority = &desk.authority;
     let write = |name: &str, content: &[u8]| fs::write(authority.path(name), content).unwrap();
     write("photo.p12", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
+    write("icon.p12", &placeholder_icon(9));
+    write("card.p12", &crate::archives::pass(TYPE, "A", "one"));
     write("nothing.pem", b"");
     write("half.p12", &authority.read("ticket.p12")[..900]);
     authority.certify("shop", "pass.com.example.shop", P256);
@@ -264,7 +378,10 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
     }
     desk.write("card.pkpass", "what was here before");
     for (cert, mentions) in [
-        ("photo.p12", "photo.p12"),
+        ("photo.p12", "photo.p12: is a JPEG image"),
+        ("icon.p12", "icon.p12: is a PNG image"),
+        ("card.p12", "card.p12: is a zip archive"),
+        ("ticket.csr", "ticket.csr: is the signing request"),
         ("nothing.pem", "has no certificate"),
         ("half.p12", "half.p12"),
         ("missing.p12", "No such file"),
@@ -285,7 +402,15 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
             .env("PASSKIT_CERT_PASSWORD", "wrong"),
         "the password is wrong",
     );
-    for (wwdr, mentions) in [("G3.pem", "(G3), but"), ("ticket.key", "no certificate")] {
+    for (wwdr, mentions) in [
+        ("G3.pem", "(G3), but"),
+        ("ticket.key", "no certificate"),
+        (
+            "ticket.p12",
+            "ticket.p12: the intermediate certificate is PKCS #12 (.p12)",
+        ),
+        ("photo.p12", "is a JPEG image"),
+    ] {
         refused(
             passkit()
                 .args(["sign", "card", "--cert"])
@@ -298,6 +423,8 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
         );
     }
     desk.write("card/pass.json", Desk::pass(TYPE, "ZYXWV98765"));
+    // What is left out is not said before the one line of an error.
+    desk.write("card/.DS_Store", "litter");
     refused(&mut desk.sign("card", "ticket.p12"), "ZYXWV98765");
     // The old file is still there, and nothing is beside it.
     assert_eq!(

@@ -149,6 +149,7 @@ fn target_file(url: &str, target: &Path, subjects: &[(PassId, AuthToken)], push:
         for (type_id, serial) in [
             ("pass.com.example.a", "A-1"),
             ("pass.com.example.a", "A-2"),
+            ("pass.com.example.a", "A-3"),
             ("pass.com.example.b", "B-1"),
         ] {
             entry("passes", type_id, serial, "0123456789abcdef");
@@ -179,7 +180,7 @@ mod tests {
             .await
             .unwrap();
         let file = TargetFile::load(&folder.path().join("target.toml")).unwrap();
-        assert_eq!(file.subjects().len(), 3);
+        assert_eq!(file.subjects().len(), 4);
         file.target("https://wallet.example.com/", Limits::default())
             .unwrap();
         let error = init(folder.path(), "https://h/", Vec::new())

@@ -19,8 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::init::Init;
 use crate::{
-    Case, Level, Limits, Outcome, Report,
-    service::{Progress, PushService, ServiceCase, Target, TargetFile, cases, run_watched},
+    Case, Level, Limits, Outcome, Report, length,
+    random::{self, Random},
+    service::{LONG, Progress, PushService, ServiceCase, Target, TargetFile, cases, run_watched},
 };
 
 /// The subcommands.
@@ -47,9 +48,10 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[non_exhaustive]
 pub struct Run {
-    /// The URL of the web service, which is the webServiceURL of its passes.
+    /// The URL of the web service, which is the webServiceURL of its passes. If several instances of
+    /// one service have own URLs, give --url for each. Then each request goes to the next instance.
     #[arg(long, required_unless_present = "list")]
-    url: Option<String>,
+    url: Vec<String>,
 
     /// A file with some passes, their authentication tokens, and a way to change a pass
     #[arg(long, value_name = "FILE.toml", required_unless_present = "list")]
@@ -87,6 +89,18 @@ pub struct Run {
     /// The longest time to wait for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
+
+    /// How long the case history/long-history-adds-up takes, such as 90s, 10m or 2h. Default: 1s
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    time: Option<Duration>,
+
+    /// Make the same calls in history/long-history-adds-up as the run that printed this number
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    length::read(text).ok_or("not a time such as 90s, 10m or 2h")
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
@@ -124,15 +138,21 @@ impl Run {
             list(&chosen);
             return Ok(ExitCode::SUCCESS);
         }
-        let (Some(url), Some(file)) = (&self.url, &self.target) else {
+        let (false, Some(file)) = (self.url.is_empty(), &self.target) else {
             return Err("--url and --target are needed".into());
         };
+        let is_long = chosen.iter().any(|one| one.case.id == LONG);
+        if !is_long && (self.time.is_some() || self.seed.is_some()) {
+            return Err(format!(
+                "--for and --seed are for {LONG}, which is not among the chosen cases: add its id"
+            ));
+        }
         let files = self.report_files()?;
         let limits = Limits {
             time: self.timeout,
             ..Limits::default()
         };
-        let target = target(file, url, limits).await;
+        let target = self.long(target(file, &self.url, limits).await);
         let (mut report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
@@ -151,7 +171,12 @@ impl Run {
                 Some(problem),
             ),
         };
-        report.target = OneLine::url(url).to_string();
+        let urls: Vec<_> = self
+            .url
+            .iter()
+            .map(|url| OneLine::url(url).to_string())
+            .collect();
+        report.target = urls.join(", ");
         report.level = Some(self.level);
         for (path, mut file, render) in files {
             file.write_all(render(&report).as_bytes())
@@ -169,6 +194,21 @@ impl Run {
             None if counts.error > 0 => Ok(ExitCode::from(2)),
             None => Ok(ExitCode::SUCCESS),
         }
+    }
+
+    /// Sets the time and the seed of the long case, and prints the seed if either was given.
+    fn long(&self, target: Result<Target, String>) -> Result<Target, String> {
+        let mut target = target?;
+        if self.time.is_some() || self.seed.is_some() {
+            let given = random::seed().ok().flatten();
+            let seed = self.seed.or(given).unwrap_or_else(Random::short_seed);
+            say(&format!("{LONG} has the seed {seed}"));
+            target = target.seeded(seed);
+        }
+        Ok(match self.time {
+            Some(time) => target.lasting(time),
+            None => target,
+        })
     }
 
     /// Creates the files for the reports. This happens before any case runs, so that a wrong path
@@ -193,9 +233,14 @@ impl Run {
 
 /// Makes the target. Starts its push service if the file says so, and prints what the web service
 /// needs to know about it.
-async fn target(file: &Path, url: &str, limits: Limits) -> Result<Target, String> {
+async fn target(file: &Path, urls: &[String], limits: Limits) -> Result<Target, String> {
     let file = TargetFile::load(file)?;
-    let target = file.target(url, limits)?;
+    let mut targets = Vec::new();
+    for url in urls {
+        targets.push(file.target(url, limits)?);
+    }
+    let first = targets.remove(0);
+    let target = Target::spread(first, targets);
     Ok(match file.push_service().await? {
         Some((pushes, folder)) => {
             say(&pushes_to(&pushes, &folder));
@@ -410,6 +455,12 @@ mod tests {
             (Level::Must, Duration::from_millis(500), 1)
         );
         assert!(parsed("run --list").is_ok());
+        let run = parsed("run --url http://h --url http://i --target t.toml --for 10m --seed 7");
+        let run = run.unwrap();
+        assert_eq!(
+            (run.url.len(), run.time, run.seed),
+            (2, Some(Duration::from_secs(600)), Some(7))
+        );
         for wrong in [
             "run",
             "run --url http://h",
@@ -417,6 +468,8 @@ mod tests {
             "run --list --timeout 0",
             "run --list --timeout x",
             "run --list --timeout inf",
+            "run --list --for 10",
+            "run --list --seed x",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }

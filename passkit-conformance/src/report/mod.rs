@@ -22,8 +22,8 @@ pub struct Report {
     pub target: String,
     /// The lowest level of the cases that were run, if one was chosen.
     pub level: Option<Level>,
-    /// The seed of a store's random cases, if `PASSKIT_CONFORMANCE_SEED` sets one. Otherwise, each
-    /// failure that depends on a seed names its seed.
+    /// The seed of the random cases, if `PASSKIT_CONFORMANCE_SEED` or the target sets one. Otherwise,
+    /// each failure that depends on a seed names its seed.
     pub seed: Option<u64>,
     /// If the run ended early, the index of the first case that was not run, and the reason.
     stopped: Option<(usize, String)>,

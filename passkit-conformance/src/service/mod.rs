@@ -13,6 +13,7 @@ mod case;
 mod changing;
 mod credentials;
 mod fetching;
+mod history;
 mod listing;
 mod logging;
 mod orders;
@@ -32,6 +33,8 @@ mod transport;
 mod unregistering;
 mod urls;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::history::LONG;
 #[cfg(feature = "cli")]
 pub use self::target_file::TargetFile;
 pub use self::{
@@ -58,6 +61,7 @@ pub fn cases() -> Vec<ServiceCase> {
         urls::CASES,
         transport::CASES,
         logging::CASES,
+        history::CASES,
     ]
     .concat()
 }

@@ -408,29 +408,35 @@ async fn requests_are_not_pushed(session: &Session) -> CaseResult {
 }
 
 async fn close_changes_share_a_push(session: &Session) -> CaseResult {
+    const ATTEMPTS: usize = 5;
     session.can_push()?;
     let passes = session.rested(3)?;
-    let device = session.device()?;
-    session.given_all(&device, &passes).await?;
-    for pass in &passes {
-        session.rest(pass).await;
+    for _ in 0..ATTEMPTS {
+        let device = session.device()?;
+        session.given_all(&device, &passes).await?;
+        for pass in &passes {
+            session.rest(pass).await;
+        }
+        let start = Instant::now();
+        let changes = passes.iter().map(|pass| session.change_at_once(pass));
+        together(changes)
+            .await
+            .into_iter()
+            .collect::<CaseResult>()?;
+        if start.elapsed() <= CLOSE {
+            session.pushed(&device, 1).await?;
+            let why = format!("a device whose {} passes changed together", passes.len());
+            let most = passes.len() - 1;
+            return session.not_pushed(&device, most, Rule::PUSH_5, &why).await;
+        }
+        // A machine that is busy for a moment may need longer.
+        for pass in &passes {
+            session.unregister(&device, pass).await?;
+        }
     }
-    let start = Instant::now();
-    let changes = passes.iter().map(|pass| session.change_at_once(pass));
-    together(changes)
-        .await
-        .into_iter()
-        .collect::<CaseResult>()?;
-    if start.elapsed() > CLOSE {
-        return Err(Stop::Skip(format!(
-            "needs three changes within {CLOSE:?}, but they took {:?}",
-            start.elapsed()
-        )));
-    }
-    session.pushed(&device, 1).await?;
-    let why = format!("a device whose {} passes changed together", passes.len());
-    let most = passes.len() - 1;
-    session.not_pushed(&device, most, Rule::PUSH_5, &why).await
+    Err(Stop::Skip(format!(
+        "needs three changes within {CLOSE:?}, but they took longer in {ATTEMPTS} attempts"
+    )))
 }
 
 async fn one_push_for_one_token(session: &Session) -> CaseResult {

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 
-use super::{baseline::Baseline, case::ServiceCase, preflight::PREFLIGHT, target::Target};
+use super::{
+    baseline::Baseline,
+    case::ServiceCase,
+    preflight::PREFLIGHT,
+    target::{Instance, Target},
+};
 use crate::{
     Case, CaseReport, Exchange, Outcome, Report, Rule,
     message::{Response, SendError},
@@ -16,6 +21,9 @@ use crate::{
 /// If this many cases in a row get no answer at all, the run ends. Otherwise, each request to a
 /// hanging service would take the full time limit.
 const SILENT_CASES: usize = 3;
+
+/// So often, a run goes on after silent cases, because the service still answers other requests.
+const SPARED: usize = 3;
 
 const INTERRUPTED: &str = "it was interrupted";
 
@@ -55,19 +63,27 @@ pub async fn run_watched<'a>(
     let mut stop = pin!(stop);
     let mut cases = cases.into_iter();
     let mut report = Report::default();
-    target.url.as_str().clone_into(&mut report.target);
-    let mut stopped = unreachable(target).await;
-    let (mut silent, mut interrupted) = (0, false);
+    report.target = target.urls();
+    report.seed = target.seed;
+    let mut stopped = None;
+    let (mut silent, mut spared, mut interrupted) = (0, 0, false);
     let mut answered_calls = HashSet::new();
     let mut baseline = Baseline::default();
-    if stopped.is_none() {
-        let (result, is_stopped) = PREFLIGHT.run_until(target, stop.as_mut()).await;
+    for instance in target.each() {
+        stopped = unreachable(&instance).await;
+        if stopped.is_some() {
+            break;
+        }
+        let (result, is_stopped) = PREFLIGHT.run_until(&instance, stop.as_mut()).await;
         interrupted = is_stopped;
         stopped = match result.outcome {
             _ if is_stopped => Some(INTERRUPTED.to_owned()),
             Outcome::Error(reason) => Some(reason),
             _ => None,
         };
+        if stopped.is_some() {
+            break;
+        }
     }
     while stopped.is_none()
         && let Some(case) = cases.next()
@@ -95,6 +111,9 @@ pub async fn run_watched<'a>(
         if is_stopped {
             interrupted = true;
             stopped = Some(INTERRUPTED.to_owned());
+        } else if silent == SILENT_CASES && spared < SPARED && answers(target).await {
+            // Only the calls of these cases are never answered. The other cases can still be tried.
+            (silent, spared) = (0, spared + 1);
         } else if silent == SILENT_CASES {
             stopped = Some(format!(
                 "{SILENT_CASES} cases in a row got no answer from the service"
@@ -154,18 +173,20 @@ async fn answers(target: &Target) -> bool {
     any_call(target).await.is_some_and(|answer| answer.is_ok())
 }
 
-/// Sends a request to a path that is no endpoint, and returns the answer.
+/// Sends a request to the first instance, for a path that is no endpoint, and returns the answer.
 async fn any_call(target: &Target) -> Option<Result<Response, SendError>> {
+    let instance = target.instances.first()?;
     let request = Request::builder()
-        .uri(format!("{}/v1/", target.url.as_str()))
+        .uri(format!("{}/v1/", instance.url.as_str()))
         .body(Full::<Bytes>::default());
-    let client = target.client.afresh();
+    let client = instance.client.afresh();
     Some(client.send(request.ok()?, &Secrets::default()).await.0)
 }
 
 /// Returns why no connection can be made, or `None` if one can be made.
 async fn unreachable(target: &Target) -> Option<String> {
-    if !target.client.is_network() {
+    let is_network = |one: &Instance| one.client.is_network();
+    if !target.instances.iter().all(is_network) {
         return None;
     }
     // Any answer shows that the service can be reached. If there is no answer, the cases report
@@ -173,7 +194,7 @@ async fn unreachable(target: &Target) -> Option<String> {
     match any_call(target).await? {
         Err(SendError::Unreachable(reason)) => Some(format!(
             "the service at {} can't be reached: {reason}",
-            target.url.as_str()
+            target.urls()
         )),
         _ => None,
     }

@@ -1,6 +1,9 @@
 mod changing;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
@@ -13,31 +16,40 @@ use passkit_server::{
 use super::{
     answer::Answer,
     push_service::PushService,
-    target::{Subject, Target},
+    target::{Instance, Subject, Target},
 };
 use crate::{
     CaseResult, Exchange, Rule, Stop, Violation,
     message::{SendError, WithCapitals},
     random_hex,
     secrets::Secrets,
-    service_url::encoded,
+    service_url::{ServiceUrl, encoded},
 };
 
 /// A running case, with its target, its registrations and its transcript.
 pub(crate) struct Session {
     target: Target,
     kind: Kind,
+    /// The number of requests. Each request goes to the next instance of the service.
+    sent: AtomicUsize,
     notes: Mutex<Notes>,
+    left: Arc<Mutex<Left>>,
 }
 
 #[derive(Default)]
 struct Notes {
     secrets: Secrets,
     devices: usize,
-    push_tokens: Vec<PushToken>,
-    /// The registrations to remove at the end.
-    registered: Vec<(DeviceIdentifier, Subject)>,
     transcript: Vec<Exchange>,
+    /// The transcript keeps at least this number of exchanges, if it is limited.
+    kept: Option<usize>,
+}
+
+/// What is removed at the end of a case.
+#[derive(Default)]
+struct Left {
+    push_tokens: Vec<PushToken>,
+    registered: Vec<(DeviceIdentifier, Subject)>,
 }
 
 /// Ends a case about a wrong token, because the same token opens both passes.
@@ -130,15 +142,49 @@ impl Session {
         let mut notes = Notes::default();
         // The case gets new connections. The connections of the previous case may be closed. Or
         // they may be the only connections that the service allows.
-        target.client = target.client.afresh();
+        for instance in &mut target.instances {
+            instance.client = instance.client.afresh();
+        }
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
         }
         Self {
             target,
             kind,
+            sent: AtomicUsize::new(0),
             notes: Mutex::new(notes),
+            left: Arc::default(),
         }
+    }
+
+    /// Makes a session for one of several phones of the case, with its own connections and its own
+    /// transcript of the last `kept` exchanges. Its first request goes to the instance `first`. What
+    /// it registers is removed at the end of the case.
+    pub(crate) fn beside(&self, kept: usize, first: usize) -> Self {
+        let beside = Self::new(self.target.clone(), self.kind);
+        beside.sent.store(first, Ordering::Relaxed);
+        beside.notes().kept = Some(kept);
+        Self {
+            left: self.left.clone(),
+            ..beside
+        }
+    }
+
+    /// Takes over the transcript of a phone of the case.
+    pub(crate) fn show(&self, exchanges: Vec<Exchange>) {
+        self.notes().transcript.extend(exchanges);
+    }
+
+    /// Returns the last exchanges of a session that keeps only these.
+    pub(crate) fn last_exchanges(&self) -> Vec<Exchange> {
+        let mut notes = self.notes();
+        let first =
+            notes.transcript.len() - notes.kept.unwrap_or(usize::MAX).min(notes.transcript.len());
+        notes.transcript.split_off(first)
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -152,10 +198,15 @@ impl Session {
 
     /// Returns whether requests go over the network.
     pub(crate) fn is_network(&self) -> bool {
-        self.target.client.is_network()
+        let mut instances = self.target.instances.iter();
+        instances.all(|one| one.client.is_network())
     }
 
     // What the target provides.
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
 
     /// Returns all passes of the target, or all orders if the case is about orders.
     pub(crate) fn all(&self) -> &[Subject] {
@@ -172,7 +223,8 @@ impl Session {
 
     /// Returns the URL of the service, without trailing slashes.
     pub(crate) fn url(&self) -> &str {
-        self.target.url.as_str()
+        let first = self.target.instances.first();
+        first.map_or("", |one| one.url.as_str())
     }
 
     /// Returns a pass and an order.
@@ -304,7 +356,7 @@ impl Session {
         let mut notes = self.notes();
         if let Some(pushes) = &self.target.pushes {
             pushes.watch(&device.push_token);
-            notes.push_tokens.push(device.push_token.clone());
+            self.left().push_tokens.push(device.push_token.clone());
         }
         notes.devices += 1;
         let number = notes.devices;
@@ -395,13 +447,13 @@ impl Session {
     /// Records a registration that the case will make with [`send`](Self::send). The registration
     /// is then removed at the end of the case.
     pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
-        let mut notes = self.notes();
-        if !notes
+        let mut left = self.left();
+        if !left
             .registered
             .iter()
             .any(|(id, one)| *id == device.id && one.pass == subject.pass)
         {
-            notes.registered.push((device.id.clone(), subject.clone()));
+            left.registered.push((device.id.clone(), subject.clone()));
         }
     }
 
@@ -417,7 +469,7 @@ impl Session {
             .await?
             .authorized();
         if answer.status() == 200 {
-            self.notes()
+            self.left()
                 .registered
                 .retain(|(id, one)| *id != device.id || one.pass != subject.pass);
         }
@@ -486,11 +538,12 @@ impl Session {
     ) -> Result<Result<Answer, SendError>, Stop> {
         let secrets = self.notes().secrets.clone();
         let method = call.method.clone();
-        let request = self
-            .request(call)
+        let at = self.sent.fetch_add(1, Ordering::Relaxed) % self.target.instances.len();
+        let Instance { client, url } = &self.target.instances[at];
+        let request = request(url, call)
             .map_err(|error| Stop::Error(format!("the request can't be made: {error}")))?;
-        let (answer, exchange) = self.target.client.send(request, &secrets).await;
-        self.notes().transcript.push(exchange);
+        let (answer, exchange) = client.send(request, &secrets).await;
+        self.note(exchange);
         match answer {
             Err(SendError::Unreachable(reason)) => Err(Stop::Error(format!(
                 "the service can't be reached: {}",
@@ -500,36 +553,25 @@ impl Session {
         }
     }
 
-    fn request(&self, call: ServiceRequest) -> Result<Request<Full<Bytes>>, http::Error> {
-        let mut request = Request::builder().method(call.method).uri(format!(
-            "{}{}",
-            self.target.url.as_str(),
-            call.path
-        ));
-        if let Some(agent) = call.user_agent {
-            request = request.header(header::USER_AGENT, agent);
+    fn note(&self, exchange: Exchange) {
+        let mut notes = self.notes();
+        notes.transcript.push(exchange);
+        if let Some(kept) = notes.kept
+            && notes.transcript.len() >= 2 * kept
+        {
+            notes.transcript.drain(..kept);
         }
-        if call.with_capitals {
-            request = request.extension(WithCapitals);
-        }
-        for (name, value) in call.headers {
-            request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
-        }
-        request.body(Full::new(call.body))
     }
 
     // The end.
 
     /// Removes the registrations of the case. Returns the transcript, without these requests.
     pub(crate) async fn end(self) -> Vec<Exchange> {
-        let (registered, push_tokens, said) = {
-            let mut notes = self.notes();
-            (
-                std::mem::take(&mut notes.registered),
-                std::mem::take(&mut notes.push_tokens),
-                std::mem::take(&mut notes.transcript),
-            )
-        };
+        let said = std::mem::take(&mut self.notes().transcript);
+        let Left {
+            registered,
+            push_tokens,
+        } = std::mem::take(&mut *self.left());
         for (device, subject) in registered {
             let path = self.registration_path(&device, &subject.pass);
             // A failure of this request does not matter, because the case is over.
@@ -548,4 +590,21 @@ impl Session {
         }
         said
     }
+}
+
+fn request(url: &ServiceUrl, call: ServiceRequest) -> Result<Request<Full<Bytes>>, http::Error> {
+    let mut request =
+        Request::builder()
+            .method(call.method)
+            .uri(format!("{}{}", url.as_str(), call.path));
+    if let Some(agent) = call.user_agent {
+        request = request.header(header::USER_AGENT, agent);
+    }
+    if call.with_capitals {
+        request = request.extension(WithCapitals);
+    }
+    for (name, value) in call.headers {
+        request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
+    }
+    request.body(Full::new(call.body))
 }

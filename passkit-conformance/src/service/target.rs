@@ -3,7 +3,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,17 +18,28 @@ use crate::{Client, Limits, service_url::ServiceUrl};
 /// A web service to test, some passes with their authentication tokens, and a way to change a pass.
 #[derive(Clone)]
 pub struct Target {
-    pub(crate) client: Client,
-    pub(crate) url: ServiceUrl,
+    /// At least one.
+    pub(crate) instances: Vec<Instance>,
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Act>,
     /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
     pub(crate) pushes: Option<PushService>,
+    /// How long the long case takes.
+    pub(crate) time: Option<Duration>,
+    /// The seed of the long case.
+    pub(crate) seed: Option<u64>,
     /// For each pass, the moment from which a new change gets a later date than all earlier
     /// changes.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
+}
+
+/// An instance of the web service.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    pub(crate) client: Client,
+    pub(crate) url: ServiceUrl,
 }
 
 /// A pass or an order that the service serves, and its authentication token.
@@ -105,15 +116,57 @@ impl Target {
 
     fn new(client: Client, url: ServiceUrl) -> Self {
         Self {
-            client,
-            url,
+            instances: vec![Instance { client, url }],
             passes: Vec::new(),
             orders: Vec::new(),
             change: None,
             save: None,
             pushes: None,
+            time: None,
+            seed: None,
             rests: Arc::default(),
         }
+    }
+
+    /// Makes a target from several instances of one web service. Each request goes to the next
+    /// instance, as behind a load balancer. The passes, and the ways to change and save them, are
+    /// those of `first`.
+    #[must_use]
+    pub fn spread(first: Self, others: Vec<Self>) -> Self {
+        let mut spread = first;
+        let others = others.into_iter().flat_map(|one| one.instances);
+        spread.instances.extend(others);
+        spread
+    }
+
+    /// Returns a target for each instance.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        self.instances.iter().map(|instance| Self {
+            instances: vec![instance.clone()],
+            ..self.clone()
+        })
+    }
+
+    /// Returns the URLs of all instances.
+    pub(crate) fn urls(&self) -> String {
+        let urls: Vec<_> = self.instances.iter().map(|one| one.url.as_str()).collect();
+        urls.join(", ")
+    }
+
+    /// Sets how long the case `history/long-history-adds-up` takes. Default: the time in the
+    /// environment variable `PASSKIT_CONFORMANCE_FOR`, or one second.
+    #[must_use]
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// Sets the seed of the case `history/long-history-adds-up`. Default: the number in the
+    /// environment variable `PASSKIT_CONFORMANCE_SEED`, or a random one.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
     }
 
     /// For each pass, the moment from which a new change gets a later date than all earlier
@@ -122,8 +175,8 @@ impl Target {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a pass or an order that the service serves. Most cases can run with two passes of one
-    /// type and one pass of another type.
+    /// Adds a pass or an order that the service serves. Most cases can run with three passes of
+    /// one type and one pass of another type.
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
@@ -171,7 +224,7 @@ impl Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")
-            .field("url", &self.url)
+            .field("urls", &self.urls())
             .finish_non_exhaustive()
     }
 }

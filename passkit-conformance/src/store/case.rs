@@ -8,14 +8,13 @@ use std::{
 };
 
 use super::{
-    length,
     limited::Watch,
     stores::{AnyStores, Opened, Stores, not_opened},
 };
-use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation};
+use crate::{Case, CaseReport, CaseResult, Outcome, Rule, Violation, length};
 
 /// The time limit of a case. Each call of the store has a shorter limit.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Counts the cases of a run in which a call of the store did not return. After three such cases,
 /// the remaining cases are not tried, because each of them could take as long.
@@ -89,7 +88,7 @@ impl StoreCase {
                 Ok(None) | Err(_) => Err(Violation::new(
                     Rule::ERRORS,
                     "an answer",
-                    "no answer for more than five minutes",
+                    "no answer for more than fifteen minutes",
                 )
                 .into()),
             };

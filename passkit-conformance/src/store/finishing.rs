@@ -24,10 +24,9 @@ use super::{
         Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending,
         finish_all, page, pending_of, removed, scope,
     },
-    random::Random,
     stores::Opened,
 };
-use crate::{CaseResult, Rule, Violation, violation::ensure};
+use crate::{CaseResult, Rule, Violation, random::Random, violation::ensure};
 
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,

@@ -2,21 +2,19 @@
 
 use std::time::Instant;
 
-use super::{
-    case::catalogue,
-    length,
-    parallel::World,
+use super::{case::catalogue, parallel::World, stores::Opened};
+use crate::{
+    CaseResult, Rule, Stop, Violation, length,
     random::{seed_of_run, with_seed},
-    stores::Opened,
 };
-use crate::{CaseResult, Rule, Stop, Violation};
 
 catalogue! {
     "store/long-history-adds-up" Must [C6 C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] opened
         long_history_adds_up,
         "Does the same as parallel-history-adds-up in rounds, for one second or as long as \
          PASSKIT_CONFORMANCE_FOR says, such as 90s, 10m or 2h. Some calls are delayed, and some \
-         callers are dropped. Three times in each round, the data are opened again and read. \
+         callers are dropped. Three times in each round, the data are opened again and read. After \
+         the third time, the calls go on with the opened data, as after a crash. \
          PASSKIT_CONFORMANCE_SEED=n makes the same calls again, but not at the same times.",
         "A fault that needs an unusual order of calls reaches the phones of some users.";
 }
@@ -42,17 +40,24 @@ async fn long_history_adds_up(opened: &Opened) -> CaseResult {
 async fn round(opened: &Opened, seed: u64) -> CaseResult {
     const PARTS: u64 = 3;
     const WRITES: usize = 20;
-    let world = World::new(opened, WRITES).await?;
-    for part in 0..PARTS {
+    let mut world = World::new(opened, WRITES).await?;
+    for part in 1..=PARTS {
         world.busy(seed ^ (part << 50), true).await?;
-        match opened.reopen().await {
-            Ok(reopened) => world
-                .read_over(reopened.registrations().clone())
-                .await
-                .map_err(|found| found.unless_error_under(Rule::C6))?,
+        let reopened = match opened.reopen().await {
+            Ok(reopened) => reopened,
             // If the data can't be opened again, the rest is still worth checking.
-            Err(Stop::Skip(_)) => {}
+            Err(Stop::Skip(_)) => continue,
             Err(stop) => return Err(stop),
+        };
+        world
+            .read_over(reopened.registrations().clone())
+            .await
+            .map_err(|found| found.unless_error_under(Rule::C6))?;
+        if part == PARTS {
+            // As if the process had been killed and started again. The data can't be opened once
+            // more afterwards, because the reopened store may have a copy of them.
+            world = world.moved_to(&reopened);
+            world.busy(seed, true).await?;
         }
     }
     Ok(world.recorder.history().check()?)

@@ -7,12 +7,11 @@ use passkit_server::{
     store::{RegistrationStore, UpdateTag, clock},
 };
 
-use crate::{Rule, Violation, violation::ensure};
+use crate::{Rule, Violation, random::Random, violation::ensure};
 
 use super::{
     case::catalogue,
     names::{Device, new_passes, new_type, pass_of, serial, serials},
-    random::Random,
 };
 
 catalogue! {

@@ -33,7 +33,6 @@ mod growth;
 pub mod history;
 mod interleaving;
 mod lasting;
-mod length;
 mod limited;
 mod listing;
 mod maintenance;
@@ -48,7 +47,6 @@ mod publishing;
 mod purging;
 mod queue;
 mod racing;
-mod random;
 mod registering;
 mod reopening;
 mod sizes;
@@ -63,7 +61,7 @@ pub use self::{
     case::StoreCase,
     stores::{BoxError, Stores, TestStore},
 };
-use crate::Report;
+use crate::{Report, random};
 
 /// All cases. The cases that find simple faults come first.
 #[must_use]
@@ -144,6 +142,15 @@ pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
     }))
 }
 
+/// Returns the arguments of the command line for the `main` of a test target. By default, at least
+/// four trials run at once, because most cases wait for the storage most of the time.
+/// [`store_tests!`](crate::store_tests) uses this function.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn arguments() -> libtest_mimic::Arguments {
+    crate::trials::arguments()
+}
+
 /// Defines the `main` of a test target that runs every store case as a separate trial. The
 /// expression is a [`Stores`](crate::store::Stores). The test target needs `harness = false`.
 ///
@@ -159,7 +166,7 @@ pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
 macro_rules! store_tests {
     ($stores:expr $(,)?) => {
         fn main() -> ::std::process::ExitCode {
-            let arguments = $crate::libtest_mimic::Arguments::from_args();
+            let arguments = $crate::store::arguments();
             $crate::libtest_mimic::run(&arguments, $crate::store::trials($stores)).exit_code()
         }
     };

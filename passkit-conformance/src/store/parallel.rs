@@ -24,10 +24,12 @@ use super::{
     history::Recorder,
     names::{Device, all, new_passes, new_push_token, serials},
     queue::Queue,
-    random::{Random, seed_of_run, with_seed},
     stores::Opened,
 };
-use crate::{CaseResult, Violation};
+use crate::{
+    CaseResult, Violation,
+    random::{Random, seed_of_run, with_seed},
+};
 
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] opened
@@ -176,6 +178,16 @@ impl World {
             poll(&world.recorder, &self.type_id, device, &mut None).await?;
         }
         world.read().await
+    }
+
+    /// Returns the same world over a store that was opened again. From now on, all calls go to it.
+    pub(super) fn moved_to(&self, opened: &Opened) -> Self {
+        Self {
+            recorder: self.recorder.over(opened.registrations().clone()),
+            maintenance: opened.maintenance().ok().cloned(),
+            queue: opened.queue().ok().cloned(),
+            ..self.clone()
+        }
     }
 
     async fn mark(&self, changed: Changed<'_>, push: bool) -> Result<(), Violation> {

@@ -230,7 +230,7 @@ async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Res
 
 const PASSES: usize = 200;
 const WRITERS: usize = 16;
-const BATCHES: usize = 60;
+const BATCHES: usize = 40;
 
 /// The passes, with the version number of the newest content of each.
 struct Content {

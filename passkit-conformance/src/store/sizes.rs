@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use passkit_server::{
@@ -20,15 +20,14 @@ use super::{
     case::catalogue,
     names::{Device, new_passes, new_type, serials},
     queue::{Deferred, Queue, at, backlog_of, deferred, end, page, read_deferred, removed},
-    random::Random,
 };
 use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/batches-of-many-sizes" Must [MARK C1 C2 P2 PUBLISHED] store batches_of_many_sizes,
-        "Marks and publishes batches of 500, 501, 999, 1,000, 1,001 and 10,007 passes. If the store \
-         is fast enough, also marks batches around 32,767 and of 65,537 passes. A device with some \
-         of the passes asks for its list while the batches are written, and after each batch.",
+        "Marks and publishes batches of 500, 501, 999, 1,000, 1,001 and 10,007 passes. Also marks \
+         a batch of 65,537 passes. A device with some of the passes asks for its list while the \
+         batches are written, and after each batch.",
         "If many passes change at once, the change fails, or some phones never learn of it.";
     "queue/batches-of-many-sizes" Must [Q1 Q2 Q3 Q4] queue queues_of_many_sizes,
         "Makes 501, 1,000, 1,001 and 10,007 changes pending in one call, records their progress in \
@@ -37,47 +36,8 @@ catalogue! {
         "If many passes change at once, some phones get no push.";
 }
 
-/// A batch is tried only if it probably takes less time than this.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The sizes to try. The last two are around the limits of parameters in PostgreSQL and SQLite.
-fn sizes() -> Vec<usize> {
-    let mut random = Random::new(Random::from_time());
-    let near = [32_766, 32_767, 32_768, 65_535, 65_536];
-    vec![
-        500,
-        501,
-        999,
-        1_000,
-        1_001,
-        10_007,
-        near[random.below(near.len())],
-        65_537,
-    ]
-}
-
-/// Estimates from the time of the last batch whether a batch would take too long.
-#[derive(Default)]
-pub(super) struct Pace(Option<(usize, Duration)>);
-
-impl Pace {
-    /// Returns whether a batch of this size probably takes less than [`PATIENCE`].
-    pub(super) fn allows(&self, size: usize) -> bool {
-        let Some((last, time)) = self.0 else {
-            return true;
-        };
-        let times = u32::try_from(size / last.max(1)).unwrap_or(u32::MAX);
-        time.saturating_mul(times) < PATIENCE
-    }
-
-    /// Awaits a batch of this size, and remembers how long it took.
-    pub(super) async fn of<T>(&mut self, size: usize, batch: impl Future<Output = T>) -> T {
-        let start = Instant::now();
-        let result = batch.await;
-        self.0 = Some((size, start.elapsed()));
-        result
-    }
-}
+/// The sizes to try. The last one is above the limit of parameters in PostgreSQL and in SQLite.
+const SIZES: [usize; 7] = [500, 501, 999, 1_000, 1_001, 10_007, 65_537];
 
 /// The positions in a batch that are checked: all of the first 1,001, and the positions around each
 /// limit.
@@ -90,28 +50,20 @@ fn watched(most: usize) -> BTreeSet<usize> {
 }
 
 async fn batches_of_many_sizes(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
-    const MOST: usize = 65_537;
-    let (type_id, passes) = new_passes(MOST)?;
-    let positions = watched(MOST);
+    let most = SIZES.into_iter().max().unwrap_or(1);
+    let (type_id, passes) = new_passes(most)?;
+    let positions = watched(most);
     let registered: Vec<_> = positions.iter().map(|at| passes[*at].clone()).collect();
     let device = Device::registered_for_many(store, &registered).await?;
     let mut tag = device
         .lists_exactly(&**store, &type_id, &registered, Rule::CHANGES_SINCE)
         .await?;
-    let mut pace = Pace::default();
-    for size in sizes() {
-        if !pace.allows(size) {
-            break;
-        }
+    for size in SIZES {
         let batch = serials(&passes[..size]);
-        let marking = pace.of(size, store.mark(&type_id, Changed::Passes(&batch)));
+        let marking = store.mark(&type_id, Changed::Passes(&batch));
         tag = seen_in_parts(&**store, &device, tag, marking, &passes[..size], &positions).await?;
     }
-    let mut pace = Pace::default();
     for (number, size) in [501, 1_000, 1_001, 10_007].into_iter().enumerate() {
-        if !pace.allows(size) {
-            break;
-        }
         let of = |pass: &PassId, at: usize| {
             let mut digest = [number as u8; 32];
             digest[24..].copy_from_slice(&at.to_le_bytes());
@@ -127,7 +79,7 @@ async fn batches_of_many_sizes(store: &Arc<dyn RegistrationStore>) -> Result<(),
             .zip(0..)
             .map(|(pass, at)| of(pass, at))
             .collect();
-        let marking = pace.of(size, store.mark(&type_id, Changed::Contents(&batch)));
+        let marking = store.mark(&type_id, Changed::Contents(&batch));
         tag = seen_in_parts(&**store, &device, tag, marking, passes, &positions).await?;
         let found = store.published(passes).await?;
         let is_right = |(one, content): &(&Option<Published>, &Content)| {
@@ -213,27 +165,20 @@ pub(super) async fn both<A, B>(
 }
 
 async fn queues_of_many_sizes(queue: &Queue) -> Result<(), Violation> {
-    let mut pace = Pace::default();
     for size in [501, 1_000, 1_001, 10_007] {
-        if !pace.allows(size) {
-            break;
-        }
-        pending_batch(queue, size, &mut pace).await?;
+        pending_batch(queue, size).await?;
     }
-    let mut pace = Pace::default();
     for size in [501, 1_000, 1_001, 10_007] {
-        if !pace.allows(size) {
-            break;
-        }
-        deferred_batch(queue, size, &mut pace).await?;
+        deferred_batch(queue, size).await?;
     }
     Ok(())
 }
 
-async fn pending_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<(), Violation> {
+async fn pending_batch(queue: &Queue, size: usize) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(size)?;
     let batch = serials(&passes);
-    pace.of(size, queue.mark_and_push(&type_id, Changed::Passes(&batch)))
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&batch))
         .await?;
     let counted = backlog_of(queue, &type_id)
         .await?
@@ -303,7 +248,7 @@ async fn pending_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<()
     Ok(())
 }
 
-async fn deferred_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<(), Violation> {
+async fn deferred_batch(queue: &Queue, size: usize) -> Result<(), Violation> {
     let type_id = new_type()?;
     let pushes = (0..size as u64)
         .map(|n| {
@@ -313,7 +258,7 @@ async fn deferred_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<(
             ))
         })
         .collect::<Result<Vec<Deferred>, Violation>>()?;
-    pace.of(size, queue.defer(&type_id, &pushes)).await?;
+    queue.defer(&type_id, &pushes).await?;
     let found: BTreeMap<_, _> = read_deferred(queue, &type_id, None, 1_000)
         .await?
         .into_iter()
@@ -341,19 +286,4 @@ async fn deferred_batch(queue: &Queue, size: usize, pace: &mut Pace) -> Result<(
         format!("no deferred push after {size} were removed in one call"),
         || left.to_string(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_store_gets_no_big_batch() {
-        let mut pace = Pace::default();
-        assert!(pace.allows(65_537));
-        pace.0 = Some((1_000, Duration::from_millis(10)));
-        assert!(pace.allows(65_537));
-        pace.0 = Some((1_000, Duration::from_millis(100)));
-        assert!(pace.allows(10_007) && !pace.allows(65_537), "{PATIENCE:?}");
-    }
 }

@@ -16,6 +16,22 @@ pub(super) struct Password<'a> {
     pub(super) utf16: Vec<u8>,
 }
 
+impl<'a> Password<'a> {
+    /// An empty password that is written as no bytes.
+    pub(super) const NO_BYTES: Self = Self {
+        text: "",
+        utf16: Vec::new(),
+    };
+
+    pub(super) fn of(text: &'a str) -> Self {
+        let utf16 = text.encode_utf16().chain([0]);
+        Self {
+            text,
+            utf16: utf16.flat_map(u16::to_be_bytes).collect(),
+        }
+    }
+}
+
 /// Returns the digest algorithm of this identifier, and its HMAC. Returns `None` for an unknown
 /// one.
 pub(super) fn digest(

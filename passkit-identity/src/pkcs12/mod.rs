@@ -103,28 +103,26 @@ pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
     }
-    let with_end = password
-        .encode_utf16()
-        .chain([0])
-        .flat_map(u16::to_be_bytes)
-        .collect();
-    match open_with(
-        file,
-        &Password {
-            text: password,
-            utf16: with_end,
-        },
-    ) {
+    match open_with(file, &Password::of(password)) {
         // Some programs write an empty password as no bytes, and others as a final zero.
-        Err(Problem::Password) if password.is_empty() => open_with(
-            file,
-            &Password {
-                text: "",
-                utf16: Vec::new(),
-            },
-        ),
+        Err(Problem::Password) if password.is_empty() => open_with(file, &Password::NO_BYTES),
         opened => opened,
     }
+}
+
+/// Decrypts a private key in PKCS #8, as `openssl pkcs8 -topk8` writes it. This may take a second
+/// too.
+pub(crate) fn decrypt_key(encrypted: &[u8], password: &str) -> Result<Vec<u8>, Problem> {
+    let decrypted = EncryptedKey::from_der(encrypted)
+        .map_err(Problem::from)
+        .and_then(|EncryptedKey { algorithm, key }| {
+            decrypt(&algorithm, &Password::of(password), key.as_bytes())
+        });
+    decrypted.map_err(|problem| match problem {
+        Problem::NotPkcs12 => Problem::NotKey,
+        Problem::Unknown(scheme) => Problem::UnknownOfKey(scheme),
+        other => other,
+    })
 }
 
 fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> {

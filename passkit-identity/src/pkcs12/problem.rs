@@ -14,6 +14,13 @@ pub(crate) enum Problem {
     Password,
     #[error("is protected by the unknown scheme {0}: write it again with `openssl pkcs12`")]
     Unknown(ObjectIdentifier),
+    #[error("its encrypted private key is damaged: copy the file again")]
+    NotKey,
+    #[error(
+        "its private key is encrypted with the unknown scheme {0}: write it again with \
+         `openssl pkcs8 -topk8 -in OLD -out NEW`"
+    )]
+    UnknownOfKey(ObjectIdentifier),
     #[error("needs {0} iterations to check a password, which is too many")]
     Iterations(u32),
 }

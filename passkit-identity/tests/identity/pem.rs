@@ -35,7 +35,7 @@ fn each_fault_is_reported_in_one_line() {
         (
             &good.certificate,
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            "its private key is encrypted, and only .p12 files are read with a password: decrypt it with `openssl pkey \
+            "its private key is encrypted: give its password where one can be given, or decrypt it with `openssl pkey \
              -in OLD -out NEW`",
         ),
         (

@@ -1,4 +1,5 @@
 //! Reads files of `openssl pkcs12`, in the schemes that Keychain Access uses (`-legacy`) and in newer ones.
+//! Reads encrypted keys of `openssl pkcs8` too.
 
 use std::{
     path::{Path, PathBuf},
@@ -302,5 +303,113 @@ fn a_renewed_file_can_be_read_again_with_the_same_password() {
     let identity = read(&file, PASSWORD).unwrap();
     export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &[]);
     assert_ne!(identity.current_stamp(), identity.stamp());
+    assert_ne!(identity.reload().unwrap().chain(), identity.chain());
+}
+
+/// Encrypts a key with `openssl pkcs8 -topk8`, or with `openssl rsa` in the old form.
+fn encrypt(folder: &Path, key: &str, command: &[&str]) -> String {
+    std::fs::write(folder.join("plain.key"), key).unwrap();
+    let output = Command::new("openssl")
+        .args(command)
+        .args(["-in", "plain.key", "-passout", &format!("pass:{PASSWORD}")])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_encrypted_key_in_pem_is_read_in_each_scheme() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let issued = authority.issue(TYPE);
+    let read = |key: &str, password: &str| {
+        let certificate = issued.certificate.as_bytes();
+        Identity::from_pem_with_password(&type_id(), certificate, key.as_bytes(), password)
+            .map_err(|error| error.to_string())
+    };
+    let fails = |key: &str, password: &str, text: &str| {
+        let error = read(key, password).unwrap_err();
+        assert_eq!(error, format!("certificate for {TYPE}: {text}"));
+    };
+    let pkcs8 = ["pkcs8", "-topk8"];
+    for options in [
+        &[][..],
+        &["-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA1"],
+        &["-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA256"],
+        &["-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA512"],
+        &["-v2", "des3"],
+        &["-v1", "PBE-SHA1-3DES"],
+        &["-iter", "100000"],
+    ] {
+        let key = encrypt(folder.path(), &issued.key, &[&pkcs8, options].concat());
+        assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        let identity = read(&key, PASSWORD).unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        identity.sign(b"a message").unwrap();
+        fails(&key, "another", "the password is wrong");
+        fails(&key, "", "the password is wrong");
+        // Without a way to give the password, the error says what to do.
+        let error = Identity::from_pem(None, issued.certificate.as_bytes(), key.as_bytes());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("encrypted: give its password"), "{error}");
+
+        // A key that is cut off is damaged, or has a wrong password.
+        let lines: Vec<_> = key.lines().collect();
+        let cut = [&lines[..2], &lines[lines.len() - 1..]].concat().join("\n");
+        fails(
+            &cut,
+            PASSWORD,
+            "its encrypted private key is damaged: copy the file again",
+        );
+    }
+    // The password of a key that is not encrypted does not matter.
+    read(&issued.key, PASSWORD).unwrap();
+
+    for (options, scheme) in [
+        (&["-scrypt"][..], "1.3.6.1.4.1.11591.4.11"),
+        (&["-v2", "camellia-128-cbc"], "1.2.392.200011.61.1.1.1.2"),
+    ] {
+        let key = encrypt(folder.path(), &issued.key, &[&pkcs8, options].concat());
+        fails(
+            &key,
+            PASSWORD,
+            &format!(
+                "its private key is encrypted with the unknown scheme {scheme}: write it again with \
+                 `openssl pkcs8 -topk8 -in OLD -out NEW`"
+            ),
+        );
+    }
+    let old = encrypt(folder.path(), &issued.key, &["ec", "-aes256"]);
+    assert!(old.contains("Proc-Type: 4,ENCRYPTED"), "{old}");
+    fails(
+        &old,
+        PASSWORD,
+        "its private key is encrypted in an old form that is not read: write it again with `openssl pkcs8 -topk8 \
+         -in OLD -out NEW`",
+    );
+}
+
+#[test]
+fn files_with_an_encrypted_key_can_be_read_again_with_the_same_password() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["a.pem", "a.key"].map(|name| folder.path().join(name));
+    let write = || {
+        let issued = authority.issue(TYPE);
+        std::fs::write(&certificate, &issued.certificate).unwrap();
+        let encrypted = encrypt(folder.path(), &issued.key, &["pkcs8", "-topk8"]);
+        std::fs::write(&key, encrypted).unwrap();
+    };
+    write();
+    let read = |password| Identity::from_files_with_password(None, &certificate, &key, password);
+    let error = read("another").unwrap_err().to_string();
+    assert!(
+        error.ends_with("a.key: the password is wrong") && !error.contains("another"),
+        "{error}"
+    );
+    let identity = read(PASSWORD).unwrap();
+    write();
     assert_ne!(identity.reload().unwrap().chain(), identity.chain());
 }

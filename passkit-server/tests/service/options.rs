@@ -317,7 +317,7 @@ async fn what_devices_report_is_logged_and_a_flood_is_counted() {
 
     log.record(&LogEntry::parse("something new"));
     let text = take();
-    assert!(text.contains("message=\"something new\""), "{text}");
+    assert!(text.contains("text=\"something new\""), "{text}");
     assert!(!text.contains("dropped"), "{text}");
 
     for _ in 0..23 {

@@ -17,10 +17,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// Returns the passes of one type whose last changes are the oldest. If there are enough
-    /// passes, leaves out serial numbers that clients encode in different ways, because other cases
-    /// test these.
-    pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
+    /// Returns at least `count` passes of one type. If there are enough passes, leaves out serial
+    /// numbers that clients encode in different ways, because other cases test these.
+    pub(crate) fn plain(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let is_plain = |one: &&Subject| {
             one.pass
                 .serial
@@ -39,6 +38,12 @@ impl Session {
         if chosen.len() < count {
             return Err(self.lacking("one"));
         }
+        Ok(chosen)
+    }
+
+    /// Returns the [plain](Self::plain) passes of one type whose last changes are the oldest.
+    pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
+        let mut chosen = self.plain(count)?;
         let rests = self.target.rests();
         chosen.sort_by_key(|one| rests.get(&one.pass).copied());
         chosen.truncate(count);

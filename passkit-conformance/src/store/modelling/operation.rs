@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::store::random::Random;
+use crate::random::Random;
 
 pub(super) const DEVICES: usize = 3;
 /// The type and serial number of each pass. Both types have a pass `1`.

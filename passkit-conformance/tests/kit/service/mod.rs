@@ -5,6 +5,7 @@ mod altered;
 mod archives;
 mod credentials;
 mod fetching;
+mod history;
 mod hostile;
 mod listing;
 mod logging;
@@ -155,7 +156,16 @@ fn tries() -> Vec<Try> {
         caught_by,
         target: Box::new(|| Box::pin(pushing::target(*fault))),
     });
-    around.chain(over).chain(pushing).collect()
+    let history = history::FAULTS.iter().map(|(name, rule, make)| Try {
+        name: (*name).into(),
+        rule: *rule,
+        caught_by: &[history::LONG],
+        target: Box::new(|| {
+            let target = history::target(*make);
+            Box::pin(async { target })
+        }),
+    });
+    around.chain(over).chain(pushing).chain(history).collect()
 }
 
 #[test]
@@ -294,7 +304,7 @@ fn every_case_has_caught_something() {
         .chain(pushing::FAULTS.iter().map(|(_, _, caught_by)| *caught_by))
         .flatten()
         .copied()
-        .chain([transport::ON_THE_WIRE])
+        .chain([transport::ON_THE_WIRE, history::LONG])
         .collect();
     let idle: Vec<_> = cases()
         .iter()

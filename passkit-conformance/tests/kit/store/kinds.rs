@@ -63,7 +63,7 @@ pub(super) const KINDS: &[(Kind, Rule, &[&str])] = &[
     (Refuses(Call::Mark, 32_766), Rule::ERRORS, SIZES),
     (Refuses(Call::Publish, 8_191), Rule::ERRORS, SIZES),
     (Refuses(Call::Published, 999), Rule::ERRORS, SIZES),
-    (Refuses(Call::RegisterMany, 65_535), Rule::ERRORS, CROWD),
+    (Refuses(Call::RegisterMany, 21_845), Rule::ERRORS, CROWD),
     (Refuses(Call::Push, 999), Rule::ERRORS, QUEUE_SIZES),
     (Refuses(Call::Progress, 8_191), Rule::ERRORS, QUEUE_SIZES),
     (Refuses(Call::Defer, 5_461), Rule::ERRORS, QUEUE_SIZES),

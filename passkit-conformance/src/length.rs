@@ -1,18 +1,18 @@
-//! Reads how long the long case takes.
+//! Reads how long the long cases take.
 
 use std::time::Duration;
 
 /// The environment variable with the time that the long case takes.
-pub(super) const VARIABLE: &str = "PASSKIT_CONFORMANCE_FOR";
+pub(crate) const VARIABLE: &str = "PASSKIT_CONFORMANCE_FOR";
 
 /// Returns the time that the long case takes. The default is one second. It also applies if the
 /// variable can't be read.
-pub(super) fn time() -> Duration {
+pub(crate) fn time() -> Duration {
     given().ok().flatten().unwrap_or(Duration::from_secs(1))
 }
 
 /// Returns the time in the variable, or its text if the text is not a time.
-pub(super) fn given() -> Result<Option<Duration>, String> {
+pub(crate) fn given() -> Result<Option<Duration>, String> {
     match std::env::var(VARIABLE) {
         Ok(text) => read(&text).map(Some).ok_or(text),
         Err(_) => Ok(None),
@@ -20,7 +20,7 @@ pub(super) fn given() -> Result<Option<Duration>, String> {
 }
 
 /// Reads a time such as `90s`, `10m` or `2h`.
-fn read(text: &str) -> Option<Duration> {
+pub(crate) fn read(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {

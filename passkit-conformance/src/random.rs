@@ -31,8 +31,7 @@ pub(crate) fn seed_of_run() -> Result<u64, Violation> {
             format!("{text:?} in the environment"),
         )
     })?;
-    // The seed is short, because people copy it.
-    Ok(given.unwrap_or_else(|| Random::from_time() % 1_000_000_000))
+    Ok(given.unwrap_or_else(Random::short_seed))
 }
 
 /// Adds the seed to a violation.
@@ -52,6 +51,11 @@ impl Random {
     /// Returns a random seed.
     pub(crate) fn from_time() -> u64 {
         RandomState::new().hash_one(std::process::id())
+    }
+
+    /// Returns a random seed that is short, because people copy it.
+    pub(crate) fn short_seed() -> u64 {
+        Self::from_time() % 1_000_000_000
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {

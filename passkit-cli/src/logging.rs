@@ -1,0 +1,115 @@
+//! The log on stderr.
+
+use std::io::IsTerminal as _;
+
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use tracing::Level;
+use tracing_subscriber::{
+    Layer as _, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::{self, format::FmtSpan},
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
+};
+
+use crate::log_lines::LogLines;
+
+/// What is written to the log.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LogOptions {
+    /// How much is written to stderr. At `debug`, the log shows the way of each change to a phone.
+    #[arg(long, env = "PASSKIT_LOG", value_name = "LEVEL", ignore_case = true, value_parser = level())]
+    log: Option<Level>,
+
+    /// The form of the log: lines for people, or one JSON object in each line.
+    #[arg(
+        long,
+        env = "PASSKIT_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+fn level() -> impl clap::builder::TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .try_map(|level| level.parse::<Level>())
+}
+
+/// Changes the level of the log.
+pub(crate) struct LogLevel {
+    usual: Level,
+    targets: reload::Handle<Targets, Registry>,
+}
+
+impl LogOptions {
+    /// Starts the log, at `usual` if the user chose no level.
+    pub(crate) fn start(&self, usual: Level) -> LogLevel {
+        let targets = write_log(targets(self.log.unwrap_or(usual)), self.log_format);
+        LogLevel { usual, targets }
+    }
+}
+
+impl LogLevel {
+    /// Uses the level of these options from now on.
+    pub(crate) fn set(&self, options: &LogOptions) {
+        // This fails only if the log has ended.
+        let _ = self
+            .targets
+            .reload(targets(options.log.unwrap_or(self.usual)));
+    }
+}
+
+/// Libraries log at `info` at most.
+fn targets(level: Level) -> Targets {
+    let level = LevelFilter::from_level(level);
+    Targets::new()
+        .with_default(level.min(LevelFilter::INFO))
+        .with_target("passkit", level)
+}
+
+/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
+pub(crate) fn start_warning_of_readers() {
+    let module = "passkit_server::private_files";
+    write_log(
+        Targets::new().with_target(module, LevelFilter::WARN),
+        LogFormat::Text,
+    );
+}
+
+fn write_log(targets: Targets, format: LogFormat) -> reload::Handle<Targets, Registry> {
+    let lines = fmt::layer().with_span_events(FmtSpan::CLOSE);
+    let lines = match format {
+        LogFormat::Text => lines
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(LogLines::Text)
+            .boxed(),
+        // The names of the fields are documented in docs/operating.md.
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(true)
+            .with_writer(LogLines::Json)
+            .boxed(),
+    };
+    let (targets, handle) = reload::Layer::new(targets);
+    tracing_subscriber::registry()
+        .with(targets)
+        .with(lines)
+        .init();
+    handle
+}
