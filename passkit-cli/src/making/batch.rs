@@ -6,7 +6,7 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
-use passkit_archive::{Findings, Level, template::Template};
+use passkit_archive::{Findings, Level, Report, Rules, template::Template};
 use passkit_server::{
     identifiers::TypeIdentifier,
     text::{Chain, OneLine},
@@ -100,6 +100,12 @@ pub(crate) fn open_secret(
     Ok(secret)
 }
 
+/// Why the pass of a single row was not made.
+pub(crate) enum MakeError {
+    Row(RowError),
+    Failed(Failure),
+}
+
 /// What became of a row.
 enum Outcome {
     Unchanged,
@@ -183,6 +189,51 @@ impl Batch<'_> {
             self.folder.renew_note()?;
         }
         Ok(summary)
+    }
+
+    /// Makes the pass of a single row. Returns what changed, if anything, and the archive.
+    pub(crate) fn make_one(&self, row: Row) -> Result<(Option<Change>, Vec<u8>), MakeError> {
+        let named = self.name(row, &mut HashSet::new());
+        let named = named.map_err(MakeError::Row)?;
+        let (change, staged) = match self.make(&named) {
+            Outcome::Written(_, change, Some(staged)) => (change, staged),
+            Outcome::Unchanged | Outcome::Written(..) => {
+                let archive = self.folder.read(&named.name).map_err(|problem| {
+                    let file = self.folder.shown(&named.name);
+                    MakeError::Failed(Failure::new(format!("{file}: {problem}")))
+                })?;
+                return Ok((None, archive));
+            }
+            Outcome::Bad(error) => return Err(MakeError::Row(error)),
+            Outcome::Failed(failure) => return Err(MakeError::Failed(failure)),
+        };
+        let committed = self.check_and_commit(&named, staged)?;
+        Ok((Some(change), committed))
+    }
+
+    /// Gives a file its name, unless phones would refuse the pass. Returns its content.
+    fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
+        let staged = [staged];
+        let archive = staged
+            .iter()
+            .map(Staged::content)
+            .collect::<Result<Vec<_>, _>>();
+        let archive = match archive {
+            Ok(archive) => archive.concat(),
+            Err(error) => {
+                discard(&staged);
+                let failure = Failure::from_error("can't read the new pass", &error);
+                return Err(MakeError::Failed(failure));
+            }
+        };
+        let found = Report::of(&archive, Rules::strict()).findings;
+        if let Some(worst) = found.iter().find(|one| one.level() >= Level::Error) {
+            discard(&staged);
+            let message = format!("makes a pass that phones would refuse: {worst}");
+            return Err(MakeError::Row(RowError::new(named.row.line, message)));
+        }
+        self.folder.commit(&staged).map_err(MakeError::Failed)?;
+        Ok(archive)
     }
 
     /// Finds the name of a row's file. Fails if an earlier row has the same one.

@@ -62,24 +62,35 @@ pub(super) struct Staged {
     path: PathBuf,
 }
 
+impl Staged {
+    pub(super) fn content(&self) -> io::Result<Vec<u8>> {
+        fs::read(&self.temporary)
+    }
+}
+
 impl OutputFolder {
     /// Opens a folder to write to. Makes it if it is missing, and removes what a stopped run left.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
+        Self::open_if_free(path, kind)?.ok_or_else(|| {
+            Failure::new(format!(
+                "another passkit make writes to {}; wait until it has ended",
+                OneLine::path(path)
+            ))
+        })
+    }
+
+    /// Does the same as [`open`](Self::open). Returns `None` if another process writes to the folder.
+    pub(crate) fn open_if_free(path: &Path, kind: Kind) -> Result<Option<Self>, Failure> {
         let mut this = Self::look_at(path, kind);
         let lock = this.prepare().map_err(|error| this.cannot_write(&error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(format!(
-                    "another passkit make writes to {}; wait until it has ended",
-                    OneLine::path(path)
-                )));
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(this.cannot_write(&error)),
         }
         this.clean().map_err(|error| this.cannot_write(&error))?;
         this._lock = Some(lock);
-        Ok(this)
+        Ok(Some(this))
     }
 
     /// Opens a folder to see what would change. It may be missing.
