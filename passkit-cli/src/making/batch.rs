@@ -213,26 +213,17 @@ impl Batch<'_> {
 
     /// Gives a file its name, unless phones would refuse the pass. Returns its content.
     fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
-        let staged = [staged];
-        let archive = staged
-            .iter()
-            .map(Staged::content)
-            .collect::<Result<Vec<_>, _>>();
-        let archive = match archive {
-            Ok(archive) => archive.concat(),
-            Err(error) => {
-                discard(&staged);
-                let failure = Failure::from_error("can't read the new pass", &error);
-                return Err(MakeError::Failed(failure));
-            }
-        };
+        let archive = staged.content().map_err(|error| {
+            MakeError::Failed(Failure::from_error("can't read the new pass", &error))
+        })?;
         let found = Report::of(&archive, Rules::strict()).findings;
         if let Some(worst) = found.iter().find(|one| one.level() >= Level::Error) {
-            discard(&staged);
             let message = format!("makes a pass that phones would refuse: {worst}");
             return Err(MakeError::Row(RowError::new(named.row.line, message)));
         }
-        self.folder.commit(&staged).map_err(MakeError::Failed)?;
+        self.folder
+            .commit(vec![staged])
+            .map_err(MakeError::Failed)?;
         Ok(archive)
     }
 
