@@ -1,0 +1,62 @@
+//! Makes signed passes of a folder, and prints how many a second.
+//!
+//! ```sh
+//! cargo run --release -p passkit-archive --example rate -- FOLDER CERTIFICATE KEY THREADS SECONDS
+//! ```
+//!
+//! `benches/generator/run` compares the rate with that of another library.
+
+use std::{
+    error::Error,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use passkit_archive::{ArchiveBuilder, BuildError, PassFiles, Signer};
+use passkit_identity::Identity;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, certificate, key, threads, seconds] = &arguments[..] else {
+        return Err("usage: rate FOLDER CERTIFICATE KEY THREADS SECONDS".into());
+    };
+    let identity = Identity::from_files(None, certificate, key)?;
+    let signer = Signer::new(&identity, Some(&fs::read(certificate)?))?;
+    let builder = PassFiles::open(folder)?.into_builder();
+    let text = fs::read_to_string(Path::new(folder).join("pass.json"))?;
+    let (threads, time) = (threads.parse()?, Duration::from_secs_f64(seconds.parse()?));
+    let rates = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|_: usize| scope.spawn(|| rate(&builder, &text, &signer, time)))
+            .collect();
+        let rates = threads.into_iter().map(|thread| match thread.join() {
+            Ok(rate) => rate.map_err(Into::into),
+            Err(_) => Err("a thread panicked".into()),
+        });
+        rates.collect::<Result<Vec<f64>, Box<dyn Error>>>()
+    })?;
+    println!("{:.1}", rates.iter().sum::<f64>());
+    Ok(())
+}
+
+/// Makes passes for this time. Returns how many it made in a second.
+fn rate(
+    builder: &ArchiveBuilder,
+    text: &str,
+    signer: &Signer,
+    time: Duration,
+) -> Result<f64, BuildError> {
+    let start = Instant::now();
+    let mut made = 0_u32;
+    while start.elapsed() < time {
+        let json = text.replace("\"2001\"", &format!("\"{made}\""));
+        builder
+            .clone()
+            .file("pass.json", json)
+            .build_signed(signer)?;
+        made += 1;
+    }
+    Ok(f64::from(made) / start.elapsed().as_secs_f64())
+}
