@@ -75,6 +75,7 @@ pub fn pem(input: &[u8]) {
         assert!(error.to_string().len() < 200, "no error repeats the input");
     }
     let _ = Identity::from_pem(None, input, input);
+    let _ = Identity::from_pem_with_password(None, input, input, "password");
 }
 
 /// Reads any bytes as PKCS #12.

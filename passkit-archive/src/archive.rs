@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use passkit_server::{AuthToken, PassId, identifiers::Kind};
 
@@ -95,6 +95,9 @@ pub struct Archive {
     pub web_service_url: Option<String>,
     /// Whether the pass is marked as no longer valid. Always `false` for orders.
     pub voided: bool,
+    /// When the pass stops being valid: `expirationDate`, in whole seconds. `None` for orders, and if
+    /// there is no such date.
+    pub expiration: Option<SystemTime>,
     /// Whether the archive has a signature.
     pub signed: bool,
     /// The SHA-256 over the names and contents of all files except `manifest.json` and `signature`.
@@ -137,6 +140,7 @@ impl fmt::Debug for Archive {
             .field("organization_name", &self.organization_name)
             .field("web_service_url", &self.web_service_url)
             .field("voided", &self.voided)
+            .field("expiration", &self.expiration)
             .field("signed", &self.signed)
             .finish_non_exhaustive()
     }
@@ -159,6 +163,7 @@ fn check(bytes: &[u8], rules: Rules, findings: &mut Vec<Finding>) -> Option<Arch
         auth_token: description.auth_token,
         web_service_url: description.web_service_url,
         voided: description.voided,
+        expiration: description.expiration,
         signed,
         content_digest: contents.digest(),
     })

@@ -156,6 +156,14 @@ impl ArchiveBuilder {
         self
     }
 
+    /// Adds a file of another builder. Its digest and its compressed bytes are shared.
+    pub(crate) fn share(mut self, name: &str, other: &Self) -> Self {
+        if let Some(file) = other.files.get(name) {
+            self.files.insert(name.into(), file.clone());
+        }
+        self
+    }
+
     /// Removes a file.
     pub(crate) fn remove(&mut self, name: &str) {
         self.files.remove(name);

@@ -25,6 +25,19 @@ pub(crate) fn date(time: Duration) -> String {
     }
 }
 
+/// Reads a date as phones read `expirationDate`: `YYYY-MM-DDThh:mm`, then optional seconds, then `Z`
+/// or an offset such as `+01:00`. Fractions of a second are left out.
+#[must_use]
+pub fn time(text: &str) -> Option<SystemTime> {
+    let seconds = parse(text)?;
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    }
+}
+
 /// Reads a date that phones can read: `YYYY-MM-DDThh:mm`, then optional seconds with optional
 /// fractions, then `Z` or an offset such as `+hh:mm`. The lengths of months are not checked.
 ///
@@ -99,7 +112,18 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_date, parse};
+    use std::time::{Duration, SystemTime};
+
+    use super::{is_date, parse, time};
+
+    #[test]
+    fn a_date_is_a_time_before_or_after_1970() {
+        let second = Duration::from_secs(1);
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(time("1970-01-01T00:00:01.9Z"), Some(epoch + second));
+        assert_eq!(time("1969-12-31T23:59:59Z"), Some(epoch - second));
+        assert_eq!(time("tomorrow"), None);
+    }
 
     #[test]
     fn dates_are_counted_from_1970() {

@@ -1,6 +1,6 @@
 //! Checks `pass.json` and `order.json`.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::SystemTime};
 
 use passkit_server::{
     AuthToken, PassId,
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     checks::{self, Pass, strings::Translations, styles},
     contents::Contents,
+    dates,
     finding::Finding,
     json::{self, Step},
     keys,
@@ -23,6 +24,7 @@ use crate::{
 const URL: &str = "webServiceURL";
 const TOKEN: &str = "authenticationToken";
 const TEAM: &str = "teamIdentifier";
+const EXPIRATION: &str = "expirationDate";
 
 /// The parts of the description. A part is `None` if it is missing or can't be used.
 #[derive(Default)]
@@ -34,6 +36,7 @@ pub(crate) struct Description {
     pub(crate) auth_token: Option<AuthToken>,
     pub(crate) web_service_url: Option<String>,
     pub(crate) voided: bool,
+    pub(crate) expiration: Option<SystemTime>,
     /// The file that an order names as its logo.
     pub(crate) logo: Option<String>,
     /// Whether the pass has an `nfc` dictionary.
@@ -124,6 +127,7 @@ pub(crate) fn read(
         auth_token,
         web_service_url,
         voided: json.get("voided") == Some(&Value::Bool(true)),
+        expiration: text_of(&json, EXPIRATION).as_deref().and_then(dates::time),
         logo,
         uses_nfc: json.contains_key("nfc"),
     }

@@ -91,6 +91,7 @@ pub use contents::{
     MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,
     MAX_UNPACKED_BYTES,
 };
+pub use dates::time as read_date;
 pub use directory::MAX_ENTRIES;
 pub use files::{PassFiles, ReadError};
 pub use finding::{Finding, Findings, Position};

@@ -1,4 +1,4 @@
-//! The endpoint through which another program publishes changes of passes.
+//! The endpoints through which another program publishes changes of passes, and has passes made.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,15 +27,27 @@ use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
-use crate::failure::{Chain, Failure};
+use crate::{
+    admin_passes::{Making, NoPass},
+    failure::{Chain, Failure},
+    making::Refused,
+};
 
 pub(crate) const PATH: &str = "/admin/v1/publish";
+const PASSES: &str = "/admin/v1/passes";
 const BODY_LIMIT: usize = 1024 * 1024;
+/// The longest row in bytes, as in a table.
+const ROW_LIMIT: usize = 256 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with a wrong token waits for its answer.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 /// How many passes a request may have.
 const PASSES_LIMIT: usize = 10_000;
+
+/// Returns whether requests for this path are answered here.
+pub(crate) fn is_path(path: &str) -> bool {
+    path == PATH || path == PASSES
+}
 
 /// The admin token, which `Authorization: Bearer` must have. `Debug` does not show it.
 #[derive(Clone)]
@@ -74,6 +86,8 @@ pub(crate) type Answering =
 pub(crate) struct Admin {
     pub(crate) token: AdminToken,
     pub(crate) publisher: Arc<Publisher>,
+    /// `None` if this instance makes no passes.
+    pub(crate) making: Option<Making>,
     pub(crate) wrong_tokens: Arc<WrongTokens>,
 }
 
@@ -87,7 +101,7 @@ impl WrongTokens {
         let (count, logged) = &mut *state;
         *count += 1;
         if logged.is_none_or(|logged| logged.elapsed() >= Duration::from_secs(60)) {
-            tracing::warn!(count, "requests with a wrong token for {PATH}");
+            tracing::warn!(count, "requests with a wrong admin token");
             (*count, *logged) = (0, Some(Instant::now()));
         }
     }
@@ -124,8 +138,10 @@ enum Refusal {
     Method,
     Malformed(String),
     Slow,
-    TooLarge,
+    TooLarge(String),
     Store(StoreError),
+    NoMaker,
+    NoPass(NoPass),
 }
 
 impl From<passkit_server::identifiers::InvalidIdentifier> for Refusal {
@@ -143,14 +159,15 @@ impl From<StoreError> for Refusal {
 impl Admin {
     pub(crate) fn answer(self, request: Request<Incoming>) -> Answering {
         Box::pin(async move {
-            Ok(match self.publish(request).await {
-                Ok(done) => answer(StatusCode::ACCEPTED, &done.to_json()),
-                Err(refusal) => refusal.into_response(),
-            })
+            let answered = self.try_answer(request).await;
+            Ok(answered.unwrap_or_else(Refusal::into_response))
         })
     }
 
-    async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
+    async fn try_answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         if !self.is_authorized(&request) {
             self.wrong_tokens.record();
             // A pause slows down anyone who tries out tokens.
@@ -160,14 +177,30 @@ impl Admin {
         if request.method() != Method::POST {
             return Err(Refusal::Method);
         }
-        let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
-        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge),
-            Ok(Err(_)) => return Err(Refusal::Malformed("the body ended early".into())),
-            Err(_) => return Err(Refusal::Slow),
+        if request.uri().path() == PASSES {
+            return self.make(request).await;
+        }
+        let body = read_body(request, BODY_LIMIT, &too_many()).await?;
+        let done = self.publish(&body).await?;
+        Ok(answer(StatusCode::ACCEPTED, &done.to_json()))
+    }
+
+    /// Makes a pass, and answers it.
+    async fn make(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
+        let making = self.making.as_ref().ok_or(Refusal::NoMaker)?;
+        let row = read_body(request, ROW_LIMIT, "a row may have at most 256 KiB").await?;
+        let made = making.make(row).await.map_err(Refusal::NoPass)?;
+        let status = if made.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
         };
-        let body = serde_json::from_slice(&body).map_err(|_| {
+        let archive = Bytes::copy_from_slice(&made.archive);
+        Ok(answer_with(status, making.kind().media_type(), archive))
+    }
+
+    async fn publish(&self, body: &[u8]) -> Result<Done, Refusal> {
+        let body = serde_json::from_slice(body).map_err(|_| {
             Refusal::Malformed(
                 r#"write {"passes":[{"type":"pass.…","serial":"…"}]} or {"type":"pass.…","all":true}"#.into(),
             )
@@ -184,7 +217,7 @@ impl Admin {
                 self.publish_type(&type_id, Changed::All, &mut done).await?;
             }
             Body::Passes { passes } if passes.len() > PASSES_LIMIT => {
-                return Err(Refusal::TooLarge);
+                return Err(Refusal::TooLarge(too_many()));
             }
             Body::Passes { passes } => {
                 let mut types: BTreeMap<TypeIdentifier, BTreeSet<SerialNumber>> = BTreeMap::new();
@@ -269,11 +302,14 @@ impl Refusal {
                 "the body did not arrive in 10 s".to_owned(),
                 None,
             ),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a request may have at most {PASSES_LIMIT} passes and 1 MiB"),
+            Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, text, None),
+            Self::NoMaker => (
+                StatusCode::NOT_FOUND,
+                "this instance makes no passes; start passkit serve with --make FILE.toml"
+                    .to_owned(),
                 None,
             ),
+            Self::NoPass(reason) => return without_pass(reason),
             Self::Store(error) => {
                 tracing::error!("can't mark passes for /admin/v1/publish: {}", Chain(&error));
                 let text =
@@ -296,14 +332,76 @@ impl Refusal {
     }
 }
 
+/// Says why no pass was made. If a column is the reason, names it.
+fn without_pass(reason: NoPass) -> Response<ResponseBody> {
+    let later = |text: &str| {
+        let mut answer = answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": text }));
+        let seconds = HeaderValue::from_static("10");
+        answer.headers_mut().insert(RETRY_AFTER, seconds);
+        answer
+    };
+    match reason {
+        NoPass::Refused(Refused::NoRow(problem)) => {
+            let text = format!("the body {problem}");
+            answer(StatusCode::BAD_REQUEST, &json!({ "error": text }))
+        }
+        NoPass::Refused(Refused::Row(error)) => {
+            let mut json = json!({ "error": format!("the row: {error}") });
+            if let Some(column) = error.column() {
+                json["column"] = column.into();
+            }
+            answer(StatusCode::UNPROCESSABLE_ENTITY, &json)
+        }
+        NoPass::Refused(Refused::Busy) => {
+            later("another program makes passes in the folder; send the request again later")
+        }
+        NoPass::Late => later(
+            "the pass is made, but phones can't get it yet; the log has the reason; send the request again later",
+        ),
+        NoPass::Refused(Refused::Failed(failure)) => {
+            tracing::error!("no pass was made for {PASSES}: {failure}");
+            let text = "the pass can't be made; the log has the reason";
+            answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": text }))
+        }
+    }
+}
+
+fn too_many() -> String {
+    format!("a request may have at most {PASSES_LIMIT} passes and 1 MiB")
+}
+
+/// Reads the body. Refuses with `too_large` if it has more bytes than the limit.
+async fn read_body(
+    request: Request<Incoming>,
+    limit: usize,
+    too_large: &str,
+) -> Result<Bytes, Refusal> {
+    let body = Limited::new(request.into_body(), limit).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Refusal::TooLarge(too_large.to_owned()))
+        }
+        Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
+        Err(_) => Err(Refusal::Slow),
+    }
+}
+
 fn answer(status: StatusCode, json: &serde_json::Value) -> Response<ResponseBody> {
-    let text = format!("{json}\n");
-    let length = HeaderValue::from(text.len());
-    let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
+    answer_with(status, "application/json", format!("{json}\n").into())
+}
+
+fn answer_with(
+    status: StatusCode,
+    media_type: &'static str,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    let length = HeaderValue::from(body.len());
+    let mut answer = Response::new(ResponseBody::from(body));
     *answer.status_mut() = status;
     answer
         .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer.headers_mut().insert(CONTENT_LENGTH, length);
     answer
 }

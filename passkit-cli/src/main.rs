@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod admin;
+mod admin_passes;
 mod apns;
 mod certificate;
 mod commands;
@@ -77,6 +78,7 @@ enum Command {
     Backup(commands::backup::Backup),
     Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
+    Purge(Box<commands::purge::Purge>),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
 }
@@ -125,6 +127,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
+        Command::Purge(purge) => runtime.block_on(purge.run()),
         Command::Completions(completions) => completions.run(Arguments::command()),
         Command::Man(man) => man.run(Arguments::command()),
     };
@@ -153,6 +156,7 @@ fn prepare(command: &Command) {
             | Command::Backup(_)
             | Command::Restored(_)
             | Command::Repair(_)
+            | Command::Purge(_)
     ) {
         logging::start_warning_of_readers();
     }

@@ -36,6 +36,15 @@ pub(crate) struct SignerOptions {
 impl SignerOptions {
     /// Reads the certificate. Asks for its password on a terminal.
     pub(crate) fn open(&self) -> Result<Signer, Failure> {
+        self.signer(&self.identity(true)?)
+    }
+
+    /// Reads the certificate, and never asks for its password.
+    pub(crate) fn open_unattended(&self) -> Result<Signer, Failure> {
+        self.signer(&self.identity(false)?)
+    }
+
+    fn signer(&self, identity: &Identity) -> Result<Signer, Failure> {
         let wwdr = self
             .wwdr
             .as_ref()
@@ -45,7 +54,7 @@ impl SignerOptions {
                 })
             })
             .transpose()?;
-        Signer::new(&self.identity()?, wwdr.as_deref()).map_err(|error| {
+        Signer::new(identity, wwdr.as_deref()).map_err(|error| {
             let is_about_issuer = error.kind() == SignerErrorKind::Intermediate;
             match &self.wwdr {
                 Some(wwdr) if is_about_issuer => Failure::from_error(pem::shown(wwdr), &error),
@@ -57,7 +66,7 @@ impl SignerOptions {
         })
     }
 
-    fn identity(&self) -> Result<Identity, Failure> {
+    fn identity(&self, may_ask: bool) -> Result<Identity, Failure> {
         let read =
             |password: Option<&Secret>| identity(None, &self.cert, self.key.as_deref(), password);
         let password = self.password.cert_password.as_ref();
@@ -70,7 +79,7 @@ impl SignerOptions {
             return Err(Failure::new(error));
         }
         let file = pem::shown(self.key.as_ref().unwrap_or(&self.cert));
-        if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
+        if !may_ask || !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
             return Err(Failure::new(format!(
                 "{file} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
                  PASSKIT_CERT_PASSWORD_FILE names"

@@ -152,6 +152,8 @@ rules! {
 "the contract of StoreMaintenance" "https://docs.rs/passkit-server/latest/passkit_server/maintenance/trait.StoreMaintenance.html" {
     MAINTENANCE "maintenance" "bulk import and export give the same result as single calls, and the counts are right"
         "use the same code for bulk calls as for single calls, and count the stored items";
+    FORGET_PASS "forget_pass" "a forgotten pass is like one that the store never knew, and nothing else is forgotten"
+        "remove exactly the rows of this pass: its mark, digest, tokens and pending push; change nothing while its date is not past";
 }
 "the contract of Coordination" "https://docs.rs/passkit-server/latest/passkit_server/store/trait.Coordination.html" {
     K1 "K1" "a claimed name has one owner until the claim is released or expires"

@@ -278,6 +278,20 @@ impl Catalog {
         })
     }
 
+    /// Removes everything about these passes.
+    pub(crate) fn forget(&self, passes: &[PassId]) -> Result<(), CatalogError> {
+        self.write(true, |transaction| {
+            for table in ["pass", "archive"] {
+                let text = format!("delete from {table} where type = ?1 and serial = ?2");
+                let mut statement = transaction.prepare_cached(&text)?;
+                for pass in passes {
+                    statement.execute([pass.type_id.as_str(), pass.serial.as_str()])?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Remembers with which rules everything in the catalog was checked.
     pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), CatalogError> {
         let value = if allow_unsigned { "1" } else { "0" };

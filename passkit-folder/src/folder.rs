@@ -9,7 +9,9 @@ use std::{
 use async_trait::async_trait;
 use passkit_server::{
     ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
-    identifiers::TypeIdentifier, push::Publisher, store::StoreError,
+    identifiers::TypeIdentifier,
+    push::Publisher,
+    store::{ContentDigest, StoreError},
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -124,6 +126,15 @@ impl Folder {
             passes.values().filter(|listed| !listed.withdrawn).count()
         };
         self.0.shared.read(served)
+    }
+
+    /// Returns whether this content is served for `pass`, and was published to the store.
+    #[must_use]
+    pub fn has_published(&self, pass: &PassId, content: &ContentDigest) -> bool {
+        let is_published =
+            |listed: &Listed| listed.content == *content && !listed.unmarked && !listed.withdrawn;
+        let shared = &self.0.shared;
+        shared.read(|passes| passes.get(pass).is_some_and(is_published))
     }
 
     /// Returns whether no pass and no order is served.

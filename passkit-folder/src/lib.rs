@@ -36,6 +36,7 @@
 //!   both.
 //! * A pass has changed if its content has. A new time stamp or a new signature is no change.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
+//! * If a withdrawn pass is purged from the store, the folder forgets it at its next start, or within an hour.
 //! * While a folder itself is missing, or an empty one is in its place, the passes from it stay available. Only the removal of
 //!   a file from an existing folder withdraws its pass.
 //! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.

@@ -45,6 +45,9 @@ pub(crate) struct Publishing {
     types: BTreeSet<TypeIdentifier>,
     /// Passes with a change that the store does not have yet.
     unmarked: BTreeSet<PassId>,
+    /// Those of them that were unmarked at the start. The store may have lost them, so that their
+    /// removals are published even if the store does not know them.
+    from_the_start: BTreeSet<PassId>,
     pauses: Pauses,
     prefixes: Prefixes,
 }
@@ -130,6 +133,7 @@ impl Publishing {
             files: BTreeMap::new(),
             types: BTreeSet::new(),
             unmarked: BTreeSet::new(),
+            from_the_start: BTreeSet::new(),
             pauses: Pauses::default(),
             prefixes: Prefixes {
                 served: config.prefix.clone(),
@@ -150,6 +154,7 @@ impl Publishing {
         {
             publishing.publish_all_again(edition)?;
         }
+        publishing.from_the_start = publishing.unmarked.clone();
         Ok(publishing)
     }
 
@@ -631,7 +636,13 @@ impl Publishing {
                     .runtime
                     .block_on(self.publish_contents(&type_id, passes))
                 {
-                    Ok(()) => self.set_marked(passes),
+                    Ok(purged) => {
+                        self.set_marked(passes);
+                        self.forget(&purged);
+                        for pass in passes {
+                            self.from_the_start.remove(pass);
+                        }
+                    }
                     Err(error) => {
                         tracing::error!(
                             "can't mark changes of {type_id}, and will try again: {}",
@@ -644,13 +655,16 @@ impl Publishing {
         }
     }
 
+    /// Publishes the contents of these passes. A withdrawn pass that the store does not know was
+    /// purged, and publishing its removal would bring it back. Returns these passes.
     async fn publish_contents(
         &self,
         type_id: &TypeIdentifier,
         passes: &[PassId],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<PassId>, StoreError> {
         let mut contents = Vec::with_capacity(passes.len());
         let mut misdated = Vec::new();
+        let mut withdrawn = Vec::new();
         self.shared.read(|listed| {
             for pass in passes {
                 let Some(listed) = listed.get(pass) else {
@@ -664,8 +678,13 @@ impl Publishing {
                 if listed.misdated && !listed.withdrawn {
                     misdated.push((pass, listed.content));
                 }
+                if listed.withdrawn && !self.from_the_start.contains(pass) {
+                    withdrawn.push(pass.clone());
+                }
             }
         });
+        let purged = self.purged(withdrawn).await?;
+        contents.retain(|content| purged.iter().all(|pass| pass.serial != content.serial));
         // The store does not mark content that it knows. But phones may have the earlier copy under
         // the date of this content, so these passes are marked anyway.
         let mut known: Vec<SerialNumber> = Vec::new();
@@ -682,7 +701,66 @@ impl Publishing {
                 .publish(type_id, Changed::Passes(&known))
                 .await?;
         }
-        Ok(())
+        Ok(purged)
+    }
+
+    /// Returns those of these withdrawn passes that the store does not know. They were purged, or
+    /// never published.
+    async fn purged(&self, withdrawn: Vec<PassId>) -> Result<Vec<PassId>, StoreError> {
+        if withdrawn.is_empty() {
+            return Ok(Vec::new());
+        }
+        let published = self.publisher.store().published(&withdrawn).await?;
+        let each = withdrawn.into_iter().zip(published);
+        Ok(each
+            .filter(|(_, published)| published.is_none())
+            .map(|(pass, _)| pass)
+            .collect())
+    }
+
+    /// Forgets the withdrawn passes that were purged from the store since they were withdrawn.
+    pub(crate) fn forget_purged(&mut self) {
+        let withdrawn: Vec<PassId> = self.shared.read(|passes| {
+            let done = |listed: &Listed| listed.withdrawn && !listed.unmarked;
+            let withdrawn = passes.iter().filter(|(_, listed)| done(listed));
+            withdrawn.map(|(pass, _)| pass.clone()).collect()
+        });
+        for passes in withdrawn.chunks(MARKS) {
+            match self.runtime.block_on(self.purged(passes.to_vec())) {
+                Ok(purged) => self.forget(&purged),
+                Err(error) => {
+                    tracing::warn!(
+                        "can't check which passes were purged, and will try again: {}",
+                        Chain(&error)
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Removes all that is kept of these withdrawn passes.
+    fn forget(&self, passes: &[PassId]) {
+        if passes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.shared.catalog.forget(passes) {
+            tracing::warn!(
+                "{} purged passes stay in the copies until the next check: {}",
+                passes.len(),
+                Chain(&error)
+            );
+            return;
+        }
+        self.shared.write(|listed| {
+            for pass in passes {
+                listed.remove(pass);
+            }
+        });
+        tracing::info!(
+            "passes forgotten, because they were purged: {}",
+            passes.len()
+        );
     }
 
     fn set_marked(&self, passes: &[PassId]) {

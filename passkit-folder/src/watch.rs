@@ -39,6 +39,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
 /// A change is served within a second, even if the system does not report it.
 const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * STABLE_AFTER.as_millis() < 1_000);
+/// How often to check whether withdrawn passes were purged from the store.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 /// How many events are received before they are handled.
 const EVENTS_AT_ONCE: usize = 1000;
 
@@ -146,6 +148,7 @@ impl Watcher {
         self.publish(changed)?;
         // Publish changes, also those of the last run, before any request is answered.
         self.publishing.mark();
+        self.publishing.forget_purged();
         self.publishing.check_prefixes();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
@@ -187,6 +190,7 @@ impl Watcher {
     ) {
         let mut watched = self.root_identities();
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        let mut forget_at = Instant::now() + FORGET_EVERY;
         loop {
             let waiting = !(self.changing.is_empty() && self.gone.is_empty())
                 || self.publishing.has_unmarked();
@@ -234,6 +238,10 @@ impl Watcher {
                     self.note(path, Some(stamp));
                 }
                 sweep_at = Instant::now() + SWEEP_EVERY.max(started.elapsed() * SWEEP_SHARE);
+            }
+            if started >= forget_at {
+                self.publishing.forget_purged();
+                forget_at = Instant::now() + FORGET_EVERY;
             }
             if let Err(error) = self.act() {
                 tracing::error!(

@@ -1,14 +1,21 @@
-//! Store operations for operators: import and export of registrations, and counting them.
+//! Store operations for operators: import and export of registrations, counting them, and removing
+//! what is kept of a pass.
+
+use std::{collections::BTreeSet, slice, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    PassId,
+    Changed, PassId,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
-    store::{Page, PageCursor, RegistrationStore, StoreError},
+    push::PushQueue,
+    store::{Audience, Content, Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// Store operations for operators: import and export of registrations, and counting them.
+/// Store operations for operators: import and export of registrations, counting them, and removing
+/// what is kept of a pass.
 ///
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
@@ -47,6 +54,21 @@ pub trait StoreMaintenance: RegistrationStore {
         limit: usize,
     ) -> Result<Page<PassId>, StoreError>;
 
+    /// Removes what the store keeps of `pass` besides its registrations: its mark with version and
+    /// date, its digest, its tokens, and its pending push. Returns whether nothing of it is left.
+    /// [`purge`] removes the registrations too.
+    ///
+    /// After that, the pass counts as never marked and never published, like a pass that the store
+    /// never knew. What belongs to other passes or to the whole type stays.
+    ///
+    /// If the date of the last mark of the pass is not earlier than the current second, the call
+    /// changes nothing and returns `false`. Otherwise the next mark could give the pass a date that
+    /// phones already have (C14). Call it again when the date is past.
+    ///
+    /// Unregister the devices of the pass first. A device that stays registered no longer learns
+    /// of changes that were made before the call. C6 and C12 apply to the call.
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError>;
+
     /// Counts devices, passes and registrations. The call may take as long as reading the whole
     /// store.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
@@ -83,4 +105,237 @@ pub struct TypeStats {
     pub passes: u64,
     /// How many registrations of the type there are.
     pub registrations: u64,
+}
+
+/// What [`purge`] removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// How many registrations were removed.
+    pub registrations: u64,
+    /// How many deferred pushes were removed.
+    pub deferred: u64,
+    /// The passes whose date was still ahead of the clock after a minute. Their registrations are
+    /// removed. Purge these passes again when their date is past.
+    pub ahead: Vec<PassId>,
+}
+
+/// How many calls are made at the same time.
+const AT_ONCE: usize = 32;
+/// How long to wait for the date of a pass.
+const WAIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Removes all that a store keeps of these passes: their registrations, their marks and dates, the
+/// digests of their content, their authentication tokens, and their pending pushes. A device without
+/// other registrations is removed too. So are the deferred pushes of devices that have no
+/// registration of these types left.
+///
+/// The source must no longer offer the passes. Otherwise a phone that registers brings them back.
+/// The call first publishes the removal of each pass, so that the service refuses new registrations.
+/// A registration that the service accepted before may still arrive afterwards.
+///
+/// # Errors
+/// Fails if the store fails. Some of the passes may then be purged. It is always right to repeat
+/// the call.
+pub async fn purge<S>(store: &S, passes: &[PassId]) -> Result<Purged, StoreError>
+where
+    S: PushQueue + StoreMaintenance + ?Sized,
+{
+    let mut purged = Purged::default();
+    for passes in passes.chunks(AT_ONCE) {
+        let each = try_join_all(passes.iter().map(|pass| purge_one(store, pass))).await?;
+        for (pass, (registrations, is_forgotten)) in passes.iter().zip(each) {
+            purged.registrations += registrations;
+            if !is_forgotten {
+                purged.ahead.push(pass.clone());
+            }
+        }
+    }
+    let types: BTreeSet<&TypeIdentifier> = passes.iter().map(|pass| &pass.type_id).collect();
+    for type_id in types {
+        purged.deferred += remove_deferred(store, type_id).await?;
+    }
+    Ok(purged)
+}
+
+/// Returns how many registrations were removed, and whether nothing of the pass is left.
+async fn purge_one<S>(store: &S, pass: &PassId) -> Result<(u64, bool), StoreError>
+where
+    S: StoreMaintenance + ?Sized,
+{
+    publish_removal(store, pass).await?;
+    let mut removed = unregister_all(store, pass).await?;
+    let started = Instant::now();
+    let mut is_forgotten = store.forget_pass(pass).await?;
+    while !is_forgotten && started.elapsed() < WAIT {
+        sleep(PAUSE).await;
+        is_forgotten = store.forget_pass(pass).await?;
+    }
+    // A registration may have been under way when the removal was published.
+    removed += unregister_all(store, pass).await?;
+    Ok((removed, is_forgotten))
+}
+
+/// Publishes that a pass is no longer offered, if the store offers it.
+async fn publish_removal<S>(store: &S, pass: &PassId) -> Result<(), StoreError>
+where
+    S: RegistrationStore + ?Sized,
+{
+    let published = store.published(slice::from_ref(pass)).await?;
+    if published
+        .iter()
+        .flatten()
+        .all(|published| published.removed)
+    {
+        return Ok(());
+    }
+    let removal = Content {
+        serial: pass.serial.clone(),
+        digest: None,
+        tokens: Vec::new(),
+    };
+    let contents = Changed::Contents(slice::from_ref(&removal));
+    store.mark(&pass.type_id, contents).await
+}
+
+/// Removes all registrations of a pass. Returns how many there were.
+async fn unregister_all<S>(store: &S, pass: &PassId) -> Result<u64, StoreError>
+where
+    S: RegistrationStore + ?Sized,
+{
+    let mut removed = 0;
+    // A device that registers while the pages are read may be missing. So they are read until they
+    // are empty.
+    loop {
+        let (mut found, mut after) = (0, None);
+        loop {
+            let page = store
+                .devices(Audience::Pass(pass), after.as_ref(), AT_ONCE)
+                .await?;
+            let calls = page.items.iter();
+            let existed =
+                try_join_all(calls.map(|one| store.unregister(&one.device, pass))).await?;
+            found += existed.into_iter().filter(|existed| *existed).count() as u64;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if found == 0 {
+            return Ok(removed);
+        }
+        removed += found;
+    }
+}
+
+/// Removes the deferred pushes of devices that have no registration of the type. Returns how many
+/// it removed.
+async fn remove_deferred<S>(store: &S, type_id: &TypeIdentifier) -> Result<u64, StoreError>
+where
+    S: PushQueue + ?Sized,
+{
+    let (mut removed, mut after) = (0, None);
+    loop {
+        let page = store.deferred(type_id, after.as_ref(), AT_ONCE).await?;
+        let devices: Vec<_> = page.items.into_iter().map(|(device, _)| device).collect();
+        let lists = devices
+            .iter()
+            .map(|device| store.changes_since(device, type_id, None));
+        let lists = try_join_all(lists).await?;
+        let gone: Vec<_> = devices
+            .into_iter()
+            .zip(lists)
+            .filter(|(_, list)| list.serials.is_empty())
+            .map(|(device, _)| (device, None))
+            .collect();
+        removed += gone.len() as u64;
+        store.defer(type_id, &gone).await?;
+        after = page.next;
+        if after.is_none() {
+            return Ok(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{
+        push::DeferredPush,
+        store::{MemoryStore, PassState},
+    };
+
+    fn pass(serial: &str) -> PassId {
+        PassId::new("pass.com.example.purged", serial).unwrap()
+    }
+
+    fn device(name: &str) -> DeviceIdentifier {
+        DeviceIdentifier::new(name).unwrap()
+    }
+
+    async fn registrations(store: &MemoryStore) -> Vec<(String, String)> {
+        let all = store.registrations(None, usize::MAX).await.unwrap().items;
+        let name =
+            |one: Registration| (one.device.as_str().to_owned(), one.pass.serial.to_string());
+        all.into_iter().map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn a_purge_leaves_nothing_of_a_pass_and_everything_else() {
+        let store = MemoryStore::new();
+        let (gone, stays) = (pass("A"), pass("B"));
+        let type_id = &stays.type_id;
+        let contents = [&gone, &stays].map(|pass| Content {
+            serial: pass.serial.clone(),
+            digest: Some([1; 32]),
+            tokens: Vec::new(),
+        });
+        let changed = Changed::Contents(&contents);
+        store.mark_and_push(type_id, changed).await.unwrap();
+        let push_token = PushToken::new("c0ffee").unwrap();
+        let deferred = DeferredPush {
+            push_token: push_token.clone(),
+            due: Some(SystemTime::now()),
+            attempts: 1,
+            bad_since: None,
+        };
+        for number in 0..100 {
+            let name = format!("D-{number}");
+            let device = device(&name);
+            store.register(&device, &gone, &push_token).await.unwrap();
+            if number < 2 {
+                store.register(&device, &stays, &push_token).await.unwrap();
+            }
+        }
+        let pushes = ["D-0", "D-2"].map(|name| (device(name), Some(deferred.clone())));
+        store.defer(type_id, &pushes).await.unwrap();
+        let before = store.pass_state(&stays).await.unwrap();
+
+        let purged = purge(&store, &[gone.clone(), pass("never known")])
+            .await
+            .unwrap();
+        assert_eq!(
+            (purged.registrations, purged.deferred, purged.ahead),
+            (100, 1, vec![])
+        );
+        let expected = ["D-0", "D-1"].map(|name| (name.to_owned(), "B".to_owned()));
+        assert_eq!(registrations(&store).await, expected);
+        assert_eq!(store.stats().await.unwrap().devices, 2);
+        let unknown = store.pass_state(&pass("never known")).await.unwrap();
+        let state: PassState = store.pass_state(&gone).await.unwrap();
+        assert_eq!(state, unknown);
+        assert_eq!(store.pass_state(&stays).await.unwrap(), before);
+        assert_eq!(store.published(&[gone]).await.unwrap(), [None]);
+        let pending = store.pending(type_id, 10).await.unwrap();
+        assert_eq!(pending.len(), 1);
+        let left = store.deferred(type_id, None, 10).await.unwrap().items;
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, device("D-0"));
+
+        let again = purge(&store, &[pass("A")]).await.unwrap();
+        assert_eq!(again, Purged::default());
+    }
 }

@@ -300,6 +300,10 @@ impl<S: StoreMaintenance> StoreMaintenance for Measured<S> {
         store_call("published_passes", self.0.published_passes(after, limit)).await
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        store_call("forget_pass", self.0.forget_pass(pass)).await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         store_call("stats", self.0.stats()).await
     }

@@ -491,6 +491,28 @@ begin
 end
 $$;
 
+-- Removes the mark, the published content and the pending push of a pass. If the date of the pass is not past, changes nothing
+-- and returns false.
+create function passkit.forget_pass(forgotten_type text, forgotten_serial text)
+returns boolean language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    seconds bigint;
+begin
+    -- Locks the type. A type without this row has no marked and no published passes.
+    perform 1 from passkit.clock c where c.pass_type = forgotten_type for update;
+    seconds := passkit.now_micros() / 1000000;
+    delete from passkit.pass p
+    where (p.pass_type, p.serial) = (forgotten_type, forgotten_serial) and p.last_modified < seconds;
+    if exists (select from passkit.pass p where (p.pass_type, p.serial) = (forgotten_type, forgotten_serial)) then
+        return false;
+    end if;
+    delete from passkit.published o where (o.pass_type, o.serial) = (forgotten_type, forgotten_serial);
+    delete from passkit.pending_push q where (q.pass_type, q.serial) = (forgotten_type, forgotten_serial);
+    return true;
+end
+$$;
+
 -- Returns for each type the number of pending changes, the version of the oldest, and when the first deferred push is due.
 --
 -- The query jumps from type to type in the indexes. Only the count reads more: at most 10,000 rows of a type. Bitmap scans

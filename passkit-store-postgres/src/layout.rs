@@ -216,6 +216,9 @@ pub(crate) const REGISTRATIONS: &str = "select r.device_id, r.push_token, r.pass
 pub(crate) const PUBLISHED_PASSES: &str =
     "select p.pass_type, p.serial from passkit.published_passes($1, $2, $3) p";
 
+/// Type, serial number → whether nothing of the pass is left.
+pub(crate) const FORGET_PASS: &str = "select passkit.forget_pass($1, $2)";
+
 /// → number of devices, bytes of all tables.
 pub(crate) const SIZES: &str = "\
 select (select count(*) from passkit.device),
@@ -260,6 +263,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("replace note", REPLACE_NOTE),
     ("registrations", REGISTRATIONS),
     ("published passes", PUBLISHED_PASSES),
+    ("forget pass", FORGET_PASS),
     ("sizes", SIZES),
     ("count registrations", COUNT_REGISTRATIONS),
 ];

@@ -1,4 +1,4 @@
-//! Writes, reads and counts registrations in bulk.
+//! Writes, reads and counts registrations in bulk, and forgets passes.
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -13,7 +13,7 @@ use crate::{
     batches::Registers,
     engine::{
         connections::Statement,
-        rows::{column, identifier, limit_of, unsigned},
+        rows::{column, identifier, limit_of, only, unsigned},
     },
     error::PostgresError,
     layout,
@@ -79,6 +79,13 @@ impl StoreMaintenance for PostgresStore {
         Ok(Page::up_to(limit, passes, |last: &PassId| {
             PageCursor::new(format!("{}{SEPARATOR}{}", last.type_id, last.serial))
         }))
+    }
+
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let statement = Statement::new(layout::FORGET_PASS)
+            .bind(pass.type_id.as_str())
+            .bind(pass.serial.as_str());
+        Ok(only(&self.connections().fetch(statement).await?)?)
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

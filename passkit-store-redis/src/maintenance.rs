@@ -1,4 +1,4 @@
-//! Import, export, counts and repair.
+//! Import, export, counts and repair. Forgets passes.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,7 +16,7 @@ use redis::Value;
 
 use crate::{
     dirty::DirtyBuckets,
-    engine::{Command, one, pairs, read},
+    engine::{Command, one, pairs, read, scripts},
     error::Error,
     layout::{self, Indexed, PUSH_TOKEN},
     registrations::IndexEntry,
@@ -138,6 +138,14 @@ impl StoreMaintenance for RedisStore {
         }
         page.next = next.map(|position| PageCursor::new(position.to_string()));
         Ok(page)
+    }
+
+    /// Also removes entries that interrupted calls left in the index of the pass. The result is right if the clocks of the
+    /// hosts agree, because the host of the caller decides whether the date is past.
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let pass = pass.clone();
+        self.run_to_completion(|shared| async move { shared.forget_pass(&pass).await })
+            .await
     }
 
     /// Reads everything in small steps. The storage is the sum of `MEMORY USAGE` of all keys.
@@ -334,6 +342,32 @@ impl Shared {
             }
         });
         Ok(u64::try_from(bytes.sum::<i64>()).unwrap_or(0))
+    }
+
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, Error> {
+        let bucket = self.keys.bucket_of(&pass.serial);
+        let [marks, pending, by_age] = self.keys.bucket_and_pending(&pass.type_id, bucket);
+        let keys = [
+            marks,
+            self.keys.published(&pass.type_id, bucket),
+            pending,
+            by_age,
+        ];
+        let call = Command::timed(&scripts::FORGET_PASS, keys).arg(pass.serial.as_str());
+        let forgotten: u64 = read(
+            one(self.runner.write(vec![call]).await?),
+            "answer of a script",
+        )?;
+        if forgotten == 0 {
+            return Ok(false);
+        }
+        let indexed = Indexed::Pass(pass.clone());
+        for part in 0..layout::parts(indexed.audience()) {
+            let key = self.keys.part(indexed.audience(), part);
+            self.repair_part(&key, &indexed, &mut Repaired::default())
+                .await?;
+        }
+        Ok(true)
     }
 
     async fn repair_part(

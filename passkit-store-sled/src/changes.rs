@@ -170,6 +170,22 @@ impl Step<'_, '_> {
     }
 }
 
+/// Removes the mark and the published content of a pass. If the date of the pass is not past, changes nothing and returns
+/// `false`.
+pub(crate) fn forget_pass(group: &mut Group<'_>, pass: &PassId) -> Result<bool, SledError> {
+    let state_key = layout::pass(&pass.type_id, &pass.serial);
+    let state = group.get(&state_key)?;
+    let own = state.as_deref().map(layout::decode_pass).transpose()?;
+    if own.is_some_and(|own| own.last_modified >= clock::now_micros() / 1_000_000) {
+        return Ok(false);
+    }
+    let published_key = layout::published(&pass.type_id, &pass.serial);
+    let published = group.get(&published_key)?;
+    group.put(state_key, state, None);
+    group.put(published_key, published, None);
+    Ok(true)
+}
+
 /// Implements [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since). Each row that it
 /// reads is durable, but the rows may be from different moments.
 ///

@@ -1,4 +1,4 @@
-//! Writes, reads and counts registrations in bulk.
+//! Writes, reads and counts registrations in bulk, and forgets passes.
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -9,9 +9,10 @@ use passkit_server::{
 };
 
 use crate::{
+    changes,
     engine::{ROWS, Unanswered, View},
     layout::{self, DeviceRow, Registrations},
-    registrations,
+    queue, registrations,
     store::SledStore,
 };
 
@@ -71,6 +72,18 @@ impl StoreMaintenance for SledStore {
         });
         self.read(move |view| published_passes(view, after.as_deref(), limit.max(1)))
             .await
+    }
+
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let pass = pass.clone();
+        self.write(move |group| {
+            let forgotten = changes::forget_pass(group, &pass)?;
+            if forgotten {
+                queue::forget_pass(group, &pass)?;
+            }
+            Ok(forgotten)
+        })
+        .await
     }
 
     /// Reads all registrations, and the sizes of the files.

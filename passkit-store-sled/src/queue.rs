@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changed,
+    Changed, PassId,
     identifiers::{DeviceIdentifier, TypeIdentifier},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{Page, PageCursor, StoreError, clock},
@@ -224,10 +224,7 @@ fn record_progress(
         };
         put_pending_row(group, type_id, scope, Some(&before), Some(&after));
     } else if before.version == progress.version {
-        let queue = queue_row(group, type_id)?;
-        let pending = queue.pending.saturating_sub(1);
-        put_pending_row(group, type_id, scope, Some(&before), None);
-        put_queue_row(group, type_id, queue, QueueRow { pending, ..queue });
+        remove_pending_row(group, type_id, scope, &before)?;
     } else {
         let after = PendingRow {
             since: before.version,
@@ -236,6 +233,28 @@ fn record_progress(
         };
         put_pending_row(group, type_id, scope, Some(&before), Some(&after));
     }
+    Ok(())
+}
+
+/// Removes the pending change of a pass.
+pub(crate) fn forget_pass(group: &mut Group<'_>, pass: &PassId) -> Result<(), SledError> {
+    let scope = Scope::Pass(pass.serial.clone());
+    let Some(before) = pending_row(group, &pass.type_id, &scope)? else {
+        return Ok(());
+    };
+    remove_pending_row(group, &pass.type_id, &scope, &before)
+}
+
+fn remove_pending_row(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    scope: &Scope,
+    before: &PendingRow,
+) -> Result<(), SledError> {
+    let queue = queue_row(group, type_id)?;
+    let pending = queue.pending.saturating_sub(1);
+    put_pending_row(group, type_id, scope, Some(before), None);
+    put_queue_row(group, type_id, queue, QueueRow { pending, ..queue });
     Ok(())
 }
 

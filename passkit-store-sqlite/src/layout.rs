@@ -232,6 +232,22 @@ pub(crate) const SET_DIGEST: &str = "\
 insert into passkit_pass (type, serial, version, last_modified, digest) values (?1, ?2, 0, 0, ?3)
 on conflict (type, serial) do update set digest = excluded.digest";
 
+/// Parameters: type, serial, seconds. Removes a row whose date is past.
+pub(crate) const FORGET_PASS: &str =
+    "delete from passkit_pass where type = ?1 and serial = ?2 and last_modified < ?3";
+
+/// Parameters: type, serial.
+pub(crate) const HAS_PASS: &str =
+    "select exists (select 1 from passkit_pass where type = ?1 and serial = ?2)";
+
+/// Parameters: type, serial.
+pub(crate) const FORGET_PUBLISHED: &str =
+    "delete from passkit_published where type = ?1 and serial = ?2";
+
+/// Parameters: type, serial.
+pub(crate) const FORGET_PENDING: &str =
+    "delete from passkit_pending where type = ?1 and serial = ?2";
+
 /// Parameters: device, type, both parts of the tag or nulls. Returns the clocks, and a serial or null in each row.
 ///
 /// A tag ahead of the clocks counts as no tag. If the tag equals the clocks, the statement searches for a null, and so reads

@@ -2,13 +2,13 @@ use passkit_server::{
     PassId, async_trait,
     identifiers::DeviceIdentifier,
     maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
-    store::{Page, PageCursor, Registered, StoreError},
+    store::{Page, PageCursor, Registered, StoreError, clock},
 };
 use rusqlite::{Connection, params};
 
 use crate::{
     SqliteStore,
-    layout::{self, identifier, number, rows},
+    layout::{self, identifier, integer, number, rows},
     registrations,
 };
 
@@ -51,9 +51,36 @@ impl StoreMaintenance for SqliteStore {
             .await
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let pass = pass.clone();
+        self.engine
+            .write(move |connection| forget_pass(connection, &pass))
+            .await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.engine.scan(stats).await
     }
+}
+
+fn forget_pass(connection: &Connection, pass: &PassId) -> rusqlite::Result<bool> {
+    let (type_id, serial) = (pass.type_id.as_str(), pass.serial.as_str());
+    let seconds = integer(clock::now_micros() / 1_000_000);
+    connection
+        .prepare_cached(layout::FORGET_PASS)?
+        .execute(params![type_id, serial, seconds])?;
+    let remains: bool = connection
+        .prepare_cached(layout::HAS_PASS)?
+        .query_row(params![type_id, serial], |row| row.get(0))?;
+    if remains {
+        return Ok(false);
+    }
+    for statement in [layout::FORGET_PUBLISHED, layout::FORGET_PENDING] {
+        connection
+            .prepare_cached(statement)?
+            .execute(params![type_id, serial])?;
+    }
+    Ok(true)
 }
 
 fn register_many(connection: &Connection, registrations: &[Registration]) -> rusqlite::Result<u64> {

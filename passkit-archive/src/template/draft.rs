@@ -287,8 +287,8 @@ impl<'a> Draft<'a> {
     pub fn finish(mut self) -> Result<ArchiveBuilder, TemplateError> {
         self.settle()?;
         let name = Layout::of(self.template.kind).description_file;
-        let text = self.json.to_string();
-        let outline = self.outline.file(name, &*text);
+        let files = self.files.file(name, self.json.to_string());
+        let outline = self.outline.share(name, &files);
         let bytes = outline.build_bare().map_err(|error| TemplateError::Value {
             pointer: name.into(),
             message: error.to_string(),
@@ -299,7 +299,7 @@ impl<'a> Draft<'a> {
         if !findings.is_empty() {
             return Err(TemplateError::Pass(findings));
         }
-        Ok(self.files.file(name, text))
+        Ok(files)
     }
 
     /// Makes a template from this draft. The rest can be filled in later.

@@ -89,6 +89,7 @@ impl Demo {
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,
+            make: None,
             metrics: None,
             log: self.log.clone(),
             config_file: None,

@@ -14,7 +14,7 @@ use passkit_server::{identifiers::Kind, text::OneLine};
 use super::progress::Progress;
 use crate::{
     failure::Failure,
-    making::{Batch, Change, Event, Maker, OutputFolder, Summary, Table, open_secret},
+    making::{Batch, Change, Event, Maker, OutputFolder, Summary, Table, open_secret, secret_path},
     output,
     signer::SignerOptions,
 };
@@ -137,38 +137,9 @@ impl Make {
         if !maker.needs_secret(table.columns()) {
             return Ok((maker, folder));
         }
-        let path = self.secret_path()?;
+        let path = secret_path(&self.out, self.token_secret.as_deref())?;
         let secret = open_secret(&path, &folder, maker.type_id(), self.dry_run)?;
         Ok((maker.with_secret(secret.tokens), folder))
-    }
-
-    fn secret_path(&self) -> Result<PathBuf, Failure> {
-        let path = match &self.token_secret {
-            Some(path) => path.clone(),
-            None => {
-                let folder = std::path::absolute(&self.out);
-                let folder = folder.map_err(|error| {
-                    Failure::new(format!("{}: {error}", OneLine::path(&self.out)))
-                })?;
-                let mut name = folder.file_name().unwrap_or_default().to_owned();
-                name.push(".token-secret");
-                folder.with_file_name(name)
-            }
-        };
-        let home = path
-            .parent()
-            .filter(|home| *home != Path::new(""))
-            .unwrap_or(Path::new("."));
-        if let (Ok(home), Ok(out)) = (home.canonicalize(), self.out.canonicalize())
-            && home.starts_with(out)
-        {
-            return Err(Failure::new(format!(
-                "the secret {} would be in the folder of the passes, which is served; name a file outside with \
-                 --token-secret",
-                OneLine::path(&path)
-            )));
-        }
-        Ok(path)
     }
 
     fn make(

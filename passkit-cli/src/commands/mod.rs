@@ -18,6 +18,7 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod new;
 mod progress;
+pub(crate) mod purge;
 pub(crate) mod push;
 pub(crate) mod repair;
 pub(crate) mod restored;

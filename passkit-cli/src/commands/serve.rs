@@ -1,4 +1,10 @@
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -6,7 +12,9 @@ use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
 use passkit_folder::{Config, Folder};
 use passkit_server::{
-    WalletService, private_files,
+    WalletService,
+    identifiers::Kind,
+    private_files,
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
@@ -15,11 +23,13 @@ use tower_service::Service as _;
 
 use crate::{
     admin::{self, Admin, AdminToken},
+    admin_passes::Making,
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
     health::Health,
     listen::{Address, Listener},
     logging::LogOptions,
+    making::LiveMaker,
     metrics::Metrics,
     options::Options,
     reload::Reload,
@@ -141,6 +151,12 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
+    /// Make passes of a template and a table in one of the folders, and again whenever the table or the template changes.
+    /// The file has the options of `passkit make`: template, from, out, cert, key, wwdr and token-secret. With
+    /// --admin-token, another program has single passes made with POST /admin/v1/passes. Then `from` may be left out.
+    #[arg(long, env = "PASSKIT_MAKE", value_name = "FILE.toml")]
+    pub(crate) make: Option<PathBuf>,
+
     /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. With this call, another program publishes changes
     /// of passes. The token needs at least 16 characters. It is safer to set it in the environment, or in the file that
     /// PASSKIT_ADMIN_TOKEN_FILE names.
@@ -152,7 +168,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// The address for POST /admin/v1/publish, instead of the address for phones.
+    /// The address for POST /admin/v1/publish and /admin/v1/passes, instead of the address for phones.
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
@@ -197,6 +213,7 @@ pub(crate) struct Ready {
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<Listener>,
+    maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
     address: Address,
 }
@@ -253,6 +270,10 @@ impl Serve {
         }
         if let Some(folder) = &self.orders {
             config = config.orders(folder);
+        }
+        let maker = self.open_maker().await?;
+        if let Some(maker) = &maker {
+            config = with_made(config, maker);
         }
         if config.roots.is_empty() {
             return Err(Failure::new(
@@ -329,6 +350,10 @@ impl Serve {
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
+            making: maker.clone().map(|maker| Making {
+                maker,
+                folder: folder.clone(),
+            }),
             wrong_tokens: Arc::default(),
         });
         Ok(Ready {
@@ -344,9 +369,37 @@ impl Serve {
             metrics,
             admin,
             admin_listener,
+            maker,
             publisher,
             address,
         })
+    }
+
+    /// Opens the template and the certificate of --make.
+    async fn open_maker(&self) -> Result<Option<Arc<LiveMaker>>, Failure> {
+        let Some(file) = self.make.clone() else {
+            return Ok(None);
+        };
+        let password = self.apns.password.clone();
+        let opened = tokio::task::spawn_blocking(move || LiveMaker::open(&file, password)).await;
+        let opened =
+            opened.map_err(|error| Failure::from_error("can't open the template", &error))?;
+        Ok(Some(Arc::new(opened?)))
+    }
+}
+
+/// Serves the folder in which passes are made, unless it is in one of the folders already.
+fn with_made(config: Config, maker: &LiveMaker) -> Config {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = place(maker.folder());
+    let kind = maker.kind();
+    let mut roots = config.roots.iter();
+    if roots.any(|(of, root)| *of == kind && folder.starts_with(place(root))) {
+        return config;
+    }
+    match kind {
+        Kind::Pass => config.passes(maker.folder()),
+        Kind::Order => config.orders(maker.folder()),
     }
 }
 
@@ -368,6 +421,9 @@ impl Ready {
         beside.spawn(async move { health.watch_certificates().await });
         let publisher = self.publisher.clone();
         beside.spawn(async move { publisher.run().await });
+        if let Some(maker) = self.maker {
+            beside.spawn(maker.watch());
+        }
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
@@ -384,7 +440,7 @@ impl Ready {
         };
         let wallet = self.service;
         let service = service_fn(move |request: Request<Incoming>| match &admin {
-            Some(admin) if request.uri().path() == admin::PATH => admin.clone().answer(request),
+            Some(admin) if admin::is_path(request.uri().path()) => admin.clone().answer(request),
             _ => wallet.clone().call(request),
         });
         let health = self.health;
@@ -413,7 +469,7 @@ async fn answer_publish(
     admin: Admin,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    if request.uri().path() == admin::PATH {
+    if admin::is_path(request.uri().path()) {
         return admin.answer(request).await;
     }
     let mut answer = Response::new(ResponseBody::from(Bytes::new()));

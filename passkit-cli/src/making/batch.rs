@@ -6,7 +6,7 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
-use passkit_archive::{Findings, Level, template::Template};
+use passkit_archive::{Findings, Level, Report, Rules, template::Template};
 use passkit_server::{
     identifiers::TypeIdentifier,
     text::{Chain, OneLine},
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     maker::{Filled, Made, Maker, RowError},
-    output_folder::{Existing, OutputFolder, Staged, discard},
+    output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
     secret::Secret,
     table::{Row, Table},
@@ -100,6 +100,12 @@ pub(crate) fn open_secret(
     Ok(secret)
 }
 
+/// Why the pass of a single row was not made.
+pub(crate) enum MakeError {
+    Row(RowError),
+    Failed(Failure),
+}
+
 /// What became of a row.
 enum Outcome {
     Unchanged,
@@ -179,12 +185,46 @@ impl Batch<'_> {
         })?;
         self.look_for_missing(&seen, &mut summary, &mut show)?;
         if !self.is_dry {
-            let synced = self.folder.sync();
-            synced.map_err(|error| {
-                Failure::from_error("can't write the passes to the disk", &error)
-            })?;
+            self.folder.sync()?;
+            self.folder.renew_note()?;
         }
         Ok(summary)
+    }
+
+    /// Makes the pass of a single row. Returns what changed, if anything, and the archive.
+    pub(crate) fn make_one(&self, row: Row) -> Result<(Option<Change>, Vec<u8>), MakeError> {
+        let named = self.name(row, &mut HashSet::new());
+        let named = named.map_err(MakeError::Row)?;
+        let (change, staged) = match self.make(&named) {
+            Outcome::Written(_, change, Some(staged)) => (change, staged),
+            Outcome::Unchanged | Outcome::Written(..) => {
+                let archive = self.folder.read(&named.name).map_err(|problem| {
+                    let file = self.folder.shown(&named.name);
+                    MakeError::Failed(Failure::new(format!("{file}: {problem}")))
+                })?;
+                return Ok((None, archive));
+            }
+            Outcome::Bad(error) => return Err(MakeError::Row(error)),
+            Outcome::Failed(failure) => return Err(MakeError::Failed(failure)),
+        };
+        let committed = self.check_and_commit(&named, staged)?;
+        Ok((Some(change), committed))
+    }
+
+    /// Gives a file its name, unless phones would refuse the pass. Returns its content.
+    fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
+        let archive = staged.content().map_err(|error| {
+            MakeError::Failed(Failure::from_error("can't read the new pass", &error))
+        })?;
+        let found = Report::of(&archive, Rules::strict()).findings;
+        if let Some(worst) = found.iter().find(|one| one.level() >= Level::Error) {
+            let message = format!("makes a pass that phones would refuse: {worst}");
+            return Err(MakeError::Row(RowError::new(named.row.line, message)));
+        }
+        self.folder
+            .commit(vec![staged])
+            .map_err(MakeError::Failed)?;
+        Ok(archive)
     }
 
     /// Finds the name of a row's file. Fails if an earlier row has the same one.
@@ -320,18 +360,19 @@ impl Batch<'_> {
         summary: &mut Summary,
         show: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Failure> {
-        let mut names = self.folder.names()?;
-        names.retain(|name| !seen.contains(&hash(name)));
         let mut missing = Vec::new();
-        for name in names {
-            if let Existing::Archive(mut archive) = self.folder.existing(&name)?
-                && let Some(pass) = archive.identify()
-                && pass.id.type_id == *self.maker.type_id()
-                && !pass.voided
-            {
-                missing.push(name);
+        self.folder.find(|names| {
+            for name in names.into_iter().filter(|name| !seen.contains(&hash(name))) {
+                if let Existing::Archive(mut archive) = self.folder.existing(&name)?
+                    && let Some(pass) = archive.identify()
+                    && pass.id.type_id == *self.maker.type_id()
+                    && !pass.voided
+                {
+                    missing.push(name);
+                }
             }
-        }
+            Ok(None::<()>)
+        })?;
         // A row that can't be read may be the row of any of these passes.
         if !self.void_missing || summary.bad > 0 || summary.rows == 0 {
             summary.without_row = missing.len() as u64;
@@ -357,13 +398,10 @@ impl Batch<'_> {
                             self.folder.shown(&name)
                         )));
                     }
-                    Err(failure) => {
-                        discard(&staged);
-                        return Err(failure);
-                    }
+                    Err(failure) => return Err(failure),
                 }
             }
-            self.folder.commit(&staged)?;
+            self.folder.commit(staged)?;
         }
         Ok(())
     }
@@ -402,7 +440,7 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
     fn start(&mut self, scope: &'scope thread::Scope<'scope, '_>) -> Result<(), Failure> {
         self.finish()?;
         let (folder, files) = (self.folder, std::mem::take(&mut self.staged));
-        self.running = Some(scope.spawn(move || folder.commit(&files)));
+        self.running = Some(scope.spawn(move || folder.commit(files)));
         Ok(())
     }
 
@@ -412,12 +450,6 @@ impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
-    }
-}
-
-impl Drop for Committing<'_, '_> {
-    fn drop(&mut self) {
-        discard(&self.staged);
     }
 }
 

@@ -81,6 +81,11 @@ impl RowError {
         }
     }
 
+    /// Returns the column that is the reason, if it is one.
+    pub(crate) fn column(&self) -> Option<&str> {
+        self.column.as_deref()
+    }
+
     pub(super) fn in_column(line: u64, column: &str, message: impl Into<String>) -> Self {
         Self {
             column: Some(column.into()),

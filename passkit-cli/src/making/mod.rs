@@ -1,12 +1,13 @@
 //! Makes passes and orders from a template and rows of values. The commands use this module, and it
 //! uses no command.
 //!
-//! [`Maker`] makes a pass of a [`Row`]. [`Batch`] makes all passes of a [`Table`] in an
-//! [`OutputFolder`].
+//! [`Maker`] makes a pass of a [row](table::Row). [`Batch`] makes all passes of a [`Table`] in an
+//! [`OutputFolder`]. [`LiveMaker`] makes passes while a service runs.
 
 mod batch;
 mod dates;
 mod file_name;
+mod live;
 mod maker;
 mod output_folder;
 mod parallel;
@@ -16,7 +17,9 @@ mod table;
 
 pub(crate) use self::{
     batch::{Batch, Change, Event, Summary, open_secret},
+    live::{Delivered, LiveMaker, Refused},
     maker::Maker,
     output_folder::OutputFolder,
+    secret::path_for as secret_path,
     table::Table,
 };

@@ -8,7 +8,10 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use passkit_archive::{ArchiveFile, Identified, MAX_ARCHIVE_BYTES, template::TokenSecret};
@@ -18,6 +21,8 @@ use passkit_server::{
     text::OneLine,
 };
 
+use tempfile::TempPath;
+
 use super::{file_name::file_name, parallel::in_parallel, secret::Secret};
 use crate::failure::Failure;
 
@@ -26,6 +31,8 @@ const HIDDEN: &str = ".passkit-make";
 /// The file that recognises the secret of the folder.
 const CHECK: &str = "secret-check";
 const LOCK: &str = "lock";
+/// How many names are in memory at once.
+const NAMES: usize = 4_096;
 /// The start of the names of files that are being written.
 const NEW: &str = "new-";
 
@@ -34,6 +41,8 @@ pub(crate) struct OutputFolder {
     hidden: PathBuf,
     kind: Kind,
     next: AtomicU64,
+    /// What the note about the secret says, if this run wrote it.
+    note: OnceLock<String>,
     /// Keeps other processes away. `None` if nothing is written.
     _lock: Option<File>,
 }
@@ -46,31 +55,42 @@ pub(super) enum Existing {
     Archive(Box<ArchiveFile>),
 }
 
-/// A file that is complete, and does not have its name yet.
+/// A file that is complete, and does not have its name yet. It is removed if it never gets it.
 #[derive(Debug)]
 pub(super) struct Staged {
-    temporary: PathBuf,
+    temporary: TempPath,
     path: PathBuf,
+}
+
+impl Staged {
+    pub(super) fn content(&self) -> io::Result<Vec<u8>> {
+        fs::read(&self.temporary)
+    }
 }
 
 impl OutputFolder {
     /// Opens a folder to write to. Makes it if it is missing, and removes what a stopped run left.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
+        Self::open_if_free(path, kind)?.ok_or_else(|| {
+            Failure::new(format!(
+                "another passkit make writes to {}; wait until it has ended",
+                OneLine::path(path)
+            ))
+        })
+    }
+
+    /// Does the same as [`open`](Self::open). Returns `None` if another process writes to the folder.
+    pub(crate) fn open_if_free(path: &Path, kind: Kind) -> Result<Option<Self>, Failure> {
         let mut this = Self::look_at(path, kind);
         let lock = this.prepare().map_err(|error| this.cannot_write(&error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(format!(
-                    "another passkit make writes to {}; wait until it has ended",
-                    OneLine::path(path)
-                )));
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(this.cannot_write(&error)),
         }
         this.clean().map_err(|error| this.cannot_write(&error))?;
         this._lock = Some(lock);
-        Ok(this)
+        Ok(Some(this))
     }
 
     /// Opens a folder to see what would change. It may be missing.
@@ -80,6 +100,7 @@ impl OutputFolder {
             hidden: path.join(HIDDEN),
             kind,
             next: AtomicU64::new(0),
+            note: OnceLock::new(),
             _lock: None,
         }
     }
@@ -146,81 +167,86 @@ impl OutputFolder {
         Ok(bytes)
     }
 
-    /// Returns the names of all finished files.
-    pub(super) fn names(&self) -> Result<Vec<String>, Failure> {
-        let listed = || {
-            let entries = match fs::read_dir(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                entries => entries?,
-            };
-            let mut names = Vec::new();
-            for entry in entries {
-                // Files with other names were not made here.
-                if let Ok(name) = entry?.file_name().into_string()
-                    && !name.starts_with('.')
-                    && name
-                        .rsplit_once('.')
-                        .is_some_and(|(_, end)| end.eq_ignore_ascii_case(self.kind.extension()))
-                {
-                    names.push(name);
-                }
-            }
-            names.sort_unstable();
-            Ok(names)
-        };
-        listed().map_err(|error: io::Error| {
+    /// Calls `look` with the names of all finished files, group by group, until it returns a value. There
+    /// may be a million files.
+    pub(super) fn find<T>(
+        &self,
+        mut look: impl FnMut(Vec<String>) -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let cannot_read = |error: io::Error| {
             Failure::new(format!("can't read {}: {error}", OneLine::path(&self.path)))
-        })
+        };
+        let mut entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(cannot_read)?,
+        };
+        loop {
+            let mut names = Vec::new();
+            for entry in entries.by_ref().take(NAMES) {
+                names.push(entry.map_err(cannot_read)?.file_name());
+            }
+            if names.is_empty() {
+                return Ok(None);
+            }
+            // Files with other names were not made here.
+            let names = names.into_iter().filter_map(|name| name.into_string().ok());
+            let mut names: Vec<String> = names.filter(|name| self.is_finished(name)).collect();
+            names.sort_unstable();
+            if let Some(found) = look(names)? {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn is_finished(&self, name: &str) -> bool {
+        let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+        !name.starts_with('.') && end.eq_ignore_ascii_case(self.kind.extension())
     }
 
     /// Writes a file under a temporary name.
     pub(super) fn stage(&self, name: &str, content: &[u8]) -> Result<Staged, Failure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.hidden.join(format!("{NEW}{number}"));
-        let path = self.path.join(name);
-        let written = File::create_new(&temporary).and_then(|mut file| {
+        let write = || {
+            let mut file = File::create_new(&temporary)?;
+            let temporary = TempPath::try_from_path(&temporary)?;
             file.write_all(content)?;
             #[cfg(not(target_os = "linux"))]
             file.sync_all()?;
-            Ok(())
-        });
-        match written {
-            Ok(()) => Ok(Staged { temporary, path }),
-            Err(error) => {
-                let _ = fs::remove_file(&temporary);
-                Err(self.cannot_write(&error))
-            }
-        }
-    }
-
-    /// Gives files their names, after their content is on disk.
-    pub(super) fn commit(&self, files: &[Staged]) -> Result<(), Failure> {
-        if files.is_empty() {
-            return Ok(());
-        }
-        let commit = || {
-            self.sync()?;
-            for Staged { temporary, path } in files {
-                fs::rename(temporary, path)?;
-            }
-            Ok(())
+            Ok(temporary)
         };
-        commit().map_err(|error: io::Error| {
-            discard(files);
-            self.cannot_write(&error)
+        Ok(Staged {
+            temporary: write().map_err(|error| self.cannot_write(&error))?,
+            path: self.path.join(name),
         })
     }
 
-    /// Makes everything on the file system durable. One call costs less than a call for each file.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        let folder = File::open(&self.path)?;
-        #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(&folder)?;
-        #[cfg(all(unix, not(target_os = "linux")))]
-        folder.sync_all()?;
-        #[cfg(not(unix))]
-        drop(folder);
+    /// Gives files their names, after their content is on disk.
+    pub(super) fn commit(&self, files: Vec<Staged>) -> Result<(), Failure> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        for Staged { temporary, path } in files {
+            let named = temporary.persist(path);
+            named.map_err(|error| self.cannot_write(&error.error))?;
+        }
         Ok(())
+    }
+
+    /// Makes everything on the file system durable. One call costs less than a call for each file.
+    pub(super) fn sync(&self) -> Result<(), Failure> {
+        let sync = || {
+            let folder = File::open(&self.path)?;
+            #[cfg(target_os = "linux")]
+            rustix::fs::syncfs(&folder)?;
+            #[cfg(all(unix, not(target_os = "linux")))]
+            folder.sync_all()?;
+            #[cfg(not(unix))]
+            drop(folder);
+            Ok(())
+        };
+        sync().map_err(|error: io::Error| self.cannot_write(&error))
     }
 
     /// Refuses a folder that has passes of this type with tokens of another secret. Phones would be
@@ -241,17 +267,16 @@ impl OutputFolder {
                 OneLine::path(path)
             ))
         };
-        let (note, written) = match self.note()? {
+        let (note, written) = match self.read_note()? {
             Some((note, written)) => (Some(note), written),
             None => (None, None),
         };
         if note.as_ref().is_some_and(|note| *note != secret.check) {
             return Err(refused(format!("a pass in {}", OneLine::path(&self.path))));
         }
-        let results = in_parallel(self.names()?, |name| {
-            let changed = fs::metadata(self.path.join(&name))
-                .ok()
-                .and_then(|found| changed_at(&found));
+        let check = |name: String| {
+            let found = fs::metadata(self.path.join(&name)).ok();
+            let changed = found.and_then(|found| changed_at(&found));
             if written.is_some() && changed < written {
                 return Ok(());
             }
@@ -267,28 +292,34 @@ impl OutputFolder {
                     OneLine::path(path)
                 ))),
             }
-        });
-        results.into_iter().collect()
+        };
+        self.find(|names| {
+            let checked: Result<Vec<()>, Failure> = in_parallel(names, check).into_iter().collect();
+            checked.map(|_| None::<()>)
+        })
+        .map(drop)
     }
 
     /// Returns whether there is a pass of this type that may have a token.
     pub(crate) fn has_tokens(&self, type_id: &TypeIdentifier) -> Result<bool, Failure> {
-        if self.note()?.is_some() {
+        if self.read_note()?.is_some() {
             return Ok(true);
         }
-        for name in self.names()? {
-            let found = match self.existing(&name)? {
-                Existing::Missing => continue,
-                Existing::Damaged => return Ok(true),
-                Existing::Archive(mut archive) => archive.identify(),
-            };
-            let has_token =
-                |pass: Identified| pass.auth_token.is_some() && pass.id.type_id == *type_id;
-            if found.is_none_or(has_token) {
-                return Ok(true);
+        let has_token = |pass: Identified| pass.auth_token.is_some() && pass.id.type_id == *type_id;
+        let found = self.find(|names| {
+            for name in names {
+                let may_have = match self.existing(&name)? {
+                    Existing::Missing => false,
+                    Existing::Damaged => true,
+                    Existing::Archive(mut archive) => archive.identify().is_none_or(has_token),
+                };
+                if may_have {
+                    return Ok(Some(()));
+                }
             }
-        }
-        Ok(false)
+            Ok(None)
+        });
+        Ok(found?.is_some())
     }
 
     fn token_of(
@@ -318,7 +349,7 @@ impl OutputFolder {
     }
 
     /// Returns the note about the secret, and when it was written.
-    fn note(&self) -> Result<Option<(String, Option<Moment>)>, Failure> {
+    fn read_note(&self) -> Result<Option<(String, Option<Moment>)>, Failure> {
         let path = self.hidden.join(CHECK);
         let read = || io::Result::Ok((fs::read_to_string(&path)?, fs::metadata(&path)?));
         match read() {
@@ -331,22 +362,22 @@ impl OutputFolder {
         }
     }
 
-    /// Notes with which secret the passes are made. Call it before the first pass is written, and when
-    /// all are written: files that are older than the note are not read again.
+    /// Notes with which secret the passes are made. Call it before the first pass is written.
     pub(crate) fn remember(&self, secret: &Secret) -> Result<(), Failure> {
-        let staged = self.stage(CHECK, secret.check.as_bytes())?;
-        let staged = Staged {
+        self.write_note(self.note.get_or_init(|| secret.check.clone()))
+    }
+
+    /// Writes the note again, if there is one. Files that are older than the note are not read again.
+    pub(super) fn renew_note(&self) -> Result<(), Failure> {
+        self.note.get().map_or(Ok(()), |note| self.write_note(note))
+    }
+
+    fn write_note(&self, note: &str) -> Result<(), Failure> {
+        let staged = self.stage(CHECK, note.as_bytes())?;
+        self.commit(vec![Staged {
             path: self.hidden.join(CHECK),
             ..staged
-        };
-        self.commit(&[staged])
-    }
-}
-
-/// Removes files that never get their names. The next run removes what stays.
-pub(super) fn discard(files: &[Staged]) {
-    for file in files {
-        let _ = fs::remove_file(&file.temporary);
+        }])
     }
 }
 

@@ -86,6 +86,35 @@ impl Secret {
     }
 }
 
+/// Returns the path of the secret for the passes in a folder. By default, it is beside the folder.
+pub(crate) fn path_for(out: &Path, given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            let folder = std::path::absolute(out);
+            let folder =
+                folder.map_err(|error| Failure::new(format!("{}: {error}", OneLine::path(out))))?;
+            let mut name = folder.file_name().unwrap_or_default().to_owned();
+            name.push(".token-secret");
+            folder.with_file_name(name)
+        }
+    };
+    let home = path
+        .parent()
+        .filter(|home| *home != Path::new(""))
+        .unwrap_or(Path::new("."));
+    if let (Ok(home), Ok(out)) = (home.canonicalize(), out.canonicalize())
+        && home.starts_with(out)
+    {
+        return Err(Failure::new(format!(
+            "the secret {} would be in the folder of the passes, which is served; name a file outside with \
+             --token-secret",
+            OneLine::path(&path)
+        )));
+    }
+    Ok(path)
+}
+
 fn random_text() -> Result<String, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)

@@ -241,7 +241,7 @@ fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
 }
 
 #[test]
-fn a_certificate_exported_by_keychain_access_is_accepted() {
+fn a_certificate_with_a_password_is_accepted() {
     let local = Local::start();
     let p12 = p12(&local, "ticket", TYPE);
     let toml = local.file(
@@ -250,11 +250,27 @@ fn a_certificate_exported_by_keychain_access_is_accepted() {
             "[[topic]]\ntype = \"{TYPE}\"\ncert = \"ticket.p12\"\npassword = \"{P12_PASSWORD}\"\n"
         ),
     );
+    let encrypted = local.file(
+        "encrypted.toml",
+        &format!("[[topic]]\ntype = \"{TYPE}\"\ncert = \"{TYPE}.pem\"\nkey = \"ticket.key\"\n"),
+    );
+    let pem = local.certificate(TYPE);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkcs8", "-topk8", "-passout"]);
+    openssl
+        .arg(format!("pass:{P12_PASSWORD}"))
+        .arg("-in")
+        .arg(&pem);
+    openssl
+        .args(["-out", "ticket.key"])
+        .current_dir(local.folder.path());
+    assert!(openssl.status().unwrap().success());
     let given = local.arguments_with(&p12, local.apns.port());
-    let [p12, toml] = [&p12, &toml].map(|file| file.to_str().unwrap());
+    let [p12, toml, encrypted] = [&p12, &toml, &encrypted].map(|file| file.to_str().unwrap());
     for certificate in [
         &["--apns-cert", p12, "--apns-password", P12_PASSWORD][..],
         &["--apns-config", toml],
+        &["--apns-config", encrypted, "--cert-password", P12_PASSWORD],
     ] {
         let mut service = Service::new()
             .given(certificate)

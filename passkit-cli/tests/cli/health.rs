@@ -193,10 +193,9 @@ fn an_absent_folder_is_a_warning() {
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     service.start();
     let address = metrics::address(&service);
-    assert_eq!(
-        value(&scrape(&service), "passkit_folders_absent"),
-        Some(0.0)
-    );
+    eventually("it is measured", || {
+        value(&scrape(&service), "passkit_folders_absent") == Some(0.0)
+    });
     let away = service.folder.path().join("away");
     fs::rename(service.passes(), &away).unwrap();
     eventually("it is a warning", || {

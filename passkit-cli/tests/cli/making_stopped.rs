@@ -366,12 +366,11 @@ fn two_runs_do_not_write_to_one_folder() {
         .unwrap();
     let mut input = process.stdin.take().unwrap();
     input.write_all(TABLE.as_bytes()).unwrap();
-    let mut said = String::new();
     eventually("the other run has the folder", || {
-        let (code, _, now) = run(&mut workshop.make());
-        said = now;
-        code == Some(2)
+        workshop.path(HIDDEN).join("secret-check").exists()
     });
+    let (code, _, said) = run(&mut workshop.make());
+    assert_eq!(code, Some(2), "{said}");
     assert!(
         said.contains("another passkit make writes to passes; wait until it has ended"),
         "{said}"

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Every command that takes the URL of a store, with the option for it at the end.
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 12] = [
     &["serve", "--passes", ".", "--store"],
     &["push", TYPE, "A", "--apns-cert", "none.pem", "--store"],
     &["migrate", "--store"],
@@ -20,6 +20,7 @@ const COMMANDS: [&[&str]; 11] = [
     &["backup", "copy.db", "--store"],
     &["restored", "--store"],
     &["repair", "--store"],
+    &["purge", TYPE, "A", "--store"],
     &["copy", "--to", "sqlite:./other.db", "--from"],
     &["copy", "--from", "sqlite:./a.db", "--to"],
 ];

@@ -242,6 +242,7 @@ macro_rules! calls {
                 fn register_many(registrations: &[Registration]) -> u64;
                 fn registrations(after: Option<&PageCursor>, limit: usize) -> Page<Registration>;
                 fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
+                fn forget_pass(pass: &PassId) -> bool;
                 fn stats() -> StoreStats;
             }
         }

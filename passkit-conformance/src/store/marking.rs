@@ -130,7 +130,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
             .collect();
         let mut times = best_times(store, &growing, 15).await?;
         // A busy machine sometimes hides a walk, so an unclear result is measured again.
-        for _ in 0..3 {
+        for _ in 0..6 {
             let before = growth::is_walk(times[0], &times[1..]);
             times = best_times(store, &growing, 15).await?;
             ensure(
@@ -302,7 +302,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
         match step {
             // There are several marks, so that the dates of the marked pass run ahead of the clock.
             6 => {
-                for _ in 0..3 {
+                for _ in 0..6 {
                     store
                         .mark(
                             &type_id,
@@ -312,7 +312,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
                 }
             }
             7 => {
-                for _ in 0..3 {
+                for _ in 0..6 {
                     store
                         .mark(&other_type, Changed::Passes(&serials(&passes)))
                         .await?;

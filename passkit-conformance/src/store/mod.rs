@@ -44,6 +44,7 @@ mod paging;
 mod parallel;
 mod pending;
 mod publishing;
+mod purging;
 mod queue;
 mod racing;
 mod registering;
@@ -81,6 +82,7 @@ pub fn cases() -> Vec<StoreCase> {
         sizes::CASES,
         crowds::CASES,
         maintenance::CASES,
+        purging::CASES,
         reopening::CASES,
         claiming::CASES,
         pending::CASES,

@@ -7,4 +7,5 @@ mod copies;
 mod instances;
 mod levels;
 mod opening;
+mod purged;
 mod world;

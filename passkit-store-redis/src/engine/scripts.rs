@@ -29,6 +29,7 @@ scripts! {
     CONFIRM = "confirm";
     DEFER = "defer";
     FORGET = "forget";
+    FORGET_PASS = "forget_pass";
     INDEX_ADD = "index_add";
     INDEX_REMOVE = "index_remove";
     MARK = "mark";

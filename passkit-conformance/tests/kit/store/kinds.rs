@@ -35,6 +35,9 @@ const LEASES: &[&str] = &["queue/claims-leave-pushes-alone"];
 const ALONE: &[&str] = &["queue/registrations-leave-pushes-alone"];
 const DROPPED: &[&str] = &["dropped-call-takes-no-other-along"];
 const QUEUE_DROPPED: &[&str] = &["queue/dropped-call-takes-no-other-along"];
+const FORGOTTEN: &[&str] = &["forgotten-pass-is-unknown"];
+const FORGOTTEN_NAMES: &[&str] = &["forgetting-keeps-passes-apart"];
+const FORGOTTEN_PUSHES: &[&str] = &["queue/forgotten-pass-is-not-pending"];
 const CONTENTS: &[&str] = &["new-content-marks-its-pass"];
 
 /// Each kind, the rule that the cases must name, and the cases that must find it.
@@ -336,5 +339,39 @@ pub(super) const KINDS: &[(Kind, Rule, &[&str])] = &[
         ForgetComparesSeconds,
         Rule::C13,
         &["forget-respects-the-time"],
+    ),
+    // Forgetting passes.
+    (ForgetsNoPass, Rule::FORGET_PASS, FORGOTTEN),
+    (
+        ForgetsPassesEarly,
+        Rule::C14,
+        &["forgetting-waits-for-the-date"],
+    ),
+    (ForgottenKeepsItsTokens, Rule::FORGET_PASS, FORGOTTEN),
+    (ForgottenStaysPending, Rule::FORGET_PASS, FORGOTTEN_PUSHES),
+    (
+        ForgetsThePushesOfTheType,
+        Rule::FORGET_PASS,
+        FORGOTTEN_PUSHES,
+    ),
+    (
+        Matches(Call::ForgetPass, Serial, Like),
+        Rule::NAMES,
+        FORGOTTEN_NAMES,
+    ),
+    (
+        Matches(Call::ForgetPass, Serial, Prefix),
+        Rule::NAMES,
+        FORGOTTEN_NAMES,
+    ),
+    (
+        Matches(Call::ForgetPass, Type, Prefix),
+        Rule::NAMES,
+        FORGOTTEN_NAMES,
+    ),
+    (
+        Forgets(Call::ForgetPass),
+        Rule::C6,
+        &["forgotten-passes-stay-forgotten"],
     ),
 ];

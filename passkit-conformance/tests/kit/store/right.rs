@@ -442,6 +442,10 @@ impl StoreMaintenance for Right {
         self.paged(after, limit, read).await
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        self.slowly(self.inner.forget_pass(pass)).await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.slowly(self.inner.stats()).await
     }

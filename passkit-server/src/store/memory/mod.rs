@@ -603,6 +603,21 @@ impl StoreMaintenance for MemoryStore {
         }))
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let mut tables = self.tables_mut();
+        let tables = &mut *tables;
+        if let Some(of_type) = tables.types.get_mut(&pass.type_id) {
+            let now = clock::now_micros() / 1_000_000;
+            let marked = of_type.passes.get(&pass.serial).map(|pass| pass.mark);
+            if marked.is_some_and(|mark| mark.last_modified >= now) {
+                return Ok(false);
+            }
+            of_type.passes.remove(&pass.serial);
+        }
+        tables.pushes.forget(pass);
+        Ok(true)
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let tables = self.tables();
         let mut types: Vec<TypeStats> = tables

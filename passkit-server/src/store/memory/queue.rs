@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, device_position, start};
 use crate::{
-    Changed,
+    Changed, PassId,
     identifiers::{DeviceIdentifier, TypeIdentifier},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{Page, PageCursor, StoreError},
@@ -39,6 +39,15 @@ impl Pushes {
                 progress: None,
             })
             .version = version;
+    }
+
+    pub(super) fn forget(&mut self, pass: &PassId) {
+        if let Some(entries) = self.pending.get_mut(&pass.type_id) {
+            entries.remove(&Scope::Pass(pass.serial.clone()));
+            if entries.is_empty() {
+                self.pending.remove(&pass.type_id);
+            }
+        }
     }
 
     fn record_progress(&mut self, type_id: &TypeIdentifier, scope: &Scope, progress: &Progress) {

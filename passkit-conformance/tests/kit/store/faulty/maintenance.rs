@@ -96,6 +96,17 @@ impl StoreMaintenance for Faulty {
         Ok(page)
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let forgotten = self.inner.forget_pass(pass).await?;
+        if forgotten {
+            self.memory(|memory| {
+                memory.contents.remove(pass);
+                memory.digests.retain(|(of, _)| of != pass);
+            });
+        }
+        Ok(forgotten)
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = self.inner.stats().await?;
         match self.fault {

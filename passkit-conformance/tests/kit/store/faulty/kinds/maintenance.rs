@@ -58,6 +58,38 @@ impl StoreMaintenance for Kinds {
         Ok(self.ended(Call::PublishedPasses, after, page))
     }
 
+    async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let pass = self.pass(pass);
+        if self.kind == Kind::ForgetsNoPass {
+            return Ok(true);
+        }
+        let published = self.inner.published(slice::from_ref(&pass)).await?;
+        let pending = self.inner.pending(&pass.type_id, usize::MAX).await?;
+        let mut forgotten = true;
+        for pass in self.found(Call::ForgetPass, &pass) {
+            forgotten &= self.inner.forget_pass(&pass).await?;
+        }
+        if !forgotten {
+            self.known(|known| known.forgotten_early.insert(pass));
+            return Ok(self.kind == Kind::ForgetsPassesEarly);
+        }
+        if self.kind == Kind::ForgetsThePushesOfTheType {
+            self.inner
+                .record_progress(&pass.type_id, &ends(pending))
+                .await?;
+        } else {
+            let scope = Scope::Pass(pass.serial.clone());
+            let mut of_pass = pending.into_iter().filter(|change| change.scope == scope);
+            let left = Left {
+                published: published.into_iter().flatten().next(),
+                pending: of_pass.next(),
+            };
+            self.known(|known| known.left.insert(pass, left));
+        }
+        self.wrote(Call::ForgetPass);
+        Ok(true)
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = self.inner.stats().await?;
         if let Kind::EndsAt(Call::Stats, most) = self.kind {

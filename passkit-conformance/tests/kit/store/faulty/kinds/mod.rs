@@ -7,6 +7,7 @@ mod registrations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    slice,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -24,6 +25,7 @@ use passkit_server::{
     store::{
         Audience, Changes, Content, Coordination, MemoryStore, Page, PageCursor, Published,
         Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+        clock,
     },
 };
 use tokio::task::yield_now;
@@ -45,6 +47,7 @@ pub(crate) enum Call {
     RegisterMany,
     Registrations,
     PublishedPasses,
+    ForgetPass,
     Stats,
     Push,
     PushAll,
@@ -183,6 +186,12 @@ pub(crate) enum Kind {
     KnownKeepsItsToken,
     KnownIsNotRenewed,
     ForgetComparesSeconds,
+    ForgetsNoPass,
+    /// Forgets a pass although its date is not past.
+    ForgetsPassesEarly,
+    ForgottenKeepsItsTokens,
+    ForgottenStaysPending,
+    ForgetsThePushesOfTheType,
 }
 
 pub(crate) struct Kinds {
@@ -210,6 +219,15 @@ struct Known {
     lost: BTreeSet<(DeviceIdentifier, TypeIdentifier)>,
     waiting: Vec<Waiting>,
     is_written: bool,
+    /// Passes that were forgotten although their dates were not past.
+    forgotten_early: BTreeSet<PassId>,
+    left: BTreeMap<PassId, Left>,
+}
+
+/// What a faulty store does not forget.
+struct Left {
+    published: Option<Published>,
+    pending: Option<PendingChange>,
 }
 
 struct Waiting {

@@ -42,6 +42,15 @@ impl PushQueue for Kinds {
         for type_id in self.found_types(Call::Pending, type_id) {
             pending.extend(self.inner.pending(&type_id, limit).await?);
         }
+        if self.kind == Kind::ForgottenStaysPending {
+            self.known(|known| {
+                let of_type = known
+                    .left
+                    .iter()
+                    .filter(|(pass, _)| pass.type_id == *type_id);
+                pending.extend(of_type.filter_map(|(_, left)| left.pending.clone()));
+            });
+        }
         if self.kind == Kind::PendingRepeats {
             pending.extend(pending.first().cloned());
         }

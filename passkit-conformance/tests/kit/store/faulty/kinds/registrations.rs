@@ -120,10 +120,15 @@ impl RegistrationStore for Kinds {
         for pass in self.found(Call::State, &pass) {
             states.push(self.inner.pass_state(&pass).await?);
         }
-        Ok(states
+        let mut state = states
             .into_iter()
             .max_by_key(|state| state.version)
-            .unwrap())
+            .unwrap();
+        let is_early = self.known(|known| known.forgotten_early.contains(&pass));
+        if self.kind == Kind::ForgetsPassesEarly && is_early {
+            state.last_modified = state.last_modified.min(clock::now_micros() / 1_000_000);
+        }
+        Ok(state)
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
@@ -143,7 +148,11 @@ impl RegistrationStore for Kinds {
         for pass in &passes {
             let found = self.found(Call::Published, &self.pass(pass));
             let mut published = self.inner.published(&found).await?;
-            all.push(published.pop().unwrap());
+            let mut published = published.pop().unwrap();
+            if self.kind == Kind::ForgottenKeepsItsTokens && published.is_none() {
+                published = self.known(|known| known.left.get(pass)?.published.clone());
+            }
+            all.push(published);
         }
         Ok(all)
     }

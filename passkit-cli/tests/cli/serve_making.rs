@@ -1,0 +1,296 @@
+//! `passkit serve --make`: passes of a table, and single ones for another program, in one process.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use passkit_archive::{Archive, Report, Rules};
+use serde_json::{Value, json};
+
+use crate::{
+    making::{TABLE, TYPE, Workshop},
+    program::{Answer, Service, eventually, passkit, run, send},
+};
+
+const ADMIN: &str = "an-admin-token-for-tests";
+const PASSES: &str = "/admin/v1/passes";
+
+/// Makes a service that makes passes of the workshop's template. With `from`, it has a table.
+fn service(workshop: &Workshop, from: Option<&str>) -> Service {
+    let certificate = |name: &str| workshop.authority.path(name).display().to_string();
+    let mut settings = format!(
+        "template = \"card\"\nout = \"passes\"\ncert = {:?}\nkey = {:?}\nwwdr = {:?}\n",
+        certificate("card.pem"),
+        certificate("card.key"),
+        certificate("G4.pem")
+    );
+    if let Some(from) = from {
+        settings += &format!("from = \"{from}\"\n");
+    }
+    workshop.write("card.toml", settings);
+    let file = workshop.path("card.toml").display().to_string();
+    Service::new().given(&["--make", &file, "--admin-token", ADMIN])
+}
+
+fn post_to(address: &str, body: &[u8]) -> Answer {
+    let headers = [("Authorization", &*format!("Bearer {ADMIN}"))];
+    send(address, "POST", PASSES, &headers, body).unwrap()
+}
+
+fn post(service: &Service, row: &Value) -> Answer {
+    post_to(&service.address(), row.to_string().as_bytes())
+}
+
+fn row(id: &str, points: u32) -> Value {
+    json!({
+        "id": id, "first": "Ada", "last": "Lovelace", "points": points, "until": "2026-12-31", "seat": null,
+        "not in the template": true,
+    })
+}
+
+/// Returns what a good answer holds.
+fn archive(answer: &Answer) -> Archive {
+    assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    let media_type = answer.header("content-type");
+    assert_eq!(media_type, Some("application/vnd.apple.pkpass"));
+    let report = Report::of(&answer.body, Rules::strict());
+    report
+        .archive
+        .unwrap_or_else(|| panic!("{}", report.findings))
+}
+
+/// Plays the phone whose state is in `phone.json`.
+fn phone(workshop: &Workshop, arguments: &[&str]) -> String {
+    let (code, out, said) = run(passkit()
+        .arg("device")
+        .args(arguments)
+        .arg("--state")
+        .arg(workshop.path("phone.json")));
+    assert_eq!(code, Some(0), "{out}{said}");
+    out
+}
+
+fn add(workshop: &Workshop, service: &Service, file: &str) {
+    let file = workshop.path("passes").join(file).display().to_string();
+    let out = phone(workshop, &["add", &file, "--url", &service.url()]);
+    assert!(out.contains("registered"), "{out}");
+}
+
+#[test]
+fn another_program_has_passes_made() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, None);
+    service.start();
+    let first = post(&service, &row("A-1", 1));
+    assert_eq!(first.status, 201);
+    assert_eq!(archive(&first).id.to_string(), format!("{TYPE} A-1"));
+    assert!(fs::read(workshop.path("passes/A-1~8.pkpass")).unwrap() == first.body);
+    workshop.verify("A-1~8.pkpass");
+    // The pass can be registered at once.
+    add(&workshop, &service, "A-1~8.pkpass");
+    assert!(phone(&workshop, &["sync"]).contains("nothing changed"));
+
+    let again = post(&service, &row("A-1", 1));
+    assert!(again.status == 200 && again.body == first.body);
+    assert!(phone(&workshop, &["sync"]).contains("nothing changed"));
+
+    let changed = post(&service, &row("A-1", 2));
+    assert!(changed.status == 200 && changed.body != first.body);
+    let token = |answer: &Answer| archive(answer).auth_token.unwrap().as_str().to_owned();
+    assert!(token(&changed) == token(&first));
+    workshop.verify("A-1~8.pkpass");
+    let synced = phone(&workshop, &["sync"]);
+    assert!(synced.contains(&format!("updated: {TYPE} A-1")), "{synced}");
+
+    // A restart loses nothing.
+    service.stop("TERM");
+    service.start();
+    let again = post(&service, &row("A-1", 2));
+    assert!(again.status == 200 && again.body == changed.body);
+}
+
+#[test]
+fn a_bad_row_is_refused_and_its_column_is_named() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, None);
+    service.start();
+    let without = |column: &str| {
+        let mut row = row("A-1", 1);
+        row.as_object_mut().unwrap().remove(column);
+        row
+    };
+    let with = |column: &str, value: Value| {
+        let mut row = row("A-1", 1);
+        row[column] = value;
+        row
+    };
+    for (row, status, column) in [
+        (without("points"), 422, Some("points")),
+        (without("id"), 422, Some("id")),
+        (with("points", json!("many")), 422, Some("points")),
+        (with("points", json!([1])), 422, Some("points")),
+        (with("until", json!("soon")), 422, Some("until")),
+        (with("id", json!("")), 422, None),
+        (json!([1]), 400, None),
+        (json!("A-1"), 400, None),
+        (with("first", json!("x".repeat(300_000))), 413, None),
+    ] {
+        let answer = post(&service, &row);
+        let told = answer.json();
+        assert_eq!(answer.status, status, "{told}");
+        assert!(
+            told["error"]
+                .as_str()
+                .is_some_and(|line| !line.contains('\n')),
+            "{told}"
+        );
+        if let Some(column) = column {
+            assert_eq!(told["column"], column, "{told}");
+        }
+    }
+    assert_eq!(post_to(&service.address(), b"{").status, 400);
+    assert_eq!(service.send("POST", PASSES, &[], b"{}").status, 401);
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("Authorization", &*bearer)];
+    assert_eq!(service.send("GET", PASSES, &headers, b"").status, 405);
+    assert_eq!(workshop.names(), Vec::<String>::new());
+
+    let mut other = Service::new().given(&["--admin-token", ADMIN]);
+    other.start();
+    let answer = post(&other, &row("A-1", 1));
+    assert_eq!(answer.status, 404);
+    assert!(answer.json()["error"].as_str().unwrap().contains("--make"));
+}
+
+#[test]
+fn instances_that_make_one_pass_at_once_lose_nothing() {
+    const THREADS: usize = 6;
+    const ROUNDS: u32 = 5;
+    let workshop = Workshop::new();
+    let mut one = service(&workshop, None);
+    one.start();
+    let mut other = one.sibling();
+    other.start();
+    let addresses = [one.address(), other.address()];
+    let new = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (address, new) = (&addresses[thread % 2], &new);
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let points = thread as u32 * 100 + round;
+                    for id in ["shared", &format!("own-{thread}-{round}")] {
+                        let body = row(id, points).to_string();
+                        let answer = post_to(address, body.as_bytes());
+                        assert_eq!(archive(&answer).id.serial.as_str(), id);
+                        new.fetch_add(usize::from(answer.status == 201), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let count = 1 + THREADS * ROUNDS as usize;
+    assert_eq!(new.load(Ordering::Relaxed), count);
+    assert_eq!(workshop.names().len(), count);
+    workshop.verify("shared.pkpass");
+    // Both instances serve the last version.
+    let last = fs::read(workshop.path("passes/shared.pkpass")).unwrap();
+    let token = workshop.json("shared.pkpass")["authenticationToken"].clone();
+    let authorization = format!("ApplePass {}", token.as_str().unwrap());
+    let path = format!("/v1/passes/{TYPE}/shared");
+    for address in &addresses {
+        eventually("the last version is served", || {
+            let headers = [("Authorization", &*authorization)];
+            let answer = send(address, "GET", &path, &headers, b"").unwrap();
+            answer.status == 200 && answer.body == last
+        });
+    }
+}
+
+#[test]
+fn a_table_is_made_again_when_it_changes() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, Some("table.csv"));
+    service.start();
+    eventually("all are made", || workshop.names().len() == 3);
+    let names: BTreeSet<String> = workshop.names().into_iter().collect();
+    for name in &names {
+        workshop.verify(name);
+    }
+    eventually("they are served", || {
+        service.said().contains("3 passes are new")
+    });
+    eventually("the phone can add them", || {
+        let file = workshop.path("passes/A-1~8.pkpass").display().to_string();
+        let (code, _, _) = run(passkit()
+            .args(["device", "add", &file, "--url", &service.url(), "--state"])
+            .arg(workshop.path("phone.json")));
+        code == Some(0)
+    });
+    let before = workshop.files();
+    // A row that is wrong does not stop the others, and nothing stops the service.
+    let wrong = format!("{TABLE}C-1,Cy,Cyber,many,2027-01-01,1\n");
+    workshop.write("table.csv", wrong.replace("Lovelace,12", "Lovelace,13"));
+    let mut synced = String::new();
+    eventually("the phone gets the change", || {
+        synced = phone(&workshop, &["sync"]);
+        synced.contains("updated")
+    });
+    eventually("the wrong row is reported", || {
+        let said = service.said();
+        said.contains("table.csv:5: column \"points\"")
+    });
+    let after = workshop.files();
+    for (name, file) in &before {
+        assert_eq!(after[name] == *file, name != "A-1~8.pkpass", "{name}");
+    }
+
+    // Neither a template that can't be read nor a table that is gone stops the service.
+    let template = fs::read_to_string(workshop.path("card/pass.json")).unwrap();
+    workshop.write("card/pass.json", "{");
+    eventually("the template is reported", || {
+        service
+            .said()
+            .contains("with the template and certificate from before")
+    });
+    assert_eq!(post(&service, &row("posted", 1)).status, 201);
+    fs::remove_file(workshop.path("table.csv")).unwrap();
+    eventually("the table is reported", || {
+        service.said().contains("passes of the table are not made")
+    });
+    // When both are back, the table is made with the new template.
+    workshop.write("card/pass.json", template.replace("A card", "Another card"));
+    workshop.write("table.csv", TABLE);
+    eventually("all are made again", || {
+        names
+            .iter()
+            .all(|name| workshop.json(name)["description"] == "Another card")
+    });
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_at_the_start() {
+    let workshop = Workshop::new();
+    let service = service(&workshop, None);
+    assert_eq!(service.refusal(), None);
+    let file: PathBuf = workshop.path("card.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    for (from, to, why) in [
+        ("template = \"card\"", "template = \"gone\"", "gone"),
+        ("template = \"card\"", "", "template"),
+        ("out = \"passes\"", "out = \"passes\"\nvoid = true", "void"),
+        ("card.pem", "gone.pem", "gone.pem"),
+        ("out = ", "out: ", "line 2"),
+    ] {
+        assert!(good.contains(from));
+        fs::write(&file, good.replacen(from, to, 1)).unwrap();
+        let said = service.refusal().unwrap_or_default();
+        assert!(
+            said.contains(why) && said.lines().count() == 1,
+            "{to}: {said}"
+        );
+    }
+}
