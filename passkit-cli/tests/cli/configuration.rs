@@ -374,7 +374,7 @@ fn many_sighups_end_nothing() {
 
 #[test]
 fn the_file_in_the_documents_is_a_good_one() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/installing.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, rest) = page.split_once("```toml\n").unwrap();
     let (content, _) = rest.split_once("```").unwrap();
