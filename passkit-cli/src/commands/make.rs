@@ -1,10 +1,7 @@
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    thread,
-    time::{Duration, SystemTime},
 };
 
 use clap::Args;
@@ -14,15 +11,12 @@ use passkit_server::{identifiers::Kind, text::OneLine};
 use super::progress::Progress;
 use crate::{
     failure::Failure,
-    making::{Batch, Change, Event, Maker, OutputFolder, Summary, Table, open_secret, secret_path},
+    making::{
+        Batch, Change, Event, Inputs, Maker, OutputFolder, Summary, Table, open_secret, secret_path,
+    },
     output,
     signer::SignerOptions,
 };
-
-/// How often the table and the template are looked at, and how long they must stay the same.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// How many files of a template are looked at.
-const MAX_FILES: usize = 2_000;
 
 /// Makes a pass or an order of each row of a table, and signs it.
 ///
@@ -84,13 +78,14 @@ impl Make {
             return Err(Failure::new("standard input can't be watched; name a file"));
         }
         let signer = Arc::new(self.signer.open()?);
-        let mut inputs = Inputs::now(&[&self.from, &self.template]);
+        let watched = [self.from.as_path(), self.template.as_path()];
+        let mut inputs = Inputs::now(watched);
         let code = self.once(&signer)?;
         if !self.watch {
             return Ok(code);
         }
         loop {
-            inputs = inputs.changed();
+            inputs = inputs.changed(&watched);
             // The table may be away for a moment, or the next version of it may be right.
             if let Err(failure) = self.once(&signer) {
                 eprintln!("passkit: {failure}");
@@ -226,44 +221,5 @@ fn show(findings: &Findings, progress: &Progress) {
     for finding in findings {
         let (level, code) = (finding.level(), finding.rule().code);
         progress.say(&format!("the first pass: {level}: {finding} [{code}]"));
-    }
-}
-
-/// The files that a run reads, and how they are now.
-#[derive(PartialEq, Eq)]
-struct Inputs {
-    roots: Vec<PathBuf>,
-    files: Vec<(PathBuf, u64, Option<SystemTime>)>,
-}
-
-impl Inputs {
-    fn now(roots: &[impl AsRef<Path>]) -> Self {
-        let roots: Vec<PathBuf> = roots.iter().map(|root| root.as_ref().to_owned()).collect();
-        let (mut files, mut left) = (Vec::new(), roots.clone());
-        while let Some(path) = left.pop().filter(|_| files.len() < MAX_FILES) {
-            // A file that is away has no length and no time.
-            let found = fs::metadata(&path).ok();
-            if let Ok(entries) = fs::read_dir(&path) {
-                let mut entries: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-                entries.sort_unstable();
-                left.extend(entries);
-            }
-            let length = found.as_ref().map_or(0, fs::Metadata::len);
-            files.push((path, length, found.and_then(|found| found.modified().ok())));
-        }
-        Self { roots, files }
-    }
-
-    /// Waits until the files differ, and have stayed the same for a while.
-    fn changed(&self) -> Self {
-        let mut last = Self::now(&self.roots);
-        loop {
-            thread::sleep(LOOK_EVERY);
-            let now = Self::now(&self.roots);
-            if now == last && now != *self {
-                return now;
-            }
-            last = now;
-        }
     }
 }

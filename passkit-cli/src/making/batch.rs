@@ -14,9 +14,10 @@ use passkit_server::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    maker::{Filled, Made, Maker, RowError},
+    maker::{Filled, Made, Maker},
     output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
+    row_error::RowError,
     secret::Secret,
     table::{Row, Table},
 };

@@ -1,8 +1,7 @@
 //! Makes passes while a service runs: single ones on request, and those of a table when it changes.
 
 use std::{
-    fs::{self, Metadata},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     thread,
@@ -16,22 +15,20 @@ use serde::Deserialize;
 
 use super::{
     batch::{Batch, Change, Event, MakeError, Summary, open_secret},
-    maker::{Maker, RowError},
+    inputs::{self, Inputs},
+    maker::Maker,
     output_folder::OutputFolder,
+    row_error::RowError,
     secret,
     table::{Row, Table},
 };
-use crate::{certificate::CertPassword, failure::Failure, signer::SignerOptions};
+use crate::{certificate::CertPassword, failure::Failure, signer::SignerOptions, toml_file};
 
-/// How often to check whether the table or the template has changed.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait while another process writes to the folder.
 const WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How many wrong rows of a table are logged.
 const SHOWN: usize = 20;
-/// How many files of a template are looked at. No pass may have more.
-const MAX_FILES: usize = 10_000;
 
 /// The content of the file that `--make` names. Its paths are relative to its folder.
 #[derive(Deserialize)]
@@ -48,16 +45,10 @@ struct Settings {
 
 impl Settings {
     fn read(file: &Path) -> Result<Self, Failure> {
-        let shown = pem::shown(file);
-        let cannot_read = |error: &dyn std::error::Error| {
-            Failure::from_error(format!("can't read {shown}"), error)
-        };
-        let bytes = pem::read_file(file).map_err(|error| cannot_read(&error))?;
-        let text = String::from_utf8(bytes).map_err(|error| cannot_read(&error))?;
+        let text = toml_file::read(file)?;
         let settings: Self = toml::from_str(&text).map_err(|error| {
-            let before = error.span().map_or("", |span| &text[..span.start]);
-            let line = 1 + before.matches('\n').count();
-            Failure::new(format!("{shown}: line {line}: {}", error.message()))
+            let shown = pem::shown(file);
+            Failure::new(format!("{shown}: {}", toml_file::explained(&text, &error)))
         })?;
         let beside = |path: PathBuf| file.parent().unwrap_or(Path::new("")).join(path);
         Ok(Self {
@@ -206,7 +197,7 @@ impl LiveMaker {
             let this = self.clone();
             let (seen, was_done) = (last, done);
             let look = tokio::task::spawn_blocking(move || {
-                let now = Some(this.fingerprint());
+                let now = Some(Inputs::now(this.settings.inputs()));
                 if now == seen && now != was_done {
                     this.renew();
                     return (now, now);
@@ -217,7 +208,7 @@ impl LiveMaker {
             if let Ok(looked) = look.await {
                 (last, done) = looked;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(inputs::LOOK_EVERY).await;
         }
     }
 
@@ -293,54 +284,6 @@ impl LiveMaker {
         }
         Ok(summary)
     }
-
-    /// Returns a number that changes when one of the files changes.
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let mut left = MAX_FILES;
-        for path in self.settings.inputs() {
-            add(path, &mut hasher, &mut left);
-        }
-        hasher.finish()
-    }
-}
-
-/// Adds a file, or everything in a folder, to a fingerprint.
-fn add(path: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
-    path.hash(hasher);
-    let Ok(found) = fs::metadata(path) else {
-        return;
-    };
-    stamp(&found).hash(hasher);
-    if !found.is_dir() {
-        return;
-    }
-    let mut entries: Vec<PathBuf> = fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    entries.sort_unstable();
-    for entry in entries {
-        if *left == 0 {
-            return;
-        }
-        *left -= 1;
-        add(&entry, hasher, left);
-    }
-}
-
-/// Returns what changes when a file is written.
-fn stamp(found: &Metadata) -> (u64, Option<std::time::SystemTime>, (u64, i64, i64)) {
-    #[cfg(unix)]
-    let more = {
-        use std::os::unix::fs::MetadataExt as _;
-        (found.ino(), found.ctime(), found.ctime_nsec())
-    };
-    #[cfg(not(unix))]
-    let more = (0, 0, 0);
-    (found.len(), found.modified().ok(), more)
 }
 
 fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Failure> {

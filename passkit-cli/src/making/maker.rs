@@ -1,7 +1,6 @@
 //! A template with its recipe and its certificate: makes a pass of a row.
 
 use std::{
-    fmt,
     fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
@@ -20,6 +19,7 @@ use passkit_server::{
 
 use super::{
     recipe::{self, Recipe, Serial, Token},
+    row_error::RowError,
     table::{Columns, Row},
 };
 use crate::failure::Failure;
@@ -58,50 +58,6 @@ pub(crate) struct Filled<'a> {
     maker: &'a Maker,
     draft: Draft<'a>,
     line: u64,
-}
-
-/// What is wrong with a row.
-#[derive(Debug)]
-pub(crate) struct RowError {
-    /// The line where the row begins.
-    pub(crate) line: u64,
-    column: Option<String>,
-    message: String,
-    /// Whether the row could be filled in, and phones would refuse the pass.
-    pub(crate) is_refused: bool,
-}
-
-impl RowError {
-    pub(crate) fn new(line: u64, message: impl Into<String>) -> Self {
-        Self {
-            line,
-            column: None,
-            message: message.into(),
-            is_refused: false,
-        }
-    }
-
-    /// Returns the column that is the reason, if it is one.
-    pub(crate) fn column(&self) -> Option<&str> {
-        self.column.as_deref()
-    }
-
-    pub(super) fn in_column(line: u64, column: &str, message: impl Into<String>) -> Self {
-        Self {
-            column: Some(column.into()),
-            ..Self::new(line, message)
-        }
-    }
-}
-
-/// Writes one line: the column, if one column is the reason, and what is wrong.
-impl fmt::Display for RowError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(column) = &self.column {
-            write!(f, "column {:?}: ", OneLine::of(column).to_string())?;
-        }
-        write!(f, "{}", OneLine::of(&self.message))
-    }
 }
 
 impl Maker {
@@ -424,13 +380,10 @@ fn refusal(line: u64, error: &TemplateError) -> RowError {
     match error {
         TemplateError::Pass(findings) => {
             let found: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            RowError {
-                is_refused: true,
-                ..RowError::new(
-                    line,
-                    format!("makes a pass that can't work: {}", found.join("; ")),
-                )
-            }
+            RowError::refused(
+                line,
+                format!("makes a pass that can't work: {}", found.join("; ")),
+            )
         }
         error => RowError::new(line, error.to_string()),
     }

@@ -7,16 +7,19 @@
 mod batch;
 mod dates;
 mod file_name;
+mod inputs;
 mod live;
 mod maker;
 mod output_folder;
 mod parallel;
 mod recipe;
+mod row_error;
 mod secret;
 mod table;
 
 pub(crate) use self::{
     batch::{Batch, Change, Event, Summary, open_secret},
+    inputs::Inputs,
     live::{Delivered, LiveMaker, Refused},
     maker::Maker,
     output_folder::OutputFolder,

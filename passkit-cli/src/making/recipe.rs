@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     dates,
-    maker::RowError,
+    row_error::RowError,
     table::{Columns, Row},
 };
 

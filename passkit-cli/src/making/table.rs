@@ -13,7 +13,7 @@ use csv_core::ReadRecordResult;
 use passkit_server::text::OneLine;
 use serde_json::value::RawValue;
 
-use super::maker::RowError;
+use super::row_error::RowError;
 use crate::failure::Failure;
 
 /// The longest row in bytes.
