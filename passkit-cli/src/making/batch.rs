@@ -307,7 +307,7 @@ impl Batch<'_> {
             filled.check().map_err(Outcome::Bad)?;
             None
         } else {
-            let made = filled.sign(manifest).map_err(Outcome::Bad)?;
+            let made = filled.sign().map_err(Outcome::Bad)?;
             Some(self.stage(name, &made).map_err(Outcome::Failed)?)
         };
         Ok(Outcome::Written(name.clone(), change, staged))

@@ -36,17 +36,9 @@ pub(crate) struct Maker {
 }
 
 /// A signed pass or order.
-#[allow(
-    dead_code,
-    reason = "what is made without a folder is not finished yet"
-)]
 pub(crate) struct Made {
     /// Type and serial.
     pub(crate) pass: PassId,
-    /// The authentication token. `None` if the pass has no web service.
-    pub(crate) token: Option<AuthToken>,
-    /// The `manifest.json` in the archive. It is equal if all files of the pass are equal.
-    pub(crate) manifest: Vec<u8>,
     /// The `.pkpass` or `.order`.
     pub(crate) archive: Vec<u8>,
 }
@@ -198,9 +190,7 @@ impl Maker {
 
     /// Makes and signs the pass of a row.
     pub(crate) fn make(&self, row: &Row) -> Result<Made, RowError> {
-        let mut filled = self.fill(row)?;
-        let manifest = filled.manifest()?;
-        filled.sign(manifest)
+        self.fill(row)?.sign()
     }
 
     /// Fills in the pass of a row.
@@ -337,8 +327,8 @@ impl Filled<'_> {
             .map_err(|error| refusal(self.line, &error))
     }
 
-    /// Checks and signs the pass. `manifest` is its manifest.
-    pub(crate) fn sign(self, manifest: Vec<u8>) -> Result<Made, RowError> {
+    /// Checks and signs the pass.
+    pub(crate) fn sign(self) -> Result<Made, RowError> {
         let line = self.line;
         let builder = self.draft.finish().map_err(|error| refusal(line, &error))?;
         let archive = builder.build_signed(&self.maker.signer);
@@ -351,8 +341,6 @@ impl Filled<'_> {
         }
         Ok(Made {
             pass: self.pass,
-            token: self.token,
-            manifest,
             archive,
         })
     }
