@@ -279,9 +279,11 @@ fn wrong_admin_tokens_leave_one_line_and_are_slow() {
             "it is slowed down"
         );
     }
-    eventually("it is logged", || service.said().contains("wrong token"));
+    eventually("it is logged", || {
+        service.said().contains("wrong admin token")
+    });
     let said = service.said();
-    assert_eq!(said.matches("wrong token").count(), 1, "{said}");
+    assert_eq!(said.matches("wrong admin token").count(), 1, "{said}");
     assert!(!said.contains("the-right-token"), "{said}");
 }
 

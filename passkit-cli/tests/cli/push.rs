@@ -544,7 +544,10 @@ fn a_command_pushes_to_the_phones_of_a_store() {
     // The push service can't be reached. The push stays pending, and the next run sends it.
     let away = local.arguments_with(&local.certificate(MOVED), 1);
     let (code, _, said) = push(&store, &away, &[MOVED, "M-00000006"]);
-    assert!(code == Some(1) && said.contains("the rest waits"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("the remaining pushes wait"),
+        "{said}"
+    );
     let since = SystemTime::now();
     let (code, out, said) = push(&store, &arguments, &[MOVED, "unknown"]);
     assert_eq!(
@@ -608,7 +611,7 @@ fn an_interrupted_command_leaves_the_rest_to_the_next() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
         output.status.code() == Some(1)
-            && said.contains("the next run, or passkit serve, sends the rest"),
+            && said.contains("the next run, or passkit serve, sends the remaining pushes"),
         "{said}"
     );
 
