@@ -84,8 +84,8 @@ struct File {
     content: Vec<u8>,
     /// The digest that the manifest lists.
     digest: OnceLock<String>,
-    /// A zip archive that contains only this file.
-    zip: OnceLock<Vec<u8>>,
+    /// A zip archive that contains only this file. It is read once, and its clones share its bytes.
+    zip: OnceLock<ZipArchive<Cursor<Arc<[u8]>>>>,
 }
 
 impl File {
@@ -109,14 +109,17 @@ impl File {
                 let mut packed = ZipWriter::new(Cursor::new(Vec::new()));
                 self.write_to(&mut packed, name)?;
                 let packed = packed.finish().map_err(BuildError::zip)?.into_inner();
+                let packed = ZipArchive::new(Cursor::new(packed.into()));
+                let packed = packed.map_err(BuildError::zip)?;
                 self.zip.get_or_init(|| packed)
             }
         };
-        let mut packed = ZipArchive::new(Cursor::new(&packed[..])).map_err(BuildError::zip)?;
+        let mut packed = packed.clone();
         let packed = packed.by_index_raw(0).map_err(BuildError::zip)?;
         zip.raw_copy_file(packed).map_err(BuildError::zip)
     }
 
+    /// Compresses the file into an archive.
     fn write_to(&self, zip: &mut Zip, name: &str) -> Result<(), BuildError> {
         // PNG files are compressed already. The signature can hardly be compressed, and the manifest
         // is short: compressing the two takes longer than their transfer.
@@ -125,8 +128,19 @@ impl File {
         } else {
             CompressionMethod::Deflated
         };
+        self.write_as(zip, name, method)
+    }
+
+    fn write_as(
+        &self,
+        zip: &mut Zip,
+        name: &str,
+        method: CompressionMethod,
+    ) -> Result<(), BuildError> {
         let options = SimpleFileOptions::default()
             .compression_method(method)
+            // Slower levels save only about a percent of a pass.
+            .compression_level((method == CompressionMethod::Deflated).then_some(1))
             .last_modified_time(DateTime::DEFAULT)
             .unix_permissions(0o644);
         zip.start_file(name, options).map_err(BuildError::zip)?;
@@ -195,9 +209,14 @@ impl ArchiveBuilder {
         self.zip([(MANIFEST, &self.manifest())])
     }
 
-    /// Makes the archive without manifest and signature.
+    /// Makes an archive that is only read by the checks: without manifest and signature, and not
+    /// compressed.
     pub(crate) fn build_bare(&self) -> Result<Vec<u8>, BuildError> {
-        self.zip([])
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, file) in &self.files {
+            file.write_as(&mut zip, name, CompressionMethod::Stored)?;
+        }
+        Ok(zip.finish().map_err(BuildError::zip)?.into_inner())
     }
 
     /// Makes the `manifest.json` that lists the files.
