@@ -44,7 +44,7 @@ pub(super) const FAULTS: &[Fault] = &[
         a_change_is_lost_if_a_device_asks_at_the_same_time,
     ),
     (
-        "one of two instances keeps lists in a cache",
+        "one of two instances keeps empty lists in a cache",
         Rule::LIST_5,
         one_of_two_instances_keeps_lists,
     ),
@@ -114,15 +114,30 @@ fn one_unregistration_in_50_is_forgotten() -> Target {
     let is_forgotten = Arc::new(once_in(50));
     wrong(|sound| {
         answering(sound, move |sound, asked| {
-            let forgotten = *asked.method() == Method::DELETE && is_forgotten();
+            let is_forgotten = is_forgotten.clone();
             async move {
-                if forgotten {
+                if *asked.method() == Method::DELETE
+                    && has_right_token(&sound, &asked).await
+                    && is_forgotten()
+                {
                     return bare(200);
                 }
                 sound.answer(asked).await
             }
         })
     })
+}
+
+/// Returns whether the token of an unregistration opens the pass.
+async fn has_right_token(sound: &Sound, asked: &Asked) -> bool {
+    let mut fetch = Asked::default();
+    let mut parts = asked.uri().path().rsplit('/');
+    let (Some(serial), Some(type_id)) = (parts.next(), parts.next()) else {
+        return false;
+    };
+    *fetch.uri_mut() = format!("/v1/passes/{type_id}/{serial}").parse().unwrap();
+    *fetch.headers_mut() = asked.headers().clone();
+    sound.answer(fetch).await.status() != StatusCode::UNAUTHORIZED
 }
 
 /// Counts the lists in progress. Each takes some milliseconds. The service knows no 304, because the
@@ -167,7 +182,7 @@ fn one_of_two_instances_keeps_lists() -> Target {
                 return sound.answer(asked).await;
             }
             let uri = asked.uri().clone();
-            // Each answer is given three times.
+            // Each empty answer is given three times.
             let known = kept.lock().unwrap().remove(&uri);
             if let Some((answer, more)) = known {
                 if more > 1 {
@@ -177,7 +192,9 @@ fn one_of_two_instances_keeps_lists() -> Target {
                 return answer;
             }
             let answer = sound.answer(asked).await;
-            kept.lock().unwrap().insert(uri, (answer.clone(), 2));
+            if answer.status() == StatusCode::NO_CONTENT {
+                kept.lock().unwrap().insert(uri, (answer.clone(), 2));
+            }
             answer
         }
     });
