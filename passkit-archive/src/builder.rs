@@ -139,8 +139,6 @@ impl File {
     ) -> Result<(), BuildError> {
         let options = SimpleFileOptions::default()
             .compression_method(method)
-            // Slower levels save only about a percent of a pass.
-            .compression_level((method == CompressionMethod::Deflated).then_some(1))
             .last_modified_time(DateTime::DEFAULT)
             .unix_permissions(0o644);
         zip.start_file(name, options).map_err(BuildError::zip)?;
