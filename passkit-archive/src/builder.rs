@@ -287,6 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_compressed_hardly_grows() {
+        // A generator of pseudo-random numbers: xorshift.
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()
+        })
+        .take(12_500)
+        .flatten()
+        .collect();
+        let archive = ArchiveBuilder::new(Kind::Pass, "{}").file("noise.bin", noise.clone());
+        let length = archive.build_unsigned().unwrap().len();
+        assert!(length < noise.len() * 101 / 100, "{length}");
+    }
+
+    #[test]
     fn manifests_list_the_digest_of_their_kind() {
         // The SHA-1 and the SHA-256 of "abc", from the standards.
         let manifest =
