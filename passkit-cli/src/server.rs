@@ -50,9 +50,11 @@ const HEADERS_LIMIT: usize = 64;
 /// the client reads.
 const STREAMS: u32 = 32;
 const SEND_LIMIT: usize = 64 * 1024;
-/// How long a connection with HTTP/2 is kept without a new request, and how long its last answers may take after that.
+/// How long a connection with HTTP/2 is kept without a new request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const CLOSING_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the last answers of a connection with HTTP/2 may take after that. A phone with a slow connection, of 20 KB a
+/// second, needs 13 minutes for the largest pass.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Listens on a port, and returns the address that it got. `option` names the option for errors.
 pub(crate) async fn bind(
