@@ -1,4 +1,4 @@
-//! Makes the pass of a row that another program sends, and waits until phones can get it.
+//! Makes a pass for a row that another program sends, and waits until phones can get the pass.
 
 use std::{
     sync::Arc,
@@ -17,17 +17,17 @@ use crate::{
 /// How long to wait until a new pass is served.
 const WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// In every so many looks, the file is read too.
+/// Every look with this number also reads the file.
 const READ_EVERY: u32 = 10;
 
-/// Makes passes in a folder that is served.
+/// Makes passes in a folder that the service serves.
 #[derive(Clone)]
 pub(crate) struct Making {
     pub(crate) maker: Arc<LiveMaker>,
     pub(crate) folder: Folder,
 }
 
-/// Why a request has no pass as its answer.
+/// Why a request gets no pass.
 pub(crate) enum NoPass {
     Refused(Refused),
     /// The pass is made, but phones can't get it yet.
@@ -39,7 +39,7 @@ impl Making {
         self.maker.kind()
     }
 
-    /// Makes the pass of a row. Returns when the pass is served and published, so that a phone can register at once.
+    /// Makes the pass for a row. Returns once the pass is served and published. A phone can then register at once.
     pub(crate) async fn make(&self, row: Bytes) -> Result<Arc<Delivered>, NoPass> {
         let maker = self.maker.clone();
         let made = tokio::task::spawn_blocking(move || maker.make(&row)).await;

@@ -14,9 +14,9 @@ use toml::{
 
 use crate::{failure::Failure, toml_file};
 
-/// A key with this end names a file with the value of a secret option.
+/// A key with this suffix names a file with the value of a secret option.
 const FILE_SUFFIX: &str = "-file";
-/// These options are about the command line, so the file can't set them.
+/// The file can't set these options, because they only make sense on the command line.
 const NOT_IN_FILE: [&str; 4] = ["help", "version", "config", "print-config"];
 
 /// A key of the file.
@@ -29,14 +29,14 @@ pub(crate) struct Entry {
 }
 
 pub(crate) enum Value {
-    /// Whether an option without a value is set.
+    /// Whether to set an option that takes no value.
     Flag(bool),
     Text(String),
     /// The path of a file with the value.
     File(String),
 }
 
-/// Reads the file. `serve` has the options that it may set.
+/// Reads the file. `serve` is the command whose options the file may set.
 pub(crate) fn read(path: &Path, serve: &Command) -> Result<Vec<Entry>, Failure> {
     let text = toml_file::read(path)?;
     let shown = pem::shown(path).to_string();
@@ -73,7 +73,7 @@ pub(crate) fn read(path: &Path, serve: &Command) -> Result<Vec<Entry>, Failure> 
     Ok(entries)
 }
 
-/// Returns the name of the option, and the value for it.
+/// Returns the name of the option, and its value.
 fn entry(
     serve: &Command,
     key: &Spanned<DeString<'_>>,
@@ -145,16 +145,16 @@ fn checked(option: &Arg, key: &str, value: &DeValue<'_>) -> Result<Value, String
         .ok_or_else(|| wrong_type(key, expected, value))
 }
 
-/// The message does not show the value, which may be a secret.
+/// The message does not show the value, because it may be a secret.
 fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>) -> String {
     format!(
-        "{key} must be {expected}, and is a value of type {}",
+        "{key} must be {expected}, but its value has the type {}",
         value.type_str()
     )
 }
 
 fn unknown(serve: &Command, key: &str) -> String {
-    // Whoever mistook a line may have written a secret there.
+    // The key may be a secret that someone wrote in the wrong place.
     let is_plain = key.len() <= 40
         && key
             .bytes()
@@ -173,7 +173,7 @@ fn unknown(serve: &Command, key: &str) -> String {
     }
 }
 
-/// Returns the most similar option, which the parser of the command line knows.
+/// Asks the parser of the command line for the most similar option.
 fn nearest(serve: &Command, key: &str) -> Option<String> {
     let name = serve.get_name().to_owned();
     let arguments = [name, format!("--{}", key.replace('_', "-"))];
@@ -185,7 +185,7 @@ fn nearest(serve: &Command, key: &str) -> Option<String> {
     let without_dashes = |option: &str| option.trim_start_matches('-').to_owned();
     match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(option)) => Some(without_dashes(option)),
-        // The option exists, and lacks its value.
+        // The option exists, but its value is missing.
         _ if option(serve, &arguments[1][2..]).is_some() => Some(without_dashes(&arguments[1])),
         _ => None,
     }

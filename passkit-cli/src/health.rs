@@ -1,4 +1,4 @@
-//! Whether this instance can answer phones, for `/readyz`.
+//! Finds out for `/readyz` whether this instance can answer phones.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
 
 /// How long the store may take to answer.
 const STORE_TIME: Duration = Duration::from_secs(2);
-/// The store is asked at most this often, however many clients ask for `/readyz`.
+/// How long an answer of the store is reused, however many clients ask for `/readyz`.
 const FRESH: Duration = Duration::from_secs(1);
 /// How often the files of the certificates are checked.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
@@ -31,9 +31,9 @@ pub(crate) const CERTIFICATE_EXPIRES: &str = "passkit_push_certificate_not_after
 #[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
     pub(crate) ready: bool,
-    /// The reasons why the instance is not ready.
+    /// Why the instance is not ready.
     pub(crate) problems: Vec<String>,
-    /// What someone should fix, although the instance can answer phones.
+    /// Problems that someone should fix. The instance can answer phones in spite of them.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ enum Stage {
 /// The last check of the store.
 #[derive(Default)]
 struct StoreCheck {
-    /// The call that has not been answered yet. No other call is made meanwhile, because calls
+    /// The call that has not been answered yet. There is only one such call at a time, because calls
     /// without answers would pile up.
     waiting: Option<JoinHandle<Result<(), StoreError>>>,
     last: Option<(Instant, Option<String>)>,
@@ -114,11 +114,11 @@ impl Health {
 
     /// Watches this TLS certificate.
     pub(crate) fn set_tls(&self, tls: Arc<Tls>) {
-        // There is only one.
+        // There is only one TLS certificate.
         let _ = self.tls.set(tls);
     }
 
-    /// Reads certificates again whose files have changed. Returns when each certificate expires.
+    /// Reads the certificates again whose files have changed. Returns the date on which each certificate expires.
     pub(crate) async fn check_certificates(&self) -> BTreeMap<TypeIdentifier, SystemTime> {
         let Some(sender) = self.sender.get() else {
             return BTreeMap::new();
@@ -132,7 +132,7 @@ impl Health {
         expire
     }
 
-    /// Checks the certificates from time to time, without end.
+    /// Checks the certificates from time to time, forever.
     pub(crate) async fn watch_certificates(&self) {
         loop {
             self.check_certificates().await;
@@ -153,7 +153,7 @@ fn expired(expire: &BTreeMap<TypeIdentifier, SystemTime>) -> Vec<String> {
 }
 
 impl StoreCheck {
-    /// Returns why the store can't be used, if so.
+    /// Returns the reason why the store can't be used. `None` if it can be used.
     async fn problem(&mut self, store: Arc<dyn Store>) -> Option<String> {
         if let Some((checked, problem)) = &self.last
             && checked.elapsed() < FRESH
@@ -181,7 +181,7 @@ impl StoreCheck {
             .last
             .as_ref()
             .and_then(|(_, problem)| problem.as_deref());
-        // The answer of `/readyz` does not have the reason, because it may name the server of the store.
+        // Only the log has the error. It may name the server of the store, so `/readyz` does not show it.
         match (before, problem) {
             (None, Some(problem)) => tracing::warn!("not ready: {problem}: {reason}"),
             (Some(_), None) => tracing::info!("ready again: the store answers"),

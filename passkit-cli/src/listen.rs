@@ -1,4 +1,4 @@
-//! The addresses that the service can listen on: a port, or a socket in the file system.
+//! The addresses on which the service can listen: a port, or a socket in the file system.
 
 use std::{
     fmt, io,
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::failure::Failure;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Port(SocketAddr),
@@ -51,7 +51,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// An open address.
+/// A port or a socket on which the service listens.
 pub(crate) enum Listener {
     Port(TcpListener),
     #[cfg(unix)]
@@ -59,8 +59,8 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens on an address. Returns the address that it got, which has a port that is not 0. `option` names the option
-    /// for errors. Only users with the rights of `mode` can connect to a socket.
+    /// Listens on an address. Returns the address with its actual port, which is never 0. `option` is the name of the
+    /// option, for errors. `mode` has the permissions of a socket.
     pub(crate) async fn bind(
         address: &Address,
         option: &str,
@@ -90,7 +90,7 @@ impl Listener {
         }
     }
 
-    /// Returns the next connection, and the address of the client if it has one.
+    /// Returns the next connection, and the address of the client if the client has one.
     pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
         match self {
             Self::Port(listener) => {
@@ -119,7 +119,7 @@ mod socket {
 
     use tokio::net::{UnixListener, UnixStream};
 
-    /// A socket in the file system. It is removed when this is dropped.
+    /// A socket in the file system. The file is removed when this value is dropped.
     pub(crate) struct Socket {
         listener: UnixListener,
         path: PathBuf,
@@ -148,7 +148,7 @@ mod socket {
     impl Drop for Socket {
         fn drop(&mut self) {
             if self.identity.is_some() && identity(&self.path) == self.identity {
-                // A socket that stays is replaced at the next start.
+                // The next start replaces a socket that could not be removed.
                 let _ = fs::remove_file(&self.path);
             }
         }
@@ -159,7 +159,7 @@ mod socket {
         Some((found.dev(), found.ino()))
     }
 
-    /// Removes a socket on which nobody listens. Fails if there is something else.
+    /// Removes a socket on which no process listens. Fails if there is any other file.
     fn remove_stale(path: &Path) -> io::Result<()> {
         let found = match fs::symlink_metadata(path) {
             Ok(found) => found,
@@ -167,9 +167,7 @@ mod socket {
             Err(error) => return Err(error),
         };
         if !found.file_type().is_socket() {
-            return Err(io::Error::other(
-                "there is another file, which is no socket",
-            ));
+            return Err(io::Error::other("there is a file that is not a socket"));
         }
         match BlockingStream::connect(path) {
             Ok(_) => Err(io::Error::other("another process listens there")),

@@ -18,10 +18,10 @@ use tracing_subscriber::{
 
 use crate::log_lines::LogLines;
 
-/// What is written to the log.
+/// The options about the log.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LogOptions {
-    /// How much is written to stderr. At `debug`, the log shows the way of each change to a phone.
+    /// How much is written to stderr. At `debug`, the log shows each step of a change on its way to a phone.
     #[arg(long, env = "PASSKIT_LOG", value_name = "LEVEL", ignore_case = true, value_parser = level())]
     log: Option<Level>,
 
@@ -72,7 +72,7 @@ impl LogLevel {
     }
 }
 
-/// Libraries log at `info` at most.
+/// Libraries log at the level `info` at most.
 fn targets(level: Level) -> Targets {
     let level = LevelFilter::from_level(level);
     Targets::new()
@@ -80,7 +80,7 @@ fn targets(level: Level) -> Targets {
         .with_target("passkit", level)
 }
 
-/// Starts a log that only warns if other users can open files of the store. It is for commands that have no other log.
+/// Starts a log for commands without another log. It only warns if other users can open files of the store.
 pub(crate) fn start_warning_of_readers() {
     let module = "passkit_server::private_files";
     write_log(

@@ -1,7 +1,7 @@
 //! The options of a command, from the command line, the environment, files with secrets, and the file of `--config`.
 //!
-//! A value that does not stand on the command line is added to the arguments before they are parsed. So its errors, and its
-//! conflicts with other options, are those of the command line.
+//! A value from elsewhere is added to the command line before it is parsed. Its errors, and its conflicts with other
+//! options, are therefore the same as on the command line.
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,14 @@ use crate::{
     store_url::StoreUrl,
 };
 
-/// The options in force, and where they come from.
+/// The options in force, and the place from which each comes.
 pub(crate) struct Options {
     command: Command,
     arguments: Vec<OsString>,
     pub(crate) matches: ArgMatches,
     /// For each option that was added to the command line, the place from which it comes.
     added: BTreeMap<String, String>,
-    /// Whether the file of `--config` has a secret, instead of the name of a file with it.
+    /// Whether the file of `--config` has a secret itself, and not only the name of a file with the secret.
     pub(crate) has_secret_in_file: bool,
 }
 
@@ -63,12 +63,12 @@ impl Options {
         }
     }
 
-    /// Reads everything again. Only files can have changed.
+    /// Reads all options again. Only files can have changed since.
     pub(crate) fn read_again(&self) -> Result<Self, Failure> {
         Self::read(self.command.clone(), self.arguments.clone())
     }
 
-    /// Returns the options that have another value in `other`, by name.
+    /// Returns the names of the options that have another value in `other`.
     pub(crate) fn differing(&self, other: &Self) -> Vec<String> {
         let [Some(one), Some(other)] = [self, other].map(|options| options.matches.subcommand())
         else {
@@ -98,8 +98,8 @@ impl Options {
             .filter(|(name, _)| config_file::may_set(name))
     }
 
-    /// Returns the options as the content of a file for `--config`. A comment says where each comes from. Secrets are
-    /// left out.
+    /// Returns the options as the content of a file for `--config`. A comment says where each option comes from. Secrets
+    /// are left out.
     pub(crate) fn shown(&self) -> String {
         let Some((_, matches)) = self.matches.subcommand() else {
             return String::new();
@@ -155,7 +155,7 @@ fn shown_value(option: &Arg, matches: &ArgMatches) -> Option<String> {
     })
 }
 
-/// Makes a line of the error. If it is about a value that was added, the line says where that value stands.
+/// Turns the error into one line. If the error is about an added value, the line names the place of the value.
 fn explained(error: clap::Error, added: &BTreeMap<String, String>) -> Failure {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => vec![text.clone()],
@@ -176,7 +176,7 @@ fn explained(error: clap::Error, added: &BTreeMap<String, String>) -> Failure {
     }
 }
 
-/// Collects what is added to the command line.
+/// Collects the values that are added to the command line.
 struct Adding<'a> {
     command: &'a Command,
     subcommand: Option<&'a Command>,
@@ -218,7 +218,7 @@ impl<'a> Adding<'a> {
         Ok(())
     }
 
-    /// Adds a secret in a file. An option is secret if the help hides the value that it has in the environment.
+    /// Adds the value of a secret option from a file. An option is secret if the help hides its value from the environment.
     fn add_secret(&mut self, option: &Arg) -> Result<(), Failure> {
         let variable = option.get_env().and_then(OsStr::to_str);
         let (Some(name), Some(variable)) = (option.get_long(), variable) else {
@@ -237,7 +237,7 @@ impl<'a> Adding<'a> {
         Ok(())
     }
 
-    /// Adds a key of the file, unless the option is set at a place with precedence.
+    /// Adds a key of the file, unless a place with precedence sets the option.
     fn add_entry(&mut self, subcommand: &Command, entry: Entry) -> Result<(), Failure> {
         let Entry {
             option: name,
@@ -248,7 +248,7 @@ impl<'a> Adding<'a> {
             .get_arguments()
             .find(|option| option.get_long() == Some(&name))
         else {
-            // The command is not `serve`, and does not need this option.
+            // The command is not `serve`, and does not have this option.
             return Ok(());
         };
         let in_environment = option
@@ -315,7 +315,7 @@ impl<'a> Adding<'a> {
     }
 }
 
-/// Returns what follows the name of an option in a word, if the word is this option.
+/// Returns the rest of a word after the name of an option, if the word is this option.
 fn is_option<'a>(word: &'a OsStr, name: &str) -> Option<&'a str> {
     let rest = word.to_str()?.strip_prefix("--")?.strip_prefix(name)?;
     (rest.is_empty() || rest.starts_with('=')).then_some(rest)

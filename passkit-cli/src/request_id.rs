@@ -1,4 +1,4 @@
-//! The identifier of the request that a task answers, for the log.
+//! The identifier of a request, for the log.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Request};
 
 /// Proxies send this header.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest identifier that is taken from a proxy.
+/// The length of the longest identifier that is taken from a proxy.
 const MAX_LENGTH: usize = 128;
 
 tokio::task_local! {
@@ -36,7 +36,7 @@ impl RequestId {
             .map_or_else(Self::new, |id| Self::Given(id.clone()))
     }
 
-    /// Makes an identifier. It does not show how many requests there were.
+    /// Makes an identifier. It does not reveal how many requests there were.
     fn new() -> Self {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         static NEXT: AtomicU64 = AtomicU64::new(0);

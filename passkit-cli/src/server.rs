@@ -46,17 +46,17 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 /// How many bytes and how many headers the head of a request may have.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
-/// How many requests a client may have in flight on a connection with HTTP/2, and how many bytes of an answer wait there until
-/// the client reads.
+/// How many requests a client may have in flight on a connection with HTTP/2, and how many bytes of an answer may wait there
+/// for a slow client.
 const STREAMS: u32 = 32;
 const SEND_LIMIT: usize = 64 * 1024;
-/// How long a connection with HTTP/2 is kept without a new request.
+/// How long a connection with HTTP/2 is kept open without a new request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the last answers of a connection with HTTP/2 may take after that. A phone with a slow connection, of 20 KB a
-/// second, needs 13 minutes for the largest pass.
+/// How long the last answers may take once a connection with HTTP/2 is closing. A phone that receives 20 KB a second needs
+/// 13 minutes for the largest pass.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Listens on a port, and returns the address that it got. `option` names the option for errors.
+/// Listens on a port. Returns the address with its actual port. `option` is the name of the option, for errors.
 pub(crate) async fn bind(
     address: SocketAddr,
     option: &str,
@@ -68,13 +68,13 @@ pub(crate) async fn bind(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
-    /// How many of these one client address may have. `None` means a quarter, and no limit for
-    /// addresses that a proxy may have.
+    /// How many of the connections may come from one client address. `None` means a quarter, but no
+    /// limit for addresses that a proxy may have.
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready. Then lets requests in flight finish. With `tls`, each
-/// connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
+/// Serves connections within the limits until `stop` is ready. Then waits until the requests in flight are finished. With
+/// `tls`, each connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
 pub(crate) async fn serve<S>(
     listener: Listener,
     tls: Option<Arc<Tls>>,
@@ -97,7 +97,7 @@ pub(crate) async fn serve<S>(
     let places = Arc::new(Semaphore::new(limits.connections));
     let shares = Arc::new(Shares::new(limits));
     let (stopping, stopped) = watch::channel(());
-    // Each connection has a clone, so that the channel closes after the last connection.
+    // Each connection has a clone, so the channel closes after the last connection.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -110,8 +110,8 @@ pub(crate) async fn serve<S>(
             (place, accepted) = accepted => match accepted {
                 Ok((stream, client)) => (place, stream, client),
                 Err(error) => {
-                    // The process is out of file descriptors, or the client is gone. Neither ends
-                    // the service.
+                    // The process is out of file descriptors, or the client is gone. The service
+                    // continues in both cases.
                     tracing::warn!("can't accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -183,7 +183,7 @@ impl Http {
         Self { one, two }
     }
 
-    /// Makes the handshake, then answers the requests of the connection.
+    /// Makes the handshake. Then answers the requests of the connection.
     async fn answer_tls<S>(
         &self,
         tls: &Tls,
@@ -339,7 +339,7 @@ fn named_answer<S: Answers>(
     }
 }
 
-/// Adds the identifier of the request to an answer that reports a failure, so that its log lines can be found.
+/// Adds the identifier of the request to an answer that reports a failure. With the identifier, the log lines can be found.
 fn name_failure(answer: &mut Response<ResponseBody>, id: &RequestId) {
     let status = answer.status();
     if (status.is_client_error() || status.is_server_error())
@@ -362,7 +362,7 @@ async fn linger(mut stream: impl Stream) {
             }
         }
     };
-    // After this time the connection is closed anyway.
+    // After this time, the connection is closed anyway.
     let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }
 
@@ -457,8 +457,8 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns whether a proxy in front may have this address: one of this machine, of a private or of
-/// a shared network.
+/// Returns whether a proxy may have this address. Such an address belongs to this machine, to a private
+/// network or to a shared network.
 fn may_be_proxy(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -516,7 +516,7 @@ pub(crate) fn hangups() -> Hangups {
 }
 
 impl Hangups {
-    /// Calls `act` at each SIGHUP. Returns if the signal came because the terminal of this process was closed.
+    /// Calls `act` at each SIGHUP. Returns if the signal means that the terminal of this process was closed.
     pub(crate) async fn each(self, mut act: impl AsyncFnMut()) {
         #[cfg(unix)]
         if let Ok(mut signals) = self.signals {
@@ -531,7 +531,7 @@ impl Hangups {
     }
 }
 
-/// Raises the limit of open files as far as the process may, because each connection needs one.
+/// Raises the limit of open files as far as allowed, because each connection needs an open file.
 pub(crate) fn raise_open_file_limit() {
     #[cfg(unix)]
     {

@@ -1,10 +1,10 @@
-//! What `serve` tells systemd: that it answers, that it still runs, and that it stops. Without
-//! systemd, none of this has an effect. See sd_notify(3).
+//! Reports to systemd that `serve` answers requests, still runs, or stops. Without systemd, the
+//! reports have no effect. See sd_notify(3).
 
 use tokio::task::JoinSet;
 
-/// Says that the service answers. Until the returned value is dropped, the service manager also
-/// hears at regular times that the process is not stuck, if it asked for that (`WatchdogSec=`).
+/// Reports that the service answers requests. With `WatchdogSec=`, also reports at regular times that
+/// the process is not stuck, until the returned value is dropped.
 pub(crate) fn ready() -> JoinSet<()> {
     #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
     let mut watched = JoinSet::new();
@@ -24,7 +24,7 @@ pub(crate) fn ready() -> JoinSet<()> {
     watched
 }
 
-/// Says that the service finishes the requests in flight and then ends.
+/// Reports that the service finishes the requests in flight and then ends.
 pub(crate) fn stopping() {
     #[cfg(target_os = "linux")]
     say(&[sd_notify::NotifyState::Stopping]);

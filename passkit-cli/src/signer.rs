@@ -1,4 +1,4 @@
-//! The options of the command line about the certificate that signs passes.
+//! The options about the certificate that signs passes.
 
 use std::{fmt, io::IsTerminal as _, path::PathBuf};
 
@@ -19,16 +19,16 @@ pub(crate) struct SignerOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) cert: PathBuf,
 
-    /// The private key of the certificate, if it is in another file: PEM.
+    /// The private key of the certificate, if the key is in another file: PEM.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) password: CertPassword,
 
-    /// The intermediate certificate that issued the certificate: PEM or DER. By default, it is
-    /// Apple's Worldwide Developer Relations certificate of generation G4, or the issuer in the
-    /// file of the certificate.
+    /// The intermediate certificate that issued the certificate: PEM or DER. The default is the issuer
+    /// in the file of the certificate. If that file has no issuer, the default is Apple's Worldwide
+    /// Developer Relations certificate of generation G4.
     #[arg(long, value_name = "FILE")]
     pub(crate) wwdr: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ impl SignerOptions {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        // Without a password, an empty one was tried.
+        // Without a password, an empty password was tried.
         if password.is_some() || !error.ends_with("the password is wrong") {
             return Err(Failure::new(error));
         }

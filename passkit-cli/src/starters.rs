@@ -15,19 +15,19 @@ pub(crate) enum Style {
     Coupon,
     /// A ticket for an event.
     EventTicket,
-    /// A ticket with a poster, from iOS 18 on. It needs an NFC certificate.
+    /// A ticket with a poster, from iOS 18 on. Its certificate must allow NFC.
     PosterEventTicket,
     /// A ticket for a journey: here by train.
     BoardingPass,
     /// A boarding pass that phones lay out from its semantic tags, from iOS 26 on.
     SemanticBoardingPass,
-    /// A membership with a poster, from iOS 27 on, and for older phones a generic pass.
+    /// A membership with a poster, from iOS 27 on. Older phones show a generic pass.
     PosterGeneric,
     /// An order.
     Order,
 }
 
-/// A file: its name, and its content.
+/// The name and the content of a file.
 pub(crate) type File = (&'static str, &'static [u8]);
 
 /// A template with a sample table.

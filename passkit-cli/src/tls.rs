@@ -1,4 +1,4 @@
-//! TLS of the service itself: its certificate, which is read again when its files change, and the handshakes.
+//! TLS of the service: the handshakes, and the certificate. The certificate is read again when its files change.
 
 use std::{
     collections::BTreeMap,
@@ -22,16 +22,16 @@ use crate::failure::Failure;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// How many handshakes may be unfinished at once. A further one ends the oldest.
+/// How many handshakes may be unfinished at once. One more handshake ends the oldest.
 const HANDSHAKES: usize = 256;
 /// How often the files are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
-/// During this time before the certificate expires, it is a warning of `/readyz`.
+/// `/readyz` warns of the end of the certificate this long in advance.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(crate) const TLS_EXPIRES: &str = "passkit_tls_certificate_not_after_seconds";
 
-/// The certificate of the service and its key, as they are in their files.
+/// The certificate of the service and its key. Both are in files.
 pub(crate) struct Tls {
     certificate: PathBuf,
     key: PathBuf,
@@ -64,7 +64,7 @@ impl Tls {
         })
     }
 
-    /// Sets the metric. Call it after the metrics were started.
+    /// Sets the metric of the expiry date. Call it after the start of the metrics.
     pub(crate) fn measure(&self) {
         let since_1970 = self
             .current()
@@ -80,7 +80,7 @@ impl Tls {
         if *last == stamp {
             return;
         }
-        // A broken file is reported once.
+        // A broken file is reported only once.
         *last = stamp;
         match read(&self.certificate, &self.key) {
             Ok(new) => {
@@ -95,7 +95,7 @@ impl Tls {
         }
     }
 
-    /// Checks the files from time to time, without end.
+    /// Checks the files from time to time, forever.
     pub(crate) async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(CHECK_EVERY).await;
@@ -105,7 +105,7 @@ impl Tls {
         }
     }
 
-    /// Returns a warning if the certificate has expired or will soon.
+    /// Returns a warning if the certificate has expired or will expire soon.
     pub(crate) fn warning(&self) -> Option<String> {
         let not_after = self.current().not_after;
         let date = httpdate(not_after);
@@ -137,7 +137,7 @@ impl Tls {
         let accepting = TlsAcceptor::from(self.current().config).accept(stream);
         let accepted = tokio::select! {
             accepted = accepting => accepted,
-            // The sender is dropped.
+            // The sender was dropped by a newer handshake.
             _ = displaced => Err(io::Error::other("too many unfinished handshakes")),
             () = tokio::time::sleep(HANDSHAKE_TIME) => Err(io::ErrorKind::TimedOut.into()),
         };
@@ -146,14 +146,14 @@ impl Tls {
     }
 }
 
-/// The unfinished handshakes, by their order. If clients began handshakes and never finished them, the others would otherwise
-/// have to wait for them.
+/// The unfinished handshakes, in their order. Their number is limited. Otherwise clients that never finish a handshake could
+/// keep all others waiting.
 #[derive(Default)]
 struct Unfinished(Mutex<(u64, BTreeMap<u64, oneshot::Sender<()>>)>);
 
 impl Unfinished {
-    /// Counts a handshake, and ends the oldest if there are too many. Returns the number of the handshake, and what is ready
-    /// when another handshake has ended it.
+    /// Counts a handshake, and ends the oldest handshake if there are too many. Returns the number of the new handshake, and
+    /// a future that is ready once the handshake has been ended by a newer one.
     fn begin(&self) -> (u64, oneshot::Receiver<()>) {
         let (sender, displaced) = oneshot::channel();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,7 +232,9 @@ fn read(certificate: &Path, key: &Path) -> Result<Current, Failure> {
         let certificate = pem::shown(certificate);
         wrong(
             key,
-            &format!("has a private key that does not fit the first certificate in {certificate}"),
+            &format!(
+                "has a private key that does not belong to the first certificate in {certificate}"
+            ),
         )
     })?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -261,7 +263,7 @@ mod tests {
         assert!(!is_ended(&mut begun, 0));
         begun.push(handshakes.begin());
         assert!(is_ended(&mut begun, 0) && !is_ended(&mut begun, 1));
-        // A finished one makes room.
+        // A finished handshake makes room.
         handshakes.end(begun[200].0);
         begun.push(handshakes.begin());
         assert!(!is_ended(&mut begun, 1));

@@ -1,4 +1,4 @@
-//! Reading TOML files, and errors that show no value, because a value may be a password.
+//! Reads TOML files. Its errors show no value, because a value may be a password.
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -6,7 +6,7 @@ use passkit_identity::pem;
 
 use crate::failure::Failure;
 
-/// A real file has a few hundred bytes.
+/// The size of the largest file in bytes. A real file has a few hundred.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads a text file with settings.
@@ -33,7 +33,7 @@ pub(crate) fn place(text: &str, at: usize) -> String {
     format!("line {line}, column {column}")
 }
 
-/// Returns where and why a text can't be read.
+/// Returns the place of a TOML error, and its message.
 pub(crate) fn explained(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     format!(

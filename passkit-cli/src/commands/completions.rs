@@ -7,7 +7,7 @@ use crate::{failure::Failure, output};
 
 /// Prints a script that lets a shell complete the commands and options.
 ///
-/// The script goes where the shell looks for it. For bash, for example: passkit completions bash >
+/// Save the script where the shell looks for it. An example for bash: passkit completions bash >
 /// ~/.local/share/bash-completion/completions/passkit
 #[derive(Args)]
 pub(crate) struct Completions {

@@ -15,13 +15,13 @@ use crate::{
     metrics::{ALIVE, READY},
 };
 
-/// The longest time for an answer of the service. The service gives its store two seconds.
+/// How long to wait for an answer of the service. The service gives its store two seconds.
 const TIME: Duration = Duration::from_secs(5);
 /// How many bytes of the answer are read.
 const ANSWER_LIMIT: u64 = 64 * 1024;
 
-/// Asks a running service whether it is ready. Prints one line. The exit code is 0 if the service
-/// is ready, and otherwise 1.
+/// Asks a running service whether it is ready, and prints one line. The exit code is 0 if the
+/// service is ready, and otherwise 1.
 #[derive(Args, Debug)]
 pub(crate) struct Healthcheck {
     /// The address of the service's metrics, as in its option `--metrics`.
@@ -33,7 +33,7 @@ pub(crate) struct Healthcheck {
     )]
     metrics: SocketAddr,
 
-    /// The file of the service's `--config`.
+    /// The file that the service gets with its option `--config`.
     #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
     config_file: Option<PathBuf>,
 
@@ -83,7 +83,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Returns the answer, with its head.
+/// Returns the answer, including its head.
 fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let deadline = Instant::now() + TIME;
     let mut stream = TcpStream::connect_timeout(&address, TIME)?;

@@ -18,26 +18,27 @@ use crate::{
     signer::SignerOptions,
 };
 
-/// Makes a pass or an order of each row of a table, and signs it.
+/// Makes and signs a pass or an order for each row of a table.
 ///
-/// Run it again after the table has changed: only the passes of changed rows are made again. So only
-/// their phones get a push, if `passkit serve` serves the folder.
+/// Run the command again after the table has changed. It makes only the passes of changed rows again.
+/// If `passkit serve` serves the folder, only the phones with these passes get a push.
 ///
-/// The template is a folder or a zip file: what Pass Designer saves, or any pass. The file passkit.toml
-/// in it says which columns go where. Without it, columns that are named like the keys of fields are
-/// filled in.
+/// The template is a folder or a zip file, such as any pass or what Pass Designer saves. The file
+/// passkit.toml in the template says which columns go where. Without this file, each column fills in
+/// the field whose key is the name of the column.
 ///
-/// A row with something wrong makes no pass, and its file stays as it is. The other rows are made.
+/// If something is wrong with a row, no pass is made for it, and the existing file stays as it is. The
+/// passes of the other rows are made.
 ///
-/// Exit code: 0 all passes are made, 1 some rows are wrong, 2 it could not be done.
+/// Exit code: 0 all passes are made, 1 some rows are wrong, 2 the command failed.
 #[derive(Args)]
 pub(crate) struct Make {
     /// The template.
     #[arg(long, value_name = "TEMPLATE")]
     template: PathBuf,
 
-    /// The table: CSV with the names of the columns in its first line, or a JSON object in each line. -
-    /// reads standard input.
+    /// The table: CSV with the names of the columns in its first line, or a JSON object in each line. With
+    /// -, the table is read from standard input.
     #[arg(long, value_name = "TABLE", value_parser = output::path())]
     from: PathBuf,
 
@@ -48,13 +49,13 @@ pub(crate) struct Make {
     #[command(flatten)]
     signer: SignerOptions,
 
-    /// The file with the secret from which the authentication tokens of the passes are derived. It is
-    /// made if it is missing. Keep a copy of it: without it, the passes can't be made again. By default,
-    /// it is beside the folder: DIR.token-secret.
+    /// The file with the secret from which the authentication tokens of the passes are derived. A
+    /// missing file is made. Keep a copy of the file: without it, the passes can't be made again. By
+    /// default, the file is beside the folder: DIR.token-secret.
     #[arg(long, value_name = "FILE")]
     token_secret: Option<PathBuf>,
 
-    /// Write a last, voided version of the passes that have no row any more.
+    /// Write a last, voided version of each pass that no longer has a row.
     #[arg(long)]
     void_missing: bool,
 
@@ -62,7 +63,7 @@ pub(crate) struct Make {
     #[arg(long)]
     dry_run: bool,
 
-    /// Go on, and make the passes again whenever the table or the template changes. Replace the table in
+    /// Keep running, and make the passes again whenever the table or the template changes. Replace the table in
     /// one step (with mv), so that a half-written table is never read.
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
@@ -86,7 +87,7 @@ impl Make {
         }
         loop {
             inputs = inputs.changed(&watched);
-            // The table may be away for a moment, or the next version of it may be right.
+            // The table may be missing for a moment, or its next version may be right.
             if let Err(failure) = self.once(&signer) {
                 eprintln!("passkit: {failure}");
             }
@@ -110,7 +111,7 @@ impl Make {
             let unused = maker.unused(columns);
             if !maker.has_recipe() && !unused.is_empty() {
                 eprintln!(
-                    "passkit: no field has the name of these columns, so they are not used: {}",
+                    "passkit: these columns are not used, because no field has their name: {}",
                     OneLine::of(&unused.join(", "))
                 );
             }
@@ -208,15 +209,17 @@ impl Make {
             say!("{without_row} passes have no row; --void-missing voids them");
         } else if *without_row > 0 && *bad > 0 {
             say!(
-                "{without_row} passes have no row, and are not voided because a wrong row may be theirs"
+                "{without_row} passes have no row; they are not voided, because one of the wrong rows may belong to them"
             );
         } else if *without_row > 0 && *rows == 0 {
-            say!("{without_row} passes have no row, and are not voided because the table is empty");
+            say!(
+                "{without_row} passes have no row; they are not voided, because the table is empty"
+            );
         }
     }
 }
 
-/// Shows what `passkit check` says about the first pass.
+/// Shows the findings of `passkit check` about the first pass.
 fn show(findings: &Findings, progress: &Progress) {
     for finding in findings {
         let (level, code) = (finding.level(), finding.rule().code);

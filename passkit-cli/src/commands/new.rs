@@ -18,14 +18,14 @@ use crate::{
     starters::{Starter, Style},
 };
 
-/// The token in the templates. It is replaced, so that nobody serves passes with a token that
-/// everybody knows.
+/// The token in the templates. Each new template gets a random token instead, because everybody knows
+/// this token.
 const SAMPLE_TOKEN: &str = "\"TOKEN\"";
 
 /// Writes a template to start from, with a sample table of values beside it.
 ///
 /// The template has sample values, images in all sizes, texts in two languages, and passkit.toml,
-/// which says which column goes where. Change all of it as you like. "passkit make" makes a pass of
+/// which says which column goes where. Change everything as you like. "passkit make" makes a pass for
 /// each row of the table.
 ///
 /// Existing files are never overwritten.
@@ -44,8 +44,8 @@ pub(crate) struct New {
     )]
     style: Style,
 
-    /// Also write a throw-away certificate with its key, to try everything without a certificate of
-    /// Apple. No phone accepts its passes.
+    /// Also write a throw-away certificate with its key. With it, you can try everything without a
+    /// certificate from Apple. No phone accepts passes that it signed.
     #[arg(long, value_name = "FILE")]
     throwaway_cert: Option<PathBuf>,
 }
@@ -116,18 +116,18 @@ impl New {
             Some(path) => word(path),
             None => {
                 say!(
-                    "# write the type and the team of your certificate into {folder}/{description}, and then\n"
+                    "# write the type and the team of your certificate into {folder}/{description}, then\n"
                 );
                 "certificate.p12".into()
             }
         };
         say!(
-            "# make the {passes}, and make the changed ones again when the table has changed\n\
+            "# make the {passes}; run this again when the table has changed\n\
              passkit make --template {folder} --from {table} --cert {cert} --out {passes}\n"
         );
         if self.throwaway_cert.is_none() {
             say!(
-                "# serve them, and send pushes\npasskit serve --{passes} {passes} --apns-cert {cert}"
+                "# serve the {passes}, and send pushes\npasskit serve --{passes} {passes} --apns-cert {cert}"
             );
             return;
         }
@@ -136,17 +136,17 @@ impl New {
             Kind::Order => format!("orders/{serial}.order"),
         };
         say!(
-            "# play a phone, in another terminal. It prints OPTIONS, with which the service sends its pushes to it\n\
+            "# play a phone, in another terminal; this prints the OPTIONS of the next command\n\
              passkit device listen\n\n\
              # serve the {passes}\n\
              passkit serve --{passes} {passes} OPTIONS\n\n\
-             # add one of them to that phone\n\
+             # add one of the {passes} to the phone\n\
              passkit device add {first} --url http://127.0.0.1:8080"
         );
     }
 }
 
-/// Returns the first cell of the first row. It is the serial number in each sample table.
+/// Returns the first cell of the first row. In each sample table, this is the serial number.
 fn first_serial(table: &[u8]) -> &str {
     let table = std::str::from_utf8(table).unwrap_or_default();
     let row = table.lines().nth(1).unwrap_or_default();
@@ -156,7 +156,7 @@ fn first_serial(table: &[u8]) -> &str {
 fn refuse_existing(path: &Path) -> Result<(), Failure> {
     match fs::symlink_metadata(path) {
         Ok(_) => Err(Failure::new(format!(
-            "{} exists already, and is not overwritten; remove it, or use another folder",
+            "{} exists already; remove it, or use another folder",
             OneLine::path(path)
         ))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -164,7 +164,7 @@ fn refuse_existing(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Puts a random token in place of that of the sample.
+/// Replaces the token of the sample by a random token.
 fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut random = [0; 20];
     getrandom::fill(&mut random)

@@ -29,15 +29,17 @@ const GROUP: usize = 500;
 const NOTICE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Removes everything that a store keeps of passes: their registrations, versions, authentication tokens and pending pushes.
+/// Removes everything that a store keeps about some passes: their registrations, versions, authentication tokens and pending
+/// pushes.
 ///
 /// A device without other passes is removed too. Remove the files of the passes first, or add --delete-files. Otherwise
-/// the next phone that registers brings a pass back. The store may be in use meanwhile.
+/// the next phone that registers brings a pass back. A service may use the store during the call.
 ///
-/// Exit code: 0 everything was removed, 1 some of it remains, 2 nothing could be done.
+/// Exit code: 0 everything was removed, 1 some passes must be purged again later, 2 the command failed, perhaps after it
+/// had removed a part.
 #[derive(Args)]
 pub(crate) struct Purge {
-    /// The store to remove them from. A sled: store must not be in use.
+    /// The store to remove the passes from. A sled: store must not be in use.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
@@ -50,11 +52,11 @@ pub(crate) struct Purge {
     )]
     type_id: Option<TypeIdentifier>,
 
-    /// Their serial numbers.
+    /// The serial numbers of the passes.
     #[arg(value_name = "SERIAL")]
     serials: Vec<String>,
 
-    /// The passes in the folders whose expirationDate is past.
+    /// Purge the passes in the folders whose expirationDate is past.
     #[arg(long)]
     expired: bool,
 
@@ -63,11 +65,11 @@ pub(crate) struct Purge {
     #[arg(long, value_name = "DATE", requires = "expired", value_parser = date)]
     before: Option<SystemTime>,
 
-    /// The passes in the folders that are marked as voided.
+    /// Purge the passes in the folders that are marked as voided.
     #[arg(long)]
     voided: bool,
 
-    /// The passes whose files were removed from the folders that `passkit serve` serves.
+    /// Purge the passes whose files were removed from the folders that `passkit serve` serves.
     #[arg(long)]
     removed: bool,
 
@@ -83,7 +85,7 @@ pub(crate) struct Purge {
     #[arg(long)]
     delete_files: bool,
 
-    /// Purge passes although a service may still offer them.
+    /// Purge passes even if a service may still offer them.
     #[arg(long)]
     force: bool,
 
@@ -142,14 +144,14 @@ impl Found {
         self.passes.get(pass).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the passes all of whose files fulfil the condition.
+    /// Returns each pass if all of its files fulfil the condition.
     fn with(&self, condition: impl Fn(&File) -> bool) -> impl Iterator<Item = &PassId> {
         let all = self.passes.iter();
         all.filter(move |(_, files)| files.iter().all(&condition))
             .map(|(pass, _)| pass)
     }
 
-    /// Fails if a file of these passes remains.
+    /// Fails if one of these passes still has a file.
     fn check_gone(&self, passes: &BTreeSet<PassId>) -> Result<(), Failure> {
         let mut left = passes.iter().filter(|pass| !self.files(pass).is_empty());
         let Some(first) = left.next() else {
@@ -166,7 +168,7 @@ impl Found {
         )))
     }
 
-    /// Deletes the files of these passes. Returns how many there were.
+    /// Deletes the files of these passes. Returns how many files there were.
     fn delete(&self, passes: &BTreeSet<PassId>) -> Result<u64, Failure> {
         let mut deleted = 0;
         for File { path, .. } in passes.iter().flat_map(|pass| self.files(pass)) {
@@ -228,7 +230,7 @@ impl Purge {
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!(
-            "passkit: {} passes were marked so often that their dates are ahead of the clock; run this again later",
+            "passkit: {} passes are not purged, because they changed so often that their dates are ahead of the clock; run this again later",
             all.ahead.len()
         );
         Ok(ExitCode::FAILURE)
@@ -311,7 +313,7 @@ impl Purge {
         }
         if let Some(path) = found.broken.first() {
             return Err(Failure::new(format!(
-                "{} can't be read, and may hold one of the passes; repair or remove it, or add --force",
+                "{} can't be read and may be the file of one of the passes; repair or remove it, or add --force",
                 OneLine::path(path)
             )));
         }
@@ -331,7 +333,7 @@ impl Purge {
     }
 }
 
-/// Returns those of these passes that a service offers according to the store.
+/// Returns which of these passes a service offers, according to the store.
 async fn offered(store: &dyn Store, passes: &BTreeSet<PassId>) -> Result<Vec<PassId>, StoreError> {
     let passes: Vec<PassId> = passes.iter().cloned().collect();
     let mut offered = Vec::new();
@@ -347,8 +349,8 @@ async fn offered(store: &dyn Store, passes: &BTreeSet<PassId>) -> Result<Vec<Pas
     Ok(offered)
 }
 
-/// Waits until the services that run have noticed that the files are gone. Until then, they accept registrations. If none
-/// runs, the wait ends after a while.
+/// Waits until all running services have noticed that the files are gone. Until then, they accept registrations. If no
+/// service runs, the wait ends after a time limit.
 async fn wait_until_noticed(
     store: &dyn Store,
     passes: &BTreeSet<PassId>,

@@ -23,15 +23,15 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// How many rows, and about how many bytes of them, are in memory at once.
+/// The limits of a batch of rows in memory: how many rows, and roughly how many bytes.
 const ROWS: usize = 512;
 const ROW_BYTES: usize = 4 << 20;
-/// How many files get their names at once.
+/// How many files get their final names together.
 const FILES: usize = 2_048;
 /// How many rows are tried before the template is refused.
 const TRIED: usize = 20;
 
-/// What to do.
+/// How the passes of a table are made.
 pub(crate) struct Batch<'a> {
     pub(crate) maker: &'a Maker,
     pub(crate) folder: &'a OutputFolder,
@@ -50,21 +50,21 @@ pub(crate) struct Summary {
     pub(crate) unchanged: u64,
     /// Rows without a pass, because something is wrong with them.
     pub(crate) bad: u64,
-    /// Passes of this type that have no row, and are not voided.
+    /// Passes of this type that have no row and are not voided.
     pub(crate) without_row: u64,
     pub(crate) voided: u64,
 }
 
-/// Something to show while passes are made.
+/// An event to show while passes are made.
 pub(crate) enum Event<'a> {
     /// What `passkit check` says about the first pass.
     Checked(&'a Findings),
     Bad(&'a RowError),
-    /// A file is, or would be, new, changed or voided.
+    /// A file was made, changed or voided, or would be in a dry run.
     File(&'a str, Change),
     /// A voided version could not be made.
     NotVoided(String),
-    /// So many rows and bytes are done.
+    /// This many rows and bytes are done.
     Progress(u64, u64),
 }
 
@@ -107,7 +107,7 @@ pub(crate) enum MakeError {
     Failed(Failure),
 }
 
-/// What became of a row.
+/// The result for a row.
 enum Outcome {
     Unchanged,
     Written(String, Change, Option<Staged>),
@@ -212,7 +212,7 @@ impl Batch<'_> {
         Ok((Some(change), committed))
     }
 
-    /// Gives a file its name, unless phones would refuse the pass. Returns its content.
+    /// Gives a file its final name, unless phones would refuse the pass. Returns the content of the file.
     fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
         let archive = staged.content().map_err(|error| {
             MakeError::Failed(Failure::from_error("can't read the new pass", &error))
@@ -272,7 +272,7 @@ impl Batch<'_> {
         match refused {
             None => Ok(None),
             Some(error) => Err(Failure::new(format!(
-                "no pass was made, because none of the first ones would work. {table}:{}: {error}",
+                "no pass was made, because none of the first passes would work. {table}:{}: {error}",
                 error.line
             ))),
         }
@@ -282,7 +282,7 @@ impl Batch<'_> {
         self.try_make(named).unwrap_or_else(|outcome| outcome)
     }
 
-    /// Both sides are outcomes, so that `?` ends with one.
+    /// The error is an outcome too, so that `?` can return one early.
     fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, Outcome> {
         let mut filled = self.maker.fill(row).map_err(Outcome::Bad)?;
         let manifest = filled.manifest().map_err(Outcome::Bad)?;
@@ -317,8 +317,8 @@ impl Batch<'_> {
         self.folder.stage(name, &made.archive)
     }
 
-    /// Checks that a new pass may replace the old one: it is the same pass, and phones that have it keep
-    /// their token. `old` is `None` if the file is damaged.
+    /// Checks that a new pass may replace the old one. Both must be the same pass, and the token of phones
+    /// that have the pass must stay the same. `old` is `None` if the file is damaged.
     fn check_replaced(
         &self,
         row: &Row,
@@ -333,12 +333,12 @@ impl Batch<'_> {
             ))
         };
         let Some(old) = old else {
-            // The folder was checked: all its passes have tokens of this secret.
+            // An earlier check made sure that all tokens in the folder come from this secret.
             return if self.maker.is_derived(row) || new.token.is_none() {
                 Ok(())
             } else {
                 refused(
-                    "is damaged, so its token can't be compared with the one in the table; remove the file if the token is right",
+                    "is damaged, so its token can't be compared with the token in the table; remove the file if the token in the table is right",
                 )
             };
         };
@@ -429,7 +429,7 @@ impl Batch<'_> {
     }
 }
 
-/// Files that wait for their names, and the thread that gives others theirs.
+/// Files without their final names, and the thread that names the group before them.
 struct Committing<'scope, 'a> {
     folder: &'a OutputFolder,
     staged: Vec<Staged>,
@@ -437,7 +437,7 @@ struct Committing<'scope, 'a> {
 }
 
 impl<'scope, 'a: 'scope> Committing<'scope, 'a> {
-    /// Starts to give the staged files their names. Waits for the files before.
+    /// Starts a thread that names the staged files. Waits first until the group before has its names.
     fn start(&mut self, scope: &'scope thread::Scope<'scope, '_>) -> Result<(), Failure> {
         self.finish()?;
         let (folder, files) = (self.folder, std::mem::take(&mut self.staged));

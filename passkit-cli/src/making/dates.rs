@@ -8,15 +8,17 @@ use jiff::{
 
 /// Finds a time zone by its name, such as `Europe/Berlin`.
 pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name)
-        .map_err(|_| format!("{name:?} is no time zone; use a name such as Europe/Berlin or UTC"))
+    TimeZone::get(name).map_err(|_| {
+        format!("{name:?} is not a time zone; use a name such as Europe/Berlin or UTC")
+    })
 }
 
-/// Writes a date as W3C does: `2026-11-27T10:00:00+01:00`.
+/// Writes a date in the W3C format: `2026-11-27T10:00:00+01:00`.
 ///
-/// The text is a date, or a date with a time, which may have an offset. A date alone means midnight. If
-/// the text has no offset, `zone` decides it. If it has one, the result is the same moment in `zone`.
-/// Of the two moments with the same time when clocks are set back, the first one is meant.
+/// The text is a date, or a date with a time and perhaps an offset. A date alone means midnight. If the
+/// text has no offset, its time is local time in `zone`. If the text has an offset, the result is the
+/// same moment, written in `zone`. When clocks are set back, some times occur twice. Such a text means
+/// the first occurrence.
 pub(super) fn to_w3c(text: &str, zone: Option<&TimeZone>) -> Result<String, String> {
     let text = text.trim();
     let pieces = Pieces::parse(text)
@@ -24,7 +26,7 @@ pub(super) fn to_w3c(text: &str, zone: Option<&TimeZone>) -> Result<String, Stri
         .filter(|pieces| pieces.time_zone_annotation().is_none());
     let Some(pieces) = pieces else {
         return Err(
-            "is no date; write it as 2026-11-27, 2026-11-27 10:00 or 2026-11-27T10:00:00+01:00"
+            "is not a date; write it as 2026-11-27, 2026-11-27 10:00 or 2026-11-27T10:00:00+01:00"
                 .into(),
         );
     };
@@ -113,7 +115,7 @@ mod tests {
                 None,
                 "2026-11-27T10:00:00-03:30",
             ),
-            // Clocks are set back: the first of the two.
+            // Clocks are set back, so this time occurs twice. The text means the first occurrence.
             (
                 "2026-10-25T02:30",
                 Some(&berlin),
@@ -125,17 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn a_text_that_names_no_moment_is_refused() {
         let berlin = zone("Europe/Berlin").unwrap();
         for (text, zone, reason) in [
-            ("27.11.2026", Some(&berlin), "is no date"),
-            ("", Some(&berlin), "is no date"),
-            ("2026-02-30", Some(&berlin), "is no date"),
-            ("2026-11-27T25:00", Some(&berlin), "is no date"),
+            ("27.11.2026", Some(&berlin), "is not a date"),
+            ("", Some(&berlin), "is not a date"),
+            ("2026-02-30", Some(&berlin), "is not a date"),
+            ("2026-11-27T25:00", Some(&berlin), "is not a date"),
             (
                 "2026-11-27T10:00[Europe/Berlin]",
                 Some(&berlin),
-                "is no date",
+                "is not a date",
             ),
             ("-000001-01-01", Some(&berlin), "too long ago"),
             ("2026-11-27", None, "has no time zone"),
@@ -152,7 +154,7 @@ mod tests {
         assert!(
             super::zone("Europe/Berlim")
                 .unwrap_err()
-                .contains("is no time zone")
+                .contains("is not a time zone")
         );
     }
 }

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use passkit_server::identifiers::{Kind, SerialNumber};
 use sha2::{Digest as _, Sha256};
 
-/// The longest name without its end, in bytes. File systems allow 255.
+/// The longest name without its extension, in bytes. File systems allow 255.
 const MAX_BYTES: usize = 200;
 
-/// Returns the file name of a pass. Different serials have different names, also where upper and lower
-/// case are the same.
+/// Returns the file name of a pass. Different serials get different names, even on file systems that
+/// ignore case.
 ///
 /// Letters, digits, `-`, `_` and `.` stay. Other bytes are written as `%20`. If there are capitals, `~`
 /// and hexadecimal digits follow: one bit for each letter, set for a capital. A long serial becomes `=`
@@ -29,7 +29,7 @@ pub(super) fn file_name(kind: Kind, serial: &SerialNumber) -> String {
         }
     }
     if is_device(&name) {
-        // Windows has devices of these names.
+        // Windows reserves these names for devices.
         name.insert(0, '%');
     }
     let capitals = capitals(serial);

@@ -1,4 +1,4 @@
-//! Notices when the files change that passes are made from.
+//! Watches the files from which passes are made.
 
 use std::{
     fs::{self, Metadata},
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How often to look. A change counts when the files have stayed the same for one look, because they
-/// may be half-written.
+/// How often to look. A change counts once the files are the same in two looks, because a file may be
+/// half-written.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How many files of a template are looked at. No pass may have more.
+/// How many files of a template are watched. No pass may have more.
 const MAX_FILES: usize = 10_000;
 
 /// The state of files at one moment. It differs after a file has changed.
@@ -69,7 +69,7 @@ fn add(path: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
     }
 }
 
-/// Returns what changes when a file is written.
+/// Returns the attributes that change when a file is written.
 fn stamp(found: &Metadata) -> (u64, Option<SystemTime>, (u64, i64, i64)) {
     #[cfg(unix)]
     let more = {

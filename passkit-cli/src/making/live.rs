@@ -1,4 +1,5 @@
-//! Makes passes while a service runs: single ones on request, and those of a table when it changes.
+//! Makes passes while a service runs: a single pass on request, and the passes of a table when the
+//! table changes.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ use crate::{certificate::CertPassword, failure::Failure, signer::SignerOptions, 
 /// How long to wait while another process writes to the folder.
 const WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many wrong rows of a table are logged.
+/// How many wrong rows of a table the log shows.
 const SHOWN: usize = 20;
 
 /// The content of the file that `--make` names. Its paths are relative to its folder.
@@ -62,7 +63,7 @@ impl Settings {
         })
     }
 
-    /// Returns all files and folders whose change changes passes.
+    /// Returns all files and folders from which passes are made.
     fn inputs(&self) -> impl Iterator<Item = &Path> {
         let more = [&self.from, &self.key, &self.wwdr, &self.token_secret];
         [&self.template, &self.cert]
@@ -77,9 +78,9 @@ pub(crate) struct LiveMaker {
     settings: Settings,
     password: CertPassword,
     kind: Kind,
-    /// The template as it was when it was last good.
+    /// The last version of the template without errors.
     maker: RwLock<Arc<Maker>>,
-    /// Only one thread writes to the folder.
+    /// One thread at a time writes to the folder.
     turn: Mutex<()>,
 }
 
@@ -96,7 +97,7 @@ pub(crate) enum Refused {
     /// The request has no row.
     NoRow(String),
     Row(RowError),
-    /// Another process writes to the folder for a long time.
+    /// Another process has been writing to the folder for too long.
     Busy,
     Failed(Failure),
 }
@@ -111,8 +112,8 @@ impl From<MakeError> for Refused {
 }
 
 impl LiveMaker {
-    /// Reads the file with the settings, and everything that it names except the table. `password` is that of the
-    /// certificate.
+    /// Reads the file with the settings, and everything that the file names except the table. `password` is the
+    /// password of the certificate.
     pub(crate) fn open(file: &Path, password: CertPassword) -> Result<Self, Failure> {
         let settings = Settings::read(file)?;
         fs::create_dir_all(&settings.out).map_err(|error| {
@@ -153,8 +154,8 @@ impl LiveMaker {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes, signs and writes the pass of a row, which is a JSON object. A pass that exists and would be equal stays as it
-    /// is.
+    /// Makes, signs and writes the pass of a row, which is a JSON object. An existing pass with the same content stays
+    /// as it is.
     pub(crate) fn make(&self, row: &[u8]) -> Result<Delivered, Refused> {
         let row = Row::of_json(1, row).map_err(Refused::NoRow)?;
         let maker = self.maker();
@@ -191,7 +192,7 @@ impl LiveMaker {
 
     /// Makes the passes of the table, and again whenever the table, the template or the certificate changes.
     pub(crate) async fn watch(self: Arc<Self>) {
-        // A change counts when the files have stayed the same for one look, because they may be half-written.
+        // A change counts once the files are the same in two looks, because a file may be half-written.
         let (mut last, mut done) = (None, None);
         loop {
             let this = self.clone();
@@ -220,12 +221,14 @@ impl LiveMaker {
                 *current = Arc::new(maker);
             }
             Ok(_) => {
-                tracing::error!("the template has changed its kind; restart the service to use it");
+                tracing::error!(
+                    "the template is now for the other kind, passes or orders; restart the service to use it"
+                );
                 return;
             }
             Err(failure) => {
                 tracing::error!(
-                    "passes are made with the template and certificate from before: {failure}"
+                    "passes are still made with the old template and certificate: {failure}"
                 );
             }
         }
@@ -246,7 +249,7 @@ impl LiveMaker {
                     "{shown}: {rows} rows: {new} passes are new, {changed} changed, {bad} rows are wrong"
                 );
             }
-            Err(failure) => tracing::error!("passes of the table are not made: {failure}"),
+            Err(failure) => tracing::error!("can't make the passes of the table: {failure}"),
         }
     }
 
@@ -303,7 +306,7 @@ fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Fai
             folder
         })?;
     }
-    // Rows of requests may lack any column.
+    // A row of a request may lack any column, so a token may have to be derived.
     if maker.needs_secret(None) {
         let path = secret::path_for(&settings.out, settings.token_secret.as_deref())?;
         let folder = open_when_free(&settings.out, maker.kind())?.ok_or_else(|| {
@@ -318,7 +321,7 @@ fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Fai
     Ok(maker)
 }
 
-/// Opens the folder. Waits while another process writes to it. Returns `None` if that takes long.
+/// Opens the folder. Waits while another process writes to the folder. Returns `None` if this takes too long.
 fn open_when_free(path: &Path, kind: Kind) -> Result<Option<OutputFolder>, Failure> {
     let started = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! A template with its recipe and its certificate: makes a pass of a row.
+//! A template with its recipe and its certificate. It makes passes from rows.
 
 use std::{
     fs::{self, File},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// Makes passes or orders from rows. Threads can share it.
+/// Makes passes or orders from rows. Threads can share a maker.
 pub(crate) struct Maker {
     template: Template,
     /// The path of the template, for messages.
@@ -39,11 +39,11 @@ pub(crate) struct Maker {
 pub(crate) struct Made {
     /// Type and serial.
     pub(crate) pass: PassId,
-    /// The `.pkpass` or `.order`.
+    /// The content of the `.pkpass` or `.order` file.
     pub(crate) archive: Vec<u8>,
 }
 
-/// A pass that is filled in, but neither checked nor signed.
+/// A pass that is filled in, but not checked or signed yet.
 pub(crate) struct Filled<'a> {
     pub(crate) pass: PassId,
     pub(crate) token: Option<AuthToken>,
@@ -188,12 +188,12 @@ impl Maker {
             .collect()
     }
 
-    /// Makes and signs the pass of a row.
+    /// Makes and signs the pass for a row.
     pub(crate) fn make(&self, row: &Row) -> Result<Made, RowError> {
         self.fill(row)?.sign()
     }
 
-    /// Fills in the pass of a row.
+    /// Fills in the pass for a row.
     pub(crate) fn fill(&self, row: &Row) -> Result<Filled<'_>, RowError> {
         let pass = self.pass(row)?;
         let token = self.token(row, &pass)?;
@@ -221,7 +221,7 @@ impl Maker {
         })
     }
 
-    /// Returns the identity of the pass of a row.
+    /// Returns the identity of the pass for a row.
     pub(crate) fn pass(&self, row: &Row) -> Result<PassId, RowError> {
         let wrong = |column: Option<&str>, message: String| match column {
             Some(column) => RowError::in_column(row.line, column, message),
@@ -304,7 +304,7 @@ impl Maker {
             return Err(outside());
         }
         if !fs::metadata(&file).map_err(unreadable)?.is_file() {
-            return Err(wrong("is no file"));
+            return Err(wrong("is not a file"));
         }
         let mut png = Vec::new();
         let limit = MAX_ARCHIVE_BYTES;
@@ -345,7 +345,7 @@ impl Filled<'_> {
         })
     }
 
-    /// Checks the pass, without signing it.
+    /// Checks the pass without signing it.
     pub(crate) fn check(self) -> Result<(), RowError> {
         let line = self.line;
         self.draft

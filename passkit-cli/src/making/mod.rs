@@ -1,7 +1,7 @@
-//! Makes passes and orders from a template and rows of values. The commands use this module, and it
-//! uses no command.
+//! Makes passes and orders from a template and rows of values. The commands use this module. This
+//! module uses no command.
 //!
-//! [`Maker`] makes a pass of a [row](table::Row). [`Batch`] makes all passes of a [`Table`] in an
+//! [`Maker`] makes a pass from a [row](table::Row). [`Batch`] makes all passes of a [`Table`] in an
 //! [`OutputFolder`]. [`LiveMaker`] makes passes while a service runs.
 
 mod batch;

@@ -1,8 +1,9 @@
 //! The folder of finished passes. Each file appears complete, or not at all.
 //!
 //! New files are written into a hidden folder first, which `passkit serve` ignores. A group of them is
-//! synced with one call, and then each is renamed. So after a crash or a power loss, a file is the old one
-//! or the new one. What a stopped run left in the hidden folder is removed by the next run.
+//! synced with one call, and then each file is renamed. After a crash or a power loss, each file therefore
+//! has either its old or its new content. The next run removes what a stopped run left in the hidden
+//! folder.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -28,7 +29,7 @@ use crate::failure::Failure;
 
 /// The hidden folder in the output folder.
 const HIDDEN: &str = ".passkit-make";
-/// The file that recognises the secret of the folder.
+/// The file by which the secret of the folder is recognised.
 const CHECK: &str = "secret-check";
 const LOCK: &str = "lock";
 /// How many names are in memory at once.
@@ -41,21 +42,21 @@ pub(crate) struct OutputFolder {
     hidden: PathBuf,
     kind: Kind,
     next: AtomicU64,
-    /// What the note about the secret says, if this run wrote it.
+    /// The content of the note about the secret, if this run wrote the note.
     note: OnceLock<String>,
-    /// Keeps other processes away. `None` if nothing is written.
+    /// Keeps other processes away. `None` in a dry run, which writes nothing.
     _lock: Option<File>,
 }
 
 /// A file in the folder before it is replaced.
 pub(super) enum Existing {
     Missing,
-    /// It is no archive, or a part of it can't be read.
+    /// The file is not an archive, or a part of it can't be read.
     Damaged,
     Archive(Box<ArchiveFile>),
 }
 
-/// A file that is complete, and does not have its name yet. It is removed if it never gets it.
+/// A complete file that does not have its final name yet. It is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Staged {
     temporary: TempPath,
@@ -69,7 +70,7 @@ impl Staged {
 }
 
 impl OutputFolder {
-    /// Opens a folder to write to. Makes it if it is missing, and removes what a stopped run left.
+    /// Opens a folder to write to. Makes the folder if it is missing, and removes what a stopped run left.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
         Self::open_if_free(path, kind)?.ok_or_else(|| {
             Failure::new(format!(
@@ -93,7 +94,7 @@ impl OutputFolder {
         Ok(Some(this))
     }
 
-    /// Opens a folder to see what would change. It may be missing.
+    /// Opens a folder to see what would change. The folder may be missing.
     pub(crate) fn look_at(path: &Path, kind: Kind) -> Self {
         Self {
             path: path.to_owned(),
@@ -139,7 +140,7 @@ impl OutputFolder {
         file_name(self.kind, serial)
     }
 
-    /// Returns the path of a file for messages.
+    /// Returns the path of a file, for messages.
     pub(super) fn shown(&self, name: &str) -> String {
         OneLine::path(&self.path.join(name)).to_string()
     }
@@ -157,7 +158,7 @@ impl OutputFolder {
         }
     }
 
-    /// Reads a file. Fails with a text, because the other files can still be read.
+    /// Reads a file. The error is only a text, because the other files can still be read.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let limit = MAX_ARCHIVE_BYTES as u64 + 1;
@@ -167,8 +168,8 @@ impl OutputFolder {
         Ok(bytes)
     }
 
-    /// Calls `look` with the names of all finished files, group by group, until it returns a value. There
-    /// may be a million files.
+    /// Calls `look` with the names of all finished files until it returns a value. Each call gets a group
+    /// of names, because there may be a million files.
     pub(super) fn find<T>(
         &self,
         mut look: impl FnMut(Vec<String>) -> Result<Option<T>, Failure>,
@@ -188,7 +189,7 @@ impl OutputFolder {
             if names.is_empty() {
                 return Ok(None);
             }
-            // Files with other names were not made here.
+            // passkit made no file with another name.
             let names = names.into_iter().filter_map(|name| name.into_string().ok());
             let mut names: Vec<String> = names.filter(|name| self.is_finished(name)).collect();
             names.sort_unstable();
@@ -221,7 +222,7 @@ impl OutputFolder {
         })
     }
 
-    /// Gives files their names, after their content is on disk.
+    /// Makes the content of files durable, and then gives them their final names.
     pub(super) fn commit(&self, files: Vec<Staged>) -> Result<(), Failure> {
         if files.is_empty() {
             return Ok(());
@@ -234,7 +235,7 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// Makes everything on the file system durable. One call costs less than a call for each file.
+    /// Makes everything on the file system durable. One call costs less than one call for each file.
     pub(super) fn sync(&self) -> Result<(), Failure> {
         let sync = || {
             let folder = File::open(&self.path)?;
@@ -249,11 +250,11 @@ impl OutputFolder {
         sync().map_err(|error: io::Error| self.cannot_write(&error))
     }
 
-    /// Refuses a folder that has passes of this type with tokens of another secret. Phones would be
-    /// locked out if they were made again.
+    /// Refuses a folder with passes of this type whose tokens come from another secret. If these passes
+    /// were made again, their tokens would change and their phones would be locked out.
     ///
-    /// A note in the hidden folder recognises the secret. Files that changed after the note was
-    /// written, and all files if there is no note, are read.
+    /// A note in the hidden folder identifies the secret. Only files that changed after the note was
+    /// written are read. Without a note, all files are read.
     pub(crate) fn check_secret(
         &self,
         secret: &Secret,
@@ -283,7 +284,7 @@ impl OutputFolder {
             match self.token_of(&name, &secret.tokens, type_id)? {
                 Token::Derived => Ok(()),
                 Token::Other => Err(refused(self.shown(&name))),
-                // The note says that all passes here have tokens of this secret.
+                // According to the note, the tokens of all passes here come from this secret.
                 Token::Unknown if note.is_some() => Ok(()),
                 Token::Unknown => Err(Failure::new(format!(
                     "{} is damaged, so nobody knows whether it was made with the secret {}; remove the file if no phone \
@@ -362,12 +363,12 @@ impl OutputFolder {
         }
     }
 
-    /// Notes with which secret the passes are made. Call it before the first pass is written.
+    /// Writes the note about the secret of the passes. Call it before the first pass is written.
     pub(crate) fn remember(&self, secret: &Secret) -> Result<(), Failure> {
         self.write_note(self.note.get_or_init(|| secret.check.clone()))
     }
 
-    /// Writes the note again, if there is one. Files that are older than the note are not read again.
+    /// Writes the note again, if there is one. The next run does not read files that are older than the note.
     pub(super) fn renew_note(&self) -> Result<(), Failure> {
         self.note.get().map_or(Ok(()), |note| self.write_note(note))
     }
@@ -381,15 +382,15 @@ impl OutputFolder {
     }
 }
 
-/// Whose token a pass has.
+/// The origin of the token of a pass.
 enum Token {
-    /// It is derived from the secret, or there is none.
+    /// The token is derived from the secret, or the pass has no token.
     Derived,
     Other,
     Unknown,
 }
 
-/// When a file changed last, in seconds and nanoseconds. No program can set it back.
+/// The time of the last change of a file, in seconds and nanoseconds. No program can set this time back.
 type Moment = (i64, i64);
 
 /// Returns `None` if the system has no such time.

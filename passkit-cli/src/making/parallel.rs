@@ -1,11 +1,11 @@
-//! Work on all cores.
+//! Runs a function on all cores.
 
 use std::{
     sync::{Mutex, PoisonError},
     thread,
 };
 
-/// Calls a function with each item, on all cores. The results are in the order of the items.
+/// Calls a function with each item, on all cores. Returns the results in the order of the items.
 pub(super) fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)

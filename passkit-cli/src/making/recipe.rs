@@ -37,21 +37,21 @@ pub(super) struct Recipe {
 #[derive(Debug)]
 pub(super) enum Serial {
     Text(Placed<Text>),
-    /// The first of these columns that the row has.
+    /// The serial is in the first of these columns that the row has.
     Column(&'static [&'static str]),
 }
 
 /// Where the authentication token comes from.
 #[derive(Debug)]
 pub(super) enum Token {
-    /// It is derived from a secret.
+    /// The token is derived from a secret.
     Secret,
     Text(Placed<Text>),
-    /// From this column if the row has it, and else from a secret.
+    /// The token is in this column. If the row does not have the column, the token is derived from a secret.
     Column(&'static str),
 }
 
-/// The column of tokens if there is no recipe.
+/// The column with the tokens if there is no recipe.
 const TOKEN_COLUMN: &str = "authenticationToken";
 
 /// A value and its place in the file.
@@ -83,7 +83,7 @@ enum Target {
 
 #[derive(Debug)]
 enum Source {
-    /// The same value in all passes.
+    /// A value that is the same in all passes.
     Fixed(Value),
     Filled(Text, Form),
 }
@@ -110,7 +110,7 @@ enum IfEmpty {
     Remove,
 }
 
-/// A text with columns in it.
+/// A text that names columns in braces.
 #[derive(Debug)]
 pub(super) struct Text(Vec<Piece>);
 
@@ -120,7 +120,7 @@ enum Piece {
     Column(String),
 }
 
-/// What is wrong in a recipe, and where.
+/// An error in a recipe, with its place.
 #[derive(Debug)]
 pub(super) struct RecipeError {
     line: usize,
@@ -129,7 +129,7 @@ pub(super) struct RecipeError {
 }
 
 impl RecipeError {
-    /// Returns what is wrong, without the place.
+    /// Returns the message without the place.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -146,7 +146,7 @@ impl fmt::Display for RecipeError {
     }
 }
 
-/// What is wrong at a byte of the text.
+/// The place of an error as a byte of the text, and its message.
 type Problem = (usize, String);
 
 impl Recipe {
@@ -158,7 +158,7 @@ impl Recipe {
         parse(text, template).map_err(|problem| located(text, problem))
     }
 
-    /// Makes the recipe of a template that has none. Columns with the keys of fields are filled in.
+    /// Makes the recipe for a template without one. It fills in columns that are named like the keys of fields.
     pub(super) fn of_columns(template: &Template) -> Self {
         let steps = template.field_keys().into_iter().map(|key| Step {
             target: Target::Field(key.into()),
@@ -218,7 +218,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Returns the columns that each row needs, with the place that needs them.
+    /// Returns the columns that each row needs, with the place in the recipe that needs each.
     fn columns(&self) -> impl Iterator<Item = (&str, usize)> {
         let mut texts = Vec::new();
         if let Serial::Text(serial) = &self.serial {
@@ -282,7 +282,7 @@ impl Recipe {
                 return Err(step.error(row, format!("{}: {message}", OneLine::of(name))));
             }
         }
-        // What is removed last does not move what pointers lead to.
+        // Values are removed last, because a removal moves the targets of other pointers.
         for step in removed.into_iter().rev() {
             draft = step.remove(draft);
         }
@@ -364,7 +364,7 @@ impl Step {
             Target::Pointer(pointer) => draft.remove(pointer),
             Target::Barcode => draft.remove("/barcodes").remove("/barcode"),
             Target::Image(name) => draft.remove_image(name),
-            // The recipe was refused.
+            // Such a recipe was refused when it was read.
             Target::String { .. } => draft,
         }
     }
@@ -393,7 +393,7 @@ impl Form {
 }
 
 impl Text {
-    /// Parses a text with `{column}` in it. `{{` and `}}` are braces.
+    /// Parses a text that may contain `{column}`. `{{` and `}}` stand for braces.
     fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
@@ -484,11 +484,11 @@ impl Placed<Text> {
 
 fn number(text: &str) -> Result<Value, String> {
     let text = text.trim();
-    let wrong = || "is no number; write it as 12 or 12.5".to_owned();
+    let wrong = || "is not a number; write it as 12 or 12.5".to_owned();
     let number: serde_json::Number = serde_json::from_str(text).map_err(|_| wrong())?;
     let is_whole = !text.contains(['.', 'e', 'E']);
     if is_whole && number.as_i64().is_none() && number.as_u64().is_none() {
-        return Err("has too many digits for a number; use text".into());
+        return Err("has too many digits for a number; use a text".into());
     }
     Ok(Value::Number(number))
 }
@@ -497,7 +497,7 @@ fn boolean(text: &str) -> Result<Value, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "yes" | "1" => Ok(true.into()),
         "false" | "no" | "0" => Ok(false.into()),
-        _ => Err("is neither true nor false; write one of them".into()),
+        _ => Err("is neither true nor false; write one of these two".into()),
     }
 }
 
@@ -560,12 +560,12 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
     if serial.value.columns().next().is_none() {
         return Err((
             serial.at,
-            "serial names no column, so all passes would be the same; write it as \"{member_id}\""
+            "serial names no column, so all passes would be the same; write for example serial = \"{member_id}\""
                 .into(),
         ));
     }
     let mut steps = reading.steps;
-    // In the order of the file, because a pointer may lead to what another one makes.
+    // The order of the file matters, because a pointer may lead to a value that an earlier pointer made.
     steps.sort_by_key(|step| step.at);
     try_steps(&steps, template)?;
     Ok(Recipe {
@@ -656,7 +656,7 @@ impl Reading<'_> {
             if let Some(own) = own {
                 return Err((
                     key.span().start,
-                    format!("{pointer} has a key of its own: {own} = …, at the top"),
+                    format!("{pointer} has its own key; write {own} = … at the top instead"),
                 ));
             }
             self.step(
@@ -710,7 +710,7 @@ impl Reading<'_> {
         if if_empty == IfEmpty::Remove && matches!(target, Target::String { .. }) {
             return Err((
                 at,
-                "a text of a language can't be removed; write if-empty = \"keep\"".into(),
+                "the text of a language can't be removed; write if-empty = \"keep\"".into(),
             ));
         }
         self.steps.push(Step {
@@ -724,7 +724,7 @@ impl Reading<'_> {
     }
 }
 
-/// Reads a value that is no table.
+/// Reads a value that is not a table.
 fn plain(value: &DeValue<'_>, form: Form) -> Result<Source, String> {
     match value {
         DeValue::String(text) => Ok(Source::Filled(Text::parse(text)?, form)),
@@ -736,7 +736,7 @@ fn plain(value: &DeValue<'_>, form: Form) -> Result<Source, String> {
             ))
         }
         DeValue::Float(digits) => {
-            let number: f64 = digits.as_str().parse().map_err(|_| "is no number")?;
+            let number: f64 = digits.as_str().parse().map_err(|_| "is not a number")?;
             Ok(Source::Fixed(number.into()))
         }
         _ => Err("must be a text such as \"{column}\", a number, true or false".into()),
@@ -791,7 +791,7 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
         if source.is_some() {
             return Err((
                 key.span().start,
-                "a value has one of value, number, date and boolean; remove the others".into(),
+                "a value has only one of the keys value, number, date and boolean; remove the others".into(),
             ));
         }
         source = Some(match form {
@@ -802,7 +802,7 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
     let Some((text, own, value)) = source else {
         return Err((
             at,
-            "lacks the value; write it as { value = \"{column}\" }".into(),
+            "has no value; write for example { value = \"{column}\" }".into(),
         ));
     };
     let place = value.span().start;
@@ -819,7 +819,7 @@ fn options_of(options: &DeTable<'_>, at: usize, form: Form) -> Result<(Source, I
         (_, Some((at, _))) => {
             return Err((
                 at,
-                "zone belongs to a date; write { date = …, zone = … }".into(),
+                "zone is only for a date; write { date = …, zone = … }".into(),
             ));
         }
     };

@@ -1,17 +1,17 @@
-//! What is wrong with a row of a table.
+//! An error in a row of a table.
 
 use std::fmt;
 
 use passkit_server::text::OneLine;
 
-/// What is wrong with a row.
+/// An error in a row.
 #[derive(Debug)]
 pub(crate) struct RowError {
     /// The line where the row begins.
     pub(crate) line: u64,
     column: Option<String>,
     message: String,
-    /// Whether the row could be filled in, and phones would refuse the pass.
+    /// Whether the row could be filled in but phones would refuse the pass.
     pub(crate) is_refused: bool,
 }
 
@@ -33,7 +33,7 @@ impl RowError {
         }
     }
 
-    /// Returns the column that is the reason, if it is one.
+    /// Returns the column that has the error, if the error is in a column.
     pub(crate) fn column(&self) -> Option<&str> {
         self.column.as_deref()
     }
@@ -46,7 +46,7 @@ impl RowError {
     }
 }
 
-/// Writes one line: the column, if one column is the reason, and what is wrong.
+/// Writes one line: the column with the error, if there is one, and the message.
 impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(column) = &self.column {

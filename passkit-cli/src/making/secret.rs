@@ -12,14 +12,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
 
-/// The shortest secret in bytes, and the largest file that is read.
+/// The length of the shortest secret and of the largest file, in bytes.
 const MIN_BYTES: usize = 32;
 const MAX_BYTES: usize = 4096;
 
 /// A secret, and the value by which it is recognised.
 pub(crate) struct Secret {
     pub(crate) tokens: TokenSecret,
-    /// A text that only this secret gives. It does not reveal the secret.
+    /// A text that can only come from this secret. It does not reveal the secret.
     pub(super) check: String,
 }
 
@@ -51,7 +51,7 @@ impl Secret {
         Ok(Some(Self::new(text)?))
     }
 
-    /// Makes a secret in a new file, which only its owner can read. It is on disk when this returns.
+    /// Makes a secret in a new file, which only its owner can read. The file is on disk when this returns.
     pub(crate) fn make(path: &Path) -> Result<Self, Failure> {
         let text = random_text()?;
         write_new(path, &text).map_err(|error| {
@@ -60,7 +60,7 @@ impl Secret {
                 OneLine::path(path)
             ))
         })?;
-        // Another process may have been faster.
+        // Another process may have made the file first.
         match Self::read(path)? {
             Some(secret) => Ok(secret),
             None => Err(Failure::new(format!(
@@ -70,14 +70,14 @@ impl Secret {
         }
     }
 
-    /// Makes a secret that is never written, to try out what a first run would do.
+    /// Makes a secret for a dry run. It is never written.
     pub(crate) fn made_up() -> Result<Self, Failure> {
         Self::new(random_text()?.as_bytes())
     }
 
     fn new(text: &[u8]) -> Result<Self, Failure> {
         let tokens = TokenSecret::new(text);
-        // No pass can have this type, because nobody can register it.
+        // No pass has this type, because nobody can register it with Apple.
         let nobody = PassId::new("pass.invalid.passkit-secret-check", "1");
         let token = nobody.and_then(|nobody| tokens.token(&nobody));
         let token = token.map_err(|error| Failure::from_error("can't check the secret", &error))?;
@@ -122,8 +122,8 @@ fn random_text() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a file under another name first, so that it is never half-written. Keeps a file that is
-/// already there.
+/// Writes a file under another name first, so that nobody sees it half-written. Keeps a file that
+/// already exists.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let unnamed = private_files::beside(path)?;
     let mut file = private_files::create_new(&unnamed)?;
@@ -145,7 +145,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    // Other systems can't open folders.
+    // Other systems can't open a folder, so they can't sync it either.
     #[cfg(unix)]
     fs::File::open(folder)?.sync_all()?;
     #[cfg(not(unix))]

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 const MAX_ROW_BYTES: usize = 256 * 1024;
 /// How many columns a table may have.
 const MAX_COLUMNS: usize = 1_000;
-/// The separators of cells that are recognised.
+/// The separators between cells that are recognised.
 const SEPARATORS: [u8; 4] = *b",;\t|";
 
 /// The names of the columns of a table.
@@ -64,15 +64,15 @@ pub(crate) struct Row {
 #[derive(Clone, Debug)]
 enum Cells {
     Listed(Arc<Columns>, Vec<String>),
-    /// `None` for a list or an object, which is no value of a cell.
+    /// `None` if the value is a list or an object. A cell can't have such a value.
     Named(HashMap<String, Option<String>>),
 }
 
 impl Row {
     /// Reads a JSON object. Its values are texts, numbers, true, false, or null for an empty cell.
     pub(crate) fn of_json(line: u64, text: &[u8]) -> Result<Self, String> {
-        let members: HashMap<String, &RawValue> =
-            serde_json::from_slice(text).map_err(|error| format!("is no JSON object: {error}"))?;
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(text)
+            .map_err(|error| format!("is not a JSON object: {error}"))?;
         let mut cells = HashMap::with_capacity(members.len());
         for (name, raw) in members {
             // A number keeps its digits.
@@ -118,7 +118,7 @@ impl Row {
         }
     }
 
-    /// Returns about how many bytes the row takes.
+    /// Returns roughly how many bytes of memory the row takes.
     pub(crate) fn size(&self) -> usize {
         match &self.cells {
             Cells::Listed(_, cells) => cells.iter().map(|cell| cell.len() + 24).sum(),
@@ -141,7 +141,7 @@ pub(crate) struct Table {
     after_return: bool,
     /// How many bytes were read.
     pub(crate) bytes: u64,
-    /// The length in bytes. `None` if it is not a regular file.
+    /// The length of the file in bytes. `None` if it is not a regular file.
     pub(crate) length: Option<u64>,
     /// The folder of the table.
     folder: Option<PathBuf>,
@@ -155,7 +155,7 @@ enum Format {
 struct Csv {
     parser: csv_core::Reader,
     columns: Arc<Columns>,
-    /// The bytes of the cells of a row, and where each of them ends.
+    /// The bytes of the cells of a row, and the end of each cell.
     output: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -341,7 +341,7 @@ impl Table {
         Ok(())
     }
 
-    /// Reads a row. Returns how many cells it has, or its problem.
+    /// Reads a row. Returns how many cells the row has, or its problem.
     fn csv_record(&mut self, csv: &mut Csv) -> io::Result<Option<Result<usize, String>>> {
         let (mut written, mut count, mut problem) = (0, 0, None);
         let mut has_begun = false;
@@ -374,7 +374,7 @@ impl Table {
                 }
                 ReadRecordResult::InputEmpty => {}
                 ReadRecordResult::End => return Ok(None),
-                // The rest of the row is read without keeping it.
+                // The rest of the row is read and thrown away.
                 ReadRecordResult::OutputFull => {
                     problem = Some("is longer than 256 KiB; is a quote not closed?".into());
                     (written, count) = (0, 0);
@@ -416,7 +416,7 @@ impl Table {
 }
 
 impl Csv {
-    /// Returns the cells of the row that was read last.
+    /// Returns the cells of the last row that was read.
     fn cells(&self, count: usize) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().take(count).map(move |end| {
@@ -454,7 +454,7 @@ impl Csv {
     }
 }
 
-/// Reads the first line, or as much of it as is allowed.
+/// Reads the first line, up to the allowed length.
 fn first_line(reader: &mut dyn BufRead) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     reader
@@ -478,7 +478,7 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<usize> {
     }
 }
 
-/// Returns the separator that the first line has most often, outside quotes.
+/// Returns the separator that is most frequent in the first line, outside quotes.
 fn separator_of(line: &[u8]) -> u8 {
     let mut counts = [0; SEPARATORS.len()];
     let mut is_quoted = false;
@@ -554,8 +554,8 @@ mod tests {
         let found = rows(text);
         assert_eq!(found[0], (1, "12345678901234567890123|\u{fc}".into()));
         assert_eq!(found[1], (3, "true|".into()));
-        assert!(found[2].1.contains("is no JSON object"), "{found:?}");
-        assert!(found[3].1.contains("is no JSON object"), "{found:?}");
+        assert!(found[2].1.contains("is not a JSON object"), "{found:?}");
+        assert!(found[3].1.contains("is not a JSON object"), "{found:?}");
         assert_eq!(found[4], (6, "1|1.50".into()));
         let row = Row::of_json(7, br#"{"a":{"b":1}}"#).unwrap();
         let error = row.cell("a").unwrap_err();

@@ -111,15 +111,15 @@ fn a_wrong_row_is_one_line_and_makes_no_pass() {
         ("good-1,A,B,1,2026-12-31,1,no,Europe/Berlin,good.png", ""),
         (
             "word,A,B,many,2026-12-31,1,,UTC,",
-            "column \"points\": \"many\" is no number",
+            "column \"points\": \"many\" is not a number",
         ),
         (
             "comma,A,B,\"1,5\",2026-12-31,1,,UTC,",
-            "column \"points\": \"1,5\" is no number",
+            "column \"points\": \"1,5\" is not a number",
         ),
         (
             "date,A,B,1,31.12.2026,1,,UTC,",
-            "column \"until\": \"31.12.2026\" is no date",
+            "column \"until\": \"31.12.2026\" is not a date",
         ),
         (
             "gap,A,B,1,2026-03-29 02:30,1,,UTC,",
@@ -127,7 +127,7 @@ fn a_wrong_row_is_one_line_and_makes_no_pass() {
         ),
         (
             "zone,A,B,1,2026-12-31,1,,Berlin,",
-            "column \"zone\": \"Berlin\" is no time zone",
+            "column \"zone\": \"Berlin\" is not a time zone",
         ),
         (
             "empty,A,B,,2026-12-31,1,,UTC,",
@@ -175,7 +175,7 @@ fn a_wrong_row_is_one_line_and_makes_no_pass() {
             "link,A,B,1,2026-12-31,1,,UTC,link.png",
             "is outside the folder of the table",
         ),
-        ("folder,A,B,1,2026-12-31,1,,UTC,.", "is no file"),
+        ("folder,A,B,1,2026-12-31,1,,UTC,.", "is not a file"),
         ("good-2,A,B,1,2026-12-31,1,,UTC,", ""),
     ];
     let mut table = b"id,first,last,points,until,seat,gone,zone,photo\n".to_vec();
@@ -251,8 +251,8 @@ fn json_lines_are_checked_row_by_row() {
     for mentions in [
         "t.jsonl:2: column \"points\": is missing in this row",
         "t.jsonl:3: column \"last\": is a list or an object",
-        "t.jsonl:4: is no JSON object",
-        "t.jsonl:5: is no JSON object",
+        "t.jsonl:4: is not a JSON object",
+        "t.jsonl:5: is not a JSON object",
     ] {
         assert!(said.contains(mentions), "{mentions}: {said}");
     }
@@ -288,11 +288,11 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nuntil = { date = \"{until}\", zone = \"Europe/Berlim\" }",
-        "\"Europe/Berlim\" is no time zone",
+        "\"Europe/Berlim\" is not a time zone",
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nname = { value = \"{first}\", zone = \"UTC\" }",
-        "zone belongs to a date",
+        "zone is only for a date",
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nname = { value = \"{first}\", if-empty = \"skip\" }",
@@ -300,11 +300,11 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nname = { value = \"{first}\", number = \"{last}\" }",
-        "one of value, number, date and boolean",
+        "one of the keys value, number, date and boolean",
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nname = { if-empty = \"keep\" }",
-        "lacks the value",
+        "has no value",
     );
     recipe(
         "serial = \"{id}\"\n[fields]\nname = \"{first\"",
@@ -327,7 +327,7 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
     );
     recipe(
         "serial = \"{id}\"\n[set]\n\"/serialNumber\" = \"{id}\"",
-        "has a key of its own: serial",
+        "has its own key; write serial",
     );
     recipe(
         "serial = \"{id}\"\n[set]\n\"/teamIdentifier\" = \"{id}\"",
@@ -376,7 +376,7 @@ fn templates_that_make_no_good_passes_are_refused_before_the_first() {
     refused(
         &workshop,
         &mut workshop.make(),
-        "none of the first ones would work. table.csv:2: makes a pass that can't work: pass.json",
+        "none of the first passes would work. table.csv:2: makes a pass that can't work: pass.json",
     );
     json("passTypeIdentifier", json!("pass.com.example.other"));
     refused(

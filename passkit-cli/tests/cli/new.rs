@@ -199,9 +199,7 @@ fn nothing_is_overwritten() {
         assert_eq!((code, &*out), (Some(2), ""), "{said}");
         assert_eq!(
             said,
-            format!(
-                "passkit: {existing} exists already, and is not overwritten; remove it, or use another folder\n"
-            )
+            format!("passkit: {existing} exists already; remove it, or use another folder\n")
         );
         assert_eq!(desk.names(), [existing]);
         assert_eq!(fs::read(&path).unwrap(), b"mine");

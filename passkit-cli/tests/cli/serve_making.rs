@@ -254,12 +254,14 @@ fn a_table_is_made_again_when_it_changes() {
     eventually("the template is reported", || {
         service
             .said()
-            .contains("with the template and certificate from before")
+            .contains("with the old template and certificate")
     });
     assert_eq!(post(&service, &row("posted", 1)).status, 201);
     fs::remove_file(workshop.path("table.csv")).unwrap();
     eventually("the table is reported", || {
-        service.said().contains("passes of the table are not made")
+        service
+            .said()
+            .contains("can't make the passes of the table")
     });
     // When both are back, the table is made with the new template.
     workshop.write("card/pass.json", template.replace("A card", "Another card"));
