@@ -54,12 +54,13 @@ pub trait StoreMaintenance: RegistrationStore {
         limit: usize,
     ) -> Result<Page<PassId>, StoreError>;
 
-    /// Removes what the store keeps of `pass` besides its registrations: its mark with version and
-    /// date, its digest, its tokens, and its pending push. Returns whether nothing of it is left.
+    /// Removes everything that the store keeps about `pass` except its registrations: its mark with
+    /// version and date, its digest, its tokens, and its pending push. Returns whether all of this
+    /// is gone.
     /// [`purge`] removes the registrations too.
     ///
     /// After that, the pass counts as never marked and never published, like a pass that the store
-    /// never knew. What belongs to other passes or to the whole type stays.
+    /// never knew. The data of other passes and of the type stay.
     ///
     /// If the date of the last mark of the pass is not earlier than the current second, the call
     /// changes nothing and returns `false`. Otherwise the next mark could give the pass a date that
@@ -116,7 +117,7 @@ pub struct Purged {
     /// How many deferred pushes were removed.
     pub deferred: u64,
     /// The passes whose date was still ahead of the clock after a minute. Their registrations are
-    /// removed. Purge these passes again when their date is past.
+    /// removed. Purge these passes again after their date.
     pub ahead: Vec<PassId>,
 }
 
@@ -126,7 +127,7 @@ const AT_ONCE: usize = 32;
 const WAIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Removes all that a store keeps of these passes: their registrations, their marks and dates, the
+/// Removes everything that a store keeps about these passes: their registrations, their marks and dates, the
 /// digests of their content, their authentication tokens, and their pending pushes. A device without
 /// other registrations is removed too. So are the deferred pushes of devices that have no
 /// registration of these types left.
@@ -159,7 +160,7 @@ where
     Ok(purged)
 }
 
-/// Returns how many registrations were removed, and whether nothing of the pass is left.
+/// Returns how many registrations were removed, and whether the rest of the pass is gone.
 async fn purge_one<S>(store: &S, pass: &PassId) -> Result<(u64, bool), StoreError>
 where
     S: StoreMaintenance + ?Sized,
@@ -199,14 +200,14 @@ where
     store.mark(&pass.type_id, contents).await
 }
 
-/// Removes all registrations of a pass. Returns how many there were.
+/// Removes all registrations of a pass. Returns how many registrations there were.
 async fn unregister_all<S>(store: &S, pass: &PassId) -> Result<u64, StoreError>
 where
     S: RegistrationStore + ?Sized,
 {
     let mut removed = 0;
-    // A device that registers while the pages are read may be missing. So they are read until they
-    // are empty.
+    // The pages may lack a device that registers while they are read. They are therefore read until
+    // they are empty.
     loop {
         let (mut found, mut after) = (0, None);
         loop {
@@ -229,8 +230,8 @@ where
     }
 }
 
-/// Removes the deferred pushes of devices that have no registration of the type. Returns how many
-/// it removed.
+/// Removes the deferred pushes of devices without a registration of the type. Returns how many
+/// pushes were removed.
 async fn remove_deferred<S>(store: &S, type_id: &TypeIdentifier) -> Result<u64, StoreError>
 where
     S: PushQueue + ?Sized,

@@ -9,7 +9,7 @@ use crate::{
     push::TYPE,
 };
 
-/// Returns what `serve --print-config` prints with a file of this content.
+/// Returns the output of `serve --print-config` with a file of this content.
 fn printed(folder: &Path, content: &str, change: impl FnOnce(&mut Command)) -> String {
     let (code, out, said) = printing(folder, content, change);
     assert_eq!((code, &*said), (Some(0), ""), "{content}");
@@ -31,7 +31,7 @@ fn printing(
 }
 
 #[test]
-fn the_command_line_is_nearer_than_the_environment_and_that_than_the_file() {
+fn the_command_line_has_precedence_over_the_environment_and_the_environment_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let content = "listen = \"127.0.0.1:1\"\npasses = \"./here\"\nmax-connections = 0x10\nallow-unsigned = true\n\
@@ -50,7 +50,7 @@ fn the_command_line_is_nearer_than_the_environment_and_that_than_the_file() {
     ] {
         assert!(out.lines().any(|one| one == line), "{line} in {out}");
     }
-    // The output is a file that can be given again.
+    // The output can be used as a file for `--config`.
     let again = printed(folder, &out, |_| {});
     let values = |out: &str| {
         let value = |line: &str| line.split("  # ").next().unwrap().to_owned();
@@ -73,7 +73,7 @@ fn the_command_line_is_nearer_than_the_environment_and_that_than_the_file() {
     ] {
         assert!(out.lines().any(|one| one == line), "{line} in {out}");
     }
-    // The name of the file may be in the environment too.
+    // The environment may name the file, too.
     let mut command = passkit();
     command
         .current_dir(folder)
@@ -168,7 +168,7 @@ fn a_wrong_file_is_one_line_that_says_where() {
             "admin-token-file = \"missing\"",
             &["line 1, column 1", "admin-token-file", "No such file"],
         ),
-        // Secrets at wrong places.
+        // These secrets are in wrong places.
         ("admin-token = 5332783", &["admin-token must be a string"]),
         (
             "admin-token = [\"xyzzyplugh\"]",
@@ -232,7 +232,7 @@ fn no_secret_is_printed_wherever_it_comes_from() {
     ] {
         assert!(out.lines().any(|one| one == line), "{line} in {out}");
     }
-    // A variable is nearer than a credential, and that is nearer than the file.
+    // A variable has precedence over a credential, and a credential over the file.
     let out = printed(folder, "store = \"sqlite:./file.db\"", |command| {
         command
             .env("CREDENTIALS_DIRECTORY", &credentials)
@@ -373,7 +373,7 @@ fn many_sighups_end_nothing() {
 }
 
 #[test]
-fn the_file_in_the_documents_is_a_good_one() {
+fn the_file_in_the_documents_is_good() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/installing.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, rest) = page.split_once("```toml\n").unwrap();

@@ -46,12 +46,12 @@ fn a_service_that_works_is_ready() {
         healthcheck(&address),
         (Some(0), "ready\n".into(), String::new())
     );
-    // The address may come from the variable of the service.
+    // The address may come from the same variable as for the service.
     let (code, out, _) = run(passkit()
         .args(["healthcheck", "--alive"])
         .env("PASSKIT_METRICS", &address));
     assert_eq!((code, &*out), (Some(0), "alive\n"));
-    // The address for phones has none of these.
+    // The address for phones has none of these paths.
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(service.send("GET", path, &[], b"").status, 404);
     }
@@ -60,7 +60,7 @@ fn a_service_that_works_is_ready() {
 #[test]
 fn a_failed_check_is_one_line() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Nothing listens on port 1, and no test gets it by chance.
+    // Nothing listens on port 1, and no other test gets this port by chance.
     let closed = "127.0.0.1:1".to_owned();
     let mut service = Service::new();
     service.start();
@@ -214,7 +214,7 @@ fn an_absent_folder_is_a_warning() {
 }
 
 #[test]
-fn an_expired_push_certificate_keeps_nothing_from_starting() {
+fn an_expired_push_certificate_does_not_keep_the_service_from_starting() {
     let local = Local::start();
     let now = SystemTime::now();
     let old = local
@@ -264,7 +264,7 @@ fn an_expired_push_certificate_keeps_nothing_from_starting() {
         ready(&address).1["warnings"] == json!([])
     });
     assert!(expires().unwrap() > seconds(now));
-    // Without a restart, the push is sent at the next attempt, a minute or more later.
+    // The restart only saves time. Without it, the next attempt would be a minute or more later.
     assert!(service.stop("TERM").success());
     service.start();
     eventually("it is pushed", || local.pushed(now).contains_key(&token(1)));

@@ -18,7 +18,7 @@ use crate::{
 
 const SERIAL: &str = "A/1";
 
-/// Certificates for this machine, which nobody issued, with their keys.
+/// Self-signed certificates for this machine, with their keys.
 pub(crate) struct Certificates(tempfile::TempDir);
 
 impl Certificates {
@@ -58,7 +58,7 @@ impl Certificates {
         assert_eq!(code, Some(0), "{said}");
     }
 
-    /// Puts the files of `from` in the place of those of `to`.
+    /// Replaces the files of `to` by the files of `from`.
     fn replace(&self, from: &str, to: &str) {
         for end in ["pem", "key"] {
             fs::rename(
@@ -80,7 +80,7 @@ impl Certificates {
     }
 }
 
-/// A service with one pass, which serves over TLS.
+/// Makes a service with one pass that serves over TLS.
 fn service(certificates: &Certificates) -> Service {
     let service = Service::new()
         .given(&certificates.arguments("a.pem", "a.key"))
@@ -121,7 +121,7 @@ fn phones_are_served_over_both_versions_of_http() {
     for (options, answer) in [
         (&["--http1.1"][..], "200 1.1"),
         (&["--http2"], "200 2"),
-        // A client that offers nothing gets HTTP/1.1.
+        // A client that names no version gets HTTP/1.1.
         (&["--no-alpn"], "200 1.1"),
         (&["--http2", "--tls-max", "1.2"], "200 2"),
         (&["--tlsv1.3"], "200 2"),
@@ -195,7 +195,7 @@ fn a_pair_that_cannot_work_is_one_line() {
     fs::write(certificates.file("empty.pem"), "").unwrap();
     for (certificate, key, mentions) in [
         ("old.pem", "old.key", ["old.pem", "expired on"]),
-        ("a.pem", "b.key", ["b.key", "does not fit"]),
+        ("a.pem", "b.key", ["b.key", "does not belong to"]),
         ("a.pem", "missing.key", ["missing.key", "No such file"]),
         ("missing.pem", "a.key", ["missing.pem", "No such file"]),
         ("empty.pem", "a.key", ["empty.pem", "has no certificate"]),
@@ -253,9 +253,9 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     };
     certificates.replace("b", "a");
     hang_up();
-    eventually("the renewed one is used", || trusts(&roots[1]));
+    eventually("the renewed certificate is used", || trusts(&roots[1]));
 
-    // Only the certificate was renewed so far.
+    // Only the certificate is renewed so far, but not the key.
     fs::rename(certificates.file("c.pem"), certificates.file("a.pem")).unwrap();
     hang_up();
     eventually("it is logged", || {
@@ -266,11 +266,11 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     assert!(trusts(&roots[1]));
     // Without a signal, the files are checked from time to time.
     fs::rename(certificates.file("c.key"), certificates.file("a.key")).unwrap();
-    eventually("the renewed one is used", || trusts(&roots[2]));
+    eventually("the renewed certificate is used", || trusts(&roots[2]));
 }
 
 #[test]
-fn clients_that_never_finish_a_handshake_keep_nobody_out() {
+fn clients_that_never_finish_a_handshake_keep_no_other_client_out() {
     let certificates = Certificates::new();
     certificates.make("a", &[]);
     let mut service = service(&certificates);
@@ -279,14 +279,14 @@ fn clients_that_never_finish_a_handshake_keep_nobody_out() {
         .map(|index| {
             let mut stream = TcpStream::connect(service.address()).unwrap();
             if index % 2 == 0 {
-                // The start of a record with a ClientHello.
+                // This is the start of a record with a ClientHello.
                 stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
             }
             stream
         })
         .collect();
     assert_eq!(fetch(&service, &certificates.file("a.pem"), &[]).0, "200 2");
-    // The oldest had to make room, and the others are closed after their time.
+    // The oldest connections were closed to make room. The others are closed after their time limit.
     for mut stream in silent {
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))

@@ -16,7 +16,7 @@ fn logging(variables: &[&str]) -> Service {
     service
 }
 
-/// Posts a message of a device to the log, with this header.
+/// Posts a message of a device to the endpoint for logs, with `id` as the identifier of the request.
 fn complain(service: &Service, message: &str, id: &str) -> Answer {
     let body = serde_json::json!({ "logs": [message] }).to_string();
     service.send("POST", "/v1/log", &[("X-Request-Id", id)], body.as_bytes())
@@ -36,7 +36,7 @@ fn each_event_is_one_object_with_the_same_fields() {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     assert!(events.len() > 3, "{said}");
-    // No field of an event has the name of another.
+    // No field occurs twice in an event.
     for line in said.lines() {
         for field in ["timestamp", "level", "message", "target", "request"] {
             let name = format!("\"{field}\":");
@@ -55,7 +55,7 @@ fn each_event_is_one_object_with_the_same_fields() {
     }
     let complaint = events.iter().find(|event| event.to_string().contains("[J"));
     assert_eq!(complaint.unwrap()["request"], "from-the-proxy-1", "{said}");
-    // Spans end in an event of their own.
+    // The end of a span is a separate event.
     let fetched = |event: &&Value| {
         let spans = event["spans"].as_array();
         event["span"]["name"] == "fetch"

@@ -1,4 +1,5 @@
-//! `passkit make`: a table becomes passes that OpenSSL verifies, and only changed rows are made again.
+//! `passkit make`: a table becomes passes that OpenSSL verifies, and only the passes of changed rows are made
+//! again.
 
 use std::{
     collections::BTreeMap,
@@ -143,7 +144,7 @@ impl Workshop {
         self.names().into_iter().map(read).collect()
     }
 
-    /// Returns a file of an archive in the folder, unzipped by another program.
+    /// Unzips a file of an archive in the folder with another program.
     pub(crate) fn unzip(&self, archive: &str, file: &str) -> Vec<u8> {
         const UNZIP: &str = "import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]))";
         let path = self.path("passes").join(archive);
@@ -172,7 +173,7 @@ impl Workshop {
     }
 }
 
-/// Runs a command that makes all passes. Returns what it prints.
+/// Runs a command that makes all passes. Returns its output.
 pub(crate) fn made(command: &mut Command) -> String {
     let (code, out, said) = run(command);
     assert_eq!(code, Some(0), "{out}{said}");
@@ -235,7 +236,7 @@ fn a_table_becomes_passes_that_openssl_verifies() {
         json!("Grace Hopper, \"Amazing\"")
     );
 
-    // The recipe is in no pass, and only the owner can read the secret.
+    // No pass contains the recipe, and only the owner can read the secret.
     let manifest: Value =
         serde_json::from_slice(&workshop.unzip(names[0], "manifest.json")).unwrap();
     assert!(manifest.get("passkit.toml").is_none(), "{manifest}");
@@ -279,7 +280,7 @@ fn only_changed_rows_are_made_again() {
     assert_eq!(numbers, expected);
     let after = workshop.files();
     assert_eq!(after.len(), 4);
-    // The next run reads no tokens of files that are older than the note.
+    // The next run reads no tokens from files that are older than the note.
     let changed = |name: &str| {
         let found = fs::metadata(workshop.path("passes").join(name)).unwrap();
         (found.ctime(), found.ctime_nsec())
@@ -310,7 +311,7 @@ fn a_dry_run_before_the_first_leaves_nothing() {
 #[test]
 fn passes_without_a_row_are_counted_or_voided() {
     let workshop = Workshop::new();
-    // The template has semantics of its own, and they are in no pass unless the recipe says so.
+    // The template has sample semantics. They enter no pass, unless the recipe sets them.
     workshop.edit(
         "card/passkit.toml",
         "[barcode]",
@@ -327,7 +328,7 @@ fn passes_without_a_row_are_counted_or_voided() {
     );
     assert!(workshop.files() == first);
 
-    // A wrong row may be the row of a pass that seems to have none.
+    // A pass without a row may belong to the wrong row.
     workshop.write(
         "wrong.csv",
         format!(
@@ -375,7 +376,7 @@ fn passes_without_a_row_are_counted_or_voided() {
     );
     assert!(workshop.files() == once);
 
-    // The row comes back.
+    // The row is in the table again.
     workshop.write("table.csv", TABLE);
     let out = made(workshop.make().arg("--void-missing"));
     assert_eq!(
@@ -458,7 +459,7 @@ fn a_watched_table_is_made_again_when_it_changes() {
             .unwrap()
             .starts_with("3 rows: 0 new, 1 changed, 2 unchanged")
     );
-    // A change that can't be used does not end it.
+    // A change that can't be used does not end the command.
     workshop.edit("card/passkit.toml", "\"{points}\"", "\"{pionts}\"");
     let wrong = errors.find(|line| line.contains("passkit.toml")).unwrap();
     assert!(wrong.contains("did you mean {points}?"), "{wrong}");
@@ -490,7 +491,7 @@ impl Drop for Watching {
     }
 }
 
-/// The first block in this language on the page.
+/// Returns the first block in this language on the page.
 fn block(page: &str, language: &str) -> String {
     let start = page
         .find(&format!("```{language}\n"))
@@ -527,7 +528,7 @@ fn the_example_of_the_documentation_works() {
         "\"Points\" = \"Pluspunkte\";\n"
     );
 
-    // The line that shows what a wrong row looks like.
+    // The page also shows the line about a wrong row.
     workshop.edit("table.csv", ",7.5,", ",many,");
     let (code, _, said) = run(&mut workshop.make());
     assert_eq!(code, Some(1));

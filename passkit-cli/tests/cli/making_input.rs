@@ -1,4 +1,4 @@
-//! What may be in a table and a template, and what is refused.
+//! What a table and a template may contain, and what the program refuses.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     program::run,
 };
 
-/// Checks that nothing is made, with one line and exit code 2.
+/// Checks that the command makes nothing, prints one line, and ends with exit code 2.
 fn refused(workshop: &Workshop, command: &mut Command, mentions: &str) {
     let (code, out, said) = run(command);
     assert_eq!((code, &*out), (Some(2), ""), "{mentions}: {said}");
@@ -46,7 +46,7 @@ fn every_kind_of_table_makes_the_same_passes() {
         ),
     ];
     for (name, separator) in [("a.tsv", "\t"), ("b.csv", ";"), ("c.csv", "|")] {
-        // The comma in a name stays.
+        // The comma in a name is not a separator.
         tables.push((
             name,
             TABLE
@@ -365,7 +365,7 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
 }
 
 #[test]
-fn templates_that_make_no_good_passes_are_refused_before_the_first() {
+fn templates_that_make_no_good_pass_are_refused_before_the_first_pass() {
     let workshop = Workshop::new();
     let json = |key: &str, value: serde_json::Value| {
         let mut pass = Workshop::pass();
@@ -414,7 +414,7 @@ fn templates_that_make_no_good_passes_are_refused_before_the_first() {
 }
 
 #[test]
-fn tables_that_can_not_be_read_are_refused() {
+fn tables_that_cannot_be_read_are_refused() {
     let workshop = Workshop::new();
     for (content, mentions) in [
         (&b""[..], "t: is empty"),
@@ -502,7 +502,7 @@ fn columns_with_the_names_of_fields_need_no_recipe() {
     );
     let (code, _, said) = run(&mut workshop.make_from("card", "t.csv"));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("they are not used: colour\n"), "{said}");
+    assert!(said.contains("no field has their name: colour\n"), "{said}");
     let json = workshop.json("1.pkpass");
     assert_eq!(json["authenticationToken"], "0123456789abcdef0123");
     assert_eq!(json["storeCard"]["headerFields"][0]["value"], json!(5));

@@ -1,4 +1,4 @@
-//! From a changed row to the phone that has its pass.
+//! The way of a change from a row to the phone that has its pass.
 
 use std::{fs, time::SystemTime};
 
@@ -55,7 +55,7 @@ fn only_the_phones_of_changed_rows_get_a_push() {
         assert!(added.complaints.is_empty(), "{:?}", added.complaints);
     }
 
-    // Two rows change, and the others only move.
+    // Two rows change, and the other rows only move.
     let mut expect =
         |rows: &[(usize, usize)], arguments: &[&str], numbers: &str, changed: &[usize]| {
             let since = SystemTime::now();
@@ -112,7 +112,7 @@ fn only_the_phones_of_changed_rows_get_a_push() {
     local.no_violation();
 }
 
-/// Returns the header for a pass with its token.
+/// Returns the header with the token of a pass.
 fn authorization(workshop: &Workshop, pass: &[u8]) -> String {
     workshop.write("passes/one.pkpass", pass);
     let token = workshop.json("one.pkpass")["authenticationToken"].clone();

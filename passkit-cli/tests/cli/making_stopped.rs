@@ -67,14 +67,14 @@ fn a_killed_run_leaves_whole_files_and_the_next_run_completes() {
         assert_whole(&workshop);
     };
     stop_when(&|| true);
-    // The lock and the note are in the hidden folder too.
+    // The count includes the lock and the note, which are in the hidden folder too.
     for staged in [3, 10, 100, 300] {
         stop_when(&|| count(&hidden) >= staged);
     }
     stop_when(&|| count(&out) >= 1);
     let before = count(&out);
     stop_when(&|| count(&out) > before);
-    // What a stopped run left is not served, and goes away.
+    // The files of a stopped run are not served, and the next run removes them.
     fs::write(hidden.join("new-99999"), "half").unwrap();
     let out = made(&mut workshop.make());
     assert!(
@@ -85,7 +85,7 @@ fn a_killed_run_leaves_whole_files_and_the_next_run_completes() {
     assert_eq!(count(&hidden), 2);
     assert_whole(&workshop);
 
-    // Old versions stay whole too.
+    // A run that replaces passes leaves whole files, too.
     workshop.write("table.csv", table(ROWS, 2));
     for staged in [5, 200] {
         stop_when(&|| count(&hidden) >= staged);
@@ -142,7 +142,7 @@ fn a_full_disk_is_reported_and_the_next_run_completes() {
     assert_whole(&workshop);
 }
 
-/// Checks that the command changes nothing, and fails with one line.
+/// Checks that the command changes nothing and fails with one line.
 fn refused(workshop: &Workshop, command: &mut Command, mentions: &str) {
     let before = workshop.files();
     let (code, out, said) = run(command);
@@ -178,7 +178,7 @@ fn another_secret_is_refused_because_it_would_lock_out_phones() {
         "is missing, and there are passes with tokens",
     );
     fs::write(&secret, "0123456789abcdef0123456789abcdef-another\n").unwrap();
-    // Without a note, the passes themselves show it. With one, the note does.
+    // Without a note, the passes show the other secret. With a note, the note shows it.
     refused(
         &workshop,
         &mut workshop.make(),
@@ -208,7 +208,7 @@ fn another_secret_is_refused_because_it_would_lock_out_phones() {
         "in the folder of the passes, which is served",
     );
 
-    // The secret is in no pass, in no note and in no message.
+    // No pass, no note and no message contains the secret.
     let text = String::from_utf8(right).unwrap();
     for path in [
         workshop.path(HIDDEN).join("secret-check"),
@@ -244,7 +244,7 @@ fn one_pass_of_another_secret_among_many_is_noticed() {
             "passes/31.pkpass was made with another secret than ",
         );
     }
-    // A pass of another type has nothing to do with it.
+    // A pass of another type may have a token from another secret.
     let other = Workshop::certified("pass.com.example.other", crate::authority::P256);
     made(&mut other.make());
     fs::copy(
@@ -346,7 +346,7 @@ fn a_token_in_the_table_may_not_change() {
         "{said}"
     );
 
-    // Tokens from a secret would be others.
+    // Tokens from a secret would differ from the tokens in the passes.
     workshop.edit("card/passkit.toml", "token = \"{token}\"\n", "");
     refused(
         &workshop,

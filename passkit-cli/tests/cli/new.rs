@@ -1,4 +1,4 @@
-//! `passkit new`: nothing is wrong with the passes of its templates, and the commands that it prints work.
+//! `passkit new`: its templates make good passes, and the commands that it prints work.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
     program::{eventually, passkit, run},
 };
 
-/// The styles, and their tables.
+/// The styles and their tables.
 const STYLES: [(&str, &str); 9] = [
     ("generic", "members.csv"),
     ("storeCard", "members.csv"),
@@ -49,7 +49,7 @@ impl Desk {
         run(passkit().args(arguments).current_dir(&self.0))
     }
 
-    /// Runs a command that succeeds. Returns what it printed.
+    /// Runs a command that must succeed. Returns its output.
     fn done(&self, arguments: &[&str]) -> String {
         let (code, out, said) = self.run(arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {out}{said}");
@@ -75,7 +75,7 @@ impl Desk {
     }
 }
 
-/// Checks that the only thing to say of an archive is that its certificates are not Apple's.
+/// Checks that the only finding about an archive is that its certificates are not Apple's.
 fn is_good(archive: &Path) {
     let report = Report::of(&fs::read(archive).unwrap(), Rules::strict());
     let codes: Vec<_> = report
@@ -219,7 +219,7 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
-fn each_template_has_a_token_of_its_own() {
+fn each_template_has_its_own_token() {
     let tokens = [(); 2].map(|()| {
         let desk = Desk::new("storeCard");
         let json = fs::read(desk.path("card.pkpasstemplate/pass.json")).unwrap();
@@ -242,7 +242,7 @@ fn only_the_owner_can_read_the_key() {
 }
 
 #[test]
-fn the_picture_in_the_documents_is_of_a_card_that_was_made() {
+fn the_picture_in_the_documents_shows_a_card_that_the_program_made() {
     let desk = Desk::new("storeCard");
     desk.make("members.csv");
     unzip(&desk.path("passes/1001.pkpass"), &desk.path("card"));

@@ -1,5 +1,5 @@
-//! `docs/images/card.svg` shows a store card that the program made: its own colours, texts, images
-//! and barcode, placed about as a phone does.
+//! Draws `docs/images/card.svg` from a store card that the program made. The colours, texts, images
+//! and the barcode come from the card. Their places are roughly the same as on a phone.
 
 use std::{fmt::Write as _, fs, path::Path};
 

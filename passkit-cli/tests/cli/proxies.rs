@@ -1,4 +1,4 @@
-//! The service behind nginx, with the file in the documents, and its Unix socket.
+//! The Unix socket of the service, and the service behind nginx with the file in the documents.
 
 use std::{
     fs,
@@ -75,7 +75,7 @@ fn a_socket_is_made_replaced_and_removed() {
     // Other files stay.
     fs::write(&path, "mine").unwrap();
     let said = service.refusal().unwrap();
-    assert!(said.contains("no socket"), "{said}");
+    assert!(said.contains("not a socket"), "{said}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
 
@@ -98,7 +98,7 @@ struct Nginx(Child);
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master ends its workers.
+        // The master process of nginx ends its workers.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
@@ -127,7 +127,7 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display()))
         .join("\n");
-    // Workers of root would use another user, who may not open the files of this test.
+    // If root starts nginx, its workers would run as a user who can't open the files of this test.
     let user = if rustix::process::geteuid().is_root() {
         "user root root;"
     } else {
@@ -212,7 +212,7 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
         let since = format!("If-Modified-Since: {}", date.unwrap());
         assert!(fs::read(&body).unwrap() == archive);
         assert!(ask(&latest, &[]).starts_with("401 "));
-        // A slash at the end of webServiceURL.
+        // A webServiceURL with a slash at its end makes phones send two slashes.
         assert_eq!(ask(&format!("/{latest}"), &header), "200", "{upstream}");
         let registration = format!("/v1/devices/D-1/registrations/{TYPE}/{ENCODED}");
         let register = ["-H", &authorization, "-d", r#"{"pushToken":"c0ffee"}"#];

@@ -1,4 +1,4 @@
-//! `passkit purge`: nothing of a purged pass is left, and nothing else is gone.
+//! `passkit purge`: nothing of a purged pass remains, and everything else stays.
 
 use std::{
     fs,
@@ -23,14 +23,14 @@ fn purge(store: &str) -> Command {
     command
 }
 
-/// Runs a command that must succeed. Returns what it printed.
+/// Runs a command that must succeed. Returns its output.
 fn done(command: &mut Command) -> String {
     let (code, out, said) = run(command);
     assert_eq!(code, Some(0), "{out}{said}");
     out
 }
 
-/// Runs a command that must refuse to do anything. Returns the line that it wrote to stderr.
+/// Runs a command that must refuse to do anything. Returns its line on stderr.
 fn refused(command: &mut Command) -> String {
     let (code, out, said) = run(command);
     assert_eq!((code, &*out), (Some(2), ""), "{said}");
@@ -85,7 +85,7 @@ fn every_store_loses_the_pass_and_nothing_else() {
         }
         let (_, tag) = service.list("D", TYPE, None).unwrap();
         withdraw(&service, "A");
-        // A start publishes what the last run left.
+        // A start finishes what the last run did not publish.
         service.stop("TERM");
         service.start();
         service.stop("TERM");
@@ -109,7 +109,7 @@ fn every_store_loses_the_pass_and_nothing_else() {
         let again = done(purge(&store).args([TYPE, "A"]));
         assert!(again.contains(" 0 registrations"), "{again}");
 
-        // The instance forgets the pass too. Nothing that it publishes brings the pass back.
+        // The instance removes the pass from its own list too, so it never publishes the pass again.
         service.start();
         let token = token_of(TYPE, "A");
         assert_eq!(service.statuses("F", TYPE, "A", &token), [401, 401, 401]);
@@ -137,7 +137,7 @@ fn expiring(serial: &str, keys: &serde_json::Value) -> Vec<u8> {
     with_json(TYPE, &keys)
 }
 
-/// Makes a service with a pass that expired in 2020, one that expired in 2024, a voided one, and a good one.
+/// Makes a service with four passes: two that expired in 2020 and in 2024, a voided pass, and a good pass.
 fn with_expired() -> Service {
     let mut service = Service::with_arguments(&["--allow-unsigned"]);
     for (serial, keys) in [
@@ -252,7 +252,7 @@ fn a_pass_that_is_still_offered_is_not_purged() {
     );
     let said = refused(in_folder(store, &passes).args([TYPE, "good"]));
     assert!(said.contains("good.pkpass still holds"), "{said}");
-    // A broken file may hold any pass.
+    // A broken file may be the file of any pass.
     fs::write(file(&service, "broken"), "no archive").unwrap();
     let (code, _, said) = run(in_folder(store, &passes).args([TYPE, "good", "--delete-files"]));
     assert!(
@@ -284,7 +284,7 @@ fn a_pass_that_is_still_offered_is_not_purged() {
 }
 
 #[test]
-fn phones_that_register_meanwhile_are_refused_in_the_end() {
+fn phones_that_register_during_the_purge_are_refused_afterwards() {
     const PHONES: usize = 4;
     let service = with_expired();
     let (store, passes) = (service.store_url(), service.passes());
@@ -312,7 +312,7 @@ fn phones_that_register_meanwhile_are_refused_in_the_end() {
         });
         done(in_folder(store, &passes).args(["--expired", "--delete-files"]));
     });
-    // A registration that was under way may have come after the purge.
+    // A registration that was under way may have arrived after the purge.
     done(purge(store).args([TYPE, "2020"]));
     assert_eq!(registrations(store), pairs(&[("D", "good"), ("D", "void")]));
 }

@@ -1,4 +1,4 @@
-//! `passkit serve --make`: passes of a table, and single ones for another program, in one process.
+//! `passkit serve --make`: one process makes the passes of a table, and single passes for another program.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::{
 const ADMIN: &str = "an-admin-token-for-tests";
 const PASSES: &str = "/admin/v1/passes";
 
-/// Makes a service that makes passes of the workshop's template. With `from`, it has a table.
+/// Makes a service that makes passes from the workshop's template. With `from`, the service has a table.
 fn service(workshop: &Workshop, from: Option<&str>) -> Service {
     let certificate = |name: &str| workshop.authority.path(name).display().to_string();
     let mut settings = format!(
@@ -51,7 +51,7 @@ fn row(id: &str, points: u32) -> Value {
     })
 }
 
-/// Returns what a good answer holds.
+/// Returns the archive in a good answer.
 fn archive(answer: &Answer) -> Archive {
     assert!(matches!(answer.status, 200 | 201), "{answer:?}");
     let media_type = answer.header("content-type");
@@ -80,7 +80,7 @@ fn add(workshop: &Workshop, service: &Service, file: &str) {
 }
 
 #[test]
-fn another_program_has_passes_made() {
+fn another_program_can_have_passes_made() {
     let workshop = Workshop::new();
     let mut service = service(&workshop, None);
     service.start();
@@ -89,7 +89,7 @@ fn another_program_has_passes_made() {
     assert_eq!(archive(&first).id.to_string(), format!("{TYPE} A-1"));
     assert!(fs::read(workshop.path("passes/A-1~8.pkpass")).unwrap() == first.body);
     workshop.verify("A-1~8.pkpass");
-    // The pass can be registered at once.
+    // A phone can register at once.
     add(&workshop, &service, "A-1~8.pkpass");
     assert!(phone(&workshop, &["sync"]).contains("nothing changed"));
 
@@ -166,7 +166,7 @@ fn a_bad_row_is_refused_and_its_column_is_named() {
 }
 
 #[test]
-fn instances_that_make_one_pass_at_once_lose_nothing() {
+fn instances_that_make_one_pass_at_the_same_time_lose_nothing() {
     const THREADS: usize = 6;
     const ROUNDS: u32 = 5;
     let workshop = Workshop::new();
@@ -231,7 +231,7 @@ fn a_table_is_made_again_when_it_changes() {
         code == Some(0)
     });
     let before = workshop.files();
-    // A row that is wrong does not stop the others, and nothing stops the service.
+    // A wrong row stops neither the other rows nor the service.
     let wrong = format!("{TABLE}C-1,Cy,Cyber,many,2027-01-01,1\n");
     workshop.write("table.csv", wrong.replace("Lovelace,12", "Lovelace,13"));
     let mut synced = String::new();
@@ -248,7 +248,7 @@ fn a_table_is_made_again_when_it_changes() {
         assert_eq!(after[name] == *file, name != "A-1~8.pkpass", "{name}");
     }
 
-    // Neither a template that can't be read nor a table that is gone stops the service.
+    // The service continues without a readable template, and without a table.
     let template = fs::read_to_string(workshop.path("card/pass.json")).unwrap();
     workshop.write("card/pass.json", "{");
     eventually("the template is reported", || {
@@ -263,7 +263,7 @@ fn a_table_is_made_again_when_it_changes() {
             .said()
             .contains("can't make the passes of the table")
     });
-    // When both are back, the table is made with the new template.
+    // When both are back, the passes are made with the new template.
     workshop.write("card/pass.json", template.replace("A card", "Another card"));
     workshop.write("table.csv", TABLE);
     eventually("all are made again", || {

@@ -1,10 +1,10 @@
-//! What `passkit serve` tells systemd over the socket in NOTIFY_SOCKET.
+//! The messages of `passkit serve` to systemd, over the socket in NOTIFY_SOCKET.
 
 use std::{os::unix::net::UnixDatagram, time::Duration};
 
 use crate::program::Service;
 
-/// A socket in place of systemd's, and the service that reports to it.
+/// A socket that takes the place of systemd, and the service that reports to this socket.
 struct Managed {
     socket: UnixDatagram,
     service: Service,
@@ -51,7 +51,7 @@ fn the_watchdog_of_systemd_hears_that_the_service_runs() {
 }
 
 #[test]
-fn a_service_manager_that_is_gone_stops_nothing() {
+fn the_service_runs_without_its_service_manager() {
     let mut service = Service::new();
     let nowhere = service.folder.path().join("nowhere");
     service.set_variable("NOTIFY_SOCKET", nowhere.to_str().unwrap());

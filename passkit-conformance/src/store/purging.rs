@@ -1,4 +1,4 @@
-//! Cases about removing what is kept of a pass.
+//! Cases about the removal of everything that a store keeps about a pass.
 
 use std::{
     collections::BTreeSet,
@@ -27,10 +27,10 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 catalogue! {
     "store/forgotten-pass-is-unknown" Must [FORGET_PASS P2 C14] maintenance forgotten_pass_is_unknown,
         "Marks a type, publishes three passes, marks them, and registers a device for two of \
-         them. Forgets one of these two, a pass that was never known, and the first one again. \
-         Then publishes its content again.",
-        "What was removed for the sake of someone's privacy is still there, or a pass that comes \
-         back never reaches the phones.";
+         them. Forgets the third pass, a pass that was never known, and the third pass again. \
+         Then publishes the content of the third pass again.",
+        "Data that were removed for privacy are still there, or a pass that comes back never \
+         reaches the phones.";
     "store/forgetting-waits-for-the-date" Must [C14 FORGET_PASS] maintenance
         forgetting_waits_for_the_date,
         "Marks a pass ten times, so that its date is ahead of the clock. Forgets it at once, and \
@@ -38,13 +38,13 @@ catalogue! {
         "A phone keeps old content, because the new content has the same date.";
     "store/forgetting-keeps-passes-apart" Must [NAMES] maintenance forgetting_keeps_passes_apart,
         "Publishes passes with odd serial numbers, and passes with equal serial numbers in types \
-         that start alike. Forgets some of them. All others are as before, and so are the \
+         that start alike. Forgets some of them. All others stay as before, and so do the \
          registrations.",
-        "When the data of one pass are removed, those of another go too.";
+        "When the data of one pass are removed, the data of another pass go too.";
     "store/forgotten-passes-stay-forgotten" Must [C6 FORGET_PASS] opened
         forgotten_passes_stay_forgotten,
         "Publishes eight passes, and forgets every second one. Then opens the data again.",
-        "What was removed for the sake of someone's privacy is back after a crash.";
+        "Data that were removed for privacy are back after a crash.";
     "queue/forgotten-pass-is-not-pending" Must [FORGET_PASS Q2 Q3] opened
         forgotten_pass_is_not_pending,
         "Makes pushes of two passes and of their type pending, and forgets one of the passes. \
@@ -94,7 +94,7 @@ async fn publish(
     Ok(())
 }
 
-/// What the store knows of a pass.
+/// What the store knows about a pass.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     state: PassState,
@@ -112,7 +112,7 @@ async fn known(store: &dyn RegistrationStore, pass: &PassId) -> Result<Known, Vi
     })
 }
 
-/// Ensures that the store knows no more of a pass than before it was first published.
+/// Ensures that the store knows no more about a pass than before the pass was first published.
 async fn is_unknown(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -124,7 +124,7 @@ async fn is_unknown(
     ensure(
         rule,
         found == *unknown,
-        format!("nothing known of the pass {when}: {}", shown(unknown)),
+        format!("nothing known about the pass {when}: {}", shown(unknown)),
         || shown(&found),
     )
 }
@@ -134,7 +134,7 @@ fn shown(known: &Known) -> String {
     format!("{}, tokens {tokens:?}", shown_state(known.state))
 }
 
-/// Ensures that the store knows the same of these passes as before.
+/// Ensures that the store knows the same about these passes as before.
 async fn are_known(
     store: &dyn RegistrationStore,
     passes: &[(PassId, Known)],

@@ -1,5 +1,5 @@
-//! The case that runs as long as it is told to. Several phones use the service at once, and remember
-//! what they did.
+//! A case with a time to run that the user can choose. Several phones use the service at once, and
+//! remember what they did.
 
 mod phone;
 mod world;
@@ -26,20 +26,20 @@ catalogue! {
         "Six phones register, unregister, ask what changed and fetch passes, all at once, while the passes change. \
         Some calls have the token of another pass. Each answer is compared with what the phone did before. Then all \
         is quiet, and each phone must have the newest content of all its passes. This is repeated with new phones, \
-        for one second or as long as --for or PASSKIT_CONFORMANCE_FOR says, such as 90s, 10m or 2h. --seed n or \
+        for one second, or for the time in --for or PASSKIT_CONFORMANCE_FOR, such as 90s, 10m or 2h. --seed n or \
         PASSKIT_CONFORMANCE_SEED=n makes the same calls again, though not at the same moments.",
         "A fault that needs an unusual order of calls reaches the phones of some users. They lose a registration or an \
-        update, or get somebody else's pass.";
+        update, or get the pass of another user.";
 }
 
-/// The id of the case that runs as long as it is told to.
+/// The id of the case with a time to run that the user can choose.
 #[cfg(feature = "cli")]
 pub(crate) const LONG: &str = "history/long-history-adds-up";
 
 const PHONES: usize = 6;
 /// How many times each phone acts in a round. An act is one request or a few.
 const ACTS: usize = 24;
-/// How many exchanges of a phone are shown if it finds a fault.
+/// How many exchanges of a phone are shown if the phone finds a fault.
 const SHOWN: usize = 40;
 
 async fn long_history_adds_up(session: &Session) -> CaseResult {
@@ -85,7 +85,7 @@ fn with_seed(stop: Stop, seed: u64) -> Stop {
     Violation::new(found.rule(), found.expected(), actual).into()
 }
 
-/// Each round has new phones. So the seed of a round makes its calls again, whatever came before.
+/// Each round has new phones. The seed of a round therefore repeats its calls, whatever came before.
 async fn round(session: &Session, seed: u64) -> CaseResult {
     let world = Arc::new(World::new(session)?);
     let mut random = Random::new(seed);
@@ -120,8 +120,8 @@ async fn round(session: &Session, seed: u64) -> CaseResult {
     all(session, tasks).await.map(drop)
 }
 
-/// Waits for all tasks. The first failure ends them all, and the case shows the exchanges of the
-/// phone that found it.
+/// Waits for all tasks. The first failure ends all tasks, and the case shows the exchanges of the
+/// phone that found the failure.
 async fn all<T: 'static>(
     session: &Session,
     mut tasks: JoinSet<Result<T, Broken>>,

@@ -18,7 +18,7 @@ use crate::{
     wire::{ListAnswer, first_few},
 };
 
-/// A phone, and what it knows about its passes.
+/// A phone, with its knowledge about its passes.
 pub(super) struct Phone {
     session: Session,
     world: Arc<World>,
@@ -28,10 +28,10 @@ pub(super) struct Phone {
     passes: Vec<Held>,
 }
 
-/// What a phone knows about a pass.
+/// The knowledge of a phone about a pass.
 #[derive(Default)]
 struct Held {
-    /// The moment after the pass was registered, unless it is unregistered again.
+    /// The moment after the phone registered for the pass. `None` if the pass is not registered now.
     registered: Option<usize>,
     was_unregistered: bool,
     /// The moment after the last list that named the pass.
@@ -48,7 +48,7 @@ struct Fetched {
     unchanged: Option<usize>,
 }
 
-/// Why a phone can't go on, and its last exchanges.
+/// The reason why a phone can't continue, and its last exchanges.
 pub(super) struct Broken {
     pub(super) stop: Stop,
     pub(super) exchanges: Vec<Exchange>,
@@ -95,7 +95,7 @@ impl Phone {
     }
 
     /// Reads all lists after the passes have stopped changing. Then the phone must have the newest
-    /// content of all its passes. Finally it unregisters them.
+    /// content of all its passes. Finally, the phone unregisters them.
     pub(super) async fn settles(mut self, newest: &[Option<Content>]) -> Result<(), Broken> {
         let result = async {
             self.list(true).await?;
@@ -139,7 +139,7 @@ impl Phone {
         &self.world.passes[at]
     }
 
-    /// The passes that are registered.
+    /// Returns the passes that are registered.
     fn registered(&self) -> Vec<usize> {
         let is_registered = |at: &usize| self.passes[*at].registered.is_some();
         (0..self.passes.len()).filter(is_registered).collect()
@@ -204,7 +204,7 @@ impl Phone {
         self.session.list(&self.device, type_id, tag).await
     }
 
-    /// Asks what changed, and fetches the listed passes.
+    /// Asks for the list, and fetches the listed passes.
     async fn list(&mut self, with_tag: bool) -> CaseResult {
         let changed = self.world.changed();
         let tag = self.tag.clone().filter(|_| with_tag);
@@ -224,7 +224,7 @@ impl Phone {
             if changed[at].is_some_and(|began| *registered < Some(began) && *named < Some(began)) {
                 self.is_registered_there(at).await?;
                 let expected = format!(
-                    "'{}' in the list, because it changed and no list has named it since",
+                    "'{}' in the list, because the pass changed and no list has named it since",
                     self.subject(at).pass.serial
                 );
                 return Err(answer.violation(Rule::LIST_5, expected, self.shown(&listed)));
@@ -248,14 +248,14 @@ impl Phone {
         Err(answer.violation(Rule::LIST_1, expected, self.shown(listed)))
     }
 
-    /// A list lacks a pass. Expects that the registration is not the reason.
+    /// Finds out why a list lacks a pass. Fails if the registration is lost.
     async fn is_registered_there(&mut self, at: usize) -> CaseResult {
         let answer = self.ask(None).await?;
         let listed = self.read(&answer)?;
         self.is_among(at, &listed, &answer)
     }
 
-    /// Expects that nothing is listed after the last list.
+    /// Expects that the next list is empty.
     async fn is_quiet(&mut self) -> CaseResult {
         let Some(tag) = self.tag.clone() else {
             return Ok(());
@@ -318,7 +318,7 @@ impl Phone {
         }
     }
 
-    /// Fetches a pass, with the date of the last fetch.
+    /// Fetches a pass. Sends the date from the last fetch.
     async fn fetch(&mut self, at: usize) -> CaseResult {
         let changed = self.world.changed()[at];
         let fetched = self.passes[at].fetched.as_ref();
@@ -345,7 +345,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Expects the newest content, after the lists have been read.
+    /// Expects the newest content. All lists must have been read.
     async fn is_up_to_date(&mut self, at: usize, newest: Option<&Content>) -> CaseResult {
         let (Some(newest), Some(fetched)) = (newest, &self.passes[at].fetched) else {
             return Ok(());
@@ -357,7 +357,7 @@ impl Phone {
         let since = fetched.last_modified.as_deref();
         let answer = self.session.fetch(self.subject(at), since).await?;
         let old = "old content on a phone that has read all lists";
-        // The wrong 304 may be this one or an earlier one.
+        // The wrong 304 may be this answer or an earlier answer.
         let was_304 = fetched.unchanged.is_some() && fetched.unchanged > self.world.changed()[at];
         if answer.status() == 304 || was_304 {
             let expected = format!("new content of '{pass}', because the phone has old content");

@@ -12,16 +12,16 @@ use crate::{CaseResult, Rule, Stop};
 /// Most phones have only a few passes of a type.
 const PASSES: usize = 5;
 
-/// What the phones of a round share.
+/// The state that all phones of a round share.
 pub(super) struct World {
-    /// The passes that the phones may have. They have one type.
+    /// The passes that the phones may have. All have the same type.
     pub(super) passes: Vec<Subject>,
-    /// For each pass, the same pass with the token of another pass, if there is a different token.
+    /// For each pass, the same pass with the token of another pass. `None` if all tokens are equal.
     pub(super) with_wrong_token: Vec<Option<Subject>>,
     moments: AtomicUsize,
     acts: AtomicUsize,
-    /// For each pass, the moment at which its change began, if the change is done. A pass changes
-    /// once in a round.
+    /// For each pass, the moment at which its change began. `None` if the change is not done yet. A
+    /// pass changes once in a round.
     changed: Mutex<Vec<Option<usize>>>,
 }
 
@@ -48,12 +48,13 @@ impl World {
         })
     }
 
-    /// Returns a new moment. If something ended before something else began, its moment is less.
+    /// Returns a new moment. Each moment is greater than every earlier one.
     pub(super) fn now(&self) -> usize {
         self.moments.fetch_add(1, SeqCst)
     }
 
-    /// For each pass, the moment at which its change began, if the change is done.
+    /// Returns for each pass the moment at which its change began. `None` if the change is not done
+    /// yet.
     pub(super) fn changed(&self) -> Vec<Option<usize>> {
         let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         changed.clone()
@@ -64,7 +65,7 @@ impl World {
         self.acts.fetch_add(1, SeqCst);
     }
 
-    /// Changes a pass after some acts of the phones.
+    /// Changes a pass once the phones have made `acts` acts.
     pub(super) async fn change(&self, session: &Session, at: usize, acts: usize) -> CaseResult {
         while self.acts.load(SeqCst) < acts {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -94,7 +95,7 @@ impl World {
     }
 }
 
-/// What a fetched pass says. Equal if only the signatures differ.
+/// The content of a fetched pass. Two contents are equal if only the signatures differ.
 #[derive(PartialEq, Eq)]
 pub(super) struct Content(Vec<u8>);
 
