@@ -10,7 +10,6 @@ mod coordination;
 mod crash;
 mod disk_full;
 mod errors;
-mod examples;
 mod faults;
 mod maintenance;
 mod paging;
