@@ -28,7 +28,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    fn zip(error: impl Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn zip(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Zip(Box::new(error))
     }
 }
@@ -137,16 +137,26 @@ impl File {
         name: &str,
         method: CompressionMethod,
     ) -> Result<(), BuildError> {
-        let options = SimpleFileOptions::default()
-            .compression_method(method)
-            .last_modified_time(DateTime::DEFAULT)
-            .unix_permissions(0o644);
-        zip.start_file(name, options).map_err(BuildError::zip)?;
-        zip.write_all(&self.content).map_err(BuildError::zip)
+        add(zip, name, &self.content, method)
     }
 }
 
-type Zip = ZipWriter<Cursor<Vec<u8>>>;
+pub(crate) type Zip = ZipWriter<Cursor<Vec<u8>>>;
+
+/// Adds a file with a fixed time to an archive.
+pub(crate) fn add(
+    zip: &mut Zip,
+    name: &str,
+    content: &[u8],
+    method: CompressionMethod,
+) -> Result<(), BuildError> {
+    let options = SimpleFileOptions::default()
+        .compression_method(method)
+        .last_modified_time(DateTime::DEFAULT)
+        .unix_permissions(0o644);
+    zip.start_file(name, options).map_err(BuildError::zip)?;
+    zip.write_all(content).map_err(BuildError::zip)
+}
 
 impl ArchiveBuilder {
     /// Makes a builder with the content of `pass.json` or `order.json`.

@@ -149,6 +149,17 @@ impl PassFiles {
         &self.left_out
     }
 
+    /// Returns the names of the files, in their order. A name in a folder has a slash.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// Returns the content of a file.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
     pub(crate) fn into_parts(self) -> (Kind, BTreeMap<String, Vec<u8>>) {
         (self.kind, self.files)
     }

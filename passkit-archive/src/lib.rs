@@ -64,6 +64,7 @@ mod color;
 mod contents;
 mod dates;
 mod description;
+mod difference;
 mod directory;
 mod files;
 mod finding;
@@ -85,13 +86,14 @@ mod web_service;
 pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
-pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
+pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, MAX_BUNDLE_PASSES};
 pub use checks::strings::MAX_STRINGS;
 pub use contents::{
     MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,
     MAX_UNPACKED_BYTES,
 };
 pub use dates::time as read_date;
+pub use difference::{Change, Difference, Place};
 pub use directory::MAX_ENTRIES;
 pub use files::{PassFiles, ReadError};
 pub use finding::{Finding, Findings, Position};

@@ -1,8 +1,9 @@
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, path::Path};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use passkit_server::store::StoreError;
 pub(crate) use passkit_server::text::Chain;
+use passkit_server::text::OneLine;
 
 /// The reason why the program could not do its work: one line that says what, where, and how to fix
 /// it. The exit code is 2.
@@ -17,6 +18,17 @@ impl Failure {
     /// Makes the text `what: error: its source: …`.
     pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
         Self::new(format!("{what}: {}", Chain(error)))
+    }
+
+    /// Makes the text `path: error: its source: …`. An error that names the path stays as it is.
+    pub(crate) fn of_file(path: &Path, error: &(dyn Error + 'static)) -> Self {
+        let path = OneLine::path(path).to_string();
+        let text = Chain(error).to_string();
+        if text.contains(&path) {
+            Self::new(text)
+        } else {
+            Self::new(format!("{path}: {text}"))
+        }
     }
 
     /// Makes the failure of a command that stopped in the middle. If the error is transient, the line says to run the

@@ -1,6 +1,4 @@
 use std::{
-    fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,10 +7,10 @@ use clap::Args;
 use passkit_archive::{Signer, template::Template};
 use passkit_server::{
     identifiers::{Kind, TypeIdentifier},
-    private_files,
     text::OneLine,
 };
 
+use super::new_files::{self, refuse_existing, word, write};
 use crate::{
     failure::Failure,
     starters::{Starter, Style},
@@ -74,10 +72,7 @@ impl New {
                 true => with_own_token(content)?,
                 false => content.to_vec(),
             };
-            let path = self.folder.join(name);
-            let folder = path.parent().unwrap_or(&self.folder);
-            fs::create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;
-            write(&path, &content)?;
+            write(&self.folder.join(name), &content)?;
         }
         write(&table_path, table.1)?;
         if let Some(path) = &self.throwaway_cert {
@@ -153,46 +148,9 @@ fn first_serial(table: &[u8]) -> &str {
     row.split(',').next().unwrap_or_default()
 }
 
-fn refuse_existing(path: &Path) -> Result<(), Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Err(Failure::new(format!(
-            "{} exists already; remove it, or use another folder",
-            OneLine::path(path)
-        ))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(cannot_write(path, &error)),
-    }
-}
-
 /// Replaces the token of the sample by a random token.
 fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut random = [0; 20];
-    getrandom::fill(&mut random)
-        .map_err(|error| Failure::new(format!("can't make a token: {error}")))?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = String::from_utf8_lossy(description);
-    Ok(text
-        .replace(SAMPLE_TOKEN, &format!("\"{token}\""))
-        .into_bytes())
-}
-
-/// Writes a new file that only its owner can open.
-fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    private_files::create_new(path)
-        .and_then(|mut file| file.write_all(content))
-        .map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("can't write {}: {error}", OneLine::path(path)))
-}
-
-/// Writes a path as one word of a shell command.
-fn word(path: &Path) -> String {
-    let text = OneLine::path(path).to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./+@:,%".contains(c);
-    match text.chars().all(is_plain) && !text.starts_with('-') {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+    let token = format!("\"{}\"", new_files::random_token()?);
+    Ok(text.replace(SAMPLE_TOKEN, &token).into_bytes())
 }

@@ -4,11 +4,7 @@ use clap::Args;
 use passkit_archive::{ArchiveBuilder, Findings, Level, PassFiles, Report, Rules, Signer};
 use passkit_server::{identifiers::Kind, text::OneLine};
 
-use crate::{
-    failure::{Chain, Failure},
-    output::Output,
-    signer::SignerOptions,
-};
+use crate::{failure::Failure, output::Output, signer::SignerOptions};
 
 /// Endings that people give to the folder of an unzipped pass or order.
 const FOLDER_ENDS: [&str; 3] = [".pass", ".raw", ".pkpasstemplate"];
@@ -151,14 +147,7 @@ impl Sign {
         Ok(path)
     }
 
-    /// Puts the source before the error.
     fn failure(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
-        let text = Chain(error).to_string();
-        let source = OneLine::path(&self.source).to_string();
-        if text.contains(&source) {
-            Failure::new(text)
-        } else {
-            Failure::new(format!("{source}: {text}"))
-        }
+        Failure::of_file(&self.source, error)
     }
 }

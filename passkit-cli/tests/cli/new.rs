@@ -257,3 +257,124 @@ fn the_picture_in_the_documents_shows_a_card_that_the_program_made() {
         "docs/images/card.svg is out of date; draw it with: PASSKIT_BLESS=1 cargo test -p passkit-cli picture"
     );
 }
+
+#[test]
+fn a_template_of_a_pass_makes_the_same_pass() {
+    for (style, table) in STYLES {
+        let desk = Desk::new(style);
+        desk.make(table);
+        let mut made = fs::read_dir(desk.path("passes")).unwrap();
+        let pass = made
+            .next()
+            .unwrap()
+            .unwrap()
+            .file_name()
+            .into_string()
+            .unwrap();
+        let before = format!("passes/{pass}");
+        let text = desk.done(&["template", &before, "-o", "copy.pkpasstemplate"]);
+        assert!(
+            text.starts_with("made copy.pkpasstemplate and copy.csv\n"),
+            "{text}"
+        );
+        let description = if style == "order" {
+            "order.json"
+        } else {
+            "pass.json"
+        };
+        let token = |folder: &str| {
+            let json = fs::read(desk.path(folder).join(description)).unwrap();
+            serde_json::from_slice::<Value>(&json).unwrap()["authenticationToken"].clone()
+        };
+        unzip(&desk.path(&before), &desk.path("unzipped"));
+        assert_ne!(token("copy.pkpasstemplate"), token("unzipped"));
+
+        let make = [
+            "make",
+            "--template",
+            "copy.pkpasstemplate",
+            "--from",
+            "copy.csv",
+        ];
+        desk.done(&[&make[..], &["--cert", "card.pem", "--out", "again"]].concat());
+        let (code, text, said) = desk.run(&["diff", &before, &format!("again/{pass}")]);
+        // The token is derived from the secret of the new folder. A template leaves out samples.
+        let is_expected = |line: &str| {
+            [
+                "/authenticationToken: changed",
+                "/semantics: removed",
+                "/locations: removed",
+            ]
+            .contains(&line)
+        };
+        let (changes, last) = text.trim().rsplit_once('\n').unwrap();
+        assert!(
+            code == Some(1) && changes.lines().all(is_expected),
+            "{style}: {text}{said}"
+        );
+        assert!(
+            last.starts_with("the user is told nothing: ") || style == "order",
+            "{last}"
+        );
+
+        let (code, _, said) = desk.run(&["template", &before, "-o", "copy.pkpasstemplate"]);
+        assert_eq!(code, Some(2));
+        assert!(
+            said.contains("copy.pkpasstemplate exists already"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn diff_shows_what_the_user_is_told() {
+    let desk = Desk::new("storeCard");
+    desk.make("members.csv");
+    let table = fs::read_to_string(desk.path("members.csv")).unwrap();
+    fs::rename(desk.path("passes/1001.pkpass"), desk.path("old.pkpass")).unwrap();
+    assert!(table.contains(",120,"), "{table}");
+    fs::write(desk.path("members.csv"), table.replace(",120,", ",130,")).unwrap();
+    desk.make("members.csv");
+
+    let (code, text, _) = desk.run(&["diff", "old.pkpass", "passes/1001.pkpass"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        text,
+        "field points (\"Points\"): \"120\" is now \"130\"\nthe user is told: You have 130 points now\n"
+    );
+    let same = desk.done(&["diff", "old.pkpass", "old.pkpass"]);
+    assert!(same.starts_with("nothing changed: "), "{same}");
+    let (code, _, said) = desk.run(&["diff", "old.pkpass", "members.csv"]);
+    assert!(
+        code == Some(2) && said.starts_with("passkit: members.csv: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_bundle_has_passes_that_phones_accept() {
+    let desk = Desk::new("storeCard");
+    desk.make("members.csv");
+    let bundle = ["bundle", "-o", "all.pkpasses", "passes/1001.pkpass"];
+    let text = desk.done(&[&bundle[..], &["passes/1002.pkpass"]].concat());
+    assert_eq!(text, "all.pkpasses: 2 passes\n");
+    let text = desk.done(&["check", "all.pkpasses"]);
+    assert!(
+        text.contains("all.pkpasses/2.pkpass: ") && text.contains("1002"),
+        "{text}"
+    );
+
+    let (code, _, said) = desk.run(&[&bundle[..], &["members.csv"]].concat());
+    assert_eq!(code, Some(2));
+    assert!(
+        said.starts_with("passkit: members.csv: phones would refuse the pass: "),
+        "{said}"
+    );
+    let (code, _, said) = desk.run(&[&bundle[..], &["passes/1001.pkpass"]].concat());
+    assert!(
+        code == Some(2) && said.contains("1001 again; phones keep one of each"),
+        "{said}"
+    );
+    let text = desk.done(&["check", "all.pkpasses"]);
+    assert!(text.contains("2.pkpass"), "the old bundle stays: {text}");
+}
