@@ -263,25 +263,19 @@ fn a_template_of_a_pass_makes_the_same_pass() {
     for (style, table) in STYLES {
         let desk = Desk::new(style);
         desk.make(table);
-        let mut made = fs::read_dir(desk.path("passes")).unwrap();
-        let pass = made
-            .next()
-            .unwrap()
-            .unwrap()
-            .file_name()
-            .into_string()
-            .unwrap();
+        let rows = fs::read_to_string(desk.path(table)).unwrap();
+        let serial = rows.lines().nth(1).unwrap().split(',').next().unwrap();
+        let (end, description) = match style {
+            "order" => ("order", "order.json"),
+            _ => ("pkpass", "pass.json"),
+        };
+        let pass = format!("{serial}.{end}");
         let before = format!("passes/{pass}");
         let text = desk.done(&["template", &before, "-o", "copy.pkpasstemplate"]);
         assert!(
             text.starts_with("made copy.pkpasstemplate and copy.csv\n"),
             "{text}"
         );
-        let description = if style == "order" {
-            "order.json"
-        } else {
-            "pass.json"
-        };
         let token = |folder: &str| {
             let json = fs::read(desk.path(folder).join(description)).unwrap();
             serde_json::from_slice::<Value>(&json).unwrap()["authenticationToken"].clone()
