@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     NoEnd,
     #[error("has several ends; zip it again")]
     Ends,
-    #[error("is in the zip64 format for huge archives; zip it without")]
+    #[error("is in the zip64 format for huge archives; zip it again without zip64")]
     Zip64,
     #[error("is a part of a split archive; zip it as one file")]
     Split,

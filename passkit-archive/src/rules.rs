@@ -279,7 +279,7 @@ Signature {
         "There is no signature."
         "Sign manifest.json with the certificate of the pass type, and add the result as the file signature."
     SIGNATURE "signature" Refused CMS
-        "The signature does not verify over the manifest."
+        "The signature does not match the manifest."
         "Make a detached CMS signature in DER over the bytes of manifest.json, after its last change."
     INTERMEDIATE_MISSING "intermediate-missing" Refused AUTHORITY
         "The signature lacks Apple's intermediate certificate. Phones then do not show the pass, and give no reason."
@@ -353,7 +353,7 @@ Keys {
         "The order names a logo that is not in the archive."
         "Add the file, or correct its name in order.json."
     DESIGNER_ID "designer-id" Warning DESIGNER
-        "The key _id is only for Pass Designer. It does not belong into a pass."
+        "The key _id is only for Pass Designer. It does not belong in a pass."
         "Remove every _id when you make a pass from a template."
     TOOLING "tooling-file" Warning DESIGNER
         "The archive has the file tooling.json, which Pass Designer keeps in its templates."

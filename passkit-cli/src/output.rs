@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
-/// The first error of a line for standard output.
+/// The first error of writing to standard output.
 static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
 
 /// Notes whether a line reached standard output. A reader that is gone is no error, as in `passkit

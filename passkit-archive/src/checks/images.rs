@@ -213,7 +213,8 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
 fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     let sizes: Vec<_> = group
         .iter()
-        // A larger image than its place has another finding, and says nothing about the others.
+        // An image that is larger than its place has a separate finding. The other images are not
+        // compared with it.
         .filter(|image| image.is_png && image.exceeded().is_none())
         .filter_map(|image| Some((image, image.size()?)))
         .collect();

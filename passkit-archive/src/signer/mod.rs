@@ -35,7 +35,7 @@ use crate::{
 /// The longest personalization token in bytes.
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// Signs archives with a certificate of Apple, or with a throw-away certificate for tests.
+/// Signs archives with a certificate from Apple, or with a throw-away certificate for tests.
 ///
 /// A signature contains the certificate, the intermediate certificate that issued it, and the
 /// signing time. It uses SHA-256. Only ECDSA on P-384 uses SHA-384.

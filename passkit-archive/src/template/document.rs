@@ -84,7 +84,7 @@ impl Json {
         }
     }
 
-    /// Returns whether a value in it is this text.
+    /// Returns whether this value is the text, or contains it as a value.
     pub(super) fn has_text(&self, text: &str) -> bool {
         match self {
             Self::Text(own) => own == text,
@@ -226,7 +226,7 @@ fn steps(pointer: &str) -> Result<Vec<String>, String> {
     Ok(steps)
 }
 
-/// The pointer to the value in which the step with this index is looked up.
+/// Returns the pointer without this step and the steps after it, for a message.
 fn parent(steps: &[String], index: usize) -> String {
     let way = steps.get(..index).unwrap_or_default();
     match way {

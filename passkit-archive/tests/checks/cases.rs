@@ -231,7 +231,7 @@ fn only_misspelled_keys_of_an_order_are_unknown() {
         let said = said(wrong).unwrap();
         assert!(said.contains(&format!("did you mean {right}?")), "{said}");
     }
-    // The table has not all keys of orders.
+    // The table does not have all keys of orders.
     for other in ["orderNumber", "customer", "returnInfo", "pay", "a"] {
         assert_eq!(said(other), None);
     }

@@ -1,4 +1,4 @@
-//! From a backup back to a service whose phones have every change.
+//! After a backup is restored, phones get every change.
 
 use std::{
     collections::BTreeMap,

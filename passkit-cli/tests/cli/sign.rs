@@ -1,5 +1,4 @@
-//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Whatever is wrong is said in one
-//! line, and no good file is lost.
+//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Each error is one line, and no good file is lost.
 
 use std::{
     fs,
@@ -427,7 +426,7 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
         );
     }
     desk.write("card/pass.json", Desk::pass(TYPE, "ZYXWV98765"));
-    // What is left out is not said before the one line of an error.
+    // If the command fails, it does not also name the files that it left out.
     desk.write("card/.DS_Store", "litter");
     refused(&mut desk.sign("card", "ticket.p12"), "ZYXWV98765");
     // The old file is still there, and nothing is beside it.
@@ -480,7 +479,7 @@ fn folders_that_are_no_pass_are_refused() {
     to("card/a.pkpass", "which the command reads");
     to("none/a.pkpass", "none/a.pkpass");
 
-    // What phones refuse is shown as `check` shows it.
+    // The reasons why phones refuse the pass are shown as `check` shows them.
     for (content, code) in [
         ("{}".to_owned(), "[key-missing]"),
         ("x".into(), "[json]"),

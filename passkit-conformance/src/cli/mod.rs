@@ -48,8 +48,9 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[non_exhaustive]
 pub struct Run {
-    /// The URL of the web service, which is the webServiceURL of its passes. If several instances of
-    /// one service have own URLs, give --url for each. Then each request goes to the next instance.
+    /// The URL of the web service, which is the webServiceURL of its passes. If the instances of
+    /// one service have separate URLs, give --url for each. Then each request goes to the next
+    /// instance.
     #[arg(long, required_unless_present = "list")]
     url: Vec<String>,
 

@@ -169,9 +169,8 @@ impl Target {
         self
     }
 
-    /// For each pass, the moment from which a new change gets a later date than all earlier
-    /// changes.
-    pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
+    /// For each pass, the time to wait for before the next change, so that the change gets a later
+    /// date. pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -180,7 +180,7 @@ async fn interleaved_registrations(store: &Arc<dyn RegistrationStore>) -> Result
         ensure(
             Rule::C10,
             created.count() == 1,
-            "one Created of two registers for one registration",
+            "exactly one Created for two equal registrations",
             || format!("{answers:?}"),
         )?;
         has_devices(store, &passes[0], [&device, &first, &second], Rule::C10).await?;

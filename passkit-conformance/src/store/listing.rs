@@ -38,8 +38,8 @@ catalogue! {
          The device asks for its list after each mark, and after an empty batch.",
         "An update is lost. The phone still shows the old pass, for example at the gate of an airport.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
-        "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with \
-         full seconds or milliseconds fail.",
+        "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with whole \
+         seconds or milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
         "The device asks for its list after it registers, after a mark, after a mark of the type, \

@@ -289,7 +289,7 @@ impl Feedback {
             Stop::AllRefused(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused, and APNs has never accepted a push with these credentials: check that the certificate is for this type and the service is production"
+                    "every push token is refused, and APNs has never accepted a push with these credentials: check that the certificate is for this type, and that the address is that of APNs' production service"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
