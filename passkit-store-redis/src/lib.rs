@@ -34,10 +34,10 @@
 //! | a master is cut off in this way, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master and all its replicas stop at once | everything | up to a second of acknowledged changes | nothing |
 //!
-//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in
-//! time, the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists
-//! and dates wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice.
-//! It also causes writes to the replicas and to the append-only file.
+//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in time,
+//! the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists and dates
+//! wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice, and causes
+//! writes to the replicas and to the append-only file.
 //!
 //! **How many replicas?** If each master has a single replica, changes and lists fail while the master or the replica is
 //! down. To avoid that on a Cluster, use two replicas for each master and `min_replicas(1)`. Behind Sentinels, set

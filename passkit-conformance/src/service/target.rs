@@ -30,8 +30,8 @@ pub struct Target {
     pub(crate) time: Option<Duration>,
     /// The seed of the long case.
     pub(crate) seed: Option<u64>,
-    /// For each pass, the moment from which a new change gets a later date than all earlier
-    /// changes.
+    /// For each pass, when it may change next. After that time, a change gets a later date than all
+    /// earlier changes.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
@@ -169,8 +169,9 @@ impl Target {
         self
     }
 
-    /// For each pass, the time to wait for before the next change, so that the change gets a later
-    /// date. pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
+    /// Returns for each pass when it may change next. After that time, a change gets a later date
+    /// than all earlier changes.
+    pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
