@@ -545,13 +545,13 @@ Updates {
         "The address of the web service has a query or a fragment. Phones append their path to it."
         "Remove the query and the fragment."
     URL_SCRIPT "url-script" Warning UPDATES
-        "The address of the web service is that of a script. Phones append their path to it."
+        "The address of the web service leads to a script. Phones append their path to it."
         "Make sure that your web server passes the longer path to the script."
     URL_VERSION "url-version" Error UPDATES
         "The address of the web service ends in /v1, but phones append /v1 themselves. They request /v1/v1."
         "Remove /v1 from webServiceURL."
     URL_FILE "url-file" Error UPDATES
-        "The address of the web service is that of a file. Phones append their path to it."
+        "The address of the web service leads to a file. Phones append their path to it."
         "Name the folder below which the service answers /v1/…."
     MORE "more" Note UPDATES
         "There are more findings than the list shows."

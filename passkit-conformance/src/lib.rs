@@ -6,7 +6,7 @@
 //! | `service` | tests a web service in any language, at a URL or in this process; needs the feature `service` |
 //! | `phone` | a virtual iPhone that reports what a service does wrong; needs the feature `service` |
 //! | `cli` | the program; needs the feature `cli` |
-//! | `load` | sends the requests of phones in load tests; needs the feature `load` |
+//! | `load` | sends requests like phones, for load tests; needs the feature `load` |
 //!
 //! # Cases and rules
 //! A [`Case`] has a stable id such as `register/new-pass-is-201`, a [`Level`], the [`Rule`]s that

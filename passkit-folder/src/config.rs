@@ -23,8 +23,8 @@ pub struct Config {
     /// a folder is free.
     pub next_free: bool,
     /// A name for the state of the store. Change it after the store was restored from a backup, or
-    /// was replaced by another store. If the name differs from that of the last start, everything
-    /// is published again. Content that the store knows is not marked again.
+    /// was replaced by another store. If the name differs from the name at the last start,
+    /// everything is published again. Content that the store knows is not marked again.
     pub edition: Option<String>,
     /// Whether development archives are served: those without a signature, and those with a
     /// `webServiceURL` of `http://`.

@@ -217,7 +217,8 @@ fn main() -> ExitCode {
 
 fn count(path: usize) -> Result<Counts, String> {
     let name = PATHS[path].name;
-    // The difference of two runs excludes the cost of starting and of building the requests.
+    // The difference between two runs excludes the cost of starting the process and of building the
+    // requests.
     let instructions =
         (under_valgrind(path, UNDER_VALGRIND)? - under_valgrind(path, 0)?) / UNDER_VALGRIND as f64;
     let [(a, live_a), (b, live_b), (c, live_c)] =

@@ -26,7 +26,7 @@ pub trait StoreMaintenance: RegistrationStore {
     ///
     /// A registration may occur twice. If a device occurs with different push tokens, the last
     /// token stays. After an error or a dropped future, some of the registrations may exist, each
-    /// of them complete. It is always right to repeat the call.
+    /// of them complete. It is always safe to repeat the call.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
     /// Returns a page of about `limit` registrations, from the start or after the page that ended

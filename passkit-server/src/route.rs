@@ -109,7 +109,7 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
 
 /// The serial numbers that the encoded end of a path may mean.
 pub(crate) struct SerialCandidates {
-    /// The likeliest comes first. An array, because it needs no allocation of its own.
+    /// The likeliest comes first. This is an array, because an array needs no allocation.
     serials: [Option<SerialNumber>; 5],
     /// Whether the text has a malformed escape. If so, either the escape is part of the serial
     /// number, or the request is wrong.

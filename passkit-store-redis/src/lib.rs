@@ -28,7 +28,8 @@
 //! | failure | no persistence | `appendfsync everysec` | `appendfsync always` |
 //! |---|---|---|---|
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
-//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually those of a few milliseconds | the same | the same |
+//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually from the last few milliseconds | the
+//! same | the same |
 //! | failover, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts while it is cut off: on a Cluster for up to `cluster-node-timeout`, behind Sentinels for the whole time | the same | the same |
 //! | a master is cut off in this way, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
@@ -91,7 +92,7 @@
 //!
 //! A registration takes about 400 bytes of memory if each device has 3 passes that no other device has. In addition, the
 //! index of a type takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times
-//! as many registrations a second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
+//! as many registrations per second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
 //! type reads only the devices of that type.
 //!
 //! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores

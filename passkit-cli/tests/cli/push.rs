@@ -1,4 +1,4 @@
-//! From a change to the phones, over a local push service with real TLS.
+//! Changes reach the phones, through a local push service with real TLS.
 
 use std::{
     collections::BTreeMap,

@@ -208,7 +208,7 @@ fn an_order_need_not_name_a_team() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(out, format!("shop.order: signed: order {type_id} 1042\n"));
     desk.verify("shop.order");
-    // A team that it does name must be the right one.
+    // If it names a team, the team must be the right one.
     let mut other = order;
     other["teamIdentifier"] = "ZYXWV98765".into();
     refused(&mut sign(&other), "ZYXWV98765");

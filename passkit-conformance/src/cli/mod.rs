@@ -27,7 +27,8 @@ use crate::{
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
+    /// Sends requests like phones to the web service at a URL, and reports which rules the service
+    /// breaks.
     ///
     /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
     /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other

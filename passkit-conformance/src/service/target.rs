@@ -129,8 +129,8 @@ impl Target {
     }
 
     /// Makes a target from several instances of one web service. Each request goes to the next
-    /// instance, as behind a load balancer. The passes, and the ways to change and save them, are
-    /// those of `first`.
+    /// instance, as behind a load balancer. The passes, and the ways to change and save them, come
+    /// from `first`.
     #[must_use]
     pub fn spread(first: Self, others: Vec<Self>) -> Self {
         let mut spread = first;

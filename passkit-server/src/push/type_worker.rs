@@ -76,7 +76,7 @@ struct Seen {
     waits_until: Option<Instant>,
 }
 
-/// A page of devices of a pending change.
+/// A page of the devices that a pending change covers.
 struct DevicesOfChange {
     change: PendingChange,
     devices: Vec<RegisteredDevice>,

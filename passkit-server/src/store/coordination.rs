@@ -33,10 +33,10 @@ use crate::store::StoreError;
 /// A dropped call took effect completely or not at all.
 ///
 /// # Errors
-/// The methods fail for the same reasons as those of
+/// Every method fails with a [`StoreError`](crate::store::StoreError), as in
 /// [`RegistrationStore`](crate::store::RegistrationStore). After an error the call may have taken
-/// effect. It is always right to repeat a claim or a release. After an error of `replace_note`,
-/// read the note.
+/// effect. It is always safe to repeat a claim or a release. After an error of `replace_note`, read
+/// the note.
 ///
 /// # Implementing
 /// If a store repeats failed calls itself, it must not repeat a `replace_note` that may have taken

@@ -54,8 +54,8 @@ pub use tag::UpdateTag;
 ///   passes. Each device then gets every registration of the type once in its list.
 /// * **C10, idempotent and free of races.** If identical `register` calls run in parallel, exactly
 ///   one returns [`Registered::Created`], the others return [`Registered::Existing`], and none
-///   returns an error. Parallel `register` and `unregister` of one registration have the result of
-///   one of the two orders. Every `register` stores the push token.
+///   returns an error. If `register` and `unregister` of one registration run in parallel, the
+///   result is as if one of them had run after the other. Every `register` stores the push token.
 /// * **C11, paged.** [`devices`](Self::devices) returns pages. A device that registers while the
 ///   pages are read may be missing. A device that was registered the whole time is never missing.
 /// * **C12, cancel-safe.** See below.

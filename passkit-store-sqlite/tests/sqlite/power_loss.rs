@@ -50,7 +50,7 @@ fn the_child() {
     });
 }
 
-/// A file as it is after a power loss, and what may be lost of it.
+/// A file, with the parts that a power loss may remove.
 #[derive(Clone, Default)]
 struct File {
     durable: Vec<u8>,

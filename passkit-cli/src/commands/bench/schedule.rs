@@ -17,8 +17,8 @@ const NOTICE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     PerSecond(f64),
-    /// As many visits as the callers can make. Each caller starts the next visit when its visit has
-    /// ended.
+    /// The callers make as many visits as they can. Each starts its next visit when its last visit
+    /// has ended.
     Max,
 }
 

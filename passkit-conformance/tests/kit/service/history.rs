@@ -254,7 +254,7 @@ fn one_wrong_token_in_20_is_accepted() -> Target {
     })
 }
 
-/// Two instances of a right service over one store and one source. Each answers half of the
+/// Two instances of a correct service over one store and one source. Each answers half of the
 /// requests.
 async fn two_instances() -> (Target, [Arc<AtomicUsize>; 2]) {
     let sound = Sound::pushing().await;
