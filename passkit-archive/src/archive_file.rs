@@ -43,7 +43,7 @@ pub struct Identified {
 }
 
 impl ArchiveFile {
-    /// Opens a file. Returns `None` if it is no archive, for example because it is cut off.
+    /// Opens a file. Returns `None` if the file is not a complete archive.
     ///
     /// # Errors
     /// Fails if the file can't be read.

@@ -28,7 +28,7 @@ pub(crate) struct Directory<'a> {
 /// The reason why readers disagree. Each text fits after "the archive: ".
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error("its end is missing, so it is no zip archive or only a part of one")]
+    #[error("its end is missing, so it is not a complete zip archive")]
     NoEnd,
     #[error("has several ends; zip it again")]
     Ends,

@@ -207,7 +207,8 @@ Zip {
         "The file is a bundle of passes, which only Safari and Mail open. A web service serves passes one by one."
         "Unzip the bundle, and serve the passes in it."
     ZIP_STRUCTURE "zip-structure" Refused ZIP
-        "Readers of zip archives find different files in this archive. A phone may find other files than the signer."
+        "Readers of zip archives find different files in this archive. A phone may find different files from the \
+         signer."
         "Zip the files again, with a common program and without zip64."
     ZIP_TAIL "zip-tail" Warning ZIP
         "The file has more bytes after the zip archive. Most readers ignore them."
@@ -216,7 +217,7 @@ Zip {
         "The archive is larger than phones or this program read."
         "Use smaller images, and leave out files that the pass does not need."
     NO_DESCRIPTION "no-description" Refused SOURCE
-        "The archive has neither pass.json nor order.json at its root, or both. A phone looks for the file only there."
+        "The archive has neither pass.json nor order.json at its root, or has both. A phone looks for the file only there."
         "Zip the files themselves, not the folder they are in."
     NAME "file-name" Refused BUILDING
         "A file is a link, or has a name that phones do not accept: absolute, with a backslash, or with \"..\"."

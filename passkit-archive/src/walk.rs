@@ -131,7 +131,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             let missing = keys.iter().map(|known| known.name);
             let missing = missing.filter(|name| !object.contains_key(*name));
             if let Some(near) = self.near(key, missing)
-                // A key that is only a part of another one is no misspelling.
+                // A key that is a part of a much longer key is not a misspelling.
                 && near.len().abs_diff(key.len()) <= 2
             {
                 let message = format_args!("is unknown to this program; did you mean {near}?");

@@ -46,8 +46,8 @@ const EVENTS_AT_ONCE: usize = 1000;
 
 pub(crate) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// Read the file of this pass again, then answer. `content` is set if the store has other
-    /// content than the copy, and is the content of the copy.
+    /// Read the file of this pass again, then answer. If the content in the store differs from the copy, `content` is the
+    /// content of the copy.
     ReadAgain {
         pass: PassId,
         content: Option<ContentDigest>,

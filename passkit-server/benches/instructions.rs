@@ -338,7 +338,7 @@ fn check(counts: &[Counts]) -> Result<(), String> {
         .any(|line| line.strip_prefix("# ") == Some(&compiler));
     if !same_compiler {
         println!(
-            "the file has instructions of another compiler than {compiler}, so they are not compared"
+            "the instructions in the file are from another compiler, not from {compiler}, so they are not compared"
         );
     }
     let known = |name: &str| {

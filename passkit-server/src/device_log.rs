@@ -75,7 +75,7 @@ pub enum DeviceReport<'a> {
     MalformedResponse,
     /// The archive was not a validly signed pass.
     InvalidPass,
-    /// The archive was for another pass than the requested one.
+    /// The archive was not for the requested pass.
     WrongPass,
     /// The list answer had serial numbers, but the same tag that the device had sent.
     TagUnchanged,
@@ -111,7 +111,7 @@ impl DeviceReport<'_> {
             Self::InvalidPass => {
                 "the archive is not a validly signed pass; check it with its manifest and certificate"
             }
-            Self::WrongPass => "the archive has another pass than the requested one",
+            Self::WrongPass => "the archive is not for the requested pass",
             Self::TagUnchanged => {
                 "the list answer named passes, but had the tag that the phone had sent"
             }

@@ -196,7 +196,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
         return;
     }
     let Some((width, height)) = image.size() else {
-        let message = "is no PNG image, or is damaged; save it again as PNG".to_owned();
+        let message = "is not a PNG image, or is damaged; save it again as PNG".to_owned();
         return found(&rules::IMAGE_FORMAT, message);
     };
     if let Some((most_wide, most_high)) = image.exceeded() {
@@ -244,7 +244,7 @@ fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
 /// Returns why no phone shows an image of this name, or `None` if phones show it.
 fn unused(pass: &Pass<'_>, stem: &str) -> Option<String> {
     let Some(slot) = SLOTS.iter().find(|slot| slot.name == stem) else {
-        return Some("is no image of a pass; remove it, or correct its name".into());
+        return Some("is not an image of a pass; remove it, or correct its name".into());
     };
     if stem == PERSONALIZATION_LOGO && !pass.contents.has(PERSONALIZATION) {
         let message = format!("is only shown with {PERSONALIZATION}; remove it");

@@ -36,7 +36,7 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             walk.report_key(
                 "encryptionPublicKey",
                 &rules::NFC,
-                "is no public key of P-256; write its SubjectPublicKeyInfo (DER) in base64",
+                "is not a public key of P-256; write its SubjectPublicKeyInfo (DER) in base64",
             );
         }
     });

@@ -317,8 +317,8 @@ impl Signer {
     /// The call blocks while the key signs.
     ///
     /// # Errors
-    /// Fails if the certificate has expired in the meantime, if the content is no personalization
-    /// token, or if the key fails.
+    /// Fails if the certificate has expired in the meantime, if the content is not a
+    /// personalization token, or if the key fails.
     pub fn sign(&self, purpose: Purpose, content: &[u8]) -> Result<Vec<u8>, SignerError> {
         if purpose == Purpose::PersonalizationToken && !is_token(content) {
             return Err(SignerError::new(

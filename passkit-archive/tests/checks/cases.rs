@@ -503,7 +503,8 @@ fn field_cases() -> Vec<Case> {
     let many = |style: &str, group: &'static str, count: usize| {
         draft(Warning, &["fields-many"], Draft::of(style), |draft| {
             draft.json[style][group] = fields(count);
-            // The replaced group may have had the change message, so a back field gets one.
+            // The group that was replaced may have contained the only change message, so a back
+            // field gets one.
             draft.json[style]["backFields"] =
                 json!([{"key": "b", "value": "c", "changeMessage": "%@"}]);
         })

@@ -164,7 +164,7 @@ fn refuse_existing(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Replaces the token of the sample by a random token.
+/// Replaces the token of the sample with a random token.
 fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut random = [0; 20];
     getrandom::fill(&mut random)

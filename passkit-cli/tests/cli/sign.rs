@@ -468,7 +468,7 @@ fn folders_that_are_no_pass_are_refused() {
     desk.write("photo.pkpass", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
     refused(&mut desk.sign("photo.pkpass", "ticket.p12"), "photo.pkpass");
 
-    // The output is no folder, and is not in the folder that is signed.
+    // The output must not be a folder, and must not be in the folder that is signed.
     let to = |output: &str, mentions: &str| {
         refused(
             desk.sign("card", "ticket.p12").args(["-o", output]),

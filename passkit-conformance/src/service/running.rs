@@ -174,7 +174,8 @@ async fn answers(target: &Target) -> bool {
     any_call(target).await.is_some_and(|answer| answer.is_ok())
 }
 
-/// Sends a request to the first instance, for a path that is no endpoint, and returns the answer.
+/// Sends a request to the first instance, for a path that is not an endpoint, and returns the
+/// answer.
 async fn any_call(target: &Target) -> Option<Result<Response, SendError>> {
     let instance = target.instances.first()?;
     let request = Request::builder()

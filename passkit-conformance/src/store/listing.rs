@@ -56,10 +56,10 @@ catalogue! {
          tag, with its oldest tag, and without a tag.",
         "The phone gets an older tag. Its lists then repeat or omit passes.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times, the only pass of a device is marked and listed. Then the device replaces this pass by \
-         a pass that was never marked. It registers for the new pass before or after it \
-         unregisters the old one. Then it asks for its list with its oldest tag, with its last \
-         tag, and without a tag, in a different order each time.",
+        "Six times, the only pass of a device is marked and listed. Then the device replaces this pass \
+         with a pass that was never marked. It registers for the new pass before or after it unregisters \
+         the old one. Then it asks for its list with its oldest tag, with its last tag, and without a \
+         tag, in a different order each time.",
         "A phone that replaced all its passes gets an older tag than before, and its lists name \
          the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,

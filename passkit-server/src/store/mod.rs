@@ -68,8 +68,8 @@ pub use tag::UpdateTag;
 ///
 /// * **P1, marked once.** If several callers publish the same content, even in parallel, the pass
 ///   is marked once.
-/// * **P2, an equal digest is no change.** A pass is marked if and only if its digest is not the
-///   one published last.
+/// * **P2, an equal digest does not count as a change.** A pass is marked if and only if its digest
+///   is not the one published last.
 /// * **P3, one step.** For each pass, digest, tokens and mark become visible and durable in one
 ///   step. In a [`PushQueue`](crate::push::PushQueue), the pending push is part of the same step.
 /// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] don't change it.

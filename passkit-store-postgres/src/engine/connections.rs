@@ -196,7 +196,7 @@ impl Connections {
             .ask_until(deadline, time, connection, statement.clone(), turn);
         if self.config.transaction_pooler {
             // The task goes on if the call is dropped. If a `begin` were dropped half way, sqlx would leave the transaction
-            // open, and the pooler would have one connection less.
+            // open, and the pooler would have one connection fewer.
             tokio::spawn(asking)
                 .await
                 .unwrap_or_else(|_| Err(PostgresError::stopped()))

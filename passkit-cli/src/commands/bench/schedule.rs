@@ -80,7 +80,7 @@ impl Schedule {
                 .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // Visits that are due but have not started do not start any more.
+                // After that, no visit starts, even if it is due.
                 self.waiting.close();
                 return (now, due);
             }

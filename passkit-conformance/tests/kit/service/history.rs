@@ -236,7 +236,7 @@ fn old_content_gets_a_new_date() -> Target {
     })
 }
 
-/// Replaces the token of a request by the right one.
+/// Replaces the token of a request with the right one.
 fn one_wrong_token_in_20_is_accepted() -> Target {
     let is_accepted = Arc::new(once_in(20));
     wrong(|sound| {
