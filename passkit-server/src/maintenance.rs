@@ -137,8 +137,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A registration that the service accepted before may still arrive afterwards.
 ///
 /// # Errors
-/// Fails if the store fails. Some of the passes may then be purged. It is always right to repeat
-/// the call.
+/// Fails if the store fails. Some of the passes may then be purged. It is always safe to repeat the call.
 pub async fn purge<S>(store: &S, passes: &[PassId]) -> Result<Purged, StoreError>
 where
     S: PushQueue + StoreMaintenance + ?Sized,

@@ -314,6 +314,7 @@ impl Signer {
     /// ASCII letters, digits and characters of `._~+/=-`. Other tokens are refused, because
     /// strangers choose the tokens. Without this check, a stranger could get a manifest signed by
     /// sending it as a token.
+    ///
     /// The call blocks while the key signs.
     ///
     /// # Errors

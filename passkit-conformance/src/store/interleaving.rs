@@ -368,7 +368,7 @@ async fn interleaved_publications(store: &Arc<dyn RegistrationStore>) -> Result<
             Rule::P1,
             again == after,
             format!(
-                "no mark by the content published last, {}",
+                "no mark when the last content is published again, {}",
                 shown_state(after)
             ),
             || shown_state(again),

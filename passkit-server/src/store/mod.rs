@@ -86,7 +86,7 @@ pub use tag::UpdateTag;
 /// # Errors
 /// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) shows whether a retry may
 /// help. If a call that writes returns an error, the change may or may not have happened. It is
-/// always right to repeat the call.
+/// always safe to repeat the call.
 ///
 /// # Implementing
 /// [`MemoryStore`] implements the contract in one short file. Start from it. Order matters in
@@ -155,8 +155,8 @@ pub trait RegistrationStore: Send + Sync {
     /// Returns what was published of these passes, with one entry for each, in the same order.
     /// `None` stands for a pass that was never published.
     ///
-    /// The service calls this method only if the source accepts no token, for the few passes that
-    /// one path may name.
+    /// The service calls this method only if the source does not accept the token of a request.
+    /// `passes` are then the few passes that the path may name.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError>;
 
     /// Returns a page of the devices registered for a pass, or for any pass of a type. The page has
