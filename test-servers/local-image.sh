@@ -1,6 +1,6 @@
-#!/bin/sh
-# Makes an image of Debian's PostgreSQL in place of the official one, for machines that reach a Debian mirror but no
-# registry of images. Run it as root. It needs debootstrap and a Docker engine.
+# !/bin/sh Makes an image of Debian's PostgreSQL in place of the official one, for machines that can
+# reach a Debian mirror but no image registry. Run it as root. It needs debootstrap and a Docker
+# engine.
 set -eu
 name=${1:-passkit-postgres:local}
 mirror=${2:-http://deb.debian.org/debian}

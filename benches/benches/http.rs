@@ -3,7 +3,7 @@
 //! An archive of 1 MB is compared with a static file.
 //!
 //! A service over a PostgreSQL without statistics is compared with a service over the same data in an analyzed database. For
-//! each durable store, a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.
+//! each durable store, a fetch of 20 KB is compared with a 304 from the same process, and with the same fetch over sled.
 
 #![allow(clippy::expect_used)]
 

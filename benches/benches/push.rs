@@ -1,5 +1,5 @@
 //! Measures the path from the commit of a change to the push service, over TLS. For a single push, this is the time. For a
-//! pass on a million devices, it is the time of the first push, the pushes a second and the memory.
+//! pass on a million devices, it is the time of the first push, the pushes per second and the memory.
 
 #![allow(clippy::expect_used)]
 
@@ -64,7 +64,7 @@ fn main() {
             first,
         );
         bench.note(
-            format!("memory, a pass on {shown} devices, pushes a second"),
+            format!("memory, a pass on {shown} devices, pushes per second"),
             rate,
         );
         bench.note(

@@ -1,4 +1,4 @@
-//! Measures how long it takes to make a signed pass of about 50 KB, with a key for RSA of 2048 bits. The floor is the bare
+//! Measures how long it takes to make a signed pass of about 50 KB, with an RSA key of 2048 bits. The floor is the bare
 //! signature of ring with the same key.
 
 #![allow(clippy::expect_used)]
@@ -21,10 +21,10 @@ use serde_json::json;
 const TYPE: &str = "pass.com.example.ticket";
 const TEAM: &str = "ABCDE12345";
 
-/// As long as the signed attributes, which are what a signer signs.
+/// This message has the same length as the signed attributes. These are the bytes that a signer signs.
 const MESSAGE: [u8; 107] = [7; 107];
 
-/// Square images of a pass, with the lengths of their sides. Their files have 46 KB together.
+/// Square images of a pass, with the lengths of their sides. Together, their files have 46 KB.
 const IMAGES: [(&str, u16); 6] = [
     ("icon.png", 38),
     ("icon@2x.png", 76),

@@ -114,7 +114,7 @@ impl Connections {
 pub struct Maps {
     pub(crate) devices: HashMap<String, BTreeMap<String, u64>>,
     passes: HashMap<String, u64>,
-    /// The push tokens of the devices of a pass.
+    /// The push tokens of a pass's devices.
     pub(crate) tokens: BTreeMap<String, String>,
 }
 

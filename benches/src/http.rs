@@ -25,7 +25,7 @@ const TOKEN: &str = "a-token-of-the-bench";
 /// The digest of every pass. Digests of different passes are never compared.
 const DIGEST: ContentDigest = [7; 32];
 
-/// A request. Its name is that of its answer.
+/// A request, named after its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
     /// Nothing changed.

@@ -8,6 +8,6 @@ pub(crate) struct Row {
     pub(crate) size: usize,
     pub(crate) floor: f64,
     pub(crate) own: f64,
-    /// The median of the ratios of the turns.
+    /// The median ratio of all turns.
     pub(crate) ratio: f64,
 }

@@ -1,5 +1,5 @@
 //! The floor of a write runs the same scripts and functions over the bare driver. Its writes are durable if the writes of
-//! the store are durable. This module also has the floor of a page of the devices of a pass.
+//! the store are durable. This module also has the floor for reading pages of a pass's devices.
 
 use std::{
     collections::BTreeMap,
@@ -167,7 +167,7 @@ impl Floor {
     }
 }
 
-/// Reads the pages of the devices of a pass again and again.
+/// Reads all pages of a pass's devices, again and again.
 #[derive(Clone)]
 pub struct Pages {
     floor: Arc<Floor>,

@@ -22,7 +22,7 @@ use passkit_server::{
 };
 use tower_service::Service as _;
 
-/// Reads any bytes as an archive, as a bundle, and reads the passes in it.
+/// Reads any bytes as an archive. Also reads them as a bundle, with the passes in it.
 pub fn archive(input: &[u8]) {
     report(input);
     if let Some(mut bundle) = Bundle::open(input) {

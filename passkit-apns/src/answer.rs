@@ -7,10 +7,10 @@ use hyper::body::Incoming;
 use passkit_server::push::PushOutcome;
 use serde::Deserialize;
 
-/// The largest body in bytes. APNs sends no longer ones.
+/// The largest body in bytes. APNs never sends a longer body.
 const MAX_BODY: usize = 4096;
 
-/// An answer of APNs. Parts that can't be read are left out.
+/// An answer from APNs. Parts that can't be read are left out.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,

@@ -22,7 +22,8 @@ use crate::{answer::Answer, endpoint::Endpoint};
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An HTTP/2 connection. After it is dropped, it ends when its last push is answered.
+/// An HTTP/2 connection. When this value is dropped, the connection ends after its last push is
+/// answered.
 pub(crate) struct Connection {
     requests: SendRequest<Full<Bytes>>,
     /// The generation of the certificate that this connection was opened with.

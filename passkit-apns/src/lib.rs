@@ -42,7 +42,7 @@
 //!
 //! # Outcomes
 //!
-//! | answer of APNs | [`PushOutcome`](passkit_server::push::PushOutcome) |
+//! | answer from APNs | [`PushOutcome`](passkit_server::push::PushOutcome) |
 //! |---|---|
 //! | 200 | `Sent` |
 //! | 410 with a readable time | `Gone`, with that time |

@@ -89,8 +89,8 @@ impl ApnsSender {
     /// Reads the certificates again whose files have changed. Returns the type of each certificate,
     /// in order, and when it expires. A token key does not expire.
     ///
-    /// Without this call, the files are checked before a push. With it, a service notices a renewed
-    /// certificate, and warns of one that expires, while it sends no pushes.
+    /// Without this call, the files are checked before a push. With this call, a service notices a
+    /// renewed certificate, and warns of a certificate that expires, even while it sends no pushes.
     pub async fn check_certificates(&self) -> BTreeMap<TypeIdentifier, SystemTime> {
         let mut expire = BTreeMap::new();
         for (topic, pool) in &self.certificates {

@@ -1,4 +1,4 @@
-//! Makes signed passes of a folder, and prints how many a second.
+//! Makes signed passes from a folder, and prints how many it makes per second.
 //!
 //! ```sh
 //! cargo run --release -p passkit-archive --example rate -- FOLDER CERTIFICATE KEY THREADS SECONDS

@@ -60,10 +60,8 @@ pub struct Report {
 
 impl Report {
     /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
-    /// checked](crate#what-is-checked).
-    /// Finds as many problems as possible. But if an archive can't be unpacked, nothing else in it
-    /// is checked.
-    /// is checked.
+    /// checked](crate#what-is-checked). Finds as many problems as possible. But if an archive can't
+    /// be unpacked, nothing else in it is checked.
     #[must_use]
     pub fn of(bytes: &[u8], rules: Rules) -> Self {
         let mut findings = Vec::new();

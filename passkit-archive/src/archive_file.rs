@@ -17,17 +17,18 @@ use crate::{
     layout::{Layout, MANIFEST, SIGNATURE},
 };
 
-/// How many bytes of the file are read at once. The last ones have the list of the entries.
+/// How many bytes of the file are read at once. Usually, the list of the entries fits into the last
+/// bytes.
 const BUFFER_BYTES: usize = 4 << 10;
 
-/// An archive in a file, to read a few of its entries without the others. It checks nothing. For
-/// that, use [`Report::of`](crate::Report::of).
+/// An archive in a file. It reads single entries without the others, and checks nothing. To check
+/// an archive, use [`Report::of`](crate::Report::of).
 pub struct ArchiveFile {
     zip: ZipArchive<BufReader<File>>,
     kind: Kind,
 }
 
-/// What an [`ArchiveFile`] says about itself.
+/// The identity of the pass or order in an [`ArchiveFile`], and its token.
 ///
 /// `Debug` does not show the token.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub struct Identified {
 }
 
 impl ArchiveFile {
-    /// Opens a file. Returns `None` if it is no archive, for example because it is cut off.
+    /// Opens a file. Returns `None` if the file is not a complete archive.
     ///
     /// # Errors
     /// Fails if the file can't be read.

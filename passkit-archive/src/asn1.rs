@@ -1,5 +1,5 @@
-//! The parts of CMS (RFC 5652) that the signature of an archive needs. They can be read and written.
-//! Those of X.509 are in `passkit-identity`.
+//! The parts of CMS (RFC 5652) that the signature of an archive needs. They can be read and
+//! written. The parts of X.509 are in `passkit-identity`.
 //!
 //! Parts that are not needed are not parsed. Sets are read as lists, for two reasons. The signature
 //! depends on the order of the elements. And real archives contain a certificate twice, which a

@@ -176,7 +176,8 @@ fn updates<'a>(
         (false, false) => walk.report_whole(
             &rules::NO_WEB_SERVICE,
             format!(
-                "has neither {URL} nor {TOKEN}, so phones never update it; add both if it is to be updated"
+                "has neither {URL} nor {TOKEN}, so phones never update it; add both if you want to update \
+                 the pass"
             ),
         ),
         (true, false) => walk.within(Step::Key(URL), |walk| {

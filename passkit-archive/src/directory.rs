@@ -28,11 +28,11 @@ pub(crate) struct Directory<'a> {
 /// The reason why readers disagree. Each text fits after "the archive: ".
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error("its end is missing, so it is no zip archive or only a part of one")]
+    #[error("its end is missing, so it is not a complete zip archive")]
     NoEnd,
     #[error("has several ends; zip it again")]
     Ends,
-    #[error("is in the zip64 format for huge archives; zip it without")]
+    #[error("is in the zip64 format for huge archives; zip it again without zip64")]
     Zip64,
     #[error("is a part of a split archive; zip it as one file")]
     Split,

@@ -116,8 +116,8 @@ pub(crate) fn strict(file: &str, bytes: &[u8]) -> Result<String, Finding> {
 fn scan(text: &[u8]) -> Result<Vec<usize>, String> {
     let (mut values, mut depth) = (0, 0_usize);
     let mut commas = Vec::new();
-    // The position and value of the last byte that is not white space, and the previous byte of
-    // this kind.
+    // The position and value of the last byte that is not white space. `before` is the byte before
+    // it that is not white space.
     let mut last = (0, b' ');
     let mut before = b' ';
     let mut in_string = false;

@@ -34,10 +34,9 @@
 //! * **`pass.json` or `order.json`**: The file is UTF-8 and JSON, of at most 1 MiB, 20,000 values and
 //!   64 levels. The keys have the types and values that phones expect. The presence of one of the two
 //!   files decides the kind of the archive.
-//! * **The content of a pass**: dates, colours and their contrast, fields and their formats, barcodes
-//!   and their encodings, images by their headers, translations, semantic tags, NFC, and rewards
-//!   enrolment. Of `pass.strings` and `personalization.json`, at most 256 KiB each and 1 MiB together
-//!   are read.
+//! * **The content of a pass**: dates, colours and their contrast, fields and their formats, barcodes and their
+//!   encodings, images by their headers, translations, semantic tags, NFC, and rewards enrolment. At most 256 KiB of
+//!   each `pass.strings` and `personalization.json` are read, and at most 1 MiB of all of them together.
 //! * **`manifest.json`**: It lists every file with its right digest, and nothing else. Passes use
 //!   SHA-1, and orders use SHA-256.
 //! * **`signature`**: It is a detached CMS signature (PKCS #7) over the manifest, in DER or BER,

@@ -207,7 +207,8 @@ Zip {
         "The file is a bundle of passes, which only Safari and Mail open. A web service serves passes one by one."
         "Unzip the bundle, and serve the passes in it."
     ZIP_STRUCTURE "zip-structure" Refused ZIP
-        "Readers of zip archives find different files in this archive. A phone may find other files than the signer."
+        "Readers of zip archives find different files in this archive. A phone may find different files from the \
+         signer."
         "Zip the files again, with a common program and without zip64."
     ZIP_TAIL "zip-tail" Warning ZIP
         "The file has more bytes after the zip archive. Most readers ignore them."
@@ -216,7 +217,7 @@ Zip {
         "The archive is larger than phones or this program read."
         "Use smaller images, and leave out files that the pass does not need."
     NO_DESCRIPTION "no-description" Refused SOURCE
-        "The archive has neither pass.json nor order.json at its root, or both. A phone looks for the file only there."
+        "The archive has neither pass.json nor order.json at its root, or has both. A phone looks for the file only there."
         "Zip the files themselves, not the folder they are in."
     NAME "file-name" Refused BUILDING
         "A file is a link, or has a name that phones do not accept: absolute, with a backslash, or with \"..\"."
@@ -279,7 +280,7 @@ Signature {
         "There is no signature."
         "Sign manifest.json with the certificate of the pass type, and add the result as the file signature."
     SIGNATURE "signature" Refused CMS
-        "The signature does not verify over the manifest."
+        "The signature does not match the manifest."
         "Make a detached CMS signature in DER over the bytes of manifest.json, after its last change."
     INTERMEDIATE_MISSING "intermediate-missing" Refused AUTHORITY
         "The signature lacks Apple's intermediate certificate. Phones then do not show the pass, and give no reason."
@@ -353,7 +354,7 @@ Keys {
         "The order names a logo that is not in the archive."
         "Add the file, or correct its name in order.json."
     DESIGNER_ID "designer-id" Warning DESIGNER
-        "The key _id is only for Pass Designer. It does not belong into a pass."
+        "The key _id is only for Pass Designer. It does not belong in a pass."
         "Remove every _id when you make a pass from a template."
     TOOLING "tooling-file" Warning DESIGNER
         "The archive has the file tooling.json, which Pass Designer keeps in its templates."
@@ -545,13 +546,13 @@ Updates {
         "The address of the web service has a query or a fragment. Phones append their path to it."
         "Remove the query and the fragment."
     URL_SCRIPT "url-script" Warning UPDATES
-        "The address of the web service is that of a script. Phones append their path to it."
+        "The address of the web service leads to a script. Phones append their path to it."
         "Make sure that your web server passes the longer path to the script."
     URL_VERSION "url-version" Error UPDATES
         "The address of the web service ends in /v1, but phones append /v1 themselves. They request /v1/v1."
         "Remove /v1 from webServiceURL."
     URL_FILE "url-file" Error UPDATES
-        "The address of the web service is that of a file. Phones append their path to it."
+        "The address of the web service leads to a file. Phones append their path to it."
         "Name the folder below which the service answers /v1/…."
     MORE "more" Note UPDATES
         "There are more findings than the list shows."

@@ -267,7 +267,7 @@ impl<'a> Signature<'a> {
                 found(
                     &rules::CERTIFICATE_TYPE,
                     format!(
-                        "is by a certificate for \"{certified}\" ({place}), but {type_key} in {file} is \
+                        "was made with a certificate for \"{certified}\" ({place}), but {type_key} in {file} is \
                          \"{type_id}\"; sign with the certificate of that type"
                     ),
                 );
@@ -276,7 +276,8 @@ impl<'a> Signature<'a> {
         if extension.is_none() {
             found(
                 &rules::CERTIFICATE_PLAIN,
-                "is by a certificate without the extension in which Apple names the type".into(),
+                "was made with a certificate without the extension in which Apple names the type"
+                    .into(),
             );
         }
         if let Some(team) = &description.team_identifier
@@ -286,15 +287,15 @@ impl<'a> Signature<'a> {
             found(
                 &rules::CERTIFICATE_TEAM,
                 format!(
-                    "is by a certificate of the team \"{certified}\" (its OU), but teamIdentifier in {file} is \
-                     \"{team}\"; write the team of the certificate into {file}"
+                    "was made with a certificate of the team \"{certified}\" (its OU), but teamIdentifier in {file} \
+                     is \"{team}\"; write the team of the certificate into {file}"
                 ),
             );
         }
         if required.needs_nfc && self.certificate.extension(oid::APPLE_NFC).is_none() {
             found(
                 &rules::CERTIFICATE_NFC,
-                "is by a certificate that does not allow NFC, but the pass uses NFC or rewards enrolment; \
+                "was made with a certificate that does not allow NFC, but the pass uses NFC or rewards enrolment; \
                  ask Apple for an NFC certificate"
                     .into(),
             );
@@ -329,7 +330,7 @@ impl<'a> Signature<'a> {
             found(
                 &rules::CERTIFICATE_EXPIRED,
                 format!(
-                    "is by a certificate that expired on {}; sign updates with a new one",
+                    "was made with a certificate that expired on {}; sign updates with a new one",
                     date(not_after)
                 ),
             );
@@ -337,7 +338,7 @@ impl<'a> Signature<'a> {
             found(
                 &rules::CERTIFICATE_ENDS,
                 format!(
-                    "is by a certificate that expires on {}; renew it before that day",
+                    "was made with a certificate that expires on {}; renew it before that day",
                     date(not_after)
                 ),
             );
@@ -381,7 +382,7 @@ impl<'a> Signature<'a> {
                 found(
                     &rules::ROOT,
                     format!(
-                        "is by a certificate from {issuer_name}, not from Apple; phones accept it only if \
+                        "was made with a certificate from {issuer_name}, not from Apple; phones accept it only if \
                          that authority was installed on them"
                     ),
                 );

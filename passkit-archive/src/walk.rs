@@ -123,15 +123,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
-    /// Reports the keys that are probably a misspelled key of the table, which has only some of the
-    /// keys. A key is misspelled only if the right one is not there.
+    /// Reports unknown keys that are probably misspelled, if the table has only some of the keys. A
+    /// key counts as misspelled only if the object lacks the similar key.
     pub(crate) fn misspelled(&mut self, object: &'a Map<String, Value>, keys: &'static [Key]) {
         let is_known = |key: &str| keys.iter().any(|known| known.name == key);
         for key in object.keys().filter(|key| !is_known(key)) {
             let missing = keys.iter().map(|known| known.name);
             let missing = missing.filter(|name| !object.contains_key(*name));
             if let Some(near) = self.near(key, missing)
-                // A key that is only a part of another one is no misspelling.
+                // A key that is a part of a much longer key is not a misspelling.
                 && near.len().abs_diff(key.len()) <= 2
             {
                 let message = format_args!("is unknown to this program; did you mean {near}?");
@@ -187,7 +187,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.findings.push(finding);
     }
 
-    /// Returns whether there are still so few findings that each of them may take some time.
+    /// Returns whether the next finding may still take some time.
     fn has_room(&self) -> bool {
         self.findings.len() < Self::MAX_POSITIONS
     }
@@ -267,8 +267,10 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
             (Shape::Currency, Value::String(text)) => {
                 if text.len() != 3 || !text.bytes().all(|b| b.is_ascii_uppercase()) {
-                    let message =
-                        format_args!("is {}; write it in three letters as EUR", excerpt(text));
+                    let message = format_args!(
+                        "is {}; write it in three letters, such as EUR",
+                        excerpt(text)
+                    );
                     self.report(key.wrong_value, message);
                 }
             }

@@ -918,12 +918,12 @@ mod signature {
     fn is_by_the_certificate_of_another_type_or_team() {
         assert_problem(
             &sign(&builder(&pass()), "pass.com.example.other"),
-            "signature: is by a certificate for \"pass.com.example.other\" (its UID)",
+            "signature: was made with a certificate for \"pass.com.example.other\" (its UID)",
             "passTypeIdentifier in pass.json is \"pass.com.example.ticket\"",
         );
         assert_problem(
             &sign(&builder(&order()), "order.com.example.other"),
-            "signature: is by a certificate for \"order.com.example.other\" (its UID)",
+            "signature: was made with a certificate for \"order.com.example.other\" (its UID)",
             "orderTypeIdentifier in order.json",
         );
         for (description, type_id) in [
@@ -934,7 +934,7 @@ mod signature {
             description["teamIdentifier"] = "ZZZZZ99999".into();
             assert_problem(
                 &sign(&builder(&description), type_id),
-                "signature: is by a certificate of the team \"ABCDE12345\" (its OU)",
+                "signature: was made with a certificate of the team \"ABCDE12345\" (its OU)",
                 "is \"ZZZZZ99999\"",
             );
         }

@@ -73,7 +73,8 @@ fn openssl_verifies_the_signature_of_each_kind_of_key() {
         for content in [MANIFEST, b"", &[0, 13, 10, 255]] {
             let signature = signer.sign(Purpose::Manifest, content).unwrap();
             authority.verify(content, &signature).unwrap();
-            // The test shows something only if a changed content or signature does not verify.
+            // The check above proves something only if a changed content or signature does not
+            // verify.
             let mut other = content.to_vec();
             other.push(b' ');
             assert!(authority.verify(&other, &signature).is_err());
@@ -115,7 +116,7 @@ fn openssl_verifies_the_signatures_of_each_kind_of_p12_file() {
     let g4 = String::from_utf8(authority.read("G4.pem")).unwrap();
     let schemes: [&[&str]; 6] = [
         &[],
-        // As Keychain Access writes it.
+        // Keychain Access writes this scheme.
         &["-legacy"],
         &["-legacy", "-descert"],
         &["-certpbe", "AES-128-CBC", "-keypbe", "AES-192-CBC"],

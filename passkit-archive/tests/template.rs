@@ -222,13 +222,16 @@ fn errors_name_the_json_pointer() {
         (draft().field("naem", 1), "naem: is not the key of a field"),
         (
             draft().image("thumbnail", b"GIF89a".to_vec()),
-            "thumbnail: is no PNG file",
+            "thumbnail: is not a PNG file",
         ),
         (
             draft().image("../x", placeholder_icon(3)),
             "../x: is no name",
         ),
-        (draft().string("../de", "a", "b"), "../de: is no language"),
+        (
+            draft().string("../de", "a", "b"),
+            "../de: is not a language",
+        ),
         (draft().set("/expirationDate", "tomorrow"), "pass.json:1:"),
         (draft().set("/serialNumber", 5), "serialNumber"),
     ] {

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const PASSES: &str = "/admin/v1/passes";
 const BODY_LIMIT: usize = 1024 * 1024;
-/// The longest row in bytes, as in a table.
+/// The longest row in bytes. Rows of a table have the same limit.
 const ROW_LIMIT: usize = 256 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with a wrong token waits for its answer.

@@ -17,7 +17,7 @@ use crate::{
 /// How long to wait until a new pass is served.
 const WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Every look with this number also reads the file.
+/// Every tenth look also reads the file of the pass.
 const READ_EVERY: u32 = 10;
 
 /// Makes passes in a folder that the service serves.

@@ -1,4 +1,4 @@
-//! The file of `--config`. Its keys are the names of the options of `serve`, so the options are its table of keys and types.
+//! The file of `--config`. Its keys are the options of `serve`. The options also determine the type of each key.
 
 use std::{any::TypeId, path::Path, time::Duration};
 

@@ -28,7 +28,7 @@ pub(crate) struct Options {
     command: Command,
     arguments: Vec<OsString>,
     pub(crate) matches: ArgMatches,
-    /// For each option that was added to the command line, the place from which it comes.
+    /// The options that were added to the command line, each with the place that it comes from.
     added: BTreeMap<String, String>,
     /// Whether the file of `--config` has a secret itself, and not only the name of a file with the secret.
     pub(crate) has_secret_in_file: bool,

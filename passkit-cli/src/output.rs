@@ -13,11 +13,11 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
-/// The first error of a line for standard output.
+/// The first error of writing to standard output.
 static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
 
-/// Notes whether a line reached standard output. A reader that is gone is no error, as in `passkit
-/// device list | head -1`.
+/// Notes whether a line reached standard output. It is not an error if the reader has ended, as in
+/// `passkit device list | head -1`.
 pub(crate) fn note(printed: io::Result<()>) {
     if let Err(error) = printed
         && error.kind() != io::ErrorKind::BrokenPipe

@@ -30,7 +30,7 @@ pub(crate) fn named_by_variable(variable: &str) -> Result<Option<Secret>, Failur
     Ok(Some((read(&path, &name)?, name)))
 }
 
-/// Reads the secret of an option from the credentials of systemd, if it is there. Its name is that of the variable.
+/// Reads the secret of an option from the systemd credential with the name of the variable, if there is one.
 pub(crate) fn credential(variable: &str) -> Result<Option<Secret>, Failure> {
     let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else {
         return Ok(None);

@@ -153,7 +153,7 @@ struct Unfinished(Mutex<(u64, BTreeMap<u64, oneshot::Sender<()>>)>);
 
 impl Unfinished {
     /// Counts a handshake, and ends the oldest handshake if there are too many. Returns the number of the new handshake, and
-    /// a future that is ready once the handshake has been ended by a newer one.
+    /// a future that is ready once a newer handshake has ended this one.
     fn begin(&self) -> (u64, oneshot::Receiver<()>) {
         let (sender, displaced) = oneshot::channel();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use passkit_identity::pem;
 
 use crate::failure::Failure;
 
-/// The size of the largest file in bytes. A real file has a few hundred.
+/// The size of the largest file that is read, in bytes. Real files have a few hundred bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads a text file with settings.

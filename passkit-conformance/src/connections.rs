@@ -66,7 +66,7 @@ impl Connections {
     ///
     /// A service may close a connection after any answer, without notice. So if a connection that
     /// was kept open ends before the first byte of the answer, the request is sent again on a new
-    /// connection. It is safe to repeat any request of a phone (RFC 9110 section 9.2.2).
+    /// connection. It is safe to repeat any request that phones send (RFC 9110 section 9.2.2).
     pub(crate) async fn exchange(
         &self,
         mut request: Request<Full<Bytes>>,

@@ -6,7 +6,7 @@
 //! | `service` | tests a web service in any language, at a URL or in this process; needs the feature `service` |
 //! | `phone` | a virtual iPhone that reports what a service does wrong; needs the feature `service` |
 //! | `cli` | the program; needs the feature `cli` |
-//! | `load` | sends the requests of phones in load tests; needs the feature `load` |
+//! | `load` | sends requests like phones, for load tests; needs the feature `load` |
 //!
 //! # Cases and rules
 //! A [`Case`] has a stable id such as `register/new-pass-is-201`, a [`Level`], the [`Rule`]s that
@@ -34,13 +34,13 @@
 //! not even another run. Otherwise the kit would report changes that it did not make. If a run is
 //! killed, the registrations of its current case remain.
 //!
-//! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
-//! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
-//! `--junit`, `--json` and `--html` write reports. `--badge` writes a badge for a README.
-//! `--timeout` limits the time for each answer. `--for` sets how long the case
-//! `history/long-history-adds-up` takes, and `--seed` makes its calls again. If several instances of
-//! the service have own URLs, `--url` can be repeated, and each request goes to the next instance. The exit code is 0 if all cases passed or were
-//! skipped, 1 if one failed, and 2 if the service could not be tested.
+//! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should` (the
+//! default, which includes `must`) or `advisory` (good practice). `--list` shows the cases. `--junit`, `--json`
+//! and `--html` write reports. `--badge` writes a badge for a README. `--timeout` limits the time for each
+//! answer. `--for` sets how long the case `history/long-history-adds-up` takes, and `--seed` makes its calls
+//! again. If the instances of the service have separate URLs, `--url` can be repeated, and each request goes to
+//! the next instance. The exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the
+//! service could not be tested.
 //!
 //! If a case finds a violation of a rule that the case is not about, that rule *blocks* the case. A
 //! blocked case does not count as failed, because the cases that are about the rule show the fault
@@ -64,10 +64,10 @@
 //!       …
 //! ```
 //!
-//! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
-//! process. `service::Target::spread` makes one target from several instances. The kit can find a body with status 204 or 304 only in this way, because the HTTP
-//! library drops such a body on the network. For `https` URLs, the system must trust the
-//! certificate.
+//! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this process. The
+//! kit finds a body with status 204 or 304 only in a service in this process. Over the network, the HTTP library
+//! drops such a body. `service::Target::spread` makes one target from several instances. For `https` URLs, the
+//! system must trust the certificate.
 //!
 //! # Testing a store
 //! A [`store::TestStore`] says which traits the store implements. Make one with `with_all`, or with

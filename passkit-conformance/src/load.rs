@@ -1,4 +1,4 @@
-//! Sends the requests of phones in load tests. A connection sends one request after another, with
+//! Sends requests like phones, for load tests. A connection sends one request after another, with
 //! as little overhead as possible.
 //!
 //! The module records nothing for a report. It checks only that answers are complete.

@@ -12,7 +12,8 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// How many names or faults of one answer are shown at most. A service may send any number.
+/// The maximum number of names or faults of one answer that are shown. A service may send any
+/// number.
 pub(crate) const SHOWN: usize = 10;
 
 /// The content of a list answer.

@@ -50,7 +50,7 @@ const EDITION: &str = "edition";
 /// The size of the page caches in KiB: for writing, and for each connection that reads.
 const WRITER_CACHE: i64 = 4 * 1024;
 const READER_CACHE: i64 = 512;
-/// How many connections are kept open for reading at most.
+/// The maximum number of connections that are kept open for reading.
 const READERS: usize = 8;
 
 const DATABASE: &str = "catalog.db";

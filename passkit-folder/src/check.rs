@@ -10,7 +10,8 @@ use passkit_archive::{Archive, Findings, Level, MAX_ARCHIVE_BYTES, Report, Rules
 
 use crate::files::Stamp;
 
-/// How many threads check at once at most. Each may need 20 MB for a hostile archive.
+/// The maximum number of threads that check at the same time. Each may need 20 MB for a hostile
+/// archive.
 const THREADS: usize = 3;
 
 /// The result of checking a file.

@@ -22,9 +22,9 @@ pub struct Config {
     /// `true`: the name of the folder gets `-2` at its end, then `-3`, and so on up to `-64`, until
     /// a folder is free.
     pub next_free: bool,
-    /// A name for the state of the store. Change it when the store was restored from a backup, or
-    /// is another one. If the name differs from that of the last start, everything is published
-    /// again. Content that the store knows is not marked again.
+    /// A name for the state of the store. Change it after the store was restored from a backup, or
+    /// was replaced by another store. If the name differs from the name at the last start,
+    /// everything is published again. Content that the store knows is not marked again.
     pub edition: Option<String>,
     /// Whether development archives are served: those without a signature, and those with a
     /// `webServiceURL` of `http://`.

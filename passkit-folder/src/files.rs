@@ -8,7 +8,7 @@ use std::{
 use passkit_archive::MAX_ARCHIVE_BYTES;
 use passkit_server::identifiers::Kind;
 
-/// Size, times and inode of a file. As long as they stay the same, the content is the same.
+/// Size, times and inode of a file. While these values stay the same, the content is the same.
 ///
 /// One of the times is the change time of the inode, because no program can set it back. So a file
 /// that was rewritten with its old size and modification time is noticed. Some systems have no such

@@ -10,7 +10,7 @@ use passkit_server::PassId;
 /// The first pause of a pass. Each later pause is twice as long as the one before.
 const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
-/// How many passes are remembered at most.
+/// The maximum number of passes that are remembered.
 const PASSES: usize = 10_000;
 /// The shortest time between two messages in the log.
 const REPORT_EVERY: Duration = Duration::from_secs(60);

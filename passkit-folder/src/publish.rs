@@ -45,8 +45,8 @@ pub(crate) struct Publishing {
     types: BTreeSet<TypeIdentifier>,
     /// Passes with a change that the store does not have yet.
     unmarked: BTreeSet<PassId>,
-    /// Those of them that were unmarked at the start. The store may have lost them, so that their
-    /// removals are published even if the store does not know them.
+    /// The passes of `unmarked` that were unmarked at the start. The store may have lost these
+    /// passes. So their removals are published even if the store does not know them.
     from_the_start: BTreeSet<PassId>,
     pauses: Pauses,
     prefixes: Prefixes,
@@ -540,8 +540,8 @@ impl Publishing {
         Ok(self.rivals(&freed))
     }
 
-    /// Returns the row of the pass that is served from this file, with the pass withdrawn. Returns
-    /// `None` if there is no such pass, or if another file is served for it by now.
+    /// Returns the new row that withdraws the pass that is served from this file. Returns `None` if
+    /// there is no such pass, or if another file is served for it by now.
     fn withdrawn(&self, path: &Path) -> Option<Row> {
         let pass = self.seen(path)?.pass.clone()?;
         let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
@@ -704,8 +704,8 @@ impl Publishing {
         Ok(purged)
     }
 
-    /// Returns those of these withdrawn passes that the store does not know. They were purged, or
-    /// never published.
+    /// Returns the passes among these withdrawn passes that the store does not know. They were
+    /// purged, or never published.
     async fn purged(&self, withdrawn: Vec<PassId>) -> Result<Vec<PassId>, StoreError> {
         if withdrawn.is_empty() {
             return Ok(Vec::new());

@@ -1,7 +1,7 @@
 //! The parts of a certificate (X.509, RFC 5280). They can be read and written. Parts that are not needed
 //! are not parsed.
 //!
-//! `passkit-archive` uses them too. They are no part of the API, and any version may change them.
+//! `passkit-archive` uses them too. They are not part of the API, and any version may change them.
 
 #![allow(
     missing_docs,

@@ -217,7 +217,8 @@ fn main() -> ExitCode {
 
 fn count(path: usize) -> Result<Counts, String> {
     let name = PATHS[path].name;
-    // The difference of two runs excludes the cost of starting and of building the requests.
+    // The difference between two runs excludes the cost of starting the process and of building the
+    // requests.
     let instructions =
         (under_valgrind(path, UNDER_VALGRIND)? - under_valgrind(path, 0)?) / UNDER_VALGRIND as f64;
     let [(a, live_a), (b, live_b), (c, live_c)] =
@@ -337,7 +338,7 @@ fn check(counts: &[Counts]) -> Result<(), String> {
         .any(|line| line.strip_prefix("# ") == Some(&compiler));
     if !same_compiler {
         println!(
-            "the file has instructions of another compiler than {compiler}, so they are not compared"
+            "the instructions in the file are from another compiler, not from {compiler}, so they are not compared"
         );
     }
     let known = |name: &str| {

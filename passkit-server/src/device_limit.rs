@@ -17,7 +17,7 @@ use crate::{
 
 /// How long a pass counts as full before its devices are counted again.
 const FULL_FOR: Duration = Duration::from_secs(60);
-/// How many passes below the bound are remembered at most.
+/// The maximum number of passes below the bound that are remembered.
 const REMEMBERED: usize = 10_000;
 
 /// Counts the devices of a pass after a sample of the new registrations.

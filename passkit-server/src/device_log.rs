@@ -26,9 +26,9 @@ impl<F: Fn(&LogEntry<'_>) + Send + Sync> DeviceLog for F {
     }
 }
 
-/// A message of a device, with its meaning if it is known.
+/// A message from a device, with its meaning if it is known.
 ///
-/// The identifiers are text of the sender, and are not checked. The device identifier is a secret,
+/// The sender chooses the identifiers, and nothing checks them. The device identifier is a secret,
 /// and the serial number may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,7 +47,7 @@ pub struct LogEntry<'a> {
     pub report: DeviceReport<'a>,
 }
 
-/// The call of a device that a message is about.
+/// The call that a message of a device is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceTask {
@@ -75,7 +75,7 @@ pub enum DeviceReport<'a> {
     MalformedResponse,
     /// The archive was not a validly signed pass.
     InvalidPass,
-    /// The archive was for another pass than the requested one.
+    /// The archive was not for the requested pass.
     WrongPass,
     /// The list answer had serial numbers, but the same tag that the device had sent.
     TagUnchanged,
@@ -111,7 +111,7 @@ impl DeviceReport<'_> {
             Self::InvalidPass => {
                 "the archive is not a validly signed pass; check it with its manifest and certificate"
             }
-            Self::WrongPass => "the archive has another pass than the requested one",
+            Self::WrongPass => "the archive is not for the requested pass",
             Self::TagUnchanged => {
                 "the list answer named passes, but had the tag that the phone had sent"
             }
@@ -262,7 +262,7 @@ fn complaint_of(complaint: &str) -> DeviceReport<'_> {
 ///
 /// The event for a known message contains the meaning of the message. The event for an unknown
 /// message contains its first words, escaped, up to the first word that could be an identifier.
-/// Messages beyond 20 a second are counted and dropped, because anyone may post here.
+/// Messages beyond 20 per second are counted and dropped, because anyone may post here.
 #[derive(Debug, Default)]
 pub struct TracingLog {
     window: Mutex<Window>,

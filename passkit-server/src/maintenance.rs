@@ -26,7 +26,7 @@ pub trait StoreMaintenance: RegistrationStore {
     ///
     /// A registration may occur twice. If a device occurs with different push tokens, the last
     /// token stays. After an error or a dropped future, some of the registrations may exist, each
-    /// of them complete. It is always right to repeat the call.
+    /// of them complete. It is always safe to repeat the call.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
     /// Returns a page of about `limit` registrations, from the start or after the page that ended
@@ -137,8 +137,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A registration that the service accepted before may still arrive afterwards.
 ///
 /// # Errors
-/// Fails if the store fails. Some of the passes may then be purged. It is always right to repeat
-/// the call.
+/// Fails if the store fails. Some of the passes may then be purged. It is always safe to repeat the call.
 pub async fn purge<S>(store: &S, passes: &[PassId]) -> Result<Purged, StoreError>
 where
     S: PushQueue + StoreMaintenance + ?Sized,

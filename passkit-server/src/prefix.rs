@@ -49,7 +49,7 @@ impl Prefix {
         Ok(Self(path.trim_matches('/').to_owned()))
     }
 
-    /// Returns the path of a `webServiceURL`, without its query. `None` if the text is no URL.
+    /// Returns the path of a `webServiceURL`, without its query. `None` if the text is not a URL.
     #[must_use]
     pub fn of_url(url: &str) -> Option<Self> {
         let (_, rest) = url.split_once("://")?;

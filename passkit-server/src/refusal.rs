@@ -37,7 +37,7 @@ pub(crate) enum Denied {
     Scheme,
     /// `Authorization` has the scheme of a wallet that may not use the service.
     OtherWallet,
-    /// The type in the path is invalid, or is of the other kind than the path.
+    /// The type in the path is invalid, or its kind does not match the path.
     Type,
     /// The pass is unknown.
     Unknown,

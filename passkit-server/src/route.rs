@@ -107,9 +107,9 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
         .map_err(|_| MalformedEscape)
 }
 
-/// The serial numbers that the raw end of a path may mean.
+/// The serial numbers that the encoded end of a path may mean.
 pub(crate) struct SerialCandidates {
-    /// The likeliest comes first. An array, because it needs no allocation of its own.
+    /// The likeliest comes first. This is an array, because an array needs no allocation.
     serials: [Option<SerialNumber>; 5],
     /// Whether the text has a malformed escape. If so, either the escape is part of the serial
     /// number, or the request is wrong.
@@ -122,7 +122,7 @@ impl SerialCandidates {
     }
 }
 
-/// Returns the serial numbers that the raw end of a path may mean.
+/// Returns the serial numbers that the encoded end of a path may mean.
 ///
 /// A trailing slash usually comes from the client, but may belong to the serial number. Some
 /// clients encode twice, and some not at all. The token of the request decides which serial number

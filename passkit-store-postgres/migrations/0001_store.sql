@@ -119,8 +119,9 @@ create table passkit.note (
 );
 
 -- See "Plans" below. ANALYZE may run while one device has all registrations, so the number of devices is set by hand. ANALYZE
--- may also run while every device has the same pass. When there are other passes later, PostgreSQL would still expect most
--- devices to have that one, and a plan would read the devices of all passes. So there are no statistics about serial numbers.
+-- may also run while every device has the same pass. If other passes are added later, PostgreSQL would still expect that most
+-- devices have the first pass, and a plan would read the devices of all passes. So there are no statistics about serial
+-- numbers.
 alter table passkit.registration alter column device_id set (n_distinct = -0.3),
     alter column serial set statistics 0;
 
@@ -142,7 +143,7 @@ as $$ select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigin
 -- * A row is found by its whole primary key, in a subquery with "limit 1" instead of a join. PostgreSQL then expects at most
 --   one row and uses the index. "limit 1" is used only with a whole primary key.
 -- * A function that returns a page disables sorting. PostgreSQL then reads the index in order, and stops after the page. JIT
---   is off there, because to compile takes longer than to run.
+--   is off there, because compiling the statement takes longer than running it.
 -- * If nothing else helps, the statistics of a column are set by hand.
 
 -- Registers a device for a pass. Returns whether the registration is new.

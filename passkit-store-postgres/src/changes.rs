@@ -1,4 +1,4 @@
-//! Marks passes, also in a transaction of the user, and reads what was published.
+//! Marks passes, alone or in the caller's transaction, and reads what was published.
 
 use std::collections::BTreeMap;
 

@@ -28,16 +28,17 @@
 //! | failure | no persistence | `appendfsync everysec` | `appendfsync always` |
 //! |---|---|---|---|
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
-//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually those of a few milliseconds | the same | the same |
+//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually from the last few milliseconds | the
+//! same | the same |
 //! | failover, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts while it is cut off: on a Cluster for up to `cluster-node-timeout`, behind Sentinels for the whole time | the same | the same |
 //! | a master is cut off in this way, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master and all its replicas stop at once | everything | up to a second of acknowledged changes | nothing |
 //!
-//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in
-//! time, the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists
-//! and dates wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice.
-//! It also causes writes to the replicas and to the append-only file.
+//! **With [`min_replicas`](Config::min_replicas)**, every change waits for that many replicas. If they don't confirm in time,
+//! the call fails, although the change may have taken effect. The caller can safely repeat the call. Reads of lists and dates
+//! wait as well, because a failover must not lose a change or a time that a device has seen. A list waits twice, and causes
+//! writes to the replicas and to the append-only file.
 //!
 //! **How many replicas?** If each master has a single replica, changes and lists fail while the master or the replica is
 //! down. To avoid that on a Cluster, use two replicas for each master and `min_replicas(1)`. Behind Sentinels, set
@@ -91,7 +92,7 @@
 //!
 //! A registration takes about 400 bytes of memory if each device has 3 passes that no other device has. In addition, the
 //! index of a type takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times
-//! as many registrations a second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
+//! as many registrations per second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
 //! type reads only the devices of that type.
 //!
 //! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores

@@ -140,8 +140,8 @@ impl StoreMaintenance for RedisStore {
         Ok(page)
     }
 
-    /// Also removes entries that interrupted calls left in the index of the pass. The result is right if the clocks of the
-    /// hosts agree, because the host of the caller decides whether the date is past.
+    /// Also removes entries that interrupted calls left in the index of the pass. The result is correct if the clocks of
+    /// the hosts agree, because the host of the caller decides whether the date is past.
     async fn forget_pass(&self, pass: &PassId) -> Result<bool, StoreError> {
         let pass = pass.clone();
         self.run_to_completion(|shared| async move { shared.forget_pass(&pass).await })

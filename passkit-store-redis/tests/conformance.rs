@@ -65,8 +65,8 @@ const TOPOLOGIES: [Topology; 3] = [
         || Single::start().map(|server| (server.url().to_owned(), Box::new(server) as _)),
         |_| true,
     ),
-    // Behind Sentinels there is one node, and only the connection differs. So these cases are about calls that
-    // meet, that are dropped, or that find another connection.
+    // Behind Sentinels there is one node, and only the connection differs. So these cases are about simultaneous
+    // calls, dropped calls, and changed connections.
     (
         "sentinel",
         || SentinelSet::start().map(|servers| (servers.url(), Box::new(servers) as _)),

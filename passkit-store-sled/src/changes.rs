@@ -194,8 +194,8 @@ pub(crate) fn forget_pass(group: &mut Group<'_>, pass: &PassId) -> Result<bool, 
 /// * The function sees all marks up to `c` and all registrations up to `d`, so the answer misses nothing that its tag covers.
 /// * The function may see a change after `c` or `d`. If it does, this answer and a later answer have the change. If not,
 ///   only a later answer has the change.
-/// * Marks count only if `c` is after the tag of the request, and registrations only if `d` is. So an answer with serial
-///   numbers has another tag than its request.
+/// * Marks count only if `c` is after the tag of the request, and registrations only if `d` is. So the tag in an answer with
+///   serial numbers differs from the tag in its request.
 pub(crate) fn changes_since(
     view: &View<'_>,
     device: &DeviceIdentifier,

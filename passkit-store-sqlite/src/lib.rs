@@ -2,7 +2,8 @@
 //!
 //! [`SqliteStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
 //! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
-//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes of one machine can open the same file.
+//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes on one machine can open the
+//! same file.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

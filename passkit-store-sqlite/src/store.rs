@@ -28,7 +28,7 @@ use crate::{
 /// Older versions of SQLite can damage a database that several connections write to.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// A store in one SQLite file, for any number of processes of one machine.
+/// A store in one SQLite file, for any number of processes on one machine.
 ///
 /// Share it in an [`Arc`](std::sync::Arc). Dropping it finishes the waiting calls and ends its threads.
 ///

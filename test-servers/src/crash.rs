@@ -27,7 +27,8 @@ use crate::{
 
 const TASKS: u64 = 32;
 
-/// So many passes that a store with a special form for long lists of registrations uses this form.
+/// The number of passes. If a store has a special form for long lists of registrations, this number is high enough for that
+/// form.
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {

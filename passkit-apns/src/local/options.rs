@@ -95,7 +95,7 @@ impl Options {
     }
 
     /// Accepts clients with any certificate or any provider token, and accepts all their pushes. A
-    /// test can then judge the pushes itself.
+    /// test can then check the pushes itself.
     #[must_use]
     pub fn lenient(mut self) -> Self {
         self.lenient = true;

@@ -45,8 +45,8 @@ const TEAM: &str = "ABCDE12345";
 impl TokenKeys {
     pub(crate) fn issue(&self) -> Result<IssuedTokenKey, IssueError> {
         let key = KeyPair::generate()?;
-        // Apple's key ids have 10 characters. These are the last 10 of the last group of a UUID,
-        // which has 12.
+        // Apple's key ids have 10 characters. The last group of a UUID has 12 characters, and the
+        // last 10 of them are used here.
         let key_id = random_uuid()?.split_off(26).to_uppercase();
         if let Ok(mut keys) = self.0.write() {
             keys.insert(key_id.clone(), key.public_key_raw().to_vec());

@@ -267,7 +267,7 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
     .await;
 }
 
-/// A test may judge pushes itself, and may use the same certificates in several runs.
+/// A test may check pushes itself, and may use the same certificates in several runs.
 #[tokio::test]
 async fn a_lenient_service_accepts_any_certificate_and_keeps_its_authority() {
     let strict = apns().await;
@@ -278,7 +278,7 @@ async fn a_lenient_service_accepts_any_certificate_and_keeps_its_authority() {
     let refused = LocalApns::start(Options::new().authority("no key")).await;
     assert!(refused.is_err());
     for service in [&first, &second] {
-        // The certificate is from another authority. The root certificate is that of the first run.
+        // The certificate is from another authority. The root certificate is from the first run.
         let config = Config::new()
             .endpoint(service.host(), service.port())
             .root_certificates(first.root_pem())

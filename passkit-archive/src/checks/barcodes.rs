@@ -188,7 +188,7 @@ fn content_problem(format: &str, message: &str) -> Option<&'static str> {
     match format {
         "PKBarcodeFormatEAN13" => {
             if !digits || !matches!(message.len(), 12 | 13) {
-                Some("is no EAN13; write 12 digits, or 13 with the check digit")
+                Some("is not an EAN13 number; write 12 digits, or 13 with the check digit")
             } else if message.len() == 13 && !is_checked(message) {
                 Some("has a wrong check digit; write the first 12 digits alone")
             } else {

@@ -143,7 +143,7 @@ fn change_message<'a>(
     true
 }
 
-/// Returns whether a text has tags other than those of links. A `<` without a name is not a tag.
+/// Returns whether a text has tags that are not links. A `<` without a name is not a tag.
 fn has_other_markup(text: &str) -> bool {
     text.split('<').skip(1).any(|rest| {
         let name = rest.strip_prefix('/').unwrap_or(rest);

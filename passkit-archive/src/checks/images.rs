@@ -196,7 +196,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
         return;
     }
     let Some((width, height)) = image.size() else {
-        let message = "is no PNG image, or is damaged; save it again as PNG".to_owned();
+        let message = "is not a PNG image, or is damaged; save it again as PNG".to_owned();
         return found(&rules::IMAGE_FORMAT, message);
     };
     if let Some((most_wide, most_high)) = image.exceeded() {
@@ -213,7 +213,8 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
 fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     let sizes: Vec<_> = group
         .iter()
-        // A larger image than its place has another finding, and says nothing about the others.
+        // An image that is larger than its place has a separate finding. The other images are not
+        // compared with it.
         .filter(|image| image.is_png && image.exceeded().is_none())
         .filter_map(|image| Some((image, image.size()?)))
         .collect();
@@ -243,7 +244,7 @@ fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
 /// Returns why no phone shows an image of this name, or `None` if phones show it.
 fn unused(pass: &Pass<'_>, stem: &str) -> Option<String> {
     let Some(slot) = SLOTS.iter().find(|slot| slot.name == stem) else {
-        return Some("is no image of a pass; remove it, or correct its name".into());
+        return Some("is not an image of a pass; remove it, or correct its name".into());
     };
     if stem == PERSONALIZATION_LOGO && !pass.contents.has(PERSONALIZATION) {
         let message = format!("is only shown with {PERSONALIZATION}; remove it");

@@ -56,7 +56,7 @@ fn app_launch_url<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Returns the text of a key, if the key has a text.
+/// Returns the value of a key, if the value is a string.
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     object.get(key)?.as_str()
 }

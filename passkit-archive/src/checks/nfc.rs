@@ -14,7 +14,7 @@ use crate::{
 /// The longest message, in bytes of UTF-8.
 const MAX_MESSAGE_BYTES: usize = 64;
 
-/// The longest text of a key that is decoded. A key of P-256 has 124 characters.
+/// The longest key that is decoded, in characters. A key of P-256 has 124 characters.
 const MAX_KEY_CHARACTERS: usize = 1_024;
 
 pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
@@ -36,7 +36,7 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             walk.report_key(
                 "encryptionPublicKey",
                 &rules::NFC,
-                "is no public key of P-256; write its SubjectPublicKeyInfo (DER) in base64",
+                "is not a public key of P-256; write its SubjectPublicKeyInfo (DER) in base64",
             );
         }
     });

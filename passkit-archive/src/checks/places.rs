@@ -37,7 +37,7 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             walk.report_key(
                 "proximityUUID",
                 &rules::BEACON,
-                "is no UUID; write it as 01234567-89AB-CDEF-0123-456789ABCDEF",
+                "is not a UUID; write it as 01234567-89AB-CDEF-0123-456789ABCDEF",
             );
         }
         for key in ["major", "minor"] {

@@ -1,4 +1,4 @@
-//! Finds files and texts of Pass Designer's templates that do not belong into a pass.
+//! Finds files and texts of Pass Designer's templates that do not belong in a pass.
 
 use serde_json::Value;
 

@@ -119,7 +119,7 @@ fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
         required.extend(FLIGHT);
         required.push("passengerName");
     }
-    // Apple's tools use other names for the time zones than Apple's pages.
+    // Apple's tools and Apple's pages use different names for the time zones.
     let is_missing = |name: &&'static str| {
         let other = name.replace("LocationTimeZone", "AirportTimeZone");
         !has(name) && !has(&other)

@@ -100,8 +100,8 @@ pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     }
     let Translations { languages, texts } = pass.translations;
     for (number, language) in languages.iter().enumerate() {
-        // Each language has some of the texts. The first text that it lacks is therefore found
-        // soon.
+        // This search skips only texts that the language has. All searches together are therefore
+        // no longer than the translations.
         let lacks = |translated: &[(usize, String)]| {
             translated
                 .binary_search_by_key(&number, |(language, _)| *language)

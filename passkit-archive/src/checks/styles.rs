@@ -102,9 +102,9 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
     }
 }
 
-/// Returns whether the key is probably a style that is newer than this program. It is, if it is an
-/// unknown key of an object that has groups of fields. If the pass has no known style, the object
-/// may also be empty.
+/// Returns whether the key is probably a style that is newer than this program: an unknown key
+/// whose value is an object with groups of fields. If the pass has no known style, an empty object
+/// counts too.
 pub(crate) fn is_unknown(json: &Map<String, Value>, key: &str) -> bool {
     let tables = || keys::PASS.iter().chain(keys::STYLES);
     let Some(object) = json.get(key).and_then(Value::as_object) else {

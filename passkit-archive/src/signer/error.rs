@@ -22,9 +22,9 @@ pub enum SignerErrorKind {
     NotYetValid,
     /// The certificate has expired.
     Expired,
-    /// The certificate is for another type than the archive.
+    /// The certificate and the archive are for different types.
     Type,
-    /// The certificate is for another team than the archive.
+    /// The certificate and the archive are for different teams.
     Team,
     /// The key does not fit the certificate, or phones refuse its algorithm.
     Key,

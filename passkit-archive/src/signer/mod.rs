@@ -35,7 +35,7 @@ use crate::{
 /// The longest personalization token in bytes.
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// Signs archives with a certificate of Apple, or with a throw-away certificate for tests.
+/// Signs archives with a certificate from Apple, or with a throw-away certificate for tests.
 ///
 /// A signature contains the certificate, the intermediate certificate that issued it, and the
 /// signing time. It uses SHA-256. Only ECDSA on P-384 uses SHA-384.
@@ -314,11 +314,12 @@ impl Signer {
     /// ASCII letters, digits and characters of `._~+/=-`. Other tokens are refused, because
     /// strangers choose the tokens. Without this check, a stranger could get a manifest signed by
     /// sending it as a token.
+    ///
     /// The call blocks while the key signs.
     ///
     /// # Errors
-    /// Fails if the certificate has expired in the meantime, if the content is no personalization
-    /// token, or if the key fails.
+    /// Fails if the certificate has expired in the meantime, if the content is not a
+    /// personalization token, or if the key fails.
     pub fn sign(&self, purpose: Purpose, content: &[u8]) -> Result<Vec<u8>, SignerError> {
         if purpose == Purpose::PersonalizationToken && !is_token(content) {
             return Err(SignerError::new(

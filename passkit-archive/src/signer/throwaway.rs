@@ -21,8 +21,8 @@ use crate::{
     layout::{Layout, sha256},
 };
 
-/// The version number of X.509 version 3, because versions are counted from zero. Only version 3
-/// has extensions.
+/// X.509 counts its versions from zero, so this number means version 3. Only version 3 has
+/// extensions.
 const VERSION_3: u8 = 2;
 /// The value of the basic constraints that says "may issue certificates".
 const IS_AUTHORITY: &[u8] = &[0x30, 3, 1, 1, 0xff];

@@ -84,7 +84,7 @@ impl Json {
         }
     }
 
-    /// Returns whether a value in it is this text.
+    /// Returns whether this value is the text, or contains it as a value.
     pub(super) fn has_text(&self, text: &str) -> bool {
         match self {
             Self::Text(own) => own == text,
@@ -214,7 +214,7 @@ impl Json {
 /// The steps of a JSON Pointer (RFC 6901).
 fn steps(pointer: &str) -> Result<Vec<String>, String> {
     let Some(rest) = pointer.strip_prefix('/') else {
-        return Err("is no JSON Pointer; write it as \"/semantics/eventName\"".into());
+        return Err("is not a JSON Pointer; write it as \"/semantics/eventName\"".into());
     };
     let steps: Vec<String> = rest
         .split('/')
@@ -226,7 +226,7 @@ fn steps(pointer: &str) -> Result<Vec<String>, String> {
     Ok(steps)
 }
 
-/// The pointer to the value in which the step with this index is looked up.
+/// Returns the pointer without this step and the steps after it, for a message.
 fn parent(steps: &[String], index: usize) -> String {
     let way = steps.get(..index).unwrap_or_default();
     match way {
@@ -439,8 +439,8 @@ mod tests {
             r#"{"a":{"b/c":"x","~1":"tilde"},"list":[1,"y","z"],"semantics":{"seats":[{"seatRow":"9"}]}}"#
         );
         for (pointer, reason) in [
-            ("a", "is no JSON Pointer"),
-            ("", "is no JSON Pointer"),
+            ("a", "is not a JSON Pointer"),
+            ("", "is not a JSON Pointer"),
             (
                 "/list/4",
                 "because /list is a list of 3; use an index up to 3",

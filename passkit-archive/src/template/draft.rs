@@ -198,7 +198,7 @@ impl<'a> Draft<'a> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '@';
         let reason = match png_fault(&png) {
             _ if name.is_empty() || !name.chars().all(is_name) => {
-                Some("is no name of an image; use a name such as thumbnail or thumbnail@2x")
+                Some("is not the name of an image; use a name such as thumbnail or thumbnail@2x")
             }
             fault => fault,
         };
@@ -235,7 +235,7 @@ impl<'a> Draft<'a> {
         }
         let is_tag = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if language.is_empty() || !language.chars().all(is_tag) {
-            let message = "is no language; use a tag such as de or pt-BR";
+            let message = "is not a language; use a tag such as de or pt-BR";
             self.problem = Some((language.to_owned(), message.into()));
             return self;
         }
@@ -363,7 +363,7 @@ fn spell_both(semantics: &mut Json) {
 /// and so notices a file that is cut off.
 fn png_fault(png: &[u8]) -> Option<&'static str> {
     let Some(mut rest) = png.strip_prefix(b"\x89PNG\r\n\x1a\n") else {
-        return Some("is no PNG file; save the image as PNG");
+        return Some("is not a PNG file; save the image as PNG");
     };
     let mut is_first = true;
     let mut has_pixels = false;

@@ -41,7 +41,7 @@ impl Template {
     }
 
     /// Reads a finished pass or order, to change a few of its values. Its `semantics` and
-    /// `locations` stay, because they are no samples.
+    /// `locations` stay, because they are not samples.
     ///
     /// # Errors
     /// Fails like [`open`](Self::open).

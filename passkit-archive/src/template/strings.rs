@@ -8,7 +8,8 @@ pub(super) fn set(file: &[u8], key: &str, text: &str) -> Result<String, String> 
     let mut strings = decode(file)?;
     let line = format!("{} = {};\n", quoted(key), quoted(text));
     let entries = entries(&strings)?;
-    // Of two entries with one key, readers differ in which one counts. So all are changed.
+    // If two entries have the same key, some readers use the first and others the last. So all are
+    // changed.
     let same: Vec<_> = entries
         .into_iter()
         .filter(|entry| entry.key == key)

@@ -10,7 +10,7 @@ use crate::{ArchiveBuilder, placeholder_icon};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Style {
-    /// A boarding pass. For anything but a flight, set `/boardingPass/transitType`.
+    /// A boarding pass. It is for a flight, unless you set `/boardingPass/transitType`.
     BoardingPass,
     /// A coupon.
     Coupon,

@@ -78,7 +78,7 @@ impl Authority {
         self.certify_by("G4", name, type_id, key, &extensions, days);
     }
 
-    /// Makes a certificate that another one than G4 issues, with these extensions only.
+    /// Makes a certificate with only these extensions. `issuer` need not be G4.
     pub fn certify_by(
         &self,
         issuer: &str,

@@ -231,7 +231,7 @@ fn only_misspelled_keys_of_an_order_are_unknown() {
         let said = said(wrong).unwrap();
         assert!(said.contains(&format!("did you mean {right}?")), "{said}");
     }
-    // The table has not all keys of orders.
+    // The table does not have all keys of orders.
     for other in ["orderNumber", "customer", "returnInfo", "pay", "a"] {
         assert_eq!(said(other), None);
     }
@@ -503,7 +503,8 @@ fn field_cases() -> Vec<Case> {
     let many = |style: &str, group: &'static str, count: usize| {
         draft(Warning, &["fields-many"], Draft::of(style), |draft| {
             draft.json[style][group] = fields(count);
-            // The replaced group may have had the change message, so a back field gets one.
+            // The group that was replaced may have contained the only change message, so a back
+            // field gets one.
             draft.json[style]["backFields"] =
                 json!([{"key": "b", "value": "c", "changeMessage": "%@"}]);
         })

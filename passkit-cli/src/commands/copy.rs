@@ -178,9 +178,9 @@ impl Copied {
     }
 }
 
-/// Returns by how many microseconds the clocks of the old store are ahead of the clocks of the new
-/// store, if they are. Phones have tags with readings of the old clocks. They would miss changes
-/// that the new store marks with lower readings.
+/// If the clocks of the old store are ahead of the clocks of the new store, returns by how many
+/// microseconds. Phones have tags with readings of the old clocks. They would miss changes that the
+/// new store marks with lower readings.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

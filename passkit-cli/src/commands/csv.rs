@@ -58,7 +58,7 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     /// The position of each column in a line.
     order: [usize; 4],
-    /// The position of the token of the pass, if there is such a column.
+    /// The position of the pass's token, if there is such a column.
     token: Option<usize>,
     /// The first line, if it names the columns.
     pub(crate) names: Option<Vec<u8>>,

@@ -148,7 +148,7 @@ fn first_serial(table: &[u8]) -> &str {
     row.split(',').next().unwrap_or_default()
 }
 
-/// Replaces the token of the sample by a random token.
+/// Replaces the token of the sample with a random token.
 fn with_own_token(description: &[u8]) -> Result<Vec<u8>, Failure> {
     let text = String::from_utf8_lossy(description);
     let token = format!("\"{}\"", new_files::random_token()?);

@@ -141,8 +141,8 @@ pub(crate) struct Serve {
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_devices_per_pass: u64,
 
-    /// The greatest number of bytes of the bodies of all requests in flight together. A request
-    /// whose body does not fit is refused with 503.
+    /// The greatest size in bytes of all request bodies in flight together. A request whose body does not fit is refused with
+    /// 503.
     #[arg(long, env = "PASSKIT_MAX_BODY_BYTES", default_value_t = MAX_BODY_BYTES, value_name = "BYTES",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(65_536..=1_073_741_824))]
     pub(crate) max_body_bytes: usize,

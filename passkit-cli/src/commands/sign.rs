@@ -60,8 +60,8 @@ impl Sign {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Makes the archive, and a name of it for people. Shows what is wrong with it. Returns `None`
-    /// if phones would refuse it.
+    /// Makes the archive, and returns it with a name to show. Prints what is wrong with the
+    /// archive. Returns `None` if phones would refuse it.
     fn signed(
         &self,
         builder: &ArchiveBuilder,

@@ -187,7 +187,7 @@ fn slow_clients_hold_little_memory_and_it_is_given_back() {
             let mut log = TcpStream::connect(service.address()).unwrap();
             log.write_all(b"POST /v1/log HTTP/1.1\r\nHost: test\r\nContent-Length: 262144\r\n\r\n")
                 .unwrap();
-            // When the service has refused the log, it need not read it to its end.
+            // When the service has refused the log, it need not read the rest of the body.
             let _ = log.write_all(&body);
             log
         })

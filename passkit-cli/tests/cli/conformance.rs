@@ -194,7 +194,8 @@ fn two_instances_over_a_cluster_conform_while_a_master_is_away() {
     });
 }
 
-/// Runs all cases against `url`. It leads to `service`, alone or among others.
+/// Runs all cases against `url`. The URL leads to `service`, or to several services of which it is
+/// one.
 fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &str) {
     let service = Arc::new(service);
     // A weak reference, so that the service ends with the test although the listening thread goes

@@ -81,8 +81,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
                 .keys()
                 .any(|device| device.starts_with(&this_round))
         });
-        // The pauses cover everything from the first registrations to many groups of them. The
-        // service notices the change in between.
+        // After a short pause, there are only a few registrations. After a long pause, there are
+        // many groups of them. The service notices the change in between.
         let pause = Duration::from_millis(20 + (round as u64 * 37) % 400);
         std::thread::sleep(pause / 2);
         served = pass(TYPE, WATCHED, &format!("{}", round + 1));

@@ -757,7 +757,7 @@ fn what_was_removed_while_the_folder_was_gone_is_withdrawn_when_it_is_back() {
         service.get(TYPE, "A", None).status == 401
     });
 
-    // It comes back without archives, as a mounted disk that is filled later.
+    // It comes back without archives, like a mounted disk that is filled later.
     fs::rename(&passes, &aside).unwrap();
     eventually("it is noticed", || {
         lines_about(&service, "is not there") == 2

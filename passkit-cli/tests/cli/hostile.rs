@@ -35,7 +35,7 @@ fn hostile(serial: usize) -> Vec<u8> {
     let builder = match serial % 6 {
         // 4 MB of small objects, compressed to a few kilobytes.
         0 => builder(pass(serial, &objects(450_000))),
-        // As many values as are allowed.
+        // This has the maximum number of values.
         1 => builder(pass(serial, &objects(6_000))),
         2 => builder(pass(
             serial,

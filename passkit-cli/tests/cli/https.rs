@@ -58,7 +58,7 @@ impl Certificates {
         assert_eq!(code, Some(0), "{said}");
     }
 
-    /// Replaces the files of `to` by the files of `from`.
+    /// Replaces the files of `to` with the files of `from`.
     fn replace(&self, from: &str, to: &str) {
         for end in ["pem", "key"] {
             fs::rename(

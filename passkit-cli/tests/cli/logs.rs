@@ -16,7 +16,8 @@ fn logging(variables: &[&str]) -> Service {
     service
 }
 
-/// Posts a message of a device to the endpoint for logs, with `id` as the identifier of the request.
+/// Posts a message to the endpoint for logs, as a device does, with `id` as the identifier of the
+/// request.
 fn complain(service: &Service, message: &str, id: &str) -> Answer {
     let body = serde_json::json!({ "logs": [message] }).to_string();
     service.send("POST", "/v1/log", &[("X-Request-Id", id)], body.as_bytes())

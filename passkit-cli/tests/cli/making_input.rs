@@ -161,7 +161,7 @@ fn a_wrong_row_is_one_line_and_makes_no_pass() {
         ),
         (
             "gif,A,B,1,2026-12-31,1,,UTC,not.png",
-            "column \"photo\": thumbnail: is no PNG file",
+            "column \"photo\": thumbnail: is not a PNG file",
         ),
         (
             "up,A,B,1,2026-12-31,1,,UTC,../outside.png",
@@ -339,11 +339,11 @@ fn a_recipe_that_does_not_fit_is_refused_with_its_place() {
     );
     recipe(
         "serial = \"{id}\"\n[images]\n\"../x\" = \"{id}\"",
-        "is no name of an image",
+        "is not the name of an image",
     );
     recipe(
         "serial = \"{id}\"\n[strings.\"d/e\"]\na = \"{id}\"",
-        "is no language",
+        "is not a language",
     );
     recipe(
         "serial = \"{id}\"\n[strings.de]\na = { value = \"{id}\", if-empty = \"remove\" }",

@@ -276,7 +276,8 @@ fn tokens_of_another_service_open_the_passes_of_this_one() {
     );
     fs::write(&file, text).unwrap();
     let import_old = |service: &Service| import(service.store_url(), &file, &[]);
-    // Before the service has published the passes, and while it runs.
+    // The import comes before the service has published the passes, and then while the service
+    // runs.
     for is_first in [true, false] {
         if !is_first {
             service = Service::new();

@@ -105,7 +105,8 @@ fn field(field: &Value) -> (&str, String) {
     (field["label"].as_str().unwrap(), shown(field))
 }
 
-/// Returns a path with a rectangle for each run of black modules, and the number of modules of a side.
+/// Returns a path with a rectangle for each run of black modules, and the number of modules on each
+/// side.
 fn qr_path(message: &str) -> (String, usize) {
     let code = QrCode::with_error_correction_level(message, EcLevel::M).unwrap();
     let (side, modules) = (code.width(), code.to_colors());

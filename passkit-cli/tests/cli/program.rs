@@ -540,7 +540,7 @@ pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     )
 }
 
-/// Waits for a condition, for a minute at most.
+/// Waits for a condition, for at most a minute.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {

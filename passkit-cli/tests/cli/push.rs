@@ -1,4 +1,4 @@
-//! From a change to the phones, over a local push service with real TLS.
+//! Changes reach the phones, through a local push service with real TLS.
 
 use std::{
     collections::BTreeMap,
@@ -299,7 +299,8 @@ fn a_change_is_pushed_whenever_the_service_is_killed() {
         let content = pass(TYPE, "A-1", &round.to_string());
         let changed = SystemTime::now();
         replace(&file, &content);
-        // From before the change is noticed, which takes 100 ms, until after all pushes are sent.
+        // Some kills come before the change is noticed, which takes 100 ms, and some after all
+        // pushes are sent.
         std::thread::sleep(Duration::from_millis(60 + round * 53 % 240));
         service.kill();
         service.start();

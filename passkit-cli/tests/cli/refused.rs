@@ -1,4 +1,4 @@
-//! What the log says of refused requests.
+//! What the log says about refused requests.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! From a backup back to a service whose phones have every change.
+//! After a backup is restored, phones get every change.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     push::{Local, TYPE, token},
 };
 
-/// Replaces the database by a file, as an operator would.
+/// Replaces the database with a file, as an operator would.
 fn put_back(backup: &Path, database: &Path) {
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", database.display()));

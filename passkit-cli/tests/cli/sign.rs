@@ -1,5 +1,4 @@
-//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Whatever is wrong is said in one
-//! line, and no good file is lost.
+//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Each error is one line, and no good file is lost.
 
 use std::{
     fs,
@@ -209,7 +208,7 @@ fn an_order_need_not_name_a_team() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(out, format!("shop.order: signed: order {type_id} 1042\n"));
     desk.verify("shop.order");
-    // A team that it does name must be the right one.
+    // If it names a team, the team must be the right one.
     let mut other = order;
     other["teamIdentifier"] = "ZYXWV98765".into();
     refused(&mut sign(&other), "ZYXWV98765");
@@ -427,7 +426,7 @@ fn certificates_that_can_not_sign_are_refused_in_one_line() {
         );
     }
     desk.write("card/pass.json", Desk::pass(TYPE, "ZYXWV98765"));
-    // What is left out is not said before the one line of an error.
+    // If the command fails, it does not also name the files that it left out.
     desk.write("card/.DS_Store", "litter");
     refused(&mut desk.sign("card", "ticket.p12"), "ZYXWV98765");
     // The old file is still there, and nothing is beside it.
@@ -469,7 +468,7 @@ fn folders_that_are_no_pass_are_refused() {
     desk.write("photo.pkpass", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
     refused(&mut desk.sign("photo.pkpass", "ticket.p12"), "photo.pkpass");
 
-    // The output is no folder, and is not in the folder that is signed.
+    // The output must not be a folder, and must not be in the folder that is signed.
     let to = |output: &str, mentions: &str| {
         refused(
             desk.sign("card", "ticket.p12").args(["-o", output]),
@@ -480,7 +479,7 @@ fn folders_that_are_no_pass_are_refused() {
     to("card/a.pkpass", "which the command reads");
     to("none/a.pkpass", "none/a.pkpass");
 
-    // What phones refuse is shown as `check` shows it.
+    // The reasons why phones refuse the pass are shown as `check` shows them.
     for (content, code) in [
         ("{}".to_owned(), "[key-missing]"),
         ("x".into(), "[json]"),

@@ -27,7 +27,8 @@ use crate::{
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
+    /// Sends requests like phones to the web service at a URL, and reports which rules the service
+    /// breaks.
     ///
     /// The run makes its own devices and unregisters them at the end, even after Ctrl-C. A second
     /// Ctrl-C ends the program at once. The run changes passes as the target file says. Other
@@ -48,8 +49,9 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[non_exhaustive]
 pub struct Run {
-    /// The URL of the web service, which is the webServiceURL of its passes. If several instances of
-    /// one service have own URLs, give --url for each. Then each request goes to the next instance.
+    /// The URL of the web service, which is the webServiceURL of its passes. If the instances of
+    /// one service have separate URLs, give --url for each. Then each request goes to the next
+    /// instance.
     #[arg(long, required_unless_present = "list")]
     url: Vec<String>,
 

@@ -103,7 +103,7 @@ async fn changed_pass_has_new_content(session: &Session) -> CaseResult {
     if read(&answer)?.content_digest != first.content_digest {
         return Ok(());
     }
-    let expected = "a file with other content than before the change";
+    let expected = "a file with different content from before the change";
     Err(answer.violation(Rule::CON_1, expected, "the same files as before"))
 }
 

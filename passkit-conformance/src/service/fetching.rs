@@ -32,10 +32,10 @@ catalogue! {
         Each Last-Modified must not be after Date.",
         "Proxies and other clients treat the answer as broken. Some keep it, some drop it.";
     "get/date-given-back-is-304" Pass Must [GET_2] date_given_back_is_304,
-        "A pass is fetched, then again with its Last-Modified as If-Modified-Since.",
+        "A pass is fetched, and fetched again with its Last-Modified as If-Modified-Since.",
         "The phone loads the entire pass with every push, and reports to the log that its date was ignored.";
     "orders/date-given-back-is-304" Order Must [ORD_1 GET_2] date_given_back_is_304,
-        "An order is fetched, then again with its Last-Modified as If-Modified-Since.",
+        "An order is fetched, and fetched again with its Last-Modified as If-Modified-Since.",
         "The phone loads the entire order with every push.";
     "get/changed-pass-is-200" Pass Must [GET_2] changed_pass_is_200,
         "A pass is fetched, changed, and fetched with the earlier date.",
@@ -82,7 +82,7 @@ catalogue! {
         "A pass is fetched. Cache-Control must keep it out of shared caches.",
         "A cache between phone and service gives a pass to anyone who knows its URL.";
     "get/etag-given-back-is-304" Pass Advisory [GET_8] etag_given_back_is_304,
-        "A pass is fetched, then again with its ETag as If-None-Match.",
+        "A pass is fetched, and fetched again with its ETag as If-None-Match.",
         "Phones don't use the ETag. Clients that use it load the pass each time.";
 }
 

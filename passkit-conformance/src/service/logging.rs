@@ -15,7 +15,7 @@ catalogue! {
         "Messages in the format of phones are posted without credentials.",
         "The phone posts the same messages again and again, and nobody learns what went wrong.";
     "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
-        "Sixty messages are posted in one request, as a phone does that was offline.",
+        "Sixty messages are posted in one request, as by a phone that was offline.",
         "The phone posts the messages again and again, and each time more of them.";
     "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
         "Messages are posted with an Authorization header that fits no pass.",

@@ -1,5 +1,5 @@
-//! Tests a web service with the requests of phones. The service is a tower `Service` in this
-//! process, or has a URL.
+//! Tests a web service with requests like those from phones. The service is a tower `Service` in
+//! this process, or has a URL.
 //!
 //! A case makes its own devices with random identifiers, does what phones do, and checks every
 //! answer. At its end, it removes its registrations. A [`Target`] has what a case needs: some

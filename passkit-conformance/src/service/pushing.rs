@@ -134,7 +134,8 @@ impl Session {
     async fn pushed(&self, device: &Device, count: usize) -> Result<Vec<Received>, Stop> {
         let service = self.push_service()?;
         let got = || service.pushes(&device.push_token);
-        // The first push may take longer, because the service must first find its push service.
+        // The first push may take longer, because the service must first connect to its push
+        // service.
         let limit = if service.has_pushed() { 1 } else { 3 } * service.wait();
         if service.is_silent() {
             // An earlier case reported that the service sends no pushes.
@@ -513,7 +514,7 @@ async fn late_410_keeps_phone(session: &Session) -> CaseResult {
     let [device] = session.phones(pass).await?;
     session.rest(pass).await;
     let service = session.push_service()?;
-    // APNs gives the time in full milliseconds. A time that is a moment later is certainly after
+    // APNs gives the time in whole milliseconds. A time that is a moment later is certainly after
     // the registration.
     let since = SystemTime::now() + Duration::from_millis(100);
     let answer = PushAnswer::gone("Unregistered", since);
@@ -522,7 +523,7 @@ async fn late_410_keeps_phone(session: &Session) -> CaseResult {
     let mut renewed = None;
     let phone = async {
         session.pushed(&device, 1).await?;
-        // A service may store the time of a registration in full seconds.
+        // A service may store the time of a registration in whole seconds.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         renewed = Some(beside(&mut hold, session.with_new_token(&device, pass)).await?);
         hold.take();

@@ -22,7 +22,8 @@ use crate::{
 /// hanging service would take the full time limit.
 const SILENT_CASES: usize = 3;
 
-/// So often, a run goes on after silent cases, because the service still answers other requests.
+/// The maximum number of times that a run continues after silent cases. It continues if the service
+/// still answers other requests.
 const SPARED: usize = 3;
 
 const INTERRUPTED: &str = "it was interrupted";
@@ -112,7 +113,7 @@ pub async fn run_watched<'a>(
             interrupted = true;
             stopped = Some(INTERRUPTED.to_owned());
         } else if silent == SILENT_CASES && spared < SPARED && answers(target).await {
-            // Only the calls of these cases are never answered. The other cases can still be tried.
+            // The service still answers other calls, so the other cases can be tried.
             (silent, spared) = (0, spared + 1);
         } else if silent == SILENT_CASES {
             stopped = Some(format!(
@@ -173,7 +174,8 @@ async fn answers(target: &Target) -> bool {
     any_call(target).await.is_some_and(|answer| answer.is_ok())
 }
 
-/// Sends a request to the first instance, for a path that is no endpoint, and returns the answer.
+/// Sends a request to the first instance, for a path that is not an endpoint, and returns the
+/// answer.
 async fn any_call(target: &Target) -> Option<Result<Response, SendError>> {
     let instance = target.instances.first()?;
     let request = Request::builder()

@@ -157,9 +157,9 @@ impl Session {
         }
     }
 
-    /// Makes a session for one of several phones of the case, with its own connections and its own
-    /// transcript of the last `kept` exchanges. Its first request goes to the instance `first`. What
-    /// it registers is removed at the end of the case.
+    /// Makes a session for one of the case's phones. The session has separate connections, and a
+    /// separate transcript of the last `kept` exchanges. Its first request goes to the instance
+    /// `first`. What it registers is removed at the end of the case.
     pub(crate) fn beside(&self, kept: usize, first: usize) -> Self {
         let beside = Self::new(self.target.clone(), self.kind);
         beside.sent.store(first, Ordering::Relaxed);

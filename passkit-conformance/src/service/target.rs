@@ -30,8 +30,8 @@ pub struct Target {
     pub(crate) time: Option<Duration>,
     /// The seed of the long case.
     pub(crate) seed: Option<u64>,
-    /// For each pass, the moment from which a new change gets a later date than all earlier
-    /// changes.
+    /// For each pass, when it may change next. After that time, a change gets a later date than all
+    /// earlier changes.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
@@ -129,8 +129,8 @@ impl Target {
     }
 
     /// Makes a target from several instances of one web service. Each request goes to the next
-    /// instance, as behind a load balancer. The passes, and the ways to change and save them, are
-    /// those of `first`.
+    /// instance, as behind a load balancer. The passes, and the ways to change and save them, come
+    /// from `first`.
     #[must_use]
     pub fn spread(first: Self, others: Vec<Self>) -> Self {
         let mut spread = first;
@@ -169,8 +169,8 @@ impl Target {
         self
     }
 
-    /// For each pass, the moment from which a new change gets a later date than all earlier
-    /// changes.
+    /// Returns for each pass when it may change next. After that time, a change gets a later date
+    /// than all earlier changes.
     pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -216,7 +216,7 @@ impl TargetFile {
             let not_a_list = || {
                 (
                     list.span().start,
-                    format!("{key} is no list of tables: write [[{key}]]"),
+                    format!("{key} is not a list of tables: write [[{key}]]"),
                 )
             };
             for entry in list.get_ref().as_array().ok_or_else(not_a_list)?.iter() {
@@ -331,7 +331,10 @@ fn subject(
 ) -> Result<(PassId, AuthToken), Problem> {
     let at = entry.span().start;
     let Some(table) = entry.get_ref().as_table() else {
-        return Err((at, format!("{key} is no list of tables: write [[{key}]]")));
+        return Err((
+            at,
+            format!("{key} is not a list of tables: write [[{key}]]"),
+        ));
     };
     known_keys(table, &["type", "serial", "token"], &format!("[[{key}]]"))?;
     let read = |name: &str| match table.get(name) {
@@ -364,7 +367,7 @@ fn text_of<'a>(key: &str, value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Pr
         (
             value.span().start,
             format!(
-                "{key} is no text but {}: put it in quotes",
+                "{key} must be text, but is of the type {}: put it in quotes",
                 found.type_str()
             ),
         )
@@ -383,8 +386,11 @@ fn known_keys(table: &DeTable<'_>, known: &[&str], of: &str) -> Result<(), Probl
     Err((
         key.span().start,
         match closest(name, known.iter().copied()).first() {
-            Some(near) => format!("{name:?} is no key of {of}; did you mean {near:?}?"),
-            None => format!("{name:?} is no key of {of}, which has {}", known.join(", ")),
+            Some(near) => format!("{name:?} is not a key of {of}; did you mean {near:?}?"),
+            None => format!(
+                "{name:?} is not a key of {of}, which has {}",
+                known.join(", ")
+            ),
         },
     ))
 }
@@ -511,17 +517,17 @@ token = "0123456789abcdef"
             (
                 "serial = \"A-1\"",
                 "serail = \"A-1\"",
-                "line 5: \"serail\" is no key of [[passes]]; did you mean \"serial\"?",
+                "line 5: \"serail\" is not a key of [[passes]]; did you mean \"serial\"?",
             ),
             (
                 "[[orders]]",
                 "[[order]]",
-                "line 11: \"order\" is no key of a target file; did you mean \"orders\"?",
+                "line 11: \"order\" is not a key of a target file; did you mean \"orders\"?",
             ),
             (
                 "[[orders]]",
                 "[orders]",
-                "line 11: orders is no list of tables: write [[orders]]",
+                "line 11: orders is not a list of tables: write [[orders]]",
             ),
             (
                 "[[orders]]",
@@ -541,7 +547,7 @@ token = "0123456789abcdef"
             (
                 "serial = \"A-1\"",
                 "serial = 7",
-                "line 5: serial is no text but integer: put it in quotes",
+                "line 5: serial must be text, but is of the type integer: put it in quotes",
             ),
             (
                 "serial = \"A-1\"",
@@ -562,7 +568,7 @@ token = "0123456789abcdef"
             (
                 "change_url",
                 "change_ulr",
-                "line 2: \"change_ulr\" is no key of a target file; did you mean \"change_url\"?",
+                "line 2: \"change_ulr\" is not a key of a target file; did you mean \"change_url\"?",
             ),
             (
                 "change_url = \"",
@@ -603,7 +609,7 @@ token = "0123456789abcdef"
             (
                 "[[passes]]",
                 "[push]\nfodler = \"x\"\n[[passes]]",
-                "line 4: \"fodler\" is no key of [push]; did you mean \"folder\"?",
+                "line 4: \"fodler\" is not a key of [push]; did you mean \"folder\"?",
             ),
             (
                 "change_url",

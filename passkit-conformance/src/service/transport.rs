@@ -79,7 +79,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
         return Err(Stop::Skip(
-            "a service in this process does not get the case of header names".into(),
+            "a service in this process does not see whether header names are in upper or lower case".into(),
         ));
     }
     let one = session.one()?;

@@ -197,8 +197,8 @@ async fn work(
     Ok(())
 }
 
-/// Reports passes that were marked since `before` but are not pending with that version, and passes
-/// that are pending with another version. Returns `None` if there are no such passes.
+/// Reports passes that were marked since `before`, and are either not pending or pending with
+/// another version. Returns `None` if there are no such passes.
 async fn halves(
     queue: &Queue,
     before: &[u64],

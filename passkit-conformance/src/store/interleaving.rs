@@ -180,7 +180,7 @@ async fn interleaved_registrations(store: &Arc<dyn RegistrationStore>) -> Result
         ensure(
             Rule::C10,
             created.count() == 1,
-            "one Created of two registers for one registration",
+            "exactly one Created for two equal registrations",
             || format!("{answers:?}"),
         )?;
         has_devices(store, &passes[0], [&device, &first, &second], Rule::C10).await?;
@@ -368,7 +368,7 @@ async fn interleaved_publications(store: &Arc<dyn RegistrationStore>) -> Result<
             Rule::P1,
             again == after,
             format!(
-                "no mark by the content published last, {}",
+                "no mark when the last content is published again, {}",
                 shown_state(after)
             ),
             || shown_state(again),

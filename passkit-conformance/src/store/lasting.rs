@@ -54,8 +54,8 @@ async fn round(opened: &Opened, seed: u64) -> CaseResult {
             .await
             .map_err(|found| found.unless_error_under(Rule::C6))?;
         if part == PARTS {
-            // As if the process had been killed and started again. The data can't be opened once
-            // more afterwards, because the reopened store may have a copy of them.
+            // From here on, the test is in the state after a restart of a killed process. The data
+            // can't be opened again after this, because the reopened store may have a copy of them.
             world = world.moved_to(&reopened);
             world.busy(seed, true).await?;
         }

@@ -38,8 +38,8 @@ catalogue! {
          The device asks for its list after each mark, and after an empty batch.",
         "An update is lost. The phone still shows the old pass, for example at the gate of an airport.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
-        "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with \
-         full seconds or milliseconds fail.",
+        "Marks a pass and asks for the list, 200 times, as fast as the store allows. Tags with whole \
+         seconds or milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
         "The device asks for its list after it registers, after a mark, after a mark of the type, \
@@ -56,10 +56,10 @@ catalogue! {
          tag, with its oldest tag, and without a tag.",
         "The phone gets an older tag. Its lists then repeat or omit passes.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times, the only pass of a device is marked and listed. Then the device replaces this pass by \
-         a pass that was never marked. It registers for the new pass before or after it \
-         unregisters the old one. Then it asks for its list with its oldest tag, with its last \
-         tag, and without a tag, in a different order each time.",
+        "Six times, the only pass of a device is marked and listed. Then the device replaces this pass \
+         with a pass that was never marked. It registers for the new pass before or after it unregisters \
+         the old one. Then it asks for its list with its oldest tag, with its last tag, and without a \
+         tag, in a different order each time.",
         "A phone that replaced all its passes gets an older tag than before, and its lists name \
          the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,

@@ -175,8 +175,8 @@ async fn type_of(
     Ok(type_id)
 }
 
-/// Returns the best time of a mark of each type. The types take turns, so that other processes slow
-/// down all of them equally.
+/// Returns for each type the shortest time of a mark. The types take turns, so that other processes
+/// slow down all of them equally.
 async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],

@@ -369,7 +369,7 @@ async fn types_are_apart(
             ensure(
                 judge.rule(Rule::C9),
                 later == (at <= n),
-                format!("marks of only {} and the types before it", marked.type_id),
+                format!("only {} and the types before it marked", marked.type_id),
                 || format!("{} of {} is marked: {later}", pass.type_id, types.len()),
             )?;
         }

@@ -300,7 +300,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             "after two publications of one pass in a call",
         )?;
     }
-    // Digests and tokens that differ in one byte, or that are no text.
+    // Digests and tokens that differ in one byte, or that are not valid text.
     let pass = &passes[0];
     let with = |at: usize, byte: u8| {
         let mut all = [b'x'; 32];

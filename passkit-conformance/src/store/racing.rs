@@ -79,7 +79,7 @@ async fn parallel_registers_create_once(
         ensure(
             Rule::C10,
             created == 1,
-            format!("one Created of {AT_ONCE} parallel registers"),
+            format!("exactly one Created for {AT_ONCE} equal registrations"),
             || format!("{created}"),
         )?;
         has_devices(store, &passes[0], [&device], Rule::C10).await?;

@@ -386,7 +386,7 @@ async fn last_write_survives_reopening(opened: &Opened) -> CaseResult {
         for (device, newest) in devices.iter().zip(&newest) {
             let listed = device.ask(reopened, &type_id, Some(*newest)).await?;
             let here = after.devices.iter().any(|of| of.contains_key(&device.id));
-            // It is no loss if the store lists passes that it also listed before it was opened
+            // Nothing is lost if the store lists passes that it also listed before it was opened
             // again.
             let before = device.ask(store, &type_id, Some(*newest)).await?;
             let forward = listed.tag.type_version >= newest.type_version

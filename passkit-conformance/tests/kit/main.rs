@@ -1,5 +1,5 @@
-//! Correct implementations pass every case. Each of many faulty implementations breaks the right
-//! rule in the right cases.
+//! Correct implementations pass every case. Each of many faulty implementations breaks the expected
+//! rule in the expected cases.
 
 // Clippy allows `expect` and `unwrap` in tests, but not in their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]

@@ -25,7 +25,7 @@ async fn a_file_is_read_again_before_its_copy_is_served() {
     let world = World::new();
     let one = world.serve("one", "old").await;
     for version in ["1", "2", "3", "4", "5"] {
-        // As if another instance had noticed the change first.
+        // The other instance notices the change first.
         world.write("one", &content(version));
         let noticed = world.serve(&format!("other-{version}"), version).await;
         let published = world.state().await;

@@ -1,4 +1,4 @@
-//! Decides what to do after the answers of the push service.
+//! Decides what to do after an answer from the push service.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -289,7 +289,7 @@ impl Feedback {
             Stop::AllRefused(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused, and APNs has never accepted a push with these credentials: check that the certificate is for this type and the service is production"
+                    "every push token is refused, and APNs has never accepted a push with these credentials: check that the certificate is for this type, and that pushes go to the production service"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }

@@ -36,7 +36,7 @@ use crate::{
 /// true for every caller.
 ///
 /// # Cancel safety and errors
-/// The rules of [`RegistrationStore`] apply. C12 holds for each entry, and it is always right to
+/// The rules of [`RegistrationStore`] apply. C12 holds for each entry, and it is always safe to
 /// repeat a call.
 #[async_trait]
 pub trait PushQueue: RegistrationStore + Coordination {

@@ -830,7 +830,7 @@ async fn pushes_are_recorded_if_some_process_may_send_them() {
     }
 }
 
-/// Helpers for a stranger who registers bad tokens for a pass, which may be his own.
+/// Helpers for a stranger who registers bad tokens for a pass.
 impl Fixture {
     async fn stranger(&self, serial: &str, tokens: u32) {
         for n in 0..tokens {

@@ -29,9 +29,9 @@ use crate::{
     traced,
 };
 
-/// How many pending changes a round handles at most.
+/// The maximum number of pending changes that a round handles.
 const CHANGES: usize = 256;
-/// A round handles about this many devices at most.
+/// The approximate maximum of devices that a round handles.
 const DEVICES: usize = 20_000;
 /// The smallest and the largest limit of a page of devices.
 const PAGE: (usize, usize) = (100, 5_000);
@@ -62,7 +62,7 @@ pub(super) struct TypeWorker {
     /// APNs has never accepted a push with these credentials.
     suspect_until: Option<Instant>,
     /// Changes whose tokens were all refused, with their versions. Other changes are still tried,
-    /// because a stranger can register bad tokens for his own pass.
+    /// because strangers can register bad tokens for their own passes.
     refused: HashMap<Scope, u64>,
     /// A round started and did not end, because the store failed or the caller dropped the future.
     in_round: bool,
@@ -76,7 +76,7 @@ struct Seen {
     waits_until: Option<Instant>,
 }
 
-/// A page of devices of a pending change.
+/// A page of the devices that a pending change covers.
 struct DevicesOfChange {
     change: PendingChange,
     devices: Vec<RegisteredDevice>,

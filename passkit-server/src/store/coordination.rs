@@ -33,9 +33,10 @@ use crate::store::StoreError;
 /// A dropped call took effect completely or not at all.
 ///
 /// # Errors
-/// The errors of [`RegistrationStore`](crate::store::RegistrationStore). After an error the call
-/// may have taken effect. It is always right to repeat a claim or a release. After an error of
-/// `replace_note`, read the note.
+/// Every method fails with a [`StoreError`](crate::store::StoreError), as in
+/// [`RegistrationStore`](crate::store::RegistrationStore). After an error the call may have taken
+/// effect. It is always safe to repeat a claim or a release. After an error of `replace_note`, read
+/// the note.
 ///
 /// # Implementing
 /// If a store repeats failed calls itself, it must not repeat a `replace_note` that may have taken
@@ -45,8 +46,8 @@ use crate::store::StoreError;
 /// A store need not remove expired claims. But an expired claim must not keep other owners out.
 #[async_trait]
 pub trait Coordination: Send + Sync {
-    /// Claims `name` for `owner` for the given time, a year at most. Returns whether `owner` has
-    /// the claim.
+    /// Claims `name` for `owner` for the given time, which is at most a year. Returns whether
+    /// `owner` has the claim.
     ///
     /// A claim with a time of 0 expires at once, or after the shortest time that the store can
     /// measure. The call still returns `true` unless another owner has the claim.

@@ -54,8 +54,8 @@ pub use tag::UpdateTag;
 ///   passes. Each device then gets every registration of the type once in its list.
 /// * **C10, idempotent and free of races.** If identical `register` calls run in parallel, exactly
 ///   one returns [`Registered::Created`], the others return [`Registered::Existing`], and none
-///   returns an error. Parallel `register` and `unregister` of one registration have the result of
-///   one of the two orders. Every `register` stores the push token.
+///   returns an error. If `register` and `unregister` of one registration run in parallel, the
+///   result is as if one of them had run after the other. Every `register` stores the push token.
 /// * **C11, paged.** [`devices`](Self::devices) returns pages. A device that registers while the
 ///   pages are read may be missing. A device that was registered the whole time is never missing.
 /// * **C12, cancel-safe.** See below.
@@ -68,8 +68,8 @@ pub use tag::UpdateTag;
 ///
 /// * **P1, marked once.** If several callers publish the same content, even in parallel, the pass
 ///   is marked once.
-/// * **P2, an equal digest is no change.** A pass is marked if and only if its digest is not the
-///   one published last.
+/// * **P2, an equal digest does not count as a change.** A pass is marked if and only if its digest
+///   is not the one published last.
 /// * **P3, one step.** For each pass, digest, tokens and mark become visible and durable in one
 ///   step. In a [`PushQueue`](crate::push::PushQueue), the pending push is part of the same step.
 /// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] don't change it.
@@ -86,7 +86,7 @@ pub use tag::UpdateTag;
 /// # Errors
 /// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) shows whether a retry may
 /// help. If a call that writes returns an error, the change may or may not have happened. It is
-/// always right to repeat the call.
+/// always safe to repeat the call.
 ///
 /// # Implementing
 /// [`MemoryStore`] implements the contract in one short file. Start from it. Order matters in
@@ -155,8 +155,8 @@ pub trait RegistrationStore: Send + Sync {
     /// Returns what was published of these passes, with one entry for each, in the same order.
     /// `None` stands for a pass that was never published.
     ///
-    /// The service calls this method only if the source accepts no token, for the few passes that
-    /// one path may name.
+    /// The service calls this method only if the source does not accept the token of a request.
+    /// `passes` are then the few passes that the path may name.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError>;
 
     /// Returns a page of the devices registered for a pass, or for any pass of a type. The page has

@@ -128,7 +128,7 @@ async fn a_registration_that_failed_is_new_when_it_succeeds() {
     assert_eq!(app.register(DEVICE, &ticket("A-1")).await, 201);
 }
 
-/// The store made the change, but its answer was lost. Repeating the call is right.
+/// The store made the change, but its answer was lost. It is safe to repeat the call.
 #[tokio::test]
 async fn calls_whose_outcome_is_unknown_can_be_repeated() {
     let app = app();

@@ -1,4 +1,4 @@
-//! What the log says of refused requests, and the path below which the service answers.
+//! What the log says about refused requests, and the path below which the service answers.
 
 use std::{
     fmt::Debug,

@@ -239,7 +239,8 @@ async fn a_head_has_the_length_and_no_body() {
     }
 }
 
-/// Without this rule, a client would read a body after the answer to a HEAD as the next answer.
+/// These answers must have no body. Otherwise a client would read the body as the start of the next
+/// answer.
 #[tokio::test]
 async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
     let app = App::new();

@@ -1,8 +1,8 @@
 //! Sends statements with a time limit, and retries them if that may help.
 //!
-//! A pool checks a connection when it gets it back, and by default also before it hands it out. These checks are two round
-//! trips, and a call needs only one. So the store keeps its connections at hand until they have been idle for [`LINGER`]. If
-//! a connection turns out to be broken, the statement is sent again over another one.
+//! A pool checks a connection when the connection comes back, and by default also before it hands out the connection. These
+//! checks are two round trips, and a call needs only one. So the store keeps its connections at hand until they have been
+//! idle for [`LINGER`]. If a connection turns out to be broken, the statement is sent again over another one.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -196,7 +196,7 @@ impl Connections {
             .ask_until(deadline, time, connection, statement.clone(), turn);
         if self.config.transaction_pooler {
             // The task goes on if the call is dropped. If a `begin` were dropped half way, sqlx would leave the transaction
-            // open, and the pooler would have one connection less.
+            // open, and the pooler would have one connection fewer.
             tokio::spawn(asking)
                 .await
                 .unwrap_or_else(|_| Err(PostgresError::stopped()))

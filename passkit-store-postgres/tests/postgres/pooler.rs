@@ -49,8 +49,8 @@ async fn the_contract_holds_behind_pgbouncer() {
     assert!(text_of(&error).contains("pooler"), "{error:?}");
 }
 
-/// A call that is dropped while its transaction begins must not leave it open. The pooler would have one connection less, and
-/// after a few such calls every call would wait.
+/// A call that is dropped while its transaction begins must not leave it open. Otherwise the pooler would have one connection
+/// fewer, and after a few such calls every call would wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn dropped_calls_leave_no_transaction_open() {
     let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();

@@ -1,5 +1,5 @@
-//! The Lua scripts. A script uses only the keys that it gets, which are in one slot. If a script runs twice, it gives the
-//! same answer again.
+//! The Lua scripts. A script uses only the keys that it gets, which are in one slot. If a script
+//! runs twice, the second run gives the same answer as the first.
 
 use std::sync::LazyLock;
 

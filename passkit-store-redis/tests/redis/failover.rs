@@ -185,7 +185,8 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     );
 }
 
-/// A master hangs, and comes back after another has taken over. It must not have acknowledged changes that are lost then.
+/// A master hangs, and comes back after another master has taken over. No change that the first master acknowledged may be
+/// lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());

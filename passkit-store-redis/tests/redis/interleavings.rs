@@ -32,7 +32,7 @@ struct Process {
     step: usize,
     now: u64,
     numbers: [u64; 2],
-    /// Parts of indexes with numbers of entries to remove.
+    /// Index entries to remove: the part of the index, and the number of the entry.
     removals: Vec<(String, u64)>,
     is_done: bool,
 }
@@ -210,7 +210,7 @@ async fn no_order_of_steps_loses_an_index_entry() {
         ),
     ];
     for (left_behind, before, calls) in scenes {
-        // For each step: the number of the call that was chosen, and how many calls were possible. The next order differs in
+        // Each step has the number of the call that was chosen, and how many calls were possible. The next order differs in
         // the last step with another choice.
         let mut order: Vec<(usize, usize)> = Vec::new();
         loop {

@@ -129,7 +129,8 @@ async fn lost_dirty_buckets_are_found_again() {
     }
 }
 
-/// Empty buckets that have been dirty for long are cleared, and no longer read.
+/// Buckets that are empty and have been dirty for a long time are cleared. They are then no longer
+/// read.
 #[tokio::test]
 async fn dirty_buckets_that_are_empty_are_cleared() {
     let server = Single::start().unwrap();

@@ -462,7 +462,7 @@ async fn scripts_of_pending_changes_run_twice() {
     let record_progress = script!("record_progress");
     let version = "1790000000123457";
     for _ in 0..2 {
-        // Progress to a page for two changes and to the end for two others. Of each two, one change does not exist.
+        // Two items have progress to a page, and two have progress to the end. In each pair, one change does not exist.
         let to = [
             "1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end",
         ];

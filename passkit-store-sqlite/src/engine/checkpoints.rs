@@ -116,8 +116,8 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a checkpoint of one of SQLite's kinds. Returns the state of the log, or `None` if other connections prevented the
-/// checkpoint.
+/// Runs a checkpoint. `kind` is one of SQLite's kinds of checkpoints. Returns the state of the log, or `None` if other
+/// connections prevented the checkpoint.
 fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Log>> {
     connection
         .prepare_cached(&format!("pragma wal_checkpoint({kind})"))?

@@ -50,7 +50,7 @@ fn the_child() {
     });
 }
 
-/// A file as it is after a power loss, and what may be lost of it.
+/// A file, with the parts that a power loss may remove.
 #[derive(Clone, Default)]
 struct File {
     durable: Vec<u8>,
@@ -68,7 +68,7 @@ enum Change {
 }
 
 impl File {
-    /// Returns what is left after a power loss. Of the unsynced changes, only those stay that `stays` accepts.
+    /// Returns what is left after a power loss. An unsynced change stays only if `stays` accepts it.
     fn after_loss(&self, mut stays: impl FnMut() -> bool) -> Option<Vec<u8>> {
         if let Some(removed) = &self.removed
             && !stays()
@@ -235,7 +235,7 @@ async fn check(path: &Path, acknowledged: usize) {
     assert_eq!(check.unwrap(), "ok");
 }
 
-/// At each sync and each acknowledgement, the power fails. Of the writes that were not synced, none or some are on the disk.
+/// At each sync and each acknowledgement, the power fails. None or some of the unsynced writes are on the disk.
 #[tokio::test]
 async fn a_power_loss_takes_back_nothing_acknowledged() {
     if child::path().is_some() {

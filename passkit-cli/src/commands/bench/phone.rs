@@ -288,7 +288,7 @@ impl Phone {
             held.registration == Registration::Yes && !listed.contains(&index)
         };
         if listed.is_empty() {
-            return Err(Problem::new("list of nothing with status 200"));
+            return Err(Problem::new("empty list with status 200"));
         }
         if tag.is_none() && self.held.iter().enumerate().any(is_left_out) {
             return Err(Problem::new("list without a tag that leaves out a pass"));
@@ -330,7 +330,7 @@ impl Phone {
         let date = reply.answer.headers.get(LAST_MODIFIED);
         match reply.status() {
             200 if reply.answer.body_bytes == 0 => {
-                return Err(Problem::new("get of nothing with status 200"));
+                return Err(Problem::new("get with an empty body and status 200"));
             }
             200 if date.is_none() => return Err(Problem::new("get answer without Last-Modified")),
             200 if date == since.as_ref() => {

@@ -17,8 +17,8 @@ const NOTICE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     PerSecond(f64),
-    /// As many visits as the callers can make. Each caller starts the next visit when its visit has
-    /// ended.
+    /// The callers make as many visits as they can. Each starts its next visit when its last visit
+    /// has ended.
     Max,
 }
 
@@ -80,7 +80,7 @@ impl Schedule {
                 .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // Visits that are due but have not started do not start any more.
+                // After that, no visit starts, even if it is due.
                 self.waiting.close();
                 return (now, due);
             }

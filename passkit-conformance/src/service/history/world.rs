@@ -16,7 +16,7 @@ const PASSES: usize = 5;
 pub(super) struct World {
     /// The passes that the phones may have. All have the same type.
     pub(super) passes: Vec<Subject>,
-    /// For each pass, the same pass with the token of another pass. `None` if all tokens are equal.
+    /// Each pass of `passes`, but with the token of another pass. `None` if all tokens are equal.
     pub(super) with_wrong_token: Vec<Option<Subject>>,
     moments: AtomicUsize,
     acts: AtomicUsize,

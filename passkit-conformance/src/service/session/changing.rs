@@ -1,4 +1,4 @@
-//! Changes passes. The kit waits between changes, because dates have only full seconds.
+//! Changes passes. The kit waits between changes, because dates have only whole seconds.
 
 use std::{
     sync::atomic::Ordering,
@@ -41,7 +41,8 @@ impl Session {
         Ok(chosen)
     }
 
-    /// Returns the [plain](Self::plain) passes of one type whose last changes are the oldest.
+    /// Returns [plain](Self::plain) passes of one type: those that have not been changed for the
+    /// longest time.
     pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let mut chosen = self.plain(count)?;
         let rests = self.target.rests();
@@ -52,7 +53,7 @@ impl Session {
 
     /// Waits until a new change of the pass gets a later date than all earlier changes.
     ///
-    /// Dates have only full seconds. If a pass changes twice within a second, a careful service
+    /// Dates have only whole seconds. If a pass changes twice within a second, a careful service
     /// dates the second change one second later. Other services give both changes the same date.
     /// Only the cases about close changes should notice the difference.
     pub(crate) async fn rest(&self, subject: &Subject) {

@@ -148,7 +148,7 @@ impl<'h> Asked<'h> {
                 || format!("{serial:?}, which was never registered during the call"),
             )?;
         }
-        // If the device never got this tag, any answer is right.
+        // If the device never got this tag, any answer is correct.
         if self.since.is_some() && known.is_none() {
             return Ok(self.answered(answer, last));
         }

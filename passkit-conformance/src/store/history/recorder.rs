@@ -75,8 +75,8 @@ impl Recorder {
         self.end(at, marking.await, |_, ()| {})
     }
 
-    /// Awaits `registering` and records it as a register of each of these registrations. Use this
-    /// for `register_many`.
+    /// Awaits `registering`, and records a call of `register` for each of these registrations. Use
+    /// this for `register_many`.
     ///
     /// # Errors
     /// Fails if `registering` fails, with the same error.

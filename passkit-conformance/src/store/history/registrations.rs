@@ -338,7 +338,8 @@ impl Changes {
             .max()
     }
 
-    /// Returns whether all answers are right in some order of the calls that their times allow.
+    /// Returns whether the calls can have happened in an order that their times allow and in which
+    /// all answers are correct.
     ///
     /// Goes through the begins and ends of calls in the order of time, and keeps all states in
     /// which the registration may be.

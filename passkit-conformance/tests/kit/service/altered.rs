@@ -71,7 +71,7 @@ pub(super) fn set(answer: &mut Answered, name: HeaderName, value: &str) {
     answer.headers_mut().insert(name, value.parse().unwrap());
 }
 
-/// Replaces the answer by a status without headers and body.
+/// Replaces the answer with a status without headers and body.
 pub(super) fn become_empty(answer: &mut Answered, status: u16) {
     *answer = Answered::default();
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();

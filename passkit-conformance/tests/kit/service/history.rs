@@ -80,7 +80,7 @@ fn once_in(count: usize) -> impl Fn() -> bool + Send + Sync + 'static {
     move || calls.fetch_add(1, SeqCst) % count == count - 1
 }
 
-/// The sound service, but `wrong` answers.
+/// Makes a target that gets its answers from the service that `make` makes of the sound service.
 fn wrong(make: impl FnOnce(Sound) -> Wrong) -> Target {
     let sound = Sound::new();
     sound.target_with(make(sound.clone()))
@@ -236,7 +236,7 @@ fn old_content_gets_a_new_date() -> Target {
     })
 }
 
-/// Replaces the token of a request by the right one.
+/// Replaces the token of a request with the right one.
 fn one_wrong_token_in_20_is_accepted() -> Target {
     let is_accepted = Arc::new(once_in(20));
     wrong(|sound| {
@@ -254,7 +254,7 @@ fn one_wrong_token_in_20_is_accepted() -> Target {
     })
 }
 
-/// Two instances of a right service over one store and one source. Each answers half of the
+/// Two instances of a correct service over one store and one source. Each answers half of the
 /// requests.
 async fn two_instances() -> (Target, [Arc<AtomicUsize>; 2]) {
     let sound = Sound::pushing().await;

@@ -1,5 +1,5 @@
 //! Tests the cases of a web service. The sound service passes all cases. Each of many faulty
-//! services fails the right cases.
+//! services fails the expected cases.
 
 mod altered;
 mod archives;

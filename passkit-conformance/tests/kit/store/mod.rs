@@ -1,5 +1,5 @@
 //! Tests the cases of a store. The reference store passes all cases. Each of many faulty stores
-//! fails the right cases.
+//! fails the expected cases.
 
 mod faults;
 pub(crate) mod faulty;

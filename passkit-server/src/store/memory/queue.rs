@@ -22,7 +22,7 @@ pub(super) struct Pushes {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// The version of the first of the pending marks.
+    /// The version of the first pending mark.
     since: u64,
     version: u64,
     progress: Option<Progress>,

@@ -1,9 +1,8 @@
--- KEYS: bucket, published passes. With pushes also: pending changes, the index of these changes by age.
--- ARGV: now, the time of the store's creation, the number of tokens to keep. If this number is 0, the serial numbers to mark
--- follow. Otherwise three values follow for each pass: its serial number; the digest of its content, or "" if the pass is
--- removed; its tokens in one text. The script marks such a pass if it is not removed and its digest differs from the digest
--- published last.
--- Returns how many passes it marked.
+-- KEYS: bucket, published passes. With pushes also: pending changes, the index of these changes by age. ARGV: now, the time
+-- of the store's creation, the number of tokens to keep. For passes without content, this number is 0, and their serial
+-- numbers follow. Otherwise three values follow for each pass: its serial number; the digest of its content, or "" if the
+-- pass is removed; its tokens in one text. The script marks such a pass if it is not removed and its digest differs from the
+-- digest published last. Returns how many passes it marked.
 local now, kept = tonumber(ARGV[1]), tonumber(ARGV[3])
 local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')
 local version = string.format('%.0f', math.max(tonumber(head[1] or 0) + 1, now))

@@ -200,7 +200,7 @@ pub(crate) struct Kinds {
     kind: Kind,
     known: Mutex<Known>,
     running: Mutex<Vec<Call>>,
-    /// The number of items of a list that were read.
+    /// How many items of a list were read.
     read: AtomicUsize,
     is_reopened: bool,
 }
