@@ -11,7 +11,7 @@ use passkit_archive::{Archive, read_date};
 use passkit_server::{
     PassId,
     identifiers::{Kind, SerialNumber, TypeIdentifier},
-    maintenance::{Purged, purge},
+    maintenance::{Purged, purge, remove_deferred},
     store::StoreError,
     text::OneLine,
 };
@@ -215,16 +215,22 @@ impl Purge {
                 .await
                 .map_err(failed)?;
             all.registrations += purged.registrations;
-            all.deferred += purged.deferred;
             all.ahead.extend(purged.ahead);
             progress.set((n * GROUP + group.len()) as u64, 0);
         }
+        let types: BTreeSet<&TypeIdentifier> = passes.iter().map(|pass| &pass.type_id).collect();
+        let mut deferred = 0;
+        for type_id in types {
+            deferred += progress
+                .patiently(async || remove_deferred(store, type_id).await)
+                .await
+                .map_err(failed)?;
+        }
         progress.finish();
         say!(
-            "{} passes purged: {} registrations, {} deferred pushes and {deleted} files removed",
+            "{} passes purged: {} registrations, {deferred} deferred pushes and {deleted} files removed",
             passes.len() - all.ahead.len(),
             all.registrations,
-            all.deferred
         );
         if all.ahead.is_empty() {
             return Ok(ExitCode::SUCCESS);
