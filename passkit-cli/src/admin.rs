@@ -5,8 +5,8 @@ use std::{
     convert::Infallible,
     pin::Pin,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use subtle::ConstantTimeEq as _;
 use crate::{
     admin_passes::{Making, NoPass},
     failure::{Chain, Failure},
+    log_lines::OnceAMinute,
     making::Refused,
 };
 
@@ -88,23 +89,7 @@ pub(crate) struct Admin {
     pub(crate) publisher: Arc<Publisher>,
     /// `None` if this instance makes no passes.
     pub(crate) making: Option<Making>,
-    pub(crate) wrong_tokens: Arc<WrongTokens>,
-}
-
-/// Counts requests with a wrong admin token. Logs the count at most once a minute.
-#[derive(Debug, Default)]
-pub(crate) struct WrongTokens(Mutex<(u64, Option<Instant>)>);
-
-impl WrongTokens {
-    fn record(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, logged) = &mut *state;
-        *count += 1;
-        if logged.is_none_or(|logged| logged.elapsed() >= Duration::from_secs(60)) {
-            tracing::warn!(count, "requests with a wrong admin token");
-            (*count, *logged) = (0, Some(Instant::now()));
-        }
-    }
+    pub(crate) wrong_tokens: Arc<OnceAMinute>,
 }
 
 /// The result of a request.
@@ -169,7 +154,8 @@ impl Admin {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         if !self.is_authorized(&request) {
-            self.wrong_tokens.record();
+            self.wrong_tokens
+                .log(|count| tracing::warn!(count, "requests with a wrong admin token"));
             // A pause slows down anyone who tries out tokens.
             tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             return Err(Refusal::Unauthorized);

@@ -1,6 +1,10 @@
 //! The lines of the log. Each event is one line, even if it repeats text from outside.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use passkit_server::text::OneLine;
 use tracing_subscriber::fmt::MakeWriter;
@@ -89,6 +93,23 @@ fn with_request(lines: LogLines, line: &str, id: &RequestId) -> String {
         // The identifier needs no escapes.
         (LogLines::Json, Some(start)) => format!("{start},\"request\":\"{id}\"}}\n"),
         _ => format!("{line} request={id}\n"),
+    }
+}
+
+/// Limits the lines about an event to one a minute, because clients can cause any number of such events.
+#[derive(Debug, Default)]
+pub(crate) struct OnceAMinute(Mutex<(u64, Option<Instant>)>);
+
+impl OnceAMinute {
+    /// Counts an event. If the last line is a minute old, calls `log` with the number of events since then.
+    pub(crate) fn log(&self, log: impl FnOnce(u64)) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, logged) = &mut *state;
+        *count += 1;
+        if logged.is_none_or(|logged| logged.elapsed() >= Duration::from_secs(60)) {
+            log(*count);
+            (*count, *logged) = (0, Some(Instant::now()));
+        }
     }
 }
 

@@ -1,60 +1,29 @@
-//! HTTP/1.1 and HTTP/2 on a socket, with limits, and with or without TLS.
+//! Accepts connections, limits their number, and stops them. Catches signals.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
-    future::poll_fn,
     io::IsTerminal as _,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::{Body as _, Incoming},
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use passkit_server::service::ResponseBody;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{Semaphore, mpsc, watch},
-};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::{
+    connection::{Answers, Http},
     failure::Failure,
-    listen::{Address, Listener, Stream},
-    request_id::{RequestId, X_REQUEST_ID},
+    listen::{Address, Listener},
+    log_lines::OnceAMinute,
     tls::Tls,
 };
 
-/// How long the head of a request may take to arrive, and how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may accept nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// How many bytes are read from a client after it was refused, and for how long.
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(5);
-/// How many bytes and how many headers the head of a request may have.
-const HEAD_LIMIT: usize = 32 * 1024;
-const HEADERS_LIMIT: usize = 64;
-/// How many requests a client may have in flight on a connection with HTTP/2, and how many bytes of an answer may wait there
-/// for a slow client.
-const STREAMS: u32 = 32;
-const SEND_LIMIT: usize = 64 * 1024;
-/// How long a connection with HTTP/2 is kept open without a new request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the last answers may take once a connection with HTTP/2 is closing. A phone that receives 20 KB a second needs
-/// 13 minutes for the largest pass.
-const CLOSING_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Listens on a port. Returns the address with its actual port. `option` is the name of the option, for errors.
 pub(crate) async fn bind(
@@ -82,16 +51,7 @@ pub(crate) async fn serve<S>(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        > + Clone
-        + Send
-        + Sync
-        + Unpin
-        + 'static,
-    S::Future: Send + 'static,
+    S: Answers + Clone + Sync,
 {
     let http = Http::new();
     let places = Arc::new(Semaphore::new(limits.connections));
@@ -159,218 +119,11 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Both versions of HTTP, with their limits.
-#[derive(Clone)]
-struct Http {
-    one: http1::Builder,
-    two: http2::Builder<TokioExecutor>,
-}
-
-impl Http {
-    fn new() -> Self {
-        let mut one = http1::Builder::new();
-        one.timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_LIMIT)
-            .max_headers(HEADERS_LIMIT);
-        let mut two = http2::Builder::new(TokioExecutor::new());
-        two.timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_LIMIT as u32)
-            .max_send_buf_size(SEND_LIMIT)
-            .keep_alive_interval(HEAD_TIMEOUT)
-            .keep_alive_timeout(HEAD_TIMEOUT);
-        Self { one, two }
-    }
-
-    /// Makes the handshake. Then answers the requests of the connection.
-    async fn answer_tls<S>(
-        &self,
-        tls: &Tls,
-        stream: impl Stream + 'static,
-        service: S,
-        stopped: watch::Receiver<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        S: Answers,
-        S::Future: Send + 'static,
-    {
-        let stream = tls.accept(stream).await?;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.answer_two(stream, service, stopped).await
-        } else {
-            self.answer(stream, service, stopped).await
-        }
-    }
-
-    /// Answers the requests of a connection with HTTP/2.
-    async fn answer_two<S>(
-        &self,
-        stream: impl Stream + 'static,
-        service: S,
-        mut stopped: watch::Receiver<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        S: Answers,
-        S::Future: Send + 'static,
-    {
-        let last_request = Arc::new(Mutex::new(Instant::now()));
-        let requested = last_request.clone();
-        let service = service_fn(move |request| {
-            *requested.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            named_answer(&service, request)
-        });
-        let connection = self.two.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let mut is_closing = false;
-        let mut check_at = Instant::now() + IDLE_TIMEOUT;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => return Ok(ended?),
-                _ = stopped.changed(), if !is_closing => {
-                    is_closing = true;
-                    check_at = Instant::now() + CLOSING_TIMEOUT;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = tokio::time::sleep_until(check_at.into()) => {
-                    // The client reads its last answers too slowly.
-                    if is_closing {
-                        return Ok(());
-                    }
-                    let last = *last_request.lock().unwrap_or_else(PoisonError::into_inner);
-                    check_at = last + IDLE_TIMEOUT;
-                    if check_at <= Instant::now() {
-                        is_closing = true;
-                        check_at = Instant::now() + CLOSING_TIMEOUT;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers the requests of a connection with HTTP/1.1.
-    async fn answer<S>(
-        &self,
-        stream: impl Stream + 'static,
-        service: S,
-        mut stopped: watch::Receiver<()>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        S: Answers,
-        S::Future: Send + 'static,
-    {
-        let refused = Arc::new(AtomicBool::new(false));
-        let refusing = refused.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let has_body = !request.body().is_end_stream();
-            let refusing = refusing.clone();
-            let answer = named_answer(&service, request);
-            Box::pin(async move {
-                let answer = answer.await;
-                let is_refusal = answer
-                    .as_ref()
-                    .is_ok_and(|answer| !answer.status().is_success());
-                refusing.store(has_body && is_refusal, Ordering::Relaxed);
-                answer
-            })
-        });
-        let mut connection = self.one.serve_connection(TokioIo::new(stream), service);
-        let mut is_stopping = false;
-        let ended = loop {
-            tokio::select! {
-                ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-                _ = stopped.changed(), if !is_stopping => {
-                    is_stopping = true;
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
-            }
-        };
-        let is_refused = match &ended {
-            Ok(()) => refused.load(Ordering::Relaxed),
-            // hyper refused the head with 400 or 431.
-            Err(error) => error.is_parse(),
-        };
-        let mut stream = connection.into_parts().io.into_inner();
-        // This fails if the client is gone.
-        if stream.shutdown().await.is_ok() && is_refused && !is_stopping {
-            linger(stream).await;
-        }
-        Ok(ended?)
-    }
-}
-
-/// A service that never fails.
-trait Answers:
-    hyper::service::Service<
-        Request<Incoming>,
-        Response = Response<ResponseBody>,
-        Error = Infallible,
-    > + Send
-    + Unpin
-    + 'static
-{
-}
-
-impl<S> Answers for S where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        > + Send
-        + Unpin
-        + 'static
-{
-}
-
-/// Answers a request under its identifier.
-fn named_answer<S: Answers>(
-    service: &S,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<S> {
-    let id = RequestId::of(&request);
-    let answer = id.during(|| service.call(request));
-    async move {
-        let mut answer = id.over(answer).await;
-        if let Ok(answer) = &mut answer {
-            name_failure(answer, &id);
-        }
-        answer
-    }
-}
-
-/// Adds the identifier of the request to an answer that reports a failure. With the identifier, the log lines can be found.
-fn name_failure(answer: &mut Response<ResponseBody>, id: &RequestId) {
-    let status = answer.status();
-    if (status.is_client_error() || status.is_server_error())
-        && let Some(id) = id.header()
-    {
-        answer.headers_mut().insert(X_REQUEST_ID, id);
-    }
-}
-
-/// Reads what a refused client still sends. If the connection were closed before that, the client
-/// would get a reset, and would often lose the answer.
-async fn linger(mut stream: impl Stream) {
-    let reading = async {
-        let mut buffer = [0; 4096];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(read) => left = left.saturating_sub(read),
-            }
-        }
-    };
-    // After this time, the connection is closed anyway.
-    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
-}
-
 /// Counts the open connections of each client address, so that one client can't use up the limit.
 struct Shares {
     limits: Limits,
     open: Mutex<HashMap<IpAddr, usize>>,
-    warned: Mutex<Option<Instant>>,
+    refused: OnceAMinute,
 }
 
 /// A connection that counts for its client address until this value is dropped.
@@ -384,7 +137,7 @@ impl Shares {
         Self {
             limits,
             open: Mutex::default(),
-            warned: Mutex::default(),
+            refused: OnceAMinute::default(),
         }
     }
 
@@ -410,25 +163,18 @@ impl Shares {
             is_free
         };
         if !is_free {
-            self.warn(client, limit);
+            self.refused.log(|_| {
+                tracing::warn!(
+                    "{client} has {limit} connections open, and gets no more; \
+                     if it is a proxy, raise --max-connections-per-address"
+                );
+            });
             return None;
         }
         Some(Share {
             shares: self.clone(),
             address,
         })
-    }
-
-    /// Logs once a minute at most, because one client can cause any number of these lines.
-    fn warn(&self, client: IpAddr, limit: usize) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|warned| warned.elapsed() >= Duration::from_secs(60)) {
-            *warned = Some(Instant::now());
-            tracing::warn!(
-                "{client} has {limit} connections open, and gets no more; \
-                 if it is a proxy, raise --max-connections-per-address"
-            );
-        }
     }
 }
 

@@ -1,16 +1,45 @@
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use passkit_archive::{Archive, Level, Rules};
 use passkit_server::identifiers::Kind;
 
 use crate::{
     check::{Checked, check_all, summary},
-    files::{Found, find, groups},
+    files::{Found, Stamp, find, groups},
 };
+
+/// A file below a folder of archives, as it was shortly before it was read.
+#[derive(Clone, Debug)]
+pub struct ArchiveFile {
+    path: PathBuf,
+    /// `None` if the state of the file is unknown.
+    stamp: Option<Stamp>,
+}
+
+impl ArchiveFile {
+    /// Returns the path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether the file has neither changed nor been replaced since it was read. `None` if it
+    /// is gone.
+    ///
+    /// # Errors
+    /// Fails with the error of the operating system if the state of the file can't be read.
+    pub fn is_unchanged(&self) -> io::Result<Option<bool>> {
+        let now = Stamp::of(&self.path)?;
+        Ok(now.map(|now| self.stamp == Some(now)))
+    }
+}
 
 /// Reads the archives below a folder, in the order of their paths, until `each` returns `false`.
 ///
-/// `each` gets the path of a file, and its archive or the problem. Development archives, which have
+/// `each` gets a file, and its archive or the problem. Development archives, which have
 /// no signature, count as good. An archive that phones refuse counts as a problem.
 ///
 /// # Errors
@@ -18,17 +47,18 @@ use crate::{
 pub fn read_archives(
     kind: Kind,
     root: &Path,
-    mut each: impl FnMut(&Path, Result<Archive, String>) -> bool,
+    mut each: impl FnMut(&ArchiveFile, Result<Archive, String>) -> bool,
 ) -> io::Result<()> {
     fs::read_dir(root)?;
     let mut found = Found::default();
     find(kind, root, &mut found);
     for (path, error) in found.unreadable {
-        each(&path, Err(format!("can't be read: {error}")));
+        let file = ArchiveFile { path, stamp: None };
+        each(&file, Err(format!("can't be read: {error}")));
     }
     found.files.sort_by(|(one, _), (other, _)| one.cmp(other));
     for group in groups(&found.files) {
-        for ((path, _), checked) in group.iter().zip(check_all(group, Rules::development())) {
+        for ((path, stamp), checked) in group.iter().zip(check_all(group, Rules::development())) {
             let content = match checked {
                 Checked::Read { archive, .. } if archive.kind() != kind => {
                     Err(format!("holds {}", archive.id))
@@ -40,7 +70,11 @@ pub fn read_archives(
                 Checked::Refused(problem) => Err(problem),
                 Checked::Gone => continue,
             };
-            if !each(path, content) {
+            let file = ArchiveFile {
+                path: path.clone(),
+                stamp: Some(*stamp),
+            };
+            if !each(&file, content) {
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
 //! Store operations for operators: import and export of registrations, counting them, and removing
 //! what is kept of a pass.
 
-use std::{collections::BTreeSet, slice, time::Duration};
+use std::{slice, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Changed, PassId,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
-    push::PushQueue,
+    push::{DeferredPush, PushQueue},
     store::{Audience, Content, Page, PageCursor, RegistrationStore, StoreError},
 };
 
@@ -114,8 +114,6 @@ pub struct TypeStats {
 pub struct Purged {
     /// How many registrations were removed.
     pub registrations: u64,
-    /// How many deferred pushes were removed.
-    pub deferred: u64,
     /// The passes whose date was still ahead of the clock after a minute. Their registrations are
     /// removed. Purge these passes again after their date.
     pub ahead: Vec<PassId>,
@@ -129,8 +127,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Removes everything that a store keeps about these passes: their registrations, their marks and dates, the
 /// digests of their content, their authentication tokens, and their pending pushes. A device without
-/// other registrations is removed too. So are the deferred pushes of devices that have no
-/// registration of these types left.
+/// other registrations is removed too. Afterwards, call [`remove_deferred`] once for each type of the
+/// passes.
 ///
 /// The source must no longer offer the passes. Otherwise a phone that registers brings them back.
 /// The call first publishes the removal of each pass, so that the service refuses new registrations.
@@ -151,10 +149,6 @@ where
                 purged.ahead.push(pass.clone());
             }
         }
-    }
-    let types: BTreeSet<&TypeIdentifier> = passes.iter().map(|pass| &pass.type_id).collect();
-    for type_id in types {
-        purged.deferred += remove_deferred(store, type_id).await?;
     }
     Ok(purged)
 }
@@ -229,28 +223,23 @@ where
     }
 }
 
-/// Removes the deferred pushes of devices without a registration of the type. Returns how many
-/// pushes were removed.
-async fn remove_deferred<S>(store: &S, type_id: &TypeIdentifier) -> Result<u64, StoreError>
+/// Removes the deferred pushes of devices that have no registration of the type left. Returns how
+/// many pushes were removed.
+///
+/// The call reads all deferred pushes of the type. It is for the end of a [`purge`].
+///
+/// # Errors
+/// Fails if the store fails. It is always right to repeat the call.
+pub async fn remove_deferred<S>(store: &S, type_id: &TypeIdentifier) -> Result<u64, StoreError>
 where
     S: PushQueue + ?Sized,
 {
     let (mut removed, mut after) = (0, None);
     loop {
         let page = store.deferred(type_id, after.as_ref(), AT_ONCE).await?;
-        let devices: Vec<_> = page.items.into_iter().map(|(device, _)| device).collect();
-        let lists = devices
-            .iter()
-            .map(|device| store.changes_since(device, type_id, None));
-        let lists = try_join_all(lists).await?;
-        let gone: Vec<_> = devices
-            .into_iter()
-            .zip(lists)
-            .filter(|(_, list)| list.serials.is_empty())
-            .map(|(device, _)| (device, None))
-            .collect();
+        let gone = remove_unregistered(store, type_id, page.items).await?;
         removed += gone.len() as u64;
-        store.defer(type_id, &gone).await?;
+        removed -= restore_registered(store, type_id, gone).await?;
         after = page.next;
         if after.is_none() {
             return Ok(removed);
@@ -258,15 +247,70 @@ where
     }
 }
 
+type Deferred = (DeviceIdentifier, DeferredPush);
+
+/// Removes the pushes of devices without registrations. Returns these pushes.
+async fn remove_unregistered<S>(
+    store: &S,
+    type_id: &TypeIdentifier,
+    pushes: Vec<Deferred>,
+) -> Result<Vec<Deferred>, StoreError>
+where
+    S: PushQueue + ?Sized,
+{
+    let (_, gone) = split(store, type_id, pushes).await?;
+    let removed = gone.iter().map(|(device, _)| (device.clone(), None));
+    let removed: Vec<_> = removed.collect();
+    store.defer(type_id, &removed).await?;
+    Ok(gone)
+}
+
+/// Stores the pushes of devices that have registered while their pushes were removed. Such a device
+/// may get a push too many, but never one too few. Returns how many pushes were stored.
+async fn restore_registered<S>(
+    store: &S,
+    type_id: &TypeIdentifier,
+    removed: Vec<Deferred>,
+) -> Result<u64, StoreError>
+where
+    S: PushQueue + ?Sized,
+{
+    let (registered, _) = split(store, type_id, removed).await?;
+    let restored = registered.into_iter();
+    let restored: Vec<_> = restored
+        .map(|(device, push)| (device, Some(push)))
+        .collect();
+    store.defer(type_id, &restored).await?;
+    Ok(restored.len() as u64)
+}
+
+/// Splits pushes into those of devices with a registration of the type and those of others.
+async fn split<S>(
+    store: &S,
+    type_id: &TypeIdentifier,
+    pushes: Vec<Deferred>,
+) -> Result<(Vec<Deferred>, Vec<Deferred>), StoreError>
+where
+    S: RegistrationStore + ?Sized,
+{
+    let lists = pushes
+        .iter()
+        .map(|(device, _)| store.changes_since(device, type_id, None));
+    let lists = try_join_all(lists).await?;
+    let (registered, gone): (Vec<_>, Vec<_>) = pushes
+        .into_iter()
+        .zip(lists)
+        .partition(|(_, list)| !list.serials.is_empty());
+    let pushes = |each: Vec<(Deferred, _)>| each.into_iter().map(|(push, _)| push).collect();
+    Ok((pushes(registered), pushes(gone)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{
-        push::DeferredPush,
-        store::{MemoryStore, PassState},
-    };
+    use crate::store::{MemoryStore, PassState};
 
     fn pass(serial: &str) -> PassId {
         PassId::new("pass.com.example.purged", serial).unwrap()
@@ -274,6 +318,19 @@ mod tests {
 
     fn device(name: &str) -> DeviceIdentifier {
         DeviceIdentifier::new(name).unwrap()
+    }
+
+    fn push_token() -> PushToken {
+        PushToken::new("c0ffee").unwrap()
+    }
+
+    fn deferred_push() -> DeferredPush {
+        DeferredPush {
+            push_token: push_token(),
+            due: Some(SystemTime::now()),
+            attempts: 1,
+            bad_since: None,
+        }
     }
 
     async fn registrations(store: &MemoryStore) -> Vec<(String, String)> {
@@ -295,13 +352,8 @@ mod tests {
         });
         let changed = Changed::Contents(&contents);
         store.mark_and_push(type_id, changed).await.unwrap();
-        let push_token = PushToken::new("c0ffee").unwrap();
-        let deferred = DeferredPush {
-            push_token: push_token.clone(),
-            due: Some(SystemTime::now()),
-            attempts: 1,
-            bad_since: None,
-        };
+        let push_token = push_token();
+        let deferred = deferred_push();
         for number in 0..100 {
             let name = format!("D-{number}");
             let device = device(&name);
@@ -317,10 +369,8 @@ mod tests {
         let purged = purge(&store, &[gone.clone(), pass("never known")])
             .await
             .unwrap();
-        assert_eq!(
-            (purged.registrations, purged.deferred, purged.ahead),
-            (100, 1, vec![])
-        );
+        assert_eq!((purged.registrations, purged.ahead), (100, vec![]));
+        assert_eq!(remove_deferred(&store, type_id).await.unwrap(), 1);
         let expected = ["D-0", "D-1"].map(|name| (name.to_owned(), "B".to_owned()));
         assert_eq!(registrations(&store).await, expected);
         assert_eq!(store.stats().await.unwrap().devices, 2);
@@ -337,5 +387,22 @@ mod tests {
 
         let again = purge(&store, &[pass("A")]).await.unwrap();
         assert_eq!(again, Purged::default());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_registers_meanwhile_keeps_its_deferred_push() {
+        let store = MemoryStore::new();
+        let (pass, type_id) = (pass("A"), pass("A").type_id);
+        let [back, gone] = ["back", "gone"].map(device);
+        let pushes = [&back, &gone].map(|device| (device.clone(), Some(deferred_push())));
+        store.defer(&type_id, &pushes).await.unwrap();
+        let listed = store.deferred(&type_id, None, 10).await.unwrap().items;
+        let removed = remove_unregistered(&store, &type_id, listed).await.unwrap();
+        assert_eq!(removed.len(), 2);
+        store.register(&back, &pass, &push_token()).await.unwrap();
+        let restored = restore_registered(&store, &type_id, removed).await.unwrap();
+        assert_eq!(restored, 1);
+        let left = store.deferred(&type_id, None, 10).await.unwrap().items;
+        assert_eq!(left, [(back, pushes[0].1.clone().unwrap())]);
     }
 }

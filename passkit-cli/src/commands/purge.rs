@@ -8,10 +8,11 @@ use std::{
 
 use clap::Args;
 use passkit_archive::{Archive, read_date};
+use passkit_folder::ArchiveFile;
 use passkit_server::{
     PassId,
     identifiers::{Kind, SerialNumber, TypeIdentifier},
-    maintenance::{Purged, purge},
+    maintenance::{Purged, purge, remove_deferred},
     store::StoreError,
     text::OneLine,
 };
@@ -110,26 +111,27 @@ struct Found {
 }
 
 struct File {
-    path: PathBuf,
+    file: ArchiveFile,
     expiration: Option<SystemTime>,
     voided: bool,
 }
 
 impl Found {
     fn read(kind: Kind, root: &Path, found: &mut Self) -> Result<(), Failure> {
-        let mut add = |path: &Path, archive: Archive| {
+        let mut add = |file: &ArchiveFile, archive: Archive| {
             let file = File {
-                path: path.to_owned(),
+                file: file.clone(),
                 expiration: archive.expiration,
                 voided: archive.voided,
             };
             found.passes.entry(archive.id).or_default().push(file);
         };
         let mut broken = Vec::new();
-        let read = passkit_folder::read_archives(kind, root, |path, content| {
+        let read = passkit_folder::read_archives(kind, root, |file, content| {
             match content {
-                Ok(archive) => add(path, archive),
+                Ok(archive) => add(file, archive),
                 Err(problem) => {
+                    let path = file.path();
                     eprintln!("passkit: {}: {problem}; left out", OneLine::path(path));
                     broken.push(path.to_owned());
                 }
@@ -161,29 +163,69 @@ impl Found {
             0 => String::new(),
             count => format!(", and {count} other passes have files too"),
         };
-        let file = self.files(first).first();
-        let path = file.map_or_else(String::new, |file| OneLine::path(&file.path).to_string());
+        let path = self.files(first).first().map(File::shown);
+        let path = path.unwrap_or_default();
         Err(Failure::new(format!(
             "{path} still holds {first}{more}; remove the files first, or add --delete-files"
         )))
     }
 
-    /// Deletes the files of these passes. Returns how many files there were.
-    fn delete(&self, passes: &BTreeSet<PassId>) -> Result<u64, Failure> {
-        let mut deleted = 0;
-        for File { path, .. } in passes.iter().flat_map(|pass| self.files(pass)) {
-            match fs::remove_file(path) {
-                Ok(()) => deleted += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(Failure::new(format!(
-                        "can't delete {}: {error}",
-                        OneLine::path(path)
-                    )));
-                }
+    /// Deletes the files of these passes. Leaves a pass alone if one of its files is no longer the file that was read.
+    fn delete(&self, passes: BTreeSet<PassId>) -> Result<Deleted, Failure> {
+        let mut deleted = Deleted::default();
+        for pass in passes {
+            let files = self.files(&pass);
+            if let Some(changed) = changed(files)? {
+                deleted.changed.push(changed.shown());
+                continue;
             }
+            for file in files {
+                deleted.files += u64::from(file.delete()?);
+            }
+            deleted.passes.insert(pass);
         }
         Ok(deleted)
+    }
+}
+
+/// The result of deleting the files of passes.
+#[derive(Default)]
+struct Deleted {
+    /// The passes without files.
+    passes: BTreeSet<PassId>,
+    files: u64,
+    /// The files that are no longer what was read. One of each pass.
+    changed: Vec<String>,
+}
+
+/// Returns one of the files that is no longer the file that was read. It may be a renewed pass.
+fn changed(files: &[File]) -> Result<Option<&File>, Failure> {
+    for file in files {
+        let unchanged = file.file.is_unchanged();
+        let unchanged = unchanged.map_err(|error| file.failure("read", &error))?;
+        if unchanged == Some(false) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+impl File {
+    fn shown(&self) -> String {
+        OneLine::path(self.file.path()).to_string()
+    }
+
+    fn failure(&self, action: &str, error: &io::Error) -> Failure {
+        Failure::new(format!("can't {action} {}: {error}", self.shown()))
+    }
+
+    /// Returns whether there was a file.
+    fn delete(&self) -> Result<bool, Failure> {
+        match fs::remove_file(self.file.path()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failure("delete", &error)),
+        }
     }
 }
 
@@ -202,7 +244,11 @@ impl Purge {
             found.check_gone(&passes)?;
         }
         self.check_named(&found, store, &passes).await?;
-        let deleted = found.delete(&passes)?;
+        let Deleted {
+            passes,
+            files,
+            changed,
+        } = found.delete(passes)?;
         let failed = |error| Failure::incomplete("some of the passes are not purged", &error);
         if self.names_a_folder() {
             wait_until_noticed(store, &passes).await.map_err(failed)?;
@@ -215,25 +261,40 @@ impl Purge {
                 .await
                 .map_err(failed)?;
             all.registrations += purged.registrations;
-            all.deferred += purged.deferred;
             all.ahead.extend(purged.ahead);
             progress.set((n * GROUP + group.len()) as u64, 0);
         }
+        let types: BTreeSet<&TypeIdentifier> = passes.iter().map(|pass| &pass.type_id).collect();
+        let mut deferred = 0;
+        for type_id in types {
+            deferred += progress
+                .patiently(async || remove_deferred(store, type_id).await)
+                .await
+                .map_err(failed)?;
+        }
         progress.finish();
         say!(
-            "{} passes purged: {} registrations, {} deferred pushes and {deleted} files removed",
+            "{} passes purged: {} registrations, {deferred} deferred pushes and {files} files removed",
             passes.len() - all.ahead.len(),
             all.registrations,
-            all.deferred
         );
-        if all.ahead.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+        if !all.ahead.is_empty() {
+            eprintln!(
+                "passkit: {} passes are not purged, because they changed so often that their dates are ahead of the clock; run this again later",
+                all.ahead.len()
+            );
         }
-        eprintln!(
-            "passkit: {} passes are not purged, because they changed so often that their dates are ahead of the clock; run this again later",
-            all.ahead.len()
-        );
-        Ok(ExitCode::FAILURE)
+        if let Some(file) = changed.first() {
+            eprintln!(
+                "passkit: {} passes are not purged, because their files have changed during this call, such as {file}; run this again",
+                changed.len()
+            );
+        }
+        Ok(if all.ahead.is_empty() && changed.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn names_a_folder(&self) -> bool {
@@ -376,9 +437,7 @@ async fn list(
             .map_err(|error| Failure::from_error("can't read the store", &error))?;
         registrations += count;
         let files = found.files(pass).iter();
-        let files: String = files
-            .map(|file| format!(", {}", OneLine::path(&file.path)))
-            .collect();
+        let files: String = files.map(|file| format!(", {}", file.shown())).collect();
         say!("{pass}: {count} registrations{files}");
     }
     say!(

@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -267,6 +267,46 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     // Without a signal, the files are checked from time to time.
     fs::rename(certificates.file("c.key"), certificates.file("a.key")).unwrap();
     eventually("the renewed certificate is used", || trusts(&roots[2]));
+}
+
+#[test]
+fn clients_that_never_send_a_request_do_not_delay_a_stop() {
+    let certificates = Certificates::new();
+    certificates.make("a", &[]);
+    let root = certificates.file("a.pem");
+    let mut service = service(&certificates);
+    service.start();
+    let mut partial = TcpStream::connect(service.address()).unwrap();
+    // This is the start of a record with a ClientHello.
+    partial.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
+    let _silent = TcpStream::connect(service.address()).unwrap();
+    let mut idle: Vec<Child> = ["h2", "http/1.1"]
+        .map(|version| {
+            let mut client = Command::new("openssl");
+            client
+                .args(["s_client", "-quiet", "-connect", &service.address()])
+                .args(["-alpn", version])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            let mut client = client.spawn().unwrap();
+            // It says something about the certificate, so the handshake is finished.
+            client
+                .stderr
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut [0; 1])
+                .unwrap();
+            client
+        })
+        .into();
+    // All of them are accepted before this connection.
+    assert_eq!(fetch(&service, &root, &[]).0, "200 2");
+    let said = service.stop_and_hear();
+    assert!(!said.contains("still in flight"), "{said}");
+    for client in &mut idle {
+        client.wait().unwrap();
+    }
 }
 
 #[test]

@@ -98,17 +98,15 @@ struct Found {
 
 impl Found {
     fn read(&mut self, kind: Kind, root: &Path) -> Result<(), Failure> {
-        let read = passkit_folder::read_archives(kind, root, |path, content| {
+        let read = passkit_folder::read_archives(kind, root, |file, content| {
+            let path = OneLine::path(file.path());
             match content {
                 Ok(archive) => match &archive.auth_token {
                     Some(token) => self.add(&archive.id, token),
-                    None => eprintln!(
-                        "passkit: {}: has no web service; left out",
-                        OneLine::path(path)
-                    ),
+                    None => eprintln!("passkit: {path}: has no web service; left out"),
                 },
                 Err(problem) => {
-                    eprintln!("passkit: {}: {problem}; left out", OneLine::path(path));
+                    eprintln!("passkit: {path}: {problem}; left out");
                 }
             }
             self.known.len() < self.wanted
