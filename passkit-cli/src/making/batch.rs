@@ -17,7 +17,7 @@ use super::{
     maker::{Filled, Made, Maker},
     output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
-    row_error::RowError,
+    row_error::{MakeError, RowError},
     secret::Secret,
     table::{Row, Table},
 };
@@ -101,18 +101,30 @@ pub(crate) fn open_secret(
     Ok(secret)
 }
 
-/// Why the pass of a single row was not made.
-pub(crate) enum MakeError {
-    Row(RowError),
-    Failed(Failure),
-}
-
 /// The result for a row.
 enum Outcome {
     Unchanged,
     Written(String, Change, Option<Staged>),
     Bad(RowError),
     Failed(Failure),
+}
+
+impl From<MakeError> for Outcome {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::Row(error) => Self::Bad(error),
+            MakeError::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// A pass that was made by itself.
+pub(crate) struct MadeOne {
+    /// `None` if the file had this content already.
+    pub(crate) change: Option<Change>,
+    pub(crate) pass: PassId,
+    pub(crate) content: ContentDigest,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A row and the name of its file.
@@ -192,40 +204,42 @@ impl Batch<'_> {
         Ok(summary)
     }
 
-    /// Makes the pass of a single row. Returns what changed, if anything, and the archive.
-    pub(crate) fn make_one(&self, row: Row) -> Result<(Option<Change>, Vec<u8>), MakeError> {
+    /// Makes the pass of a single row. When this returns, the file is on disk.
+    pub(crate) fn make_one(&self, row: Row) -> Result<MadeOne, MakeError> {
         let named = self.name(row, &mut HashSet::new());
         let named = named.map_err(MakeError::Row)?;
         let (change, staged) = match self.make(&named) {
-            Outcome::Written(_, change, Some(staged)) => (change, staged),
-            Outcome::Unchanged | Outcome::Written(..) => {
-                let archive = self.folder.read(&named.name).map_err(|problem| {
-                    let file = self.folder.shown(&named.name);
-                    MakeError::Failed(Failure::new(format!("{file}: {problem}")))
-                })?;
-                return Ok((None, archive));
-            }
+            Outcome::Written(_, change, staged) => (Some(change), staged),
+            Outcome::Unchanged => (None, None),
             Outcome::Bad(error) => return Err(MakeError::Row(error)),
             Outcome::Failed(failure) => return Err(MakeError::Failed(failure)),
         };
-        let committed = self.check_and_commit(&named, staged)?;
-        Ok((Some(change), committed))
-    }
-
-    /// Gives a file its final name, unless phones would refuse the pass. Returns the content of the file.
-    fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
-        let archive = staged.content().map_err(|error| {
-            MakeError::Failed(Failure::from_error("can't read the new pass", &error))
-        })?;
-        let found = Report::of(&archive, Rules::strict()).findings;
-        if let Some(worst) = found.iter().find(|one| one.level() >= Level::Error) {
-            let message = format!("makes a pass that phones would refuse: {worst}");
-            return Err(MakeError::Row(RowError::new(named.row.line, message)));
+        let failed = |problem: String| {
+            let file = self.folder.shown(&named.name);
+            MakeError::Failed(Failure::new(format!("{file}: {problem}")))
+        };
+        let bytes = match &staged {
+            Some(staged) => staged.content().map_err(|error| error.to_string()),
+            None => self.folder.read(&named.name),
+        };
+        let bytes = bytes.map_err(failed)?;
+        let Report {
+            archive, findings, ..
+        } = Report::of(&bytes, Rules::strict());
+        if let Some(staged) = staged {
+            if let Some(worst) = findings.iter().find(|one| one.level() >= Level::Error) {
+                let message = format!("makes a pass that phones would refuse: {worst}");
+                return Err(MakeError::Row(RowError::new(named.row.line, message)));
+            }
+            self.folder.commit_one(staged).map_err(MakeError::Failed)?;
         }
-        self.folder
-            .commit(vec![staged])
-            .map_err(MakeError::Failed)?;
-        Ok(archive)
+        let archive = archive.ok_or_else(|| failed("can't be read".into()))?;
+        Ok(MadeOne {
+            change,
+            pass: archive.id,
+            content: archive.content_digest,
+            bytes,
+        })
     }
 
     /// Finds the name of a row's file. Fails if an earlier row has the same one.
@@ -260,13 +274,14 @@ impl Batch<'_> {
                         None => Ok(Some(findings)),
                     };
                 }
-                Err(error) if error.is_refused && count < TRIED => {
+                Err(MakeError::Failed(failure)) => return Err(failure),
+                Err(MakeError::Row(error)) if error.is_refused && count < TRIED => {
                     refused.get_or_insert(error);
                     count += 1;
                 }
-                Err(error) if error.is_refused => break,
+                Err(MakeError::Row(error)) if error.is_refused => break,
                 // The row is reported later.
-                Err(_) => {}
+                Err(MakeError::Row(_)) => {}
             }
         }
         match refused {
@@ -307,7 +322,7 @@ impl Batch<'_> {
             filled.check().map_err(Outcome::Bad)?;
             None
         } else {
-            let made = filled.sign().map_err(Outcome::Bad)?;
+            let made = filled.sign()?;
             Some(self.stage(name, &made).map_err(Outcome::Failed)?)
         };
         Ok(Outcome::Written(name.clone(), change, staged))

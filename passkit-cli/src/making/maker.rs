@@ -19,7 +19,7 @@ use passkit_server::{
 
 use super::{
     recipe::{self, Recipe, Serial, Token},
-    row_error::RowError,
+    row_error::{MakeError, RowError},
     table::{Columns, Row},
 };
 use crate::failure::Failure;
@@ -189,8 +189,8 @@ impl Maker {
     }
 
     /// Makes and signs the pass for a row.
-    pub(crate) fn make(&self, row: &Row) -> Result<Made, RowError> {
-        self.fill(row)?.sign()
+    pub(crate) fn make(&self, row: &Row) -> Result<Made, MakeError> {
+        self.fill(row).map_err(MakeError::Row)?.sign()
     }
 
     /// Fills in the pass for a row.
@@ -328,16 +328,19 @@ impl Filled<'_> {
     }
 
     /// Checks and signs the pass.
-    pub(crate) fn sign(self) -> Result<Made, RowError> {
+    pub(crate) fn sign(self) -> Result<Made, MakeError> {
         let line = self.line;
-        let builder = self.draft.finish().map_err(|error| refusal(line, &error))?;
-        let archive = builder.build_signed(&self.maker.signer);
-        let archive = archive.map_err(|error| RowError::new(line, Chain(&error).to_string()))?;
+        let builder = self.draft.finish();
+        let builder = builder.map_err(|error| MakeError::Row(refusal(line, &error)))?;
+        // If one pass can't be signed, none can. The certificate may have expired.
+        let archive = builder.build_signed(&self.maker.signer).map_err(|error| {
+            MakeError::Failed(Failure::from_error("can't sign the passes", &error))
+        })?;
         if archive.len() > MAX_ARCHIVE_BYTES {
-            return Err(RowError::new(
+            return Err(MakeError::Row(RowError::new(
                 line,
                 "makes a pass of more than 15 MiB; use smaller images",
-            ));
+            )));
         }
         Ok(Made {
             pass: self.pass,

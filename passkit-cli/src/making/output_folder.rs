@@ -235,6 +235,18 @@ impl OutputFolder {
         Ok(())
     }
 
+    /// Gives a single file its final name. When this returns, the file is on disk.
+    pub(super) fn commit_one(&self, Staged { temporary, path }: Staged) -> Result<(), Failure> {
+        let commit = || {
+            File::open(&temporary)?.sync_all()?;
+            temporary.persist(path).map_err(|error| error.error)?;
+            #[cfg(unix)]
+            File::open(&self.path)?.sync_all()?;
+            Ok(())
+        };
+        commit().map_err(|error: io::Error| self.cannot_write(&error))
+    }
+
     /// Makes everything on the file system durable. One call costs less than one call for each file.
     pub(super) fn sync(&self) -> Result<(), Failure> {
         let sync = || {

@@ -4,6 +4,16 @@ use std::fmt;
 
 use passkit_server::text::OneLine;
 
+use crate::failure::Failure;
+
+/// Why the pass of a row was not made.
+pub(crate) enum MakeError {
+    /// The row is the reason.
+    Row(RowError),
+    /// The other rows can't be made either.
+    Failed(Failure),
+}
+
 /// An error in a row.
 #[derive(Debug)]
 pub(crate) struct RowError {
