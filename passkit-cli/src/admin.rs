@@ -1,4 +1,4 @@
-//! The endpoints through which another program publishes changes of passes, and has passes made.
+//! The endpoints for other programs. They publish changes of passes, and make passes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -185,7 +185,7 @@ impl Admin {
         Ok(answer(StatusCode::ACCEPTED, &done.to_json()))
     }
 
-    /// Makes a pass, and answers it.
+    /// Makes a pass and returns it.
     async fn make(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
         let making = self.making.as_ref().ok_or(Refusal::NoMaker)?;
         let row = read_body(request, ROW_LIMIT, "a row may have at most 256 KiB").await?;

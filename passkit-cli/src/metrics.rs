@@ -54,7 +54,7 @@ const PENDING: &str = "passkit_pending_changes";
 const OLDEST_PENDING: &str = "passkit_oldest_pending_seconds";
 const FOLDERS_ABSENT: &str = "passkit_folders_absent";
 
-/// The path that answers as long as the process does.
+/// The path that answers as long as the process runs.
 pub(crate) const ALIVE: &str = "/healthz";
 /// The path that says whether the instance can answer phones.
 pub(crate) const READY: &str = "/readyz";

@@ -58,11 +58,11 @@ pub(crate) struct Serve {
     )]
     pub(crate) listen: Address,
 
-    /// The rights on the socket of --listen unix:PATH, as digits of chmod. Whoever may write to it can connect.
+    /// The permissions of the socket of --listen unix:PATH, as digits of chmod. A user who may write to the socket can connect.
     #[arg(long, env = "PASSKIT_SOCKET_MODE", default_value = "660", value_name = "MODE", value_parser = mode)]
     pub(crate) socket_mode: u32,
 
-    /// The certificate for HTTPS, followed by the rest of its chain, in PEM. Without it, phones need a TLS proxy in front.
+    /// The certificate for HTTPS, followed by the rest of its chain, in PEM. Without a certificate, phones need a TLS proxy in front.
     #[arg(
         long,
         env = "PASSKIT_TLS_CERT",
@@ -71,7 +71,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) tls_cert: Option<PathBuf>,
 
-    /// The private key of that certificate: PEM, not encrypted.
+    /// The private key of the certificate of --tls-cert: PEM, not encrypted.
     #[arg(
         long,
         env = "PASSKIT_TLS_KEY",
@@ -155,9 +155,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Make passes of a template and a table in one of the folders, and again whenever the table or the template changes.
+    /// Make passes from a template and a table, and make them again whenever the table or the template changes.
     /// The file has the options of `passkit make`: template, from, out, cert, key, wwdr and token-secret. With
-    /// --admin-token, another program has single passes made with POST /admin/v1/passes. Then `from` may be left out.
+    /// --admin-token, another program can request single passes with POST /admin/v1/passes. Then `from` may be left out.
     #[arg(long, env = "PASSKIT_MAKE", value_name = "FILE.toml")]
     pub(crate) make: Option<PathBuf>,
 
@@ -188,7 +188,7 @@ pub(crate) struct Serve {
     #[arg(long = "config", env = "PASSKIT_CONFIG", value_name = "FILE.toml")]
     pub(crate) config_file: Option<PathBuf>,
 
-    /// Print the options in force and where each of them comes from, without secrets, and do not serve.
+    /// Print the options in force without secrets, and where each option comes from. Do not serve.
     #[arg(long)]
     pub(crate) print_config: bool,
 }
@@ -409,7 +409,7 @@ fn with_made(config: Config, maker: &LiveMaker) -> Config {
 }
 
 impl Ready {
-    /// Returns the address at which it answers.
+    /// Returns the address at which the service answers.
     pub(crate) fn url(&self) -> String {
         match &self.address {
             Address::Port(address) if self.tls.is_some() => format!("https://{address}"),

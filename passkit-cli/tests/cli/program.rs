@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -514,13 +514,24 @@ pub(crate) fn send(
     Ok(answer)
 }
 
-/// Runs a command to its end. Returns its exit code, stdout and stderr.
+/// Runs a command to its end. Returns its exit code, stdout and stderr. If the command goes on for 10 minutes, all tests end,
+/// because it can't be stopped from here.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let shown = format!("{command:?}");
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if end.recv_timeout(Duration::from_secs(600)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("has not ended after 10 minutes: {shown}");
+            std::process::exit(101);
+        }
+    });
+    let output = command.output();
+    drop(ended);
     let Output {
         status,
         stdout,
         stderr,
-    } = command.output().unwrap();
+    } = output.unwrap();
     (
         status.code(),
         String::from_utf8(stdout).unwrap(),

@@ -316,15 +316,22 @@ fn a_full_disk_leaves_the_old_archive_and_nothing_else() {
     desk.verify("small/card.pkpass");
 }
 
-/// Runs a program on a terminal. When the program asks for a password, types it.
+/// Runs a program on a terminal. When the program has asked for a password and has switched the echo off, types it. What is
+/// typed before that is discarded.
 const ON_A_TERMINAL: &str = "
-import os, pty, sys
+import os, pty, select, sys, termios
+ECHO_FLAGS = 3
 child, terminal = pty.fork()
 if child == 0:
     os.execv(sys.argv[2], sys.argv[2:])
 shown = b''
 typed = False
 while True:
+    if not typed and shown.rstrip().endswith(b'.p12:') and not termios.tcgetattr(terminal)[ECHO_FLAGS] & termios.ECHO:
+        os.write(terminal, sys.argv[1].encode() + b'\\n')
+        typed = True
+    if not select.select([terminal], [], [], None if typed else 0.01)[0]:
+        continue
     try:
         piece = os.read(terminal, 1024)
     except OSError:
@@ -332,9 +339,6 @@ while True:
     if not piece:
         break
     shown += piece
-    if not typed and shown.rstrip().endswith(b'.p12:'):
-        os.write(terminal, sys.argv[1].encode() + b'\\n')
-        typed = True
 sys.stdout.write(shown.decode())
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 ";
