@@ -31,7 +31,7 @@ use crate::{
     admin_passes::{Making, NoPass},
     failure::{Chain, Failure},
     log_lines::OnceAMinute,
-    making::Refused,
+    making::{Change, Refused},
 };
 
 pub(crate) const PATH: &str = "/admin/v1/publish";
@@ -176,12 +176,12 @@ impl Admin {
         let making = self.making.as_ref().ok_or(Refusal::NoMaker)?;
         let row = read_body(request, ROW_LIMIT, "a row may have at most 256 KiB").await?;
         let made = making.make(row).await.map_err(Refusal::NoPass)?;
-        let status = if made.is_new {
+        let status = if made.change == Some(Change::New) {
             StatusCode::CREATED
         } else {
             StatusCode::OK
         };
-        let archive = Bytes::copy_from_slice(&made.archive);
+        let archive = made.archive.clone();
         Ok(answer_with(status, making.kind().media_type(), archive))
     }
 

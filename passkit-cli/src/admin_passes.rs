@@ -11,7 +11,7 @@ use passkit_server::identifiers::Kind;
 
 use crate::{
     failure::Failure,
-    making::{Delivered, LiveMaker, Refused},
+    making::{LiveMaker, MadeOne, Refused},
 };
 
 /// How long to wait until a new pass is served.
@@ -40,7 +40,7 @@ impl Making {
     }
 
     /// Makes the pass for a row. Returns once the pass is served and published. A phone can then register at once.
-    pub(crate) async fn make(&self, row: Bytes) -> Result<Arc<Delivered>, NoPass> {
+    pub(crate) async fn make(&self, row: Bytes) -> Result<Arc<MadeOne>, NoPass> {
         let maker = self.maker.clone();
         let made = tokio::task::spawn_blocking(move || maker.make(&row)).await;
         let made = made.map_err(|error| {
@@ -64,7 +64,7 @@ impl Making {
         Ok(made)
     }
 
-    async fn is_replaced(&self, made: &Arc<Delivered>) -> bool {
+    async fn is_replaced(&self, made: &Arc<MadeOne>) -> bool {
         let (maker, made) = (self.maker.clone(), made.clone());
         let look = tokio::task::spawn_blocking(move || maker.is_replaced(&made)).await;
         look.unwrap_or(false)

@@ -6,18 +6,21 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
+use bytes::Bytes;
 use passkit_archive::{Findings, Level, Report, Rules, template::Template};
 use passkit_server::{
+    PassId,
     identifiers::TypeIdentifier,
+    store::ContentDigest,
     text::{Chain, OneLine},
 };
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    maker::{Filled, Made, Maker},
+    maker::{Filled, Maker},
     output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
-    row_error::RowError,
+    row_error::{MakeError, RowError},
     secret::Secret,
     table::{Row, Table},
 };
@@ -101,18 +104,38 @@ pub(crate) fn open_secret(
     Ok(secret)
 }
 
-/// Why the pass of a single row was not made.
-pub(crate) enum MakeError {
-    Row(RowError),
-    Failed(Failure),
-}
-
 /// The result for a row.
 enum Outcome {
     Unchanged,
     Written(String, Change, Option<Staged>),
     Bad(RowError),
     Failed(Failure),
+}
+
+impl From<MakeError> for Outcome {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::Row(error) => Self::Bad(error),
+            MakeError::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// What has to be done for a row.
+enum Plan<'a> {
+    /// The file has the pass of the row already.
+    Keep,
+    Write(Change, Filled<'a>),
+}
+
+/// A pass that was made by itself.
+pub(crate) struct MadeOne {
+    /// `None` if the file had this content already.
+    pub(crate) change: Option<Change>,
+    pub(crate) pass: PassId,
+    pub(crate) content: ContentDigest,
+    /// The content of the file.
+    pub(crate) archive: Bytes,
 }
 
 /// A row and the name of its file.
@@ -192,40 +215,39 @@ impl Batch<'_> {
         Ok(summary)
     }
 
-    /// Makes the pass of a single row. Returns what changed, if anything, and the archive.
-    pub(crate) fn make_one(&self, row: Row) -> Result<(Option<Change>, Vec<u8>), MakeError> {
-        let named = self.name(row, &mut HashSet::new());
-        let named = named.map_err(MakeError::Row)?;
-        let (change, staged) = match self.make(&named) {
-            Outcome::Written(_, change, Some(staged)) => (change, staged),
-            Outcome::Unchanged | Outcome::Written(..) => {
-                let archive = self.folder.read(&named.name).map_err(|problem| {
-                    let file = self.folder.shown(&named.name);
-                    MakeError::Failed(Failure::new(format!("{file}: {problem}")))
-                })?;
-                return Ok((None, archive));
-            }
-            Outcome::Bad(error) => return Err(MakeError::Row(error)),
-            Outcome::Failed(failure) => return Err(MakeError::Failed(failure)),
+    /// Makes the pass of a single row. When this returns, the file is on disk.
+    pub(crate) fn make_one(&self, row: Row) -> Result<MadeOne, MakeError> {
+        let Named { row, name } = self.name(row, &mut HashSet::new())?;
+        let (change, archive) = match self.plan(&row, &name)? {
+            Plan::Keep => (None, self.read(&name)?),
+            Plan::Write(change, filled) => (Some(change), filled.sign()?.archive),
         };
-        let committed = self.check_and_commit(&named, staged)?;
-        Ok((Some(change), committed))
+        let report = Report::of(&archive, Rules::strict());
+        if change.is_some() {
+            let mut errors = report.findings.iter();
+            if let Some(worst) = errors.find(|one| one.level() >= Level::Error) {
+                let message = format!("makes a pass that phones would refuse: {worst}");
+                return Err(RowError::new(row.line, message).into());
+            }
+            self.folder.replace(&name, &archive)?;
+        }
+        // A run that was stopped may have renamed the file without a sync.
+        self.folder.sync_names()?;
+        let Some(found) = report.archive else {
+            let file = self.folder.shown(&name);
+            return Err(Failure::new(format!("{file}: can't be read")).into());
+        };
+        Ok(MadeOne {
+            change,
+            pass: found.id,
+            content: found.content_digest,
+            archive: archive.into(),
+        })
     }
 
-    /// Gives a file its final name, unless phones would refuse the pass. Returns the content of the file.
-    fn check_and_commit(&self, named: &Named, staged: Staged) -> Result<Vec<u8>, MakeError> {
-        let archive = staged.content().map_err(|error| {
-            MakeError::Failed(Failure::from_error("can't read the new pass", &error))
-        })?;
-        let found = Report::of(&archive, Rules::strict()).findings;
-        if let Some(worst) = found.iter().find(|one| one.level() >= Level::Error) {
-            let message = format!("makes a pass that phones would refuse: {worst}");
-            return Err(MakeError::Row(RowError::new(named.row.line, message)));
-        }
-        self.folder
-            .commit(vec![staged])
-            .map_err(MakeError::Failed)?;
-        Ok(archive)
+    fn read(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let read = self.folder.read(name);
+        read.map_err(|problem| Failure::new(format!("{}: {problem}", self.folder.shown(name))))
     }
 
     /// Finds the name of a row's file. Fails if an earlier row has the same one.
@@ -260,13 +282,14 @@ impl Batch<'_> {
                         None => Ok(Some(findings)),
                     };
                 }
-                Err(error) if error.is_refused && count < TRIED => {
+                Err(MakeError::Failed(failure)) => return Err(failure),
+                Err(MakeError::Row(error)) if error.is_refused && count < TRIED => {
                     refused.get_or_insert(error);
                     count += 1;
                 }
-                Err(error) if error.is_refused => break,
+                Err(MakeError::Row(error)) if error.is_refused => break,
                 // The row is reported later.
-                Err(_) => {}
+                Err(MakeError::Row(_)) => {}
             }
         }
         match refused {
@@ -279,42 +302,43 @@ impl Batch<'_> {
     }
 
     fn make(&self, named: &Named) -> Outcome {
-        self.try_make(named).unwrap_or_else(|outcome| outcome)
+        self.try_make(named).unwrap_or_else(Outcome::from)
     }
 
-    /// The error is an outcome too, so that `?` can return one early.
-    fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, Outcome> {
-        let mut filled = self.maker.fill(row).map_err(Outcome::Bad)?;
-        let manifest = filled.manifest().map_err(Outcome::Bad)?;
-        let change = match self.folder.existing(name).map_err(Outcome::Failed)? {
-            Existing::Missing => Change::New,
-            Existing::Archive(mut archive) => {
-                if archive.is_signed() && archive.manifest().is_some_and(|old| old == manifest) {
-                    return Ok(Outcome::Unchanged);
-                }
-                let old = archive.identify();
-                self.check_replaced(row, name, &filled, old)
-                    .map_err(Outcome::Bad)?;
-                Change::Changed
-            }
-            Existing::Damaged => {
-                self.check_replaced(row, name, &filled, None)
-                    .map_err(Outcome::Bad)?;
-                Change::Changed
-            }
+    fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, MakeError> {
+        let (change, filled) = match self.plan(row, name)? {
+            Plan::Keep => return Ok(Outcome::Unchanged),
+            Plan::Write(change, filled) => (change, filled),
         };
         let staged = if self.is_dry {
-            filled.check().map_err(Outcome::Bad)?;
+            filled.check()?;
             None
         } else {
-            let made = filled.sign().map_err(Outcome::Bad)?;
-            Some(self.stage(name, &made).map_err(Outcome::Failed)?)
+            Some(self.folder.stage(name, &filled.sign()?.archive)?)
         };
         Ok(Outcome::Written(name.clone(), change, staged))
     }
 
-    fn stage(&self, name: &str, made: &Made) -> Result<Staged, Failure> {
-        self.folder.stage(name, &made.archive)
+    /// Compares the pass of a row with the existing file.
+    fn plan(&self, row: &Row, name: &str) -> Result<Plan<'_>, MakeError> {
+        let mut filled = self.maker.fill(row)?;
+        let manifest = filled.manifest()?;
+        let change = match self.folder.existing(name)? {
+            Existing::Missing => Change::New,
+            Existing::Archive(mut archive) => {
+                if archive.is_signed() && archive.manifest().is_some_and(|old| old == manifest) {
+                    return Ok(Plan::Keep);
+                }
+                let old = archive.identify();
+                self.check_replaced(row, name, &filled, old)?;
+                Change::Changed
+            }
+            Existing::Damaged => {
+                self.check_replaced(row, name, &filled, None)?;
+                Change::Changed
+            }
+        };
+        Ok(Plan::Write(change, filled))
     }
 
     /// Checks that a new pass may replace the old one. Both must be the same pass, and the token of phones
@@ -409,21 +433,19 @@ impl Batch<'_> {
 
     /// Makes the voided version of a pass. The inner error says why it can't be made.
     fn void(&self, name: &str) -> Result<Result<Option<Staged>, String>, Failure> {
-        let made = || {
+        let filled = || {
             let bytes = self.folder.read(name)?;
             let template =
                 Template::read_finished(&bytes).map_err(|error| Chain(&error).to_string())?;
             let builder = template.fill().set("/voided", true).finish();
-            let builder = builder.map_err(|error| OneLine::of(&error.to_string()).to_string())?;
-            if self.is_dry {
-                return Ok(None);
-            }
-            let signed = builder.build_signed(self.maker.signer());
-            signed.map(Some).map_err(|error| Chain(&error).to_string())
+            builder.map_err(|error| OneLine::of(&error.to_string()).to_string())
         };
-        match made() {
-            Ok(None) => Ok(Ok(None)),
-            Ok(Some(bytes)) => Ok(Ok(Some(self.folder.stage(name, &bytes)?))),
+        match filled() {
+            Ok(_) if self.is_dry => Ok(Ok(None)),
+            Ok(builder) => {
+                let archive = self.maker.sign(&builder)?;
+                Ok(Ok(Some(self.folder.stage(name, &archive)?)))
+            }
             Err(problem) => Ok(Err(problem)),
         }
     }
@@ -471,4 +493,80 @@ fn hash(name: &str) -> NameHash {
     let digest: [u8; 32] = Sha256::digest(name).into();
     let start = digest.first_chunk().copied().unwrap_or_default();
     u128::from_le_bytes(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, fs, sync::Arc};
+
+    use passkit_archive::{Purpose, SignatureAlgorithm, Signer, SigningKey, placeholder_icon};
+
+    use super::*;
+
+    /// A key whose module is gone.
+    struct Unplugged;
+
+    impl SigningKey for Unplugged {
+        fn algorithm(&self) -> SignatureAlgorithm {
+            SignatureAlgorithm::EcdsaP256Sha256
+        }
+
+        fn sign(&self, _: Purpose, _: &[u8]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+            Err("unplugged".into())
+        }
+    }
+
+    /// Calls `work` with a batch whose key does not sign, and with the folder of the template and the table.
+    fn with_batch(work: impl FnOnce(&Batch<'_>, &Path)) {
+        let type_id = TypeIdentifier::new("pass.com.example.card").unwrap();
+        let certificate = Signer::throwaway_pem(&type_id, "ABCDE12345", false).unwrap();
+        let signer = Signer::with_key(certificate.as_bytes(), Unplugged, None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pass = r#"{"formatVersion":1,"organizationName":"Example","description":"A card",
+            "storeCard":{"primaryFields":[{"key":"name","value":"Sample"}]}}"#;
+        fs::write(folder.path().join("pass.json"), pass).unwrap();
+        fs::write(folder.path().join("icon.png"), placeholder_icon(38)).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let batch = Batch {
+            maker: &Maker::open(folder.path(), Arc::new(signer)).unwrap(),
+            folder: &OutputFolder::open(out.path(), type_id.kind()).unwrap(),
+            is_dry: false,
+            void_missing: false,
+        };
+        work(&batch, folder.path());
+        assert_eq!(
+            fs::read_dir(out.path()).unwrap().count(),
+            1,
+            "only the hidden folder"
+        );
+    }
+
+    #[test]
+    fn a_key_that_does_not_sign_is_not_the_fault_of_a_row() {
+        with_batch(|batch, _| {
+            let row = Row::of_json(1, br#"{"serial":"A-1","name":"Ada"}"#).unwrap();
+            match batch.make_one(row) {
+                Err(MakeError::Failed(failure)) => {
+                    let line = failure.to_string();
+                    assert!(
+                        line.starts_with("can't sign the passes: ") && line.ends_with("unplugged"),
+                        "{line}"
+                    );
+                }
+                other => panic!("{:?}", other.map(|made| made.pass)),
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_that_does_not_sign_ends_a_run() {
+        with_batch(|batch, folder| {
+            let path = folder.join("table.csv");
+            fs::write(&path, "serial,name\nA-1,Ada\nA-2,Alan\n").unwrap();
+            let failure = batch
+                .run(&mut Table::open(&path).unwrap(), |_| {})
+                .unwrap_err();
+            assert!(failure.to_string().ends_with("unplugged"), "{failure}");
+        });
+    }
 }

@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_archive::{Level, Report, Rules};
+use passkit_archive::Level;
 use passkit_identity::pem;
-use passkit_server::{PassId, identifiers::Kind, store::ContentDigest, text::OneLine};
+use passkit_server::{identifiers::Kind, text::OneLine};
 use serde::Deserialize;
 
 use super::{
-    batch::{Batch, Change, Event, MakeError, Summary, open_secret},
+    batch::{Batch, Event, MadeOne, Summary, open_secret},
     inputs::{self, Inputs},
     maker::Maker,
     output_folder::OutputFolder,
-    row_error::RowError,
+    row_error::{MakeError, RowError},
     secret,
     table::{Row, Table},
 };
@@ -82,14 +82,6 @@ pub(crate) struct LiveMaker {
     maker: RwLock<Arc<Maker>>,
     /// One thread at a time writes to the folder.
     turn: Mutex<()>,
-}
-
-/// A pass that was made for a request.
-pub(crate) struct Delivered {
-    pub(crate) pass: PassId,
-    pub(crate) is_new: bool,
-    pub(crate) content: ContentDigest,
-    pub(crate) archive: Vec<u8>,
 }
 
 /// Why no pass was made for a request.
@@ -156,7 +148,7 @@ impl LiveMaker {
 
     /// Makes, signs and writes the pass of a row, which is a JSON object. An existing pass with the same content stays
     /// as it is.
-    pub(crate) fn make(&self, row: &[u8]) -> Result<Delivered, Refused> {
+    pub(crate) fn make(&self, row: &[u8]) -> Result<MadeOne, Refused> {
         let row = Row::of_json(1, row).map_err(Refused::NoRow)?;
         let maker = self.maker();
         let _turn = self.turn();
@@ -169,22 +161,11 @@ impl LiveMaker {
             is_dry: false,
             void_missing: false,
         };
-        let (change, archive) = batch.make_one(row)?;
-        let report = Report::of(&archive, Rules::strict());
-        let Some(found) = report.archive else {
-            let failure = Failure::new("a pass that was just made can't be read");
-            return Err(Refused::Failed(failure));
-        };
-        Ok(Delivered {
-            pass: found.id,
-            is_new: change == Some(Change::New),
-            content: found.content_digest,
-            archive,
-        })
+        Ok(batch.make_one(row)?)
     }
 
     /// Returns whether another request, or another process, has replaced the pass since.
-    pub(crate) fn is_replaced(&self, made: &Delivered) -> bool {
+    pub(crate) fn is_replaced(&self, made: &MadeOne) -> bool {
         let folder = OutputFolder::look_at(&self.settings.out, self.kind);
         let name = folder.file_name(&made.pass.serial);
         folder.read(&name).is_ok_and(|file| file != made.archive)

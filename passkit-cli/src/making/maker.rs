@@ -8,7 +8,7 @@ use std::{
 };
 
 use passkit_archive::{
-    Findings, Level, MAX_ARCHIVE_BYTES, Report, Rules, Signer,
+    ArchiveBuilder, Findings, Level, MAX_ARCHIVE_BYTES, Report, Rules, Signer,
     template::{Draft, Template, TemplateError, TokenSecret},
 };
 use passkit_server::{
@@ -19,7 +19,7 @@ use passkit_server::{
 
 use super::{
     recipe::{self, Recipe, Serial, Token},
-    row_error::RowError,
+    row_error::{MakeError, RowError},
     table::{Columns, Row},
 };
 use crate::failure::Failure;
@@ -189,8 +189,15 @@ impl Maker {
     }
 
     /// Makes and signs the pass for a row.
-    pub(crate) fn make(&self, row: &Row) -> Result<Made, RowError> {
+    pub(crate) fn make(&self, row: &Row) -> Result<Made, MakeError> {
         self.fill(row)?.sign()
+    }
+
+    /// Signs a pass that is filled in. If this fails, no other pass can be signed either, because the
+    /// certificate has expired or the key does not work.
+    pub(super) fn sign(&self, builder: &ArchiveBuilder) -> Result<Vec<u8>, Failure> {
+        let signed = builder.build_signed(&self.signer);
+        signed.map_err(|error| Failure::from_error("can't sign the passes", &error))
     }
 
     /// Fills in the pass for a row.
@@ -328,16 +335,14 @@ impl Filled<'_> {
     }
 
     /// Checks and signs the pass.
-    pub(crate) fn sign(self) -> Result<Made, RowError> {
+    pub(crate) fn sign(self) -> Result<Made, MakeError> {
         let line = self.line;
-        let builder = self.draft.finish().map_err(|error| refusal(line, &error))?;
-        let archive = builder.build_signed(&self.maker.signer);
-        let archive = archive.map_err(|error| RowError::new(line, Chain(&error).to_string()))?;
+        let builder = self.draft.finish();
+        let builder = builder.map_err(|error| refusal(line, &error))?;
+        let archive = self.maker.sign(&builder)?;
         if archive.len() > MAX_ARCHIVE_BYTES {
-            return Err(RowError::new(
-                line,
-                "makes a pass of more than 15 MiB; use smaller images",
-            ));
+            let message = "makes a pass of more than 15 MiB; use smaller images";
+            return Err(RowError::new(line, message).into());
         }
         Ok(Made {
             pass: self.pass,

@@ -18,9 +18,9 @@ mod secret;
 mod table;
 
 pub(crate) use self::{
-    batch::{Batch, Change, Event, Summary, open_secret},
+    batch::{Batch, Change, Event, MadeOne, Summary, open_secret},
     inputs::Inputs,
-    live::{Delivered, LiveMaker, Refused},
+    live::{LiveMaker, Refused},
     maker::Maker,
     output_folder::OutputFolder,
     secret::path_for as secret_path,

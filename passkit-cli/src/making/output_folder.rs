@@ -63,12 +63,6 @@ pub(super) struct Staged {
     path: PathBuf,
 }
 
-impl Staged {
-    pub(super) fn content(&self) -> io::Result<Vec<u8>> {
-        fs::read(&self.temporary)
-    }
-}
-
 impl OutputFolder {
     /// Opens a folder to write to. Makes the folder if it is missing, and removes what a stopped run left.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
@@ -232,6 +226,26 @@ impl OutputFolder {
             let named = temporary.persist(path);
             named.map_err(|error| self.cannot_write(&error.error))?;
         }
+        Ok(())
+    }
+
+    /// Writes a single file, and gives it its final name. Call [`sync_names`](Self::sync_names) afterwards.
+    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
+        let Staged { temporary, path } = self.stage(name, content)?;
+        let commit = || {
+            File::open(&temporary)?.sync_all()?;
+            temporary.persist(path).map_err(|error| error.error)
+        };
+        commit().map_err(|error| self.cannot_write(&error))
+    }
+
+    /// Makes the names of the files durable.
+    pub(super) fn sync_names(&self) -> Result<(), Failure> {
+        // Other systems can't open a folder, so they can't sync it either.
+        #[cfg(unix)]
+        File::open(&self.path)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| self.cannot_write(&error))?;
         Ok(())
     }
 

@@ -4,6 +4,29 @@ use std::fmt;
 
 use passkit_server::text::OneLine;
 
+use crate::failure::Failure;
+
+/// Why the pass of a row was not made.
+#[derive(Debug)]
+pub(crate) enum MakeError {
+    /// The row is the reason.
+    Row(RowError),
+    /// The other rows can't be made either.
+    Failed(Failure),
+}
+
+impl From<RowError> for MakeError {
+    fn from(error: RowError) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl From<Failure> for MakeError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// An error in a row.
 #[derive(Debug)]
 pub(crate) struct RowError {

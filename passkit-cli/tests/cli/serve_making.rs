@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead as _, BufReader},
     path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -110,6 +112,76 @@ fn another_program_can_have_passes_made() {
     service.start();
     let again = post(&service, &row("A-1", 2));
     assert!(again.status == 200 && again.body == changed.body);
+}
+
+/// Runs `work`. Returns the system calls of the service that sync, rename or write meanwhile.
+fn traced(service: &Service, work: impl FnOnce()) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace");
+    let mut strace = Command::new("strace")
+        .args(["-f", "-y", "-s", "256", "-o"])
+        .arg(&file)
+        .args([
+            "-e",
+            "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2,write,writev",
+        ])
+        .args(["-p", &service.id().to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this test needs strace: install it, for example with \"apt-get install strace\"");
+    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+    let is_attached = lines.any(|line| line.unwrap().contains("attached"));
+    assert!(
+        is_attached,
+        "strace must be allowed to trace other processes"
+    );
+    work();
+    let id = strace.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    strace.wait().unwrap();
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_pass_is_on_disk_when_the_answer_comes() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, None);
+    service.start();
+    let folder = workshop.path("passes").canonicalize().unwrap();
+    let folder_synced = format!("<{}>)", folder.display());
+    for (points, status) in [(1, 201), (1, 200), (2, 200)] {
+        let calls = traced(&service, || {
+            assert_eq!(post(&service, &row("A-1", points)).status, status);
+        });
+        let line = |call: &str, of: &str| {
+            let found = calls
+                .lines()
+                .position(|line| line.contains(call) && line.contains(of));
+            found.unwrap_or_else(|| panic!("no {call} of {of} in {calls}"))
+        };
+        let answered = line("", &format!("HTTP/1.1 {status}"));
+        let named = line("fsync(", &folder_synced);
+        assert!(named < answered, "{calls}");
+        if calls.contains("A-1~8.pkpass\"") {
+            let renamed = line("rename", "A-1~8.pkpass\"");
+            assert!(
+                line("fsync(", "/new-") < renamed && renamed < named,
+                "{calls}"
+            );
+        } else {
+            assert_eq!((points, status), (1, 200), "{calls}");
+        }
+        assert!(
+            !calls.contains("syncfs("),
+            "nothing else is synced: {calls}"
+        );
+    }
 }
 
 #[test]
