@@ -56,8 +56,8 @@ pub trait DeliveryLog: Send + Sync {
     /// Removes all records of these subjects.
     async fn forget(&self, subjects: &[Subject]) -> Result<(), StoreError>;
 
-    /// Removes up to about `limit` records whose last time is before `time`. Returns whether none
-    /// remains.
+    /// Removes up to about `limit` records whose last time is before `time`. Returns `true` if none
+    /// remains, and `false` if some may remain.
     async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError>;
 }
 
@@ -72,7 +72,21 @@ pub enum Subject {
     Type(TypeIdentifier),
 }
 
-/// How often an event happened to a subject, and when it last happened.
+impl Subject {
+    /// Returns the subject as three texts, for stores: its kind (`pass`, `device` or `type`), its
+    /// type, and its serial number or device identifier. The last text is empty for a type.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &str, &str) {
+        match self {
+            Self::Pass(pass) => ("pass", pass.type_id.as_str(), pass.serial.as_str()),
+            Self::Device(type_id, device) => ("device", type_id.as_str(), device.as_str()),
+            Self::Type(type_id) => ("type", type_id.as_str(), ""),
+        }
+    }
+}
+
+/// How often an event happened to a subject, and when it last happened. None of the numbers is
+/// greater than `i64::MAX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// To what the event happened.
@@ -98,8 +112,8 @@ impl Record {
     /// Merges a record of the same subject and event into this one.
     ///
     /// The record with the greater version stays and the other is dropped. If the versions are
-    /// equal, the counts are added (up to `i64::MAX`), and the later time stays with its detail. If the times
-    /// are equal too, the detail that is greater by its bytes stays.
+    /// equal, the counts are added (up to `i64::MAX`), and the later time stays with its detail. If
+    /// the times are equal too, the detail that is greater by its bytes stays.
     pub fn merge(&mut self, other: Self) {
         if other.version > self.version {
             *self = other;
