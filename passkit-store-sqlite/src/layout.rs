@@ -356,9 +356,7 @@ insert into passkit_delivery as d (kind, type, name, event, version, count, at, 
 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 on conflict (kind, type, name, event) do update
 set version = excluded.version,
-    count = case when excluded.version > d.version then excluded.count
-        when d.count > 9223372036854775807 - excluded.count then 9223372036854775807
-        else d.count + excluded.count end,
+    count = iif(excluded.version > d.version, excluded.count, min(d.count + excluded.count, 9007199254740991)),
     at = iif(excluded.version > d.version, excluded.at, max(excluded.at, d.at)),
     detail = iif(excluded.version > d.version or (excluded.at, excluded.detail) > (d.at, d.detail),
         excluded.detail, d.detail)
