@@ -131,6 +131,7 @@
 mod authorization;
 mod body;
 mod conditional;
+pub mod delivery;
 mod device_limit;
 pub mod device_log;
 mod endpoints;

@@ -1,4 +1,5 @@
 mod coordination;
+mod delivery;
 mod queue;
 
 use std::{
@@ -41,6 +42,7 @@ struct Tables {
     in_order: BTreeSet<DeviceIdentifier>,
     pushes: queue::Pushes,
     coordination: coordination::Agreements,
+    delivery: delivery::Records,
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +210,7 @@ impl MemoryStore {
                 in_order: BTreeSet::new(),
                 pushes: queue::Pushes::default(),
                 coordination: coordination::Agreements::default(),
+                delivery: delivery::Records::default(),
             }),
         }
     }
