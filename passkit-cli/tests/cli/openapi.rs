@@ -179,11 +179,19 @@ fn write_archives(service: &Service) {
 #[test]
 fn the_service_answers_as_documented() {
     let tested = Tested::new();
-    phones(&tested);
-    programs(&tested);
-    without_a_store(&tested);
-    with_a_damaged_store(&tested);
-    operators(&tested);
+    // Some answers come after 10 s.
+    std::thread::scope(|scope| {
+        for part in [
+            phones,
+            programs,
+            without_a_store,
+            with_a_damaged_store,
+            operators,
+        ] {
+            let tested = &tested;
+            scope.spawn(move || part(tested));
+        }
+    });
     let listed = tested.document.statuses();
     let seen = tested.seen.into_inner().unwrap();
     let missing: Vec<_> = listed.difference(&seen).collect();
@@ -367,25 +375,28 @@ fn without_a_store(tested: &Tested) {
     service.start();
     node.kill().unwrap();
     let address = &service.address();
-    for type_id in [PASS, ORDER] {
-        let paths = Paths::of(type_id);
-        tested.expect(address, 503, paths.register(PUSH_TOKEN));
-        tested.expect(address, 503, paths.unregister());
+    let (passes, orders) = (Paths::of(PASS), Paths::of(ORDER));
+    let mut requests = Vec::new();
+    for paths in [&passes, &orders] {
+        requests.extend([paths.register(PUSH_TOKEN), paths.unregister()]);
         for method in ["GET", "HEAD"] {
-            tested.expect(address, 503, paths.list(method));
-            tested.expect(address, 503, paths.latest(method));
+            requests.extend([paths.list(method), paths.latest(method)]);
         }
     }
     let bearer = &*format!("Bearer {ADMIN}");
     let all = br#"{"type":"pass.a","all":true}"#;
-    tested.expect(
-        address,
-        503,
-        Request::new("POST", "/admin/v1/publish", bearer, all),
-    );
     let row = serve_making::row("A-1", 1).to_string();
-    let row = Request::new("POST", "/admin/v1/passes", bearer, row.as_bytes());
-    tested.expect(address, 503, row);
+    for (path, body) in [
+        ("/admin/v1/publish", &all[..]),
+        ("/admin/v1/passes", row.as_bytes()),
+    ] {
+        requests.push(Request::new("POST", path, bearer, body));
+    }
+    std::thread::scope(|scope| {
+        for request in requests {
+            scope.spawn(move || tested.expect(address, 503, request));
+        }
+    });
     let address = &metrics::address(&service);
     for method in ["GET", "HEAD"] {
         let ready = Request::new(method, "/readyz", "", b"");
