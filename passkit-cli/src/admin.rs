@@ -34,6 +34,7 @@ use crate::{
     making::{Change, Refused},
 };
 
+/// The path of the endpoint for publishing.
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const PASSES: &str = "/admin/v1/passes";
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -45,9 +46,26 @@ const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 /// How many passes a request may have.
 const PASSES_LIMIT: usize = 10_000;
 
+/// An endpoint of this module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Publish,
+    Passes,
+}
+
+impl Endpoint {
+    const ALL: [(&'static str, Self); 2] = [(PATH, Self::Publish), (PASSES, Self::Passes)];
+
+    fn of(path: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find_map(|(own, endpoint)| (own == path).then_some(endpoint))
+    }
+}
+
 /// Returns whether requests for this path are answered here.
 pub(crate) fn is_path(path: &str) -> bool {
-    path == PATH || path == PASSES
+    Endpoint::of(path).is_some()
 }
 
 /// The admin token, which `Authorization: Bearer` must have. `Debug` does not show it.
@@ -163,7 +181,7 @@ impl Admin {
         if request.method() != Method::POST {
             return Err(Refusal::Method);
         }
-        if request.uri().path() == PASSES {
+        if Endpoint::of(request.uri().path()) == Some(Endpoint::Passes) {
             return self.make(request).await;
         }
         let body = read_body(request, BODY_LIMIT, &too_many()).await?;
@@ -390,4 +408,23 @@ fn answer_with(
         .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer.headers_mut().insert(CONTENT_LENGTH, length);
     answer
+}
+
+/// Fails unless `docs/openapi.yaml` has these paths.
+#[cfg(test)]
+pub(crate) fn assert_documented<const N: usize>(paths: [&str; N]) {
+    let document = include_str!("../../docs/openapi.yaml");
+    for path in paths {
+        assert!(document.contains(&format!("\n  {path}:\n")), "{path}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_documented() {
+        assert_documented(Endpoint::ALL.map(|(path, _)| path));
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
@@ -132,16 +132,50 @@ fn describe() {
     );
 }
 
+/// An endpoint of this listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Metrics,
+    Alive,
+    Ready,
+}
+
+impl Endpoint {
+    const ALL: [(&'static str, Self); 3] = [
+        ("/metrics", Self::Metrics),
+        (ALIVE, Self::Alive),
+        (READY, Self::Ready),
+    ];
+
+    fn of(path: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find_map(|(own, endpoint)| (own == path).then_some(endpoint))
+    }
+}
+
 async fn answer(
     handle: &PrometheusHandle,
     health: &Health,
     request: &Request<Incoming>,
 ) -> Response<ResponseBody> {
     let plain = "text/plain; version=0.0.4";
-    let (status, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, plain, handle.render()),
-        (&Method::GET, ALIVE) => (StatusCode::OK, plain, "alive\n".to_owned()),
-        (&Method::GET, READY) => {
+    let endpoint = Endpoint::of(request.uri().path());
+    let is_allowed = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, kind, text) = match endpoint {
+        None => (
+            StatusCode::NOT_FOUND,
+            plain,
+            format!("GET /metrics, {ALIVE} or {READY}\n"),
+        ),
+        Some(_) if !is_allowed => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            plain,
+            "only GET and HEAD are allowed\n".to_owned(),
+        ),
+        Some(Endpoint::Metrics) => (StatusCode::OK, plain, handle.render()),
+        Some(Endpoint::Alive) => (StatusCode::OK, plain, "alive\n".to_owned()),
+        Some(Endpoint::Ready) => {
             let report = health.report().await;
             let status = if report.ready {
                 StatusCode::OK
@@ -151,11 +185,6 @@ async fn answer(
             let text = format!("{}\n", json!(report));
             (status, "application/json", text)
         }
-        _ => (
-            StatusCode::NOT_FOUND,
-            plain,
-            format!("GET /metrics, {ALIVE} or {READY}\n"),
-        ),
     };
     let length = HeaderValue::from(text.len());
     let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
@@ -163,6 +192,9 @@ async fn answer(
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, length);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     answer
 }
 
@@ -198,5 +230,16 @@ async fn count(store: Arc<dyn Store>) {
             Err(error) => tracing::warn!("can't count the registrations: {}", Chain(&error)),
         }
         tokio::time::sleep(COUNT_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::assert_documented;
+
+    #[test]
+    fn every_endpoint_is_documented() {
+        assert_documented(Endpoint::ALL.map(|(path, _)| path));
     }
 }

@@ -173,6 +173,37 @@ pub(crate) fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a 
 mod tests {
     use super::*;
 
+    /// Returns the path of an endpoint in the document of the HTTP interface.
+    fn template(route: &Route<'_>) -> &'static str {
+        match route {
+            Route::Registration { .. } => "/v1/devices/{device}/registrations/{type}/{serial}",
+            Route::Updatable { .. } => "/v1/devices/{device}/registrations/{type}",
+            Route::Latest { kind, .. } => match kind {
+                Kind::Pass => "/v1/passes/{type}/{serial}",
+                Kind::Order => "/v1/orders/{type}/{serial}",
+            },
+            Route::Log => "/v1/log",
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_documented() {
+        let document = include_str!("../../docs/openapi.yaml");
+        for path in [
+            "/v1/devices/D/registrations/pass.a/S",
+            "/v1/devices/D/registrations/pass.a",
+            "/v1/passes/pass.a/S",
+            "/v1/orders/order.a/S",
+            "/v1/log",
+        ] {
+            let template = template(&Route::of(path).unwrap());
+            assert!(
+                document.contains(&format!("\n  {template}:\n")),
+                "{template}"
+            );
+        }
+    }
+
     #[test]
     fn paths_name_endpoints() {
         let registration = |serial| {

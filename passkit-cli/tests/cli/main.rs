@@ -38,6 +38,7 @@ mod making_stopped;
 mod metrics;
 mod moving;
 mod new;
+mod openapi;
 mod phone;
 mod picture;
 mod postgres;

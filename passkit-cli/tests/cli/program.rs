@@ -488,6 +488,11 @@ pub(crate) fn send(
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     stream.write_all(body)?;
+    answer_of(&mut stream, method)
+}
+
+/// Reads an answer until the service closes the connection.
+pub(crate) fn answer_of(stream: &mut TcpStream, method: &str) -> std::io::Result<Answer> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let broken = || std::io::Error::other("the answer broke off");

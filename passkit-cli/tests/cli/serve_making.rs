@@ -21,7 +21,7 @@ const ADMIN: &str = "an-admin-token-for-tests";
 const PASSES: &str = "/admin/v1/passes";
 
 /// Makes a service that makes passes from the workshop's template. With `from`, the service has a table.
-fn service(workshop: &Workshop, from: Option<&str>) -> Service {
+pub(crate) fn service(workshop: &Workshop, from: Option<&str>) -> Service {
     let certificate = |name: &str| workshop.authority.path(name).display().to_string();
     let mut settings = format!(
         "template = \"card\"\nout = \"passes\"\ncert = {:?}\nkey = {:?}\nwwdr = {:?}\n",
@@ -46,7 +46,7 @@ fn post(service: &Service, row: &Value) -> Answer {
     post_to(&service.address(), row.to_string().as_bytes())
 }
 
-fn row(id: &str, points: u32) -> Value {
+pub(crate) fn row(id: &str, points: u32) -> Value {
     json!({
         "id": id, "first": "Ada", "last": "Lovelace", "points": points, "until": "2026-12-31", "seat": null,
         "not in the template": true,
