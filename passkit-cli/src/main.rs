@@ -64,6 +64,7 @@ enum Command {
     Push(commands::push::Push),
     New(commands::new::New),
     Check(commands::check::Check),
+    Preview(commands::preview::Preview),
     Sign(commands::sign::Sign),
     Make(Box<commands::make::Make>),
     Device(commands::device::Device),
@@ -110,6 +111,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
     let code = match command {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::New(new) => new.run(),
+        Command::Preview(preview) => preview.run(),
         Command::Sign(sign) => sign.run(),
         Command::Make(make) => make.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(),

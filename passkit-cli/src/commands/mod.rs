@@ -17,6 +17,7 @@ pub(crate) mod make;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod new;
+pub(crate) mod preview;
 mod progress;
 pub(crate) mod purge;
 pub(crate) mod push;
