@@ -3,8 +3,10 @@
 /// Red, green and blue.
 pub(crate) type Color = [u8; 3];
 
-/// Reads `rgb(r, g, b)`, `rgba(r, g, b, a)`, or `#RGB`, `#RRGGBB` or `#RRGGBBAA`.
-pub(crate) fn parse(text: &str) -> Option<Color> {
+/// Reads a colour as phones read `backgroundColor`: `rgb(r, g, b)`, `rgba(r, g, b, a)`, or `#RGB`,
+/// `#RRGGBB` or `#RRGGBBAA`. Returns red, green and blue.
+#[must_use]
+pub fn parse(text: &str) -> Option<Color> {
     let text = text.trim();
     if let Some(digits) = text.strip_prefix('#') {
         return from_digits(digits);

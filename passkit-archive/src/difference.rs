@@ -8,7 +8,7 @@ use std::{
 use passkit_server::{identifiers::Kind, text::OneLine};
 use serde_json::{Map, Value};
 
-use crate::{Finding, PassFiles, json, keys, layout::Layout};
+use crate::{Finding, PassFiles, keys, layout::Layout};
 
 /// At most this many changes are listed.
 const MAX_CHANGES: usize = 1_000;
@@ -83,7 +83,7 @@ impl Difference {
     ///
     /// Source: Apple's *Wallet Passes: Pass Field Content*, `changeMessage`.
     pub fn of(old: &PassFiles, new: &PassFiles) -> Result<Self, Finding> {
-        let (before, after) = (description(old)?, description(new)?);
+        let (before, after) = (old.description()?, new.description()?);
         let mut difference = Self::default();
         if new.kind() == Kind::Pass {
             difference.compare_fields(&fields(&before), &fields(&after));
@@ -195,7 +195,7 @@ impl Difference {
         let description = Layout::of(new.kind()).description_file;
         let names: BTreeSet<&str> = old.names().chain(new.names()).collect();
         for name in names.into_iter().filter(|name| *name != description) {
-            let (old, new) = (old.content(name), new.content(name));
+            let (old, new) = (old.get(name), new.get(name));
             if old != new {
                 let size = |content: &[u8]| format!("{} bytes", content.len());
                 self.push(Change {
@@ -257,13 +257,6 @@ fn fields(pass: &Map<String, Value>) -> Fields<'_> {
         }
     }
     fields
-}
-
-fn description(files: &PassFiles) -> Result<Map<String, Value>, Finding> {
-    let name = Layout::of(files.kind()).description_file;
-    let text = json::strict(name, files.content(name).unwrap_or_default())?;
-    // The text was parsed before.
-    Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 /// Writes a value as a phone shows it in a message: a text without quotes.

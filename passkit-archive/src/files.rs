@@ -9,11 +9,13 @@ use std::{
 };
 
 use passkit_server::{identifiers::Kind, text::OneLine};
+use serde_json::{Map, Value};
 
 use crate::{
-    ArchiveBuilder, Finding, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES,
+    ArchiveBuilder, Finding, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_UNPACKED_BYTES,
+    checks::strings,
     contents::{self, Litter},
-    directory,
+    directory, json,
     layout::{Layout, MANIFEST, RECIPE, SIGNATURE},
     rules,
 };
@@ -149,15 +151,38 @@ impl PassFiles {
         &self.left_out
     }
 
-    /// Returns the names of the files, in their order. A name in a folder has a slash.
+    /// Returns the content of a file, such as `icon.png`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
+    /// Returns the names of the files, sorted. A name in a folder has a slash.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
 
-    /// Returns the content of a file.
-    #[must_use]
-    pub fn content(&self, name: &str) -> Option<&[u8]> {
-        self.files.get(name).map(Vec::as_slice)
+    /// Parses `pass.json` or `order.json`.
+    ///
+    /// # Errors
+    /// Fails if the file is not a JSON object, or exceeds the limits of the file.
+    pub fn description(&self) -> Result<Map<String, Value>, Finding> {
+        let file = Layout::of(self.kind).description_file;
+        let text = strict_description(file, self.get(file).unwrap_or_default())?;
+        serde_json::from_str(&text).map_err(|error| {
+            Finding::in_file(&rules::JSON, file, format!("is not valid JSON: {error}"))
+        })
+    }
+
+    /// Reads `pass.strings` of a language, such as `de`. Returns `None` if the pass has no such
+    /// file.
+    ///
+    /// # Errors
+    /// Fails if the file is damaged, or too large.
+    pub fn texts(&self, language: &str) -> Option<Result<BTreeMap<String, String>, Finding>> {
+        let name = format!("{language}.lproj/pass.strings");
+        let texts = strings::read(self.get(&name)?);
+        Some(texts.map_err(|message| Finding::in_file(&rules::STRINGS, &name, message)))
     }
 
     pub(crate) fn into_parts(self) -> (Kind, BTreeMap<String, Vec<u8>>) {
@@ -175,6 +200,15 @@ impl PassFiles {
                 builder.file(name, content)
             })
     }
+}
+
+/// Returns the content of `pass.json` or `order.json` as strict JSON.
+pub(crate) fn strict_description(file: &str, text: &[u8]) -> Result<String, Finding> {
+    if text.len() > MAX_JSON_BYTES {
+        let message = format!("is larger than the {MAX_JSON_BYTES} bytes allowed for it");
+        return Err(Finding::in_file(&rules::ENTRY, file, message));
+    }
+    json::strict(file, text)
 }
 
 impl std::fmt::Debug for PassFiles {

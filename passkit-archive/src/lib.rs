@@ -86,7 +86,8 @@ pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, MAX_BUNDLE_PASSES};
-pub use checks::strings::MAX_STRINGS;
+pub use checks::{schemes::shown_style, strings::MAX_STRINGS};
+pub use color::parse as read_color;
 pub use contents::{
     MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,
     MAX_UNPACKED_BYTES,

@@ -97,6 +97,30 @@ fn problem(json: &Map<String, Value>, name: &str) -> Option<String> {
     })
 }
 
+/// Returns the style or scheme in which the newest phones show a pass, by its name. Returns `None`
+/// if the pass has no style that this crate knows.
+///
+/// ```
+/// let pass = serde_json::json!({ "generic": {}, "posterGeneric": {} });
+/// let shown = passkit_archive::shown_style(pass.as_object().unwrap());
+/// assert_eq!(shown, Some("posterGeneric"));
+/// ```
+#[must_use]
+pub fn shown_style(json: &Map<String, Value>) -> Option<&'static str> {
+    if json.contains_key(keys::POSTER_GENERIC) {
+        return Some(keys::POSTER_GENERIC);
+    }
+    let preferred = styles::schemes(json).find(|name| problem(json, name).is_none());
+    let preferred = preferred.and_then(Styles::named);
+    let first = preferred.and_then(|style| style.names().next());
+    let plain = || {
+        keys::STYLES
+            .iter()
+            .find(|style| json.contains_key(style.name))
+    };
+    first.or_else(|| plain().map(|style| style.name))
+}
+
 /// Returns the keys that a scheme requires and the pass lacks.
 fn missing(json: &Map<String, Value>, scheme: &str) -> Vec<&'static str> {
     let tags = json.get("semantics").and_then(Value::as_object);

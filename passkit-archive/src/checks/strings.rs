@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Pass, text};
 use crate::{
-    contents::Contents,
+    contents::{Contents, MAX_TEXT_BYTES},
     finding::Finding,
     json::Step,
     keys, rules,
@@ -18,6 +18,8 @@ use crate::{
 
 /// The greatest number of texts that are read in all files together.
 pub const MAX_STRINGS: usize = 20_000;
+
+const TOO_LARGE: &str = "is too large to be read; split off what the pass does not need";
 
 /// The translations of a pass.
 #[derive(Default)]
@@ -48,7 +50,7 @@ impl<'a> Translations<'a> {
                 continue;
             }
             let result = if file.start.len() < file.size {
-                Err("is too large to be read; split off what the pass does not need".into())
+                Err(TOO_LARGE.into())
             } else {
                 decode(&file.start).and_then(|text| parse(&text, left))
             };
@@ -79,6 +81,14 @@ impl<'a> Translations<'a> {
         let found = found.into_iter().flatten();
         found.map(|(_, text)| text.as_str()).chain(itself)
     }
+}
+
+/// Reads one file `pass.strings`.
+pub(crate) fn read(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    if bytes.len() > MAX_TEXT_BYTES {
+        return Err(TOO_LARGE.into());
+    }
+    decode(bytes).and_then(|text| parse(&text, MAX_STRINGS))
 }
 
 /// Checks the names of the languages, whether the translations fit the pass, and whether all

@@ -10,7 +10,8 @@ use super::{
     outline::outline_of,
 };
 use crate::{
-    ArchiveBuilder, Finding, MAX_JSON_BYTES, PassFiles, ReadError, json,
+    ArchiveBuilder, Finding, PassFiles, ReadError,
+    files::strict_description,
     layout::{Layout, RECIPE},
     rules,
 };
@@ -54,13 +55,7 @@ impl Template {
         let (kind, mut files) = files.into_parts();
         let description = Layout::of(kind).description_file;
         let text = files.remove(description).unwrap_or_default();
-        if text.len() > MAX_JSON_BYTES {
-            let message = format!("is larger than the {MAX_JSON_BYTES} bytes allowed for it");
-            return Err(
-                ReadError::from(Finding::in_file(&rules::ENTRY, description, message)).into(),
-            );
-        }
-        let text = json::strict(description, &text).map_err(ReadError::from)?;
+        let text = strict_description(description, &text).map_err(ReadError::from)?;
         let mut json = Json::parse(&text).map_err(|error| {
             let message = format!("is not valid JSON: {error}");
             ReadError::from(Finding::in_file(&rules::JSON, description, message))

@@ -20,6 +20,7 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod new;
 mod new_files;
+pub(crate) mod preview;
 mod progress;
 pub(crate) mod purge;
 pub(crate) mod push;

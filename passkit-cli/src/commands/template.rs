@@ -6,7 +6,7 @@ use std::{
 
 use clap::Args;
 use passkit_archive::{PassFiles, template::Template as PassTemplate};
-use passkit_server::{identifiers::Kind, text::OneLine};
+use passkit_server::identifiers::Kind;
 use serde_json::{Map, Value};
 
 use super::new_files::{random_token, refuse_existing, word, write};
@@ -43,17 +43,12 @@ impl Template {
             Kind::Pass => ("pass.json", "serialNumber"),
             Kind::Order => ("order.json", "orderIdentifier"),
         };
-        let json = files.content(description).unwrap_or_default();
-        let pass: Map<String, Value> = serde_json::from_slice(json).map_err(|error| {
-            Failure::new(format!(
-                "{}: {description}: {error}",
-                OneLine::path(&self.pass)
-            ))
-        })?;
+        let json = files.get(description).unwrap_or_default();
+        let pass = files.description().map_err(|error| failed(&error))?;
         let (recipe, table) = recipe_and_table(&pass, serial_key);
 
         for name in files.names().filter(|name| *name != description) {
-            write(&folder.join(name), files.content(name).unwrap_or_default())?;
+            write(&folder.join(name), files.get(name).unwrap_or_default())?;
         }
         write(&folder.join(description), &with_other_token(json, &pass)?)?;
         write(&folder.join("passkit.toml"), recipe.as_bytes())?;
