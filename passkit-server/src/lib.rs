@@ -31,6 +31,7 @@
 //! | [`push`] | [`Publisher`](push::Publisher) and the traits of the queue and the sender |
 //! | [`identifiers`] | identifiers and secrets of the protocol, checked when they are made |
 //! | [`device_log`] | the log messages that phones post |
+//! | [`enrolment`] | rewards enrolment |
 //! | [`maintenance`] | import and export of registrations, and counting them |
 //!
 //! Public signatures use only `http` and `bytes`. They work with every version of axum, hyper and
@@ -47,6 +48,7 @@
 //! | [`StoreMaintenance`](maintenance::StoreMaintenance) | a store | operators' tools; the service works without it |
 //! | [`PushSender`](push::PushSender) | `passkit-apns`, or your program | [`Publisher`](push::Publisher) |
 //! | [`DeviceLog`](device_log::DeviceLog) | your program; optional | [`WalletService`] |
+//! | [`Enroller`](enrolment::Enroller), [`TokenSigner`](enrolment::TokenSigner) | your program and `passkit-archive`; optional | [`WalletService`] |
 //!
 //! A [`PushQueue`](push::PushQueue) is also a `RegistrationStore` and a `Coordination`. All stores
 //! of this project are push queues.
@@ -135,6 +137,7 @@ pub mod delivery;
 mod device_limit;
 pub mod device_log;
 mod endpoints;
+pub mod enrolment;
 pub mod identifiers;
 mod kind;
 pub mod maintenance;

@@ -8,10 +8,10 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Changed, PassId,
+    Changed, PassId, enrolment,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     push::{DeferredPush, PushQueue},
-    store::{Audience, Content, Page, PageCursor, RegistrationStore, StoreError},
+    store::{Audience, Content, Coordination, Page, PageCursor, RegistrationStore, StoreError},
 };
 
 /// Store operations for operators: import and export of registrations, counting them, and removing
@@ -156,7 +156,7 @@ where
 /// Returns how many registrations were removed, and whether the rest of the pass is gone.
 async fn purge_one<S>(store: &S, pass: &PassId) -> Result<(u64, bool), StoreError>
 where
-    S: StoreMaintenance + ?Sized,
+    S: Coordination + StoreMaintenance + ?Sized,
 {
     publish_removal(store, pass).await?;
     let mut removed = unregister_all(store, pass).await?;
@@ -168,6 +168,7 @@ where
     }
     // A registration may have been under way when the removal was published.
     removed += unregister_all(store, pass).await?;
+    enrolment::forget(store, pass).await?;
     Ok((removed, is_forgotten))
 }
 

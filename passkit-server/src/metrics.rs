@@ -14,7 +14,7 @@ use crate::{
     push::{
         Backlog, DeferredPush, PendingChange, Progress, PushOutcome, PushQueue, PushSender, Scope,
     },
-    route::Route,
+    route::{Route, enrolled_serial},
     store::{
         Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
@@ -70,6 +70,11 @@ impl Request {
             (Some(Route::Registration { .. }), &Method::DELETE) => "unregister",
             (Some(Route::Updatable { .. }), &Method::GET | &Method::HEAD) => "list",
             (Some(Route::Latest { .. }), &Method::GET | &Method::HEAD) => "get",
+            (Some(Route::Latest { serial, .. }), &Method::POST)
+                if enrolled_serial(serial).is_some() =>
+            {
+                "enrol"
+            }
             (Some(Route::Log), &Method::POST) => "log",
             _ => "other",
         };

@@ -84,6 +84,14 @@ impl<'a> Route<'a> {
     }
 }
 
+/// Returns the serial number of `{serial}/personalize`, still encoded.
+pub(crate) fn enrolled_serial(serial: &str) -> Option<&str> {
+    let serial = serial.strip_suffix('/').unwrap_or(serial);
+    serial
+        .strip_suffix("/personalize")
+        .filter(|serial| !serial.is_empty())
+}
+
 /// The error for a `%` that starts no escape, or for escapes that are not UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MalformedEscape;

@@ -17,11 +17,12 @@ use crate::{
     device_limit::DeviceLimit,
     device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
+    enrolment::{self, Enrolment},
     identifiers::Kind,
     refusal::Refusal,
     refused::RefusedLog,
     request_body::{self, BodyBudget},
-    route::Route,
+    route::{Route, enrolled_serial},
     store::RegistrationStore,
 };
 
@@ -42,6 +43,7 @@ pub use crate::{
 /// | what changed? | `GET /v1/devices/{device}/registrations/{type}?passesUpdatedSince={tag}` | 200, 204 |
 /// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
 /// | log | `POST /v1/log` | 200, 413 |
+/// | enrol | `POST /v1/passes/{type}/{serial}/personalize` | 200, 400, 401, 404, 413 |
 ///
 /// If a pass changes twice within a second, a fetch of the pass may take up to a second longer. The
 /// service waits because no two versions may share a `Last-Modified`, and no answer may carry a
@@ -92,6 +94,7 @@ struct Options {
     body_budget: Arc<BodyBudget>,
     prefix: Prefix,
     refused: Arc<RefusedLog>,
+    enrolment: Option<Enrolment>,
 }
 
 /// The default of [`WalletService::max_devices_per_pass`].
@@ -111,6 +114,7 @@ impl<S, P> WalletService<S, P> {
             body_budget: Arc::new(BodyBudget::new(MAX_BODY_BYTES)),
             prefix: Prefix::ROOT,
             refused: Arc::default(),
+            enrolment: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -129,6 +133,14 @@ impl<S, P> WalletService<S, P> {
     #[must_use]
     pub fn device_log(mut self, hook: impl DeviceLog + 'static) -> Self {
         self.options_mut().device_log = Arc::new(hook);
+        self
+    }
+
+    /// Enrols customers whose passes offer rewards enrolment. Without this, an enrolment is answered
+    /// 404.
+    #[must_use]
+    pub fn enrolment(mut self, enrolment: Enrolment) -> Self {
+        self.options_mut().enrolment = Some(enrolment);
         self
     }
 
@@ -313,6 +325,20 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                     Kind::Order => options.order_media_type.clone(),
                 };
                 latest(store, source, media_type, &pass, head).await
+            }
+            (
+                &Route::Latest {
+                    kind: Kind::Pass,
+                    type_id,
+                    serial,
+                },
+                &Method::POST,
+            ) if let Some(serial) = enrolled_serial(serial) => {
+                let pass = authorized(Some(Kind::Pass), (type_id, serial), Access::Fetch).await?;
+                let enrolment = options.enrolment.as_ref().ok_or(Refusal::NotFound)?;
+                let budget = &options.body_budget.registrations;
+                let body = request_body::read(body, enrolment::BODY_LIMIT, budget).await?;
+                enrolment.answer(pass, &body).await
             }
             (&Route::Log, &Method::POST) => {
                 let budget = &options.body_budget.logs;

@@ -13,7 +13,12 @@ use std::{
 
 use der::{Decode as _, asn1::AnyRef};
 use passkit_identity::{Identity, pem, pki_types::CertificateDer};
-use passkit_server::{identifiers::TypeIdentifier, text::OneLine};
+use passkit_server::{
+    SourceError, async_trait,
+    enrolment::{PersonalizationToken, TokenSigner},
+    identifiers::TypeIdentifier,
+    text::OneLine,
+};
 use ring::signature::UnparsedPublicKey;
 
 use self::{
@@ -31,9 +36,6 @@ use crate::{
     certificate::Certificate,
     dates::{RENEWAL, date},
 };
-
-/// The longest personalization token in bytes.
-const MAX_TOKEN_BYTES: usize = 256;
 
 /// Signs archives with a certificate from Apple, or with a throw-away certificate for tests.
 ///
@@ -405,10 +407,23 @@ fn misfit(type_id: &TypeIdentifier) -> SignerError {
 }
 
 fn is_token(content: &[u8]) -> bool {
-    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(byte);
-    (1..=MAX_TOKEN_BYTES).contains(&content.len())
-        && content.iter().all(is_allowed)
-        && serde_json::from_slice::<serde::de::IgnoredAny>(content).is_err()
+    std::str::from_utf8(content).is_ok_and(|text| PersonalizationToken::new(text).is_ok())
+}
+
+/// Signs the tokens of rewards enrolments for passes of the type of the certificate.
+#[async_trait]
+impl TokenSigner for Signer {
+    async fn sign(
+        &self,
+        type_id: &TypeIdentifier,
+        token: &PersonalizationToken,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        if *type_id != self.type_id {
+            return Ok(None);
+        }
+        let content = token.as_str().as_bytes();
+        Ok(Some(self.sign(Purpose::PersonalizationToken, content)?))
+    }
 }
 
 /// Returns the time since 1970.

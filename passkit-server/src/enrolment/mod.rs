@@ -1,0 +1,220 @@
+//! Rewards enrolment: a customer who adds a pass gives some personal data, and gets a pass of their
+//! own.
+//!
+//! A pass offers enrolment if it contains `personalization.json`. Wallet then asks for the data, and
+//! posts them to `/v1/passes/{type}/{serial}/personalize`. An [`Enrolment`], given to
+//! [`WalletService::enrolment`](crate::WalletService::enrolment), answers this call.
+//!
+//! Sources: Apple's *Wallet Passes: Return a Personalized Pass*, and *PassKit Programming Guide*,
+//! rewards.
+
+mod once;
+mod person;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    Changed, PassId, SourceError,
+    body::ResponseBody,
+    identifiers::TypeIdentifier,
+    push::Publisher,
+    refusal::Refusal,
+    response,
+    store::{Coordination, clock},
+};
+
+use self::once::Once;
+pub(crate) use self::once::forget;
+pub use self::person::{InvalidToken, Person, PersonalizationToken};
+
+/// The largest body in bytes.
+pub(crate) const BODY_LIMIT: usize = 16 * 1024;
+
+/// How long an enrolment may take. A customer is waiting, and a phone tries only once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long after an enrolment a repeated request is answered like the first one. An answer may get
+/// lost, and a second device of the customer may still show the form.
+const REPEATS: Duration = Duration::from_secs(24 * 3_600);
+
+/// Enrols customers. Your program implements it, usually beside the
+/// [`PassSource`](crate::PassSource).
+#[async_trait]
+pub trait Enroller: Send + Sync {
+    /// Returns whether the pass offers enrolment now: whether its archive contains
+    /// `personalization.json`.
+    async fn offers(&self, pass: &PassId) -> Result<bool, SourceError>;
+
+    /// Stores the data of the customer, and makes the personalised version of the pass available:
+    /// afterwards, [`PassSource::archive`](crate::PassSource::archive) returns an archive without
+    /// `personalization.json`, on every instance.
+    ///
+    /// The service then marks the pass, and makes its push pending. It makes one call at a time for
+    /// a pass, also with several instances. After a call that succeeded, it makes no other, unless
+    /// the store failed right after it.
+    ///
+    /// The call should end within 20 seconds. Otherwise the phone gets 503, and the customer may try
+    /// again. If the call fails, or takes longer, another call may come with other data. If the
+    /// data were stored although the call failed, keep the first data, and return `Ok`.
+    async fn enrol(&self, pass: &PassId, person: &Person) -> Result<(), SourceError>;
+}
+
+/// Signs personalization tokens with the certificate of a pass type. `Signer` of `passkit-archive`
+/// implements it.
+#[async_trait]
+pub trait TokenSigner: Send + Sync {
+    /// Returns a detached signature over the bytes of the token: CMS in DER, with the certificate
+    /// of the type and its issuer. `None` if this signer is not for passes of the type.
+    async fn sign(
+        &self,
+        type_id: &TypeIdentifier,
+        token: &PersonalizationToken,
+    ) -> Result<Option<Vec<u8>>, SourceError>;
+}
+
+/// What a service needs to enrol customers.
+///
+/// For each request, in this order: the enroller has stored the data and made the personalised pass
+/// available; the pass is marked and its push is pending; the request is answered 200 with the
+/// signature. If a step fails, the answer is 503, and a repeated request does the rest. For 24
+/// hours, repeated requests for the pass are signed and answered 200, and change nothing. After
+/// that, they are answered 404.
+///
+/// A request needs the authentication token of its pass. A stranger chooses the text that is signed,
+/// so only a [`PersonalizationToken`] is signed: it can't be a manifest.
+#[derive(Clone)]
+pub struct Enrolment(Arc<Parts>);
+
+struct Parts {
+    store: Arc<dyn Coordination>,
+    publisher: Arc<Publisher>,
+    enroller: Arc<dyn Enroller>,
+    signer: Arc<dyn TokenSigner>,
+}
+
+impl Enrolment {
+    /// Makes an enrolment. `store` keeps which passes were enrolled, and is shared by all instances.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Coordination>,
+        publisher: Arc<Publisher>,
+        enroller: Arc<dyn Enroller>,
+        signer: Arc<dyn TokenSigner>,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            store,
+            publisher,
+            enroller,
+            signer,
+        }))
+    }
+
+    /// Answers the request of a phone. The request is already authorized.
+    ///
+    /// The work goes on if the phone closes its connection, so that no enrolment is half done.
+    pub(crate) async fn answer(
+        &self,
+        pass: PassId,
+        body: &[u8],
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (token, person) = person::parse(body)?;
+        let parts = self.0.clone();
+        let work = tokio::spawn(async move { parts.enrol(&pass, &token, &person).await });
+        let signature = work
+            .await
+            .map_err(|error| Refusal::Source(error.into()))??;
+        let mut answer = response::with_body(StatusCode::OK, signature);
+        let octets = HeaderValue::from_static("application/octet-stream");
+        answer.headers_mut().insert(CONTENT_TYPE, octets);
+        Ok(answer)
+    }
+}
+
+/// Waits for a step until the customer has no patience any more.
+async fn within<T>(
+    end: Instant,
+    step: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let slow = |_| Refusal::Source("an enrolment took longer than 20 s".into());
+    timeout_at(end, step).await.map_err(slow)?
+}
+
+impl Parts {
+    async fn enrol(
+        &self,
+        pass: &PassId,
+        token: &PersonalizationToken,
+        person: &Person,
+    ) -> Result<Bytes, Refusal> {
+        let end = Instant::now() + PATIENCE;
+        let once = Once::of(&*self.store, pass);
+        if let Some(at) = once.done_at().await? {
+            return self.repeat(pass, token, at).await;
+        }
+        // Nothing is signed for a pass that offers no enrolment.
+        let offers = async { self.enroller.offers(pass).await.map_err(Refusal::Source) };
+        if !within(end, offers).await? {
+            return Err(Refusal::NotFound);
+        }
+        let turn = within(end, async { Ok(once.begin().await?) }).await?;
+        let Some(turn) = turn else {
+            // Another request has just enrolled this pass.
+            return self.repeat(pass, token, clock::now_micros()).await;
+        };
+        let enrolled = async {
+            // The signature comes first: if the signer fails, nothing was stored.
+            let signature = within(end, self.sign(pass, token)).await?;
+            let store = async {
+                self.enroller
+                    .enrol(pass, person)
+                    .await
+                    .map_err(Refusal::Source)
+            };
+            within(end, store).await?;
+            let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
+            self.publisher.publish(&pass.type_id, changed).await?;
+            turn.done().await?;
+            Ok(signature)
+        };
+        let enrolled = enrolled.await;
+        // If this fails, the claim ends by itself.
+        let _ = turn.end().await;
+        enrolled
+    }
+
+    /// Answers a request for a pass that was enrolled at this time.
+    async fn repeat(
+        &self,
+        pass: &PassId,
+        token: &PersonalizationToken,
+        at: u64,
+    ) -> Result<Bytes, Refusal> {
+        let age = clock::now_micros().saturating_sub(at);
+        if Duration::from_micros(age) > REPEATS {
+            return Err(Refusal::NotFound);
+        }
+        tracing::info!("{pass}: an enrolment was repeated; the first data stay");
+        self.sign(pass, token).await
+    }
+
+    async fn sign(&self, pass: &PassId, token: &PersonalizationToken) -> Result<Bytes, Refusal> {
+        let signature = self.signer.sign(&pass.type_id, token).await;
+        let none = || {
+            let type_id = &pass.type_id;
+            Refusal::Source(format!("no certificate signs enrolments for {type_id}").into())
+        };
+        let signature = signature.map_err(Refusal::Source)?.ok_or_else(none)?;
+        Ok(signature.into())
+    }
+}
+
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enrolment").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+use crate::{
+    PassId,
+    store::{Coordination, StoreError, clock},
+};
+
+/// How long a request may work on an enrolment before another one takes over. Longer than a
+/// request lives, so two never work on the same pass.
+const TURN: Duration = Duration::from_secs(60);
+
+/// How often a request looks whether another one has finished.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The enrolment of a pass, which happens once, whichever instances get the requests.
+pub(super) struct Once<'a> {
+    store: &'a dyn Coordination,
+    /// The name of the claim and of the note.
+    name: String,
+}
+
+/// The right to enrol a pass.
+pub(super) struct Turn<'a, 'b> {
+    once: &'b Once<'a>,
+    owner: String,
+}
+
+impl<'a> Once<'a> {
+    pub(super) fn of(store: &'a dyn Coordination, pass: &PassId) -> Self {
+        Self {
+            store,
+            name: name_of(pass),
+        }
+    }
+
+    /// Returns when the pass was enrolled, in microseconds since the Unix epoch.
+    pub(super) async fn done_at(&self) -> Result<Option<u64>, StoreError> {
+        let note = self.store.note(&self.name).await?;
+        // A note that is no time comes from elsewhere. The pass counts as enrolled long ago.
+        Ok(note.map(|time| time.parse().unwrap_or_default()))
+    }
+
+    /// Waits until no other request works on the enrolment. Returns `None` if the pass is enrolled
+    /// then.
+    pub(super) async fn begin(&self) -> Result<Option<Turn<'a, '_>>, StoreError> {
+        let owner = format!("{:032x}", random());
+        while !self.store.claim(&self.name, &owner, TURN).await? {
+            tokio::time::sleep(POLL).await;
+        }
+        let turn = Turn { once: self, owner };
+        if self.done_at().await?.is_some() {
+            turn.end().await?;
+            return Ok(None);
+        }
+        Ok(Some(turn))
+    }
+}
+
+/// Removes what the store keeps about the enrolment of a pass.
+pub(crate) async fn forget<S>(store: &S, pass: &PassId) -> Result<(), StoreError>
+where
+    S: Coordination + ?Sized,
+{
+    let name = name_of(pass);
+    while let Some(note) = store.note(&name).await? {
+        store.replace_note(&name, Some(&note), None).await?;
+    }
+    Ok(())
+}
+
+/// Returns the name of the claim and of the note.
+fn name_of(pass: &PassId) -> String {
+    format!("enrolled {pass}")
+}
+
+impl Turn<'_, '_> {
+    /// Remembers that the pass is enrolled.
+    pub(super) async fn done(&self) -> Result<(), StoreError> {
+        let time = clock::now_micros().to_string();
+        let name = &self.once.name;
+        // If the note exists, an earlier call for it took effect although it failed.
+        self.once
+            .store
+            .replace_note(name, None, Some(&time))
+            .await?;
+        Ok(())
+    }
+
+    /// Lets other requests go on.
+    pub(super) async fn end(&self) -> Result<(), StoreError> {
+        self.once.store.release(&self.once.name, &self.owner).await
+    }
+}
+
+/// Returns a number that no other request has.
+fn random() -> u128 {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    let half = || u128::from(RandomState::new().hash_one(clock::now_micros()));
+    half() << 64 | half()
+}

@@ -1,0 +1,336 @@
+//! Rewards enrolment.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use passkit_server::{
+    PassId, SourceError, async_trait,
+    enrolment::{Enroller, Enrolment, Person, PersonalizationToken, TokenSigner},
+    identifiers::TypeIdentifier,
+    maintenance::purge,
+    push::{Publisher, PushQueue as _},
+    store::{Coordination as _, MemoryStore, RegistrationStore as _},
+};
+use tokio::sync::Notify;
+
+use crate::app::{
+    Answer, App, Content, RequestBuilder, coupon, get, latest_path, order, post, ticket,
+};
+
+/// The enroller and the signer of a shop. Only tickets offer enrolment, until a customer is enrolled.
+#[derive(Default)]
+struct Shop {
+    app: Mutex<Option<Arc<crate::app::Desk>>>,
+    enrolled: Mutex<Vec<(PassId, String)>>,
+    signed: AtomicUsize,
+    fail: AtomicBool,
+    fail_signing: AtomicBool,
+    /// If set, each call waits for a permission to go on.
+    waits: AtomicBool,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl Enroller for Shop {
+    async fn offers(&self, pass: &PassId) -> Result<bool, SourceError> {
+        Ok(pass.type_id == ticket("A-1").type_id)
+    }
+
+    async fn enrol(&self, pass: &PassId, person: &Person) -> Result<(), SourceError> {
+        if self.waits.load(Ordering::SeqCst) {
+            self.go_on.notified().await;
+        }
+        if self.fail.load(Ordering::SeqCst) {
+            return Err("no customers today, secret-detail".into());
+        }
+        let name = person.full_name.clone().unwrap_or_default();
+        let content = Content::Shared(format!("pass of {name}").into());
+        self.app
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .set_content(pass, content);
+        self.enrolled.lock().unwrap().push((pass.clone(), name));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TokenSigner for Shop {
+    async fn sign(
+        &self,
+        _: &TypeIdentifier,
+        token: &PersonalizationToken,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        if self.fail_signing.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        self.signed.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(format!("signed {}", token.as_str()).into()))
+    }
+}
+
+fn app() -> (App, Arc<Shop>) {
+    let mut app = App::new();
+    let shop = Arc::new(Shop::default());
+    *shop.app.lock().unwrap() = Some(app.desk.clone());
+    let publisher = Arc::new(Publisher::recording(app.store.clone()));
+    let enrolment = Enrolment::new(app.store.clone(), publisher, shop.clone(), shop.clone());
+    app.service = app.service.enrolment(enrolment);
+    (app, shop)
+}
+
+fn body(token: &str, name: &str) -> String {
+    let info = serde_json::json!({ "fullName": name });
+    serde_json::json!({ "personalizationToken": token, "requiredPersonalizationInfo": info })
+        .to_string()
+}
+
+fn call(app: &App, pass: &PassId, body: impl Into<Bytes>) -> RequestBuilder {
+    post(format!("{}/personalize", latest_path(pass)))
+        .authorization(app.authorization(pass))
+        .body(body)
+}
+
+fn note_name(pass: &PassId) -> String {
+    format!("enrolled {pass}")
+}
+
+impl Shop {
+    fn names(&self) -> Vec<String> {
+        let enrolled = self.enrolled.lock().unwrap();
+        enrolled.iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    fn signed(&self) -> usize {
+        self.signed.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn a_customer_is_enrolled_once() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    let before = app.store.pass_state(&pass).await.unwrap();
+    let answer = app.send(call(&app, &pass, body("abc", "Ada"))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/octet-stream")
+    );
+    assert_eq!(answer.body, "signed abc");
+    let after = app.store.pass_state(&pass).await.unwrap();
+    assert!(after.version > before.version && after.last_modified > before.last_modified);
+    let backlog = app.store.backlog().await.unwrap();
+    assert!(backlog.len() == 1 && backlog[0].pending == 1);
+    assert_eq!(app.send(app.get_call(&pass)).await.body, "pass of Ada");
+
+    // A repeat is signed, and the first data stay.
+    let answer = app.send(call(&app, &pass, body("def", "Eve"))).await;
+    assert_eq!((answer.status, &*answer.body), (200, &b"signed def"[..]));
+    assert_eq!(shop.names(), ["Ada"]);
+    assert_eq!(app.store.pass_state(&pass).await.unwrap(), after);
+
+    // After a day, a repeat is no repeat any more.
+    let name = note_name(&pass);
+    let time = app.store.note(&name).await.unwrap().unwrap();
+    let day = 24 * 3_600 * 1_000_000;
+    let earlier = (time.parse::<u64>().unwrap() - day - 1).to_string();
+    assert!(
+        app.store
+            .replace_note(&name, Some(&time), Some(&earlier))
+            .await
+            .unwrap()
+    );
+    assert_eq!(app.status(call(&app, &pass, body("ghi", "Ada"))).await, 404);
+    assert_eq!((shop.signed(), shop.names().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_request_needs_the_token_of_its_pass() {
+    let plain = App::new();
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    assert_eq!(
+        plain.status(call(&plain, &pass, body("abc", "Ada"))).await,
+        404
+    );
+
+    let mut answers: Vec<Answer> = Vec::new();
+    for app in [&plain, &app] {
+        let path = |pass: &PassId| {
+            post(format!("{}/personalize", latest_path(pass))).body(body("abc", "Eve"))
+        };
+        answers.push(app.send(path(&pass)).await);
+        answers.push(
+            app.send(path(&pass).authorization(app.authorization(&ticket("A-2"))))
+                .await,
+        );
+        answers.push(
+            app.send(path(&pass).authorization(app.authorization(&coupon("A-1"))))
+                .await,
+        );
+        let unknown = ticket("unknown");
+        answers.push(
+            app.send(path(&unknown).authorization(app.authorization(&pass)))
+                .await,
+        );
+        let bearer = app.authorization(&pass).replace("ApplePass", "Bearer");
+        answers.push(app.send(path(&pass).authorization(bearer)).await);
+    }
+    assert!(
+        answers
+            .iter()
+            .all(|answer| *answer == answers[0] && answer.status == 401)
+    );
+    assert_eq!((shop.signed(), shop.names().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_signed_for_a_bad_request() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    let manifest = r#"{"icon.png":"da39a3ee5e6b4b0d3255bfef95601890afd80709"}"#;
+    let large = body("abc", &"x".repeat(16 * 1024));
+    for (body, status) in [
+        (String::new(), 400),
+        ("{}".to_owned(), 400),
+        (body("", "Ada"), 400),
+        (body(manifest, "Ada"), 400),
+        (body("123", "Ada"), 400),
+        (body("abc", "Ada\0"), 400),
+        (body("abc", &"x".repeat(257)), 400),
+        (large, 413),
+    ] {
+        let answer = app.send(call(&app, &pass, body.clone())).await;
+        assert_eq!(answer.status, status, "{body:.80}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("Ada"));
+    }
+    // A pass that offers no enrolment, a path for orders, and other methods.
+    let path = format!("{}/personalize", latest_path(&pass));
+    assert_eq!(
+        app.status(call(&app, &coupon("A-1"), body("abc", "Ada")))
+            .await,
+        404
+    );
+    assert_eq!(
+        app.status(call(&app, &order("O1"), body("abc", "Ada")))
+            .await,
+        405
+    );
+    assert_eq!(app.status(post(latest_path(&pass))).await, 405);
+    assert_eq!(
+        app.status(get(&path).authorization(app.authorization(&pass)))
+            .await,
+        401
+    );
+    assert_eq!((shop.signed(), shop.names().len()), (0, 0));
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+}
+
+#[tokio::test]
+async fn serials_with_slashes_can_be_enrolled() {
+    let (app, shop) = app();
+    let pass = ticket("H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en");
+    let token = app.authorization(&pass);
+    let raw = format!("/v1/passes/{}/{}/personalize/", pass.type_id, pass.serial);
+    let answer = app
+        .send(post(raw).authorization(token).body(body("abc", "Ada")))
+        .await;
+    assert_eq!((answer.status, shop.names().len()), (200, 1));
+    assert_eq!(
+        app.status(call(&app, &ticket("trail/"), body("abc", "Ada")))
+            .await,
+        200
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_requests_one_enrols() {
+    let (app, shop) = app();
+    let (app, pass) = (&app, ticket("A-1"));
+    let calls = (0..20).map(|number| app.send(call(app, &pass, body("abc", &number.to_string()))));
+    for answer in join_all(calls).await {
+        assert_eq!((answer.status, &*answer.body), (200, &b"signed abc"[..]));
+    }
+    assert_eq!(shop.names().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_leaves_nothing_half_done() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    let before = app.store.pass_state(&pass).await.unwrap();
+    shop.fail_signing.store(true, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    shop.fail_signing.store(false, Ordering::SeqCst);
+    shop.fail.store(true, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    assert_eq!(app.store.pass_state(&pass).await.unwrap(), before);
+    assert_eq!(app.store.note(&note_name(&pass)).await.unwrap(), None);
+    assert!(shop.names().is_empty() && app.store.backlog().await.unwrap().is_empty());
+
+    shop.fail.store(false, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Eve"))).await, 200);
+    assert_eq!(shop.names(), ["Eve"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_enrolment_is_given_up_and_can_be_repeated() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    shop.waits.store(true, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    assert!(shop.names().is_empty());
+    shop.waits.store(false, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Eve"))).await, 200);
+    assert_eq!(shop.names(), ["Eve"]);
+}
+
+#[tokio::test]
+async fn an_enrolment_goes_on_without_its_phone() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    shop.waits.store(true, Ordering::SeqCst);
+    let request = call(&app, &pass, body("abc", "Ada")).request();
+    let gone = tokio::time::timeout(Duration::from_millis(50), app.open(request)).await;
+    assert!(gone.is_err() && shop.names().is_empty());
+    shop.go_on.notify_one();
+    let note = note_name(&pass);
+    while app.store.note(&note).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shop.names(), ["Ada"]);
+    shop.waits.store(false, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+}
+
+#[tokio::test]
+async fn a_purged_pass_was_never_enrolled() {
+    let (app, _) = app();
+    let pass = ticket("A-1");
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+    assert!(app.store.note(&note_name(&pass)).await.unwrap().is_some());
+    purge(&*app.store, std::slice::from_ref(&pass))
+        .await
+        .unwrap();
+    assert_eq!(app.store.note(&note_name(&pass)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn no_stored_value_has_the_data() {
+    let (app, _) = app();
+    let pass = ticket("A-1");
+    app.status(call(&app, &pass, body("abc", "Ada-Lovelace")))
+        .await;
+    let store: &MemoryStore = &app.store;
+    assert!(!format!("{store:?}").contains("Ada-Lovelace"));
+}
