@@ -32,10 +32,9 @@ pub trait StoreMaintenance: RegistrationStore {
     /// Returns a page of about `limit` registrations, from the start or after the page that ended
     /// at `after`. The store chooses the order.
     ///
-    /// A registration that exists from the reading of the first page to the reading of the last is
-    /// on at least one page. It may be on two pages. An empty page may have a [`next`](Page::next).
-    /// With a cursor that the store never gave, the list starts at the beginning. A limit of 0
-    /// counts as 1.
+    /// A registration that exists the whole time while all pages are read is on at least one page. It may be
+    /// on two pages. An empty page may have a [`next`](Page::next). With a cursor that the store never
+    /// issued, the list starts at the beginning. A limit of 0 counts as 1.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,

@@ -15,7 +15,8 @@ use crate::support::{
     connection, device, devices_of, mark, pass, prefix, registered, serial, token, type_id,
 };
 
-/// The numbers of the index entries of a removed registration, and of its type if it was the last one.
+/// What `unregister.lua` returns: the number of the entry in the index of the pass, and the number of the entry in the
+/// index of the type. The second is empty if the device has other registrations of the type.
 pub(crate) type Removed = Option<(u64, String)>;
 
 macro_rules! script {

@@ -347,7 +347,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Returns 64 hexadecimal digits, like a token of APNs.
+    /// Returns 64 hexadecimal digits, like an APNs token.
     fn push_token(&self) -> String {
         let first = mixed(self.seed ^ mixed(self.tokens));
         let second = mixed(first);
