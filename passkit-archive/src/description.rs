@@ -149,8 +149,8 @@ fn text_of(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key)?.as_str().map(str::to_owned)
 }
 
-/// Reads an identifier. Reports nothing if it is missing or not a text, because the walk along the
-/// tables reports that.
+/// Reads an identifier. Reports nothing if it is missing or not a string, because the walk along
+/// the tables reports that.
 fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
     json: &'a Map<String, Value>,
     key: &'a str,

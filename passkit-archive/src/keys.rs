@@ -666,7 +666,7 @@ pub static SEMANTICS: &[Key] = &[
     Key::tag("performerNames", TEXTS),
     date_tag("eventStartDate"),
     date_tag("eventEndDate"),
-    // Some phones refuse passes in which this key is a text.
+    // Some phones refuse passes in which this value is a string.
     Key {
         wrong_type: &rules::TYPE,
         ..Key::tag("eventStartDateInfo", Shape::Object(EVENT_DATE))

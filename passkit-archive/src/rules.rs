@@ -500,7 +500,7 @@ Use {
         "Correct the values."
     NFC "nfc" Error PASS
         "Readers can't use the nfc dictionary."
-        "Write a message of at most 64 bytes, and a public key of P-256 as SubjectPublicKeyInfo in base64."
+        "Write a message of at most 64 bytes, and a P-256 public key as SubjectPublicKeyInfo in base64."
     SCHEME "style-scheme" Warning PASS
         "The pass prefers a style scheme whose requirements it does not meet. Phones show the plain style instead, without a message."
         "Add what the message names, or remove the scheme."
