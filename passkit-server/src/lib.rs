@@ -85,9 +85,9 @@
 //! 401 and 403, `TooMany` for 429, `Unavailable` for 5xx, `Unreachable` if there is no answer, and
 //! `Rejected` for the rest. Return `Gone` and `BadToken` only for answers that you have seen.
 //!
-//! Some of these wallets register tokens that look like Apple's. APNs reports those as bad, and the
-//! publisher then removes their devices. In that case, don't let both kinds of phones register for
-//! one type.
+//! Some of these wallets register tokens that look like Apple's. APNs reports such tokens as bad,
+//! and the publisher then removes their devices. In that case, don't let both kinds of phones
+//! register for one type.
 //!
 //! # Features
 //!

@@ -393,7 +393,7 @@ impl Serve {
     }
 }
 
-/// Serves the folder in which passes are made, unless it is in one of the folders already.
+/// Also serves the folder into which `make` writes passes, unless this folder is inside one of the served folders.
 fn with_made(config: Config, maker: &LiveMaker) -> Config {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = place(maker.folder());

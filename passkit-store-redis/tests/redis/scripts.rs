@@ -505,7 +505,7 @@ async fn scripts_of_pending_changes_run_twice() {
         );
     }
 
-    // When a change of a whole type becomes pending, the entry that shows that it is under way is removed.
+    // An entry records that a change of a whole type is under way. The entry is removed when the change becomes pending.
     let _: () = redis::cmd("ZADD")
         .arg(&by_age)
         .arg(5)
