@@ -205,8 +205,8 @@ fn updates<'a>(
     let token = json.get(TOKEN).and_then(Value::as_str).and_then(|token| {
         let parsed = AuthToken::new(token);
         if let Err(error) = &parsed {
-            // The limit is in characters, because phones count characters. Phones send tokens with
-            // any characters.
+            // The limit is in characters, because phones count characters. Phones also send tokens
+            // with characters that are not ASCII.
             let rule = match token.chars().count() {
                 0..16 => &rules::TOKEN,
                 _ => &rules::TOKEN_MINOR,

@@ -1,5 +1,4 @@
-//! Store operations for operators: import and export of registrations, counting them, and removing
-//! what is kept of a pass.
+//! Store operations for operators: importing, exporting and counting registrations, and forgetting passes.
 
 use std::{collections::BTreeSet, slice, time::Duration};
 
@@ -14,8 +13,7 @@ use crate::{
     store::{Audience, Content, Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// Store operations for operators: import and export of registrations, counting them, and removing
-/// what is kept of a pass.
+/// Store operations for operators: importing, exporting and counting registrations, and forgetting passes.
 ///
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]

@@ -469,7 +469,7 @@ impl Ready {
     }
 }
 
-/// Serves the endpoint for publishing on its own listener.
+/// Serves the publish endpoint on a separate listener.
 async fn answer_publish(
     admin: Admin,
     request: Request<Incoming>,
