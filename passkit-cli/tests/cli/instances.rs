@@ -100,8 +100,8 @@ pub(crate) fn disagree(store: &str) {
     for _ in 0..30 {
         fetch_from_both();
     }
-    // The second instance marked the pass at its start, and then each instance marked it once more. After
-    // that, no pause is shorter than a minute.
+    // The second instance marked the pass at its start, and then each instance marked it once more.
+    // After that, no pause is shorter than a minute.
     let pauses = started.elapsed().as_secs() as usize / 60;
     assert!(versions.len() <= 3 + 2 * pauses, "{versions:?}");
     let said = one.said() + &two.said();
