@@ -55,7 +55,7 @@
 //! 4. Copies: the change is noted as marked.
 //!
 //! Only the copies are used to answer requests. They are in an SQLite file in the folder of the
-//! copies, whose cache takes 8 MiB of memory. A damaged copy is never served. It is made anew from
+//! copies, whose cache takes 8 MiB of memory. A damaged copy is never served. It is made again from
 //! the file.
 //!
 //! # Several instances

@@ -146,7 +146,8 @@ impl Watcher {
             .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
             .collect();
         self.publish(changed)?;
-        // Publish changes, also those of the last run, before any request is answered.
+        // Publishes all changes before any request is answered, including the unpublished changes
+        // of the last run.
         self.publishing.mark();
         self.publishing.forget_purged();
         self.publishing.check_prefixes();

@@ -111,8 +111,8 @@ pub(crate) struct Serve {
     pub(crate) orders: Option<PathBuf>,
 
     /// The path of the passes' webServiceURL, such as /api/wallet. The service answers below this
-    /// path. It also answers at the root, because a proxy may remove the path. The endpoint for
-    /// publishing stays at the root.
+    /// path. It also answers at the root, because a proxy may remove the path. The publish endpoint
+    /// stays at the root.
     #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
     pub(crate) prefix: Prefix,
 

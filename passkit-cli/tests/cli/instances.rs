@@ -143,7 +143,7 @@ pub(crate) fn disagree(store: &str) {
 }
 
 /// An instance that starts later with an empty disk knows earlier tokens, removed passes, and
-/// passes that it does not have.
+/// passes whose files it does not have.
 pub(crate) fn know_tokens(store: &str) {
     const FIRST: &str = "the-first-token-of-it";
     const SECOND: &str = "the-second-token-of-it";

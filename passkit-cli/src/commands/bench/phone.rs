@@ -39,7 +39,7 @@ pub(super) enum Visit {
     AddedAgain,
 }
 
-/// The visits of every phone, in a loop. Each phone starts with another visit.
+/// The visits of every phone, in a loop. Phone n starts at place n of the loop.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
