@@ -111,7 +111,7 @@ impl PushSender for ApnsSender {
     fn credentials(&self, topic: &TypeIdentifier) -> String {
         let pool = self.certificates.get(topic).or(self.token.as_ref());
         let name = pool.map_or_else(|| "none".to_owned(), Pool::credentials);
-        // A push token is valid for one environment of APNs, so the server is part of the name. The
+        // A push token is valid for one APNs environment, so the server is part of the name. The
         // name has only a digest of the server, because the name of a host may be long.
         let server = ring::digest::digest(
             &ring::digest::SHA256,

@@ -126,7 +126,7 @@ impl<'a> Certificate<'a> {
                 .is_ok()
         });
         match (verifies, named) {
-            // If the algorithm of the signature is unknown, the signature counts as right.
+            // If the algorithm of the signature is unknown, the signature counts as valid.
             (Some(true) | None, _) => Relation::Issuer,
             (Some(false), Some(_)) => Relation::Forged,
             // Without key identifiers, two cases look the same. Either the signature is wrong, or

@@ -149,8 +149,8 @@ fn text_of(object: &Map<String, Value>, key: &str) -> Option<String> {
     object.get(key)?.as_str().map(str::to_owned)
 }
 
-/// Reads an identifier. Reports nothing if it is missing or not a text, because the walk along the
-/// tables reports that.
+/// Reads an identifier. Reports nothing if it is missing or not a string, because the walk along
+/// the tables reports that.
 fn identifier<'a, T: FromStr<Err = InvalidIdentifier>>(
     json: &'a Map<String, Value>,
     key: &'a str,
@@ -205,8 +205,8 @@ fn updates<'a>(
     let token = json.get(TOKEN).and_then(Value::as_str).and_then(|token| {
         let parsed = AuthToken::new(token);
         if let Err(error) = &parsed {
-            // The limit is in characters, because phones count characters. Phones send tokens with
-            // any characters.
+            // The limit is in characters, because phones count characters. Phones also send tokens
+            // with characters that are not ASCII.
             let rule = match token.chars().count() {
                 0..16 => &rules::TOKEN,
                 _ => &rules::TOKEN_MINOR,

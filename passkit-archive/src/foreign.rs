@@ -32,7 +32,7 @@ pub(crate) fn what(bytes: &[u8]) -> &'static str {
     } else if begins(b"HTTP/") {
         "is the answer of a web server with its headers, not a zip archive; save only the body"
     } else if begins(b"version https://git-lfs") {
-        "is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
+        "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     } else if begins(b"-----BEGIN") {
         "is PEM, such as a certificate or a key, not a zip archive"
     } else if !text.is_empty()

@@ -37,7 +37,7 @@ pub enum Shape {
     Color,
     /// One of these strings.
     Choice(&'static [&'static str]),
-    /// A currency of ISO 4217, such as `EUR`.
+    /// An ISO 4217 currency, such as `EUR`.
     Currency,
     /// An object with these keys.
     Object(&'static [Key]),
@@ -373,7 +373,8 @@ pub static STYLES: &[Key] = &[
     Key::new(POSTER_GENERIC, Shape::Object(STYLE)).since("iOS 27"),
 ];
 
-/// The style of iOS 27. A pass may have it together with another style, for older phones.
+/// The style that is new in iOS 27. A pass may have it together with another style, for older
+/// phones.
 pub(crate) const POSTER_GENERIC: &str = "posterGeneric";
 
 /// The keys of a style.
@@ -665,7 +666,7 @@ pub static SEMANTICS: &[Key] = &[
     Key::tag("performerNames", TEXTS),
     date_tag("eventStartDate"),
     date_tag("eventEndDate"),
-    // Some phones refuse passes in which this key is a text.
+    // Some phones refuse passes in which this value is a string.
     Key {
         wrong_type: &rules::TYPE,
         ..Key::tag("eventStartDateInfo", Shape::Object(EVENT_DATE))

@@ -412,7 +412,7 @@ Barcodes {
         "A barcode has an unknown format. Phones use the first barcode that they can show."
         "Use PKBarcodeFormatQR, PKBarcodeFormatPDF417, PKBarcodeFormatAztec or PKBarcodeFormatCode128."
     BARCODE_NEW "barcode-new" Warning PASS
-        "All barcodes have formats of iOS 27. Older phones show no barcode."
+        "All barcodes have formats that are new in iOS 27. Older phones show no barcode."
         "After the new barcode, add a barcode in one of the older formats."
     BARCODE_MESSAGE "barcode-message" Error PASS
         "The encoding can't express the message. A phone shows a wrong barcode, or none."
@@ -500,7 +500,7 @@ Use {
         "Correct the values."
     NFC "nfc" Error PASS
         "Readers can't use the nfc dictionary."
-        "Write a message of at most 64 bytes, and a public key of P-256 as SubjectPublicKeyInfo in base64."
+        "Write a message of at most 64 bytes, and a P-256 public key as SubjectPublicKeyInfo in base64."
     SCHEME "style-scheme" Warning PASS
         "The pass prefers a style scheme whose requirements it does not meet. Phones show the plain style instead, without a message."
         "Add what the message names, or remove the scheme."

@@ -259,7 +259,7 @@ impl<'a> Signature<'a> {
             let certified = subject.user_id.as_deref().unwrap_or_default();
             let certified = match &extension {
                 Some(extension) if certified == type_id && extension != type_id => {
-                    Some((extension.as_str(), "its extension of Apple"))
+                    Some((extension.as_str(), "its Apple extension"))
                 }
                 _ => (certified != type_id).then_some((certified, "its UID")),
             };

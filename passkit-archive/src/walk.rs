@@ -110,7 +110,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         for key in object.keys().filter(|key| !is_known(key)) {
             self.within(Step::Key(key), |walk| {
                 if key == "_id" {
-                    let message = "is a key of Pass Designer and not of a pass; remove it";
+                    let message = "is a key for Pass Designer, and not for passes; remove it";
                     return walk.report(&rules::DESIGNER_ID, message);
                 }
                 let known = candidates.iter().copied().flatten();

@@ -1,5 +1,5 @@
-//! Archives like those that people use. The tests check which of them phones accept, and which
-//! finding each of them gets.
+//! Archives that resemble real passes and orders. The tests check which of them phones accept, and
+//! which finding each of them gets.
 
 #![allow(
     clippy::unwrap_used,

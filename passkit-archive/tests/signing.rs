@@ -172,7 +172,7 @@ fn the_intermediate_is_chosen_by_the_issuer_of_the_certificate() {
     let signature = der.sign(Purpose::Manifest, MANIFEST).unwrap();
     authority.verify(MANIFEST, &signature).unwrap();
 
-    // Without a given intermediate, nobody knows the issuer of this certificate.
+    // Without a given intermediate, the issuer of this certificate is unknown.
     let (kind, said) = refusal(Signer::new(&identity, None));
     assert_eq!(kind, SignerErrorKind::Intermediate);
     assert!(

@@ -1,4 +1,5 @@
-//! The file of `--config`. Its keys are the options of `serve`. The options also determine the type of each key.
+//! The file of `--config`. Its keys are the options of `serve`. The options also determine the type
+//! of each key.
 
 use std::{any::TypeId, path::Path, time::Duration};
 

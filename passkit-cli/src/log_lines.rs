@@ -70,7 +70,8 @@ fn escaped(event: &str, colours: bool) -> String {
     line
 }
 
-/// Escapes an event in JSON. Its text has no raw control characters of ASCII.
+/// Escapes all characters of a JSON event except letters, digits and printable ASCII. The event
+/// contains no raw ASCII control characters.
 fn escaped_json(event: &str) -> String {
     let mut line = String::with_capacity(event.len());
     for c in event.trim_end_matches('\n').chars() {

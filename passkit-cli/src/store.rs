@@ -173,8 +173,8 @@ impl StoreUrl {
             .map_err(|error| self.cannot("connect to", &error))
     }
 
-    /// Returns the files and folders on this machine that make up the store, and the files that the store
-    /// reads when it is opened. No command may overwrite them.
+    /// Returns the files and folders on this machine that make up the store, and the files that the
+    /// store reads when it is opened. No command may overwrite them.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         match self {
             Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
@@ -363,7 +363,8 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| cannot(&error))
 }
 
-/// Returns an identity that no other file or folder has. It is the same for every path that leads to the file.
+/// Returns an identity that no other file or folder has. It is the same for every path that leads
+/// to the file.
 fn identity(path: &Path) -> Option<impl PartialEq> {
     let metadata = std::fs::metadata(path).ok()?;
     #[cfg(unix)]

@@ -211,8 +211,8 @@ impl fmt::Debug for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Hides the user and the password in a text of the server, such as an error. Servers repeat both in quotes. The user is
-    /// hidden too, because someone may have written the password in its place.
+    /// Hides the user and the password in a text from the server, such as an error. Servers repeat both in quotes. The user
+    /// is hidden too, because someone may have written the password in its place.
     pub(crate) fn hide_login(&self, text: &str) -> String {
         let url = match self {
             Self::Postgres(url) | Self::Redis(url) => url,

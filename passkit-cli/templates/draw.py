@@ -173,5 +173,5 @@ for folder, symbol in [("posterGeneric", "person"), ("semanticBoardingPass", "pl
     logo(folder, "primaryLogo", 30, symbol)
 scales("generic", "thumbnail", 90, 90, plate("person", (70, 140, 104)))
 scales("posterGeneric", "thumbnail", 90, 90, plate("person", (60, 136, 142)))
-# An order names the file of its logo, so there is one.
+# The order.json of the template names this file as the logo.
 plate("box", BROWN)(Path("order/logo.png"), 180, 180)

@@ -34,12 +34,13 @@
 //! not even another run. Otherwise the kit would report changes that it did not make. If a run is
 //! killed, the registrations of its current case remain.
 //!
-//! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should` (the
-//! default, which includes `must`) or `advisory` (good practice). `--list` shows the cases. `--junit`, `--json`
-//! and `--html` write reports. `--badge` writes a badge for a README. `--timeout` limits the time for each
-//! answer. `--for` sets how long the case `history/long-history-adds-up` takes, and `--seed` makes its calls
-//! again. If the instances of the service have separate URLs, `--url` can be repeated, and each request goes to
-//! the next instance. The exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the
+//! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
+//! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
+//! `--junit`, `--json` and `--html` write reports. `--badge` writes a badge for a README.
+//! `--timeout` limits the time for each answer. `--for` sets how long the case
+//! `history/long-history-adds-up` takes, and `--seed` makes its calls again. If the instances of
+//! the service have separate URLs, `--url` can be repeated, and each request goes to the next
+//! instance. The exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the
 //! service could not be tested.
 //!
 //! If a case finds a violation of a rule that the case is not about, that rule *blocks* the case. A
@@ -64,10 +65,10 @@
 //!       …
 //! ```
 //!
-//! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this process. The
-//! kit finds a body with status 204 or 304 only in a service in this process. Over the network, the HTTP library
-//! drops such a body. `service::Target::spread` makes one target from several instances. For `https` URLs, the
-//! system must trust the certificate.
+//! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
+//! process. The kit finds a body with status 204 or 304 only in a service in this process. Over the
+//! network, the HTTP library drops such a body. `service::Target::spread` makes one target from
+//! several instances. For `https` URLs, the system must trust the certificate.
 //!
 //! # Testing a store
 //! A [`store::TestStore`] says which traits the store implements. Make one with `with_all`, or with

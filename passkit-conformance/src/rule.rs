@@ -334,7 +334,7 @@ rules! {
     GET_2 "GET-2" "If-Modified-Since with the last Last-Modified is answered 304 while nothing changed, and 200 after a change"
         "date each change at least a second after the one before, and answer 304 only if the date of the last change is at or before If-Modified-Since"
         "https://www.rfc-editor.org/rfc/rfc9110#section-13.1.3";
-    GET_3 "GET-3" "all three date forms of HTTP are understood, and a value that is not a date is ignored"
+    GET_3 "GET-3" "all three forms of HTTP dates are understood, and a value that is not a date is ignored"
         "parse If-Modified-Since as an HTTP date, and ignore the header if that fails"
         "https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7";
     GET_4 "GET-4" "the answer is 304 if the pass is not newer than If-Modified-Since, otherwise 200; the credentials are checked first"

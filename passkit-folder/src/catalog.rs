@@ -143,7 +143,7 @@ impl Catalog {
     }
 
     /// Opens the catalog in `folder`, or makes it. A damaged database is renamed, because
-    /// everything in it can be made anew from the files.
+    /// everything in it can be made again from the files.
     fn open(folder: &Path) -> Result<Self, CatalogError> {
         private_files::create_folder(folder)?;
         let lock = private_files::open(&folder.join("lock"))?;
@@ -394,7 +394,7 @@ impl Catalog {
                 Ok(transaction.commit()?)
             });
         if written.as_ref().is_err_and(CatalogError::is_damage) {
-            // If this file exists, the next start makes the copies anew. Without it, the start
+            // If this file exists, the next start makes all copies again. Without it, the start
             // would open the damaged database again.
             private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(

@@ -34,7 +34,8 @@
 //!   or broken file is refused with a warning, and the version before it stays.
 //! * If two files hold the same pass, the one that was there first is served, and a warning names
 //!   both.
-//! * A pass has changed if its content has. A new time stamp or a new signature does not count as a change.
+//! * A pass has changed if its content has. A new time stamp or a new signature does not count as a
+//!   change.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
 //! * If a withdrawn pass is purged from the store, the folder forgets it at its next start, or within an hour.
 //! * While a folder itself is missing, or an empty one is in its place, the passes from it stay available. Only the removal of
@@ -54,7 +55,7 @@
 //! 4. Copies: the change is noted as marked.
 //!
 //! Only the copies are used to answer requests. They are in an SQLite file in the folder of the
-//! copies, whose cache takes 8 MiB of memory. A damaged copy is never served. It is made anew from
+//! copies, whose cache takes 8 MiB of memory. A damaged copy is never served. It is made again from
 //! the file.
 //!
 //! # Several instances

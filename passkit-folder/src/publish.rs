@@ -307,7 +307,7 @@ impl Publishing {
     }
 
     /// Reads and checks these files, and puts the good ones into the catalog. Returns the rivals
-    /// that may be served now. Look at them again.
+    /// that may be served now. The caller must check these files again.
     pub(crate) fn publish(
         &mut self,
         group: &[(PathBuf, Stamp)],

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use passkit_server::PassId;
 
-/// If this many passes are remembered, those that nobody reads are removed.
+/// If this many passes are remembered, those without a reader are removed.
 const PRUNED_FROM: usize = 1_024;
 
 /// The copy of a pass that somebody reads. The lock is held while the copy is read from disk, so

@@ -33,8 +33,8 @@ const STABLE_AFTER: Duration = Duration::from_millis(100);
 /// A missing file may be about to be replaced. Its pass is withdrawn after the file was gone for
 /// this long.
 const GONE_AFTER: Duration = Duration::from_millis(500);
-/// Not every file system reports changes, and many changes at once are not all reported. So the folders are also searched
-/// from time to time. Searching takes at most a fiftieth of the time.
+/// Not every file system reports changes, and many changes at once are not all reported. So the
+/// folders are also searched from time to time. Searching takes at most a fiftieth of the time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
 /// A change is served within a second, even if the system does not report it.
@@ -46,8 +46,8 @@ const EVENTS_AT_ONCE: usize = 1000;
 
 pub(crate) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// Read the file of this pass again, then answer. If the content in the store differs from the copy, `content` is the
-    /// content of the copy.
+    /// Read the file of this pass again, then answer. If the content in the store differs from the
+    /// copy, `content` is the content of the copy.
     ReadAgain {
         pass: PassId,
         content: Option<ContentDigest>,
@@ -146,7 +146,8 @@ impl Watcher {
             .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
             .collect();
         self.publish(changed)?;
-        // Publish changes, also those of the last run, before any request is answered.
+        // Publishes all changes before any request is answered, including the unpublished changes
+        // of the last run.
         self.publishing.mark();
         self.publishing.forget_purged();
         self.publishing.check_prefixes();

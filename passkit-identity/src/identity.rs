@@ -64,7 +64,8 @@ pub fn types_of_certificate(certificate: &[u8]) -> Vec<String> {
     Facts::read(certificate).map_or_else(|_| Vec::new(), |facts| facts.types)
 }
 
-/// Returns when a certificate in DER becomes valid, and when it expires. Returns `None` if it can't be read.
+/// Returns when a certificate in DER becomes valid, and when it expires. Returns `None` if it can't
+/// be read.
 #[must_use]
 pub fn validity_of_certificate(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
     let facts = Facts::read(certificate).ok()?;

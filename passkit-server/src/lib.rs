@@ -65,8 +65,8 @@
 //!   share a store.
 //! * A push token gets one push per type, however many passes, changes and devices share the token.
 //!   By default, it gets at most one push of a type per second.
-//! * The publisher acts on the answers from APNs. It removes a device whose token went out of use, unless the device registered
-//!   again since. It removes no device if our certificate is at fault.
+//! * The publisher acts on the answers from APNs. It removes a device whose token went out of use,
+//!   unless the device registered again since. It removes no device if our certificate is at fault.
 //!
 //! # Other wallets
 //!
@@ -87,9 +87,9 @@
 //! 401 and 403, `TooMany` for 429, `Unavailable` for 5xx, `Unreachable` if there is no answer, and
 //! `Rejected` for the rest. Return `Gone` and `BadToken` only for answers that you have seen.
 //!
-//! Some of these wallets register tokens that look like Apple's. APNs reports those as bad, and the
-//! publisher then removes their devices. In that case, don't let both kinds of phones register for
-//! one type.
+//! Some of these wallets register tokens that look like Apple's. APNs reports such tokens as bad,
+//! and the publisher then removes their devices. In that case, don't let both kinds of phones
+//! register for one type.
 //!
 //! # Features
 //!

@@ -1,5 +1,5 @@
-//! Store operations for operators: import and export of registrations, counting them, and removing
-//! what is kept of a pass.
+//! Store operations for operators: importing, exporting and counting registrations, and forgetting
+//! passes.
 
 use std::{slice, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     store::{Audience, Content, Coordination, Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// Store operations for operators: import and export of registrations, counting them, and removing
-/// what is kept of a pass.
+/// Store operations for operators: importing, exporting and counting registrations, and forgetting
+/// passes.
 ///
 /// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
@@ -32,10 +32,9 @@ pub trait StoreMaintenance: RegistrationStore {
     /// Returns a page of about `limit` registrations, from the start or after the page that ended
     /// at `after`. The store chooses the order.
     ///
-    /// A registration that exists from the reading of the first page to the reading of the last is
-    /// on at least one page. It may be on two pages. An empty page may have a [`next`](Page::next).
-    /// With a cursor that the store never gave, the list starts at the beginning. A limit of 0
-    /// counts as 1.
+    /// A registration that exists while all pages are read is on at least one page.
+    /// It may be on two pages. An empty page may have a [`next`](Page::next). With a cursor that
+    /// the store never issued, the list starts at the beginning. A limit of 0 counts as 1.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -135,7 +134,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A registration that the service accepted before may still arrive afterwards.
 ///
 /// # Errors
-/// Fails if the store fails. Some of the passes may then be purged. It is always safe to repeat the call.
+/// Fails if the store fails. Some of the passes may then be purged. It is always safe to repeat the
+/// call.
 pub async fn purge<S>(store: &S, passes: &[PassId]) -> Result<Purged, StoreError>
 where
     S: PushQueue + StoreMaintenance + ?Sized,

@@ -132,7 +132,7 @@ impl From<sqlx::Error> for PostgresError {
         match &error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
-                // PgBouncer uses this code for all errors, also if the server is down. Only the message shows that PgBouncer
+                // PgBouncer uses this code for all errors, even if the server is down. Only the message shows that PgBouncer
                 // refuses a setting.
                 if code == "08P01" && refusal.message().contains("startup parameter") {
                     return Self::needs_pooler_setting().caused_by(error);

@@ -552,8 +552,8 @@ fn digest(bytes: Vec<u8>) -> Result<ContentDigest, Error> {
     ContentDigest::try_from(bytes).map_err(|_| Error::unreadable(PUBLISHED_CONTENT))
 }
 
-/// Parses the two values of a published pass: its digest, and its tokens after the sign that shows whether the pass is
-/// removed.
+/// Parses the two values of a published pass. The first value is the digest. The second value is a sign (`-` if the pass is
+/// removed, otherwise `+`), and then the tokens.
 fn read_published(
     content: Option<Vec<u8>>,
     other: Option<Vec<u8>>,

@@ -21,10 +21,10 @@
 //! | `n{H}N` | hash | `v` the note N |
 //! | `r{H}N` | sorted set | the calls that recently replaced the note N -> when |
 //!
-//! Times are in microseconds, and dates in seconds. A type contains neither `:` nor `/`, a device no brace, and a serial
-//! number no control character. So these keys and fields are never ambiguous. The serial number determines the bucket, and the
-//! device determines the part of an index. The name N of a claim or a note may contain braces. So the hash tag is the hash H
-//! of the name, and the name follows the tag.
+//! Times are in microseconds, and dates in seconds. A type never contains `:` or `/`, a device never contains a brace, and a
+//! serial number never contains a control character. So these keys and fields are never ambiguous. The serial number
+//! determines the bucket, and the device determines the part of an index. The name N of a claim or a note may contain braces.
+//! So the hash tag is the hash H of the name, and the name follows the tag.
 
 use passkit_server::{
     PassId,

@@ -90,10 +90,10 @@
 //! | registration without the index of its type, 1 caller; 64 callers | 0.97; 1.24 | 1.02; 1.23 |
 //! | mark, 1 caller; 512 callers | 1.13; 1.07 | 1.13; 1.22 |
 //!
-//! A registration takes about 400 bytes of memory if each device has 3 passes that no other device has. In addition, the
-//! index of a type takes about 150 bytes for each device. This index makes registrations slower: 1 caller makes 0.86 times
-//! as many registrations per second as without the index, and 64 callers make 0.75 times as many. In return, a push to a whole
-//! type reads only the devices of that type.
+//! A registration takes about 400 bytes of memory if each device has 3 passes that no other device has. In addition, the index
+//! of a type takes about 150 bytes for each device. This index makes registrations slower: Compared with a store without this
+//! index, 1 caller makes 0.86 times as many registrations per second, and 64 callers make 0.75 times as many. In return, a push
+//! to a whole type reads only the devices of that type.
 //!
 //! A Cluster of three masters is no faster than one node if the masters, their replicas and the service share two cores
 //! (`cargo bench -p passkit-benches --bench masters`).

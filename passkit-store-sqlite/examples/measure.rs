@@ -154,7 +154,7 @@ async fn hand_over<T: Send + 'static>(
     answer.await.unwrap()
 }
 
-/// The microseconds of calls by a single caller: what, bare, store.
+/// The times of single calls in microseconds: the name of the call, and its times with bare SQLite and with the store.
 type Times = Vec<(&'static str, [f64; 2])>;
 
 /// Measures each kind of call in 15 runs, and prints the microseconds of the fastest run, because other work on the machine

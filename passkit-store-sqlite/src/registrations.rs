@@ -151,7 +151,8 @@ pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// Parses the cursor of a page of the devices of a type. It is the last registration of the page.
+/// Parses the cursor of a page of a type's devices. The cursor is the last registration on the
+/// page.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
     Some((

@@ -10,7 +10,7 @@ use std::{
 
 /// Returns a free port. The port with the number 10,000 higher is free too, because Redis Cluster listens on both.
 pub(crate) fn free_port() -> io::Result<u16> {
-    // These ports are below the ports of outgoing connections. Each process starts at another port.
+    // These ports are below the ports of outgoing connections. Each process starts at a different port.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 127 * 100) as u16;
     for _ in 0..12_700 {

@@ -17,7 +17,7 @@ const OLDER: [&str; 4] = [
     "PKBarcodeFormatCode128",
 ];
 
-/// The formats of iOS 27.
+/// The formats that are new in iOS 27.
 const NEWER: [&str; 4] = [
     "PKBarcodeFormatCode39",
     "PKBarcodeFormatCodabar",
@@ -47,7 +47,8 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
         walk.report_key(
             key,
             &rules::BARCODE_NEW,
-            "has only formats of iOS 27; add one in PKBarcodeFormatQR, PDF417, Aztec or Code128 after them",
+            "has only formats that are new in iOS 27; add one in PKBarcodeFormatQR, PDF417, Aztec or \
+             Code128 after them",
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     walk::Walk,
 };
 
-/// The least contrast of text. It is the limit of WCAG for large text.
+/// The least contrast of text. This is the WCAG limit for large text.
 const MIN_CONTRAST: f64 = 3.0;
 
 /// Checks that people can read the texts on the background.

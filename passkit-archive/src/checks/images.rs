@@ -209,7 +209,7 @@ fn check_file(image: &Image<'_>, walk: &mut Walk<'_, '_>) {
     }
 }
 
-/// Checks that the sizes of an image differ as its names say.
+/// Checks that the sizes of an image's files fit the scales in their names.
 fn check_scales(group: &[&Image<'_>], walk: &mut Walk<'_, '_>) {
     let sizes: Vec<_> = group
         .iter()

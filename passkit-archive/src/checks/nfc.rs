@@ -14,7 +14,7 @@ use crate::{
 /// The longest message, in bytes of UTF-8.
 const MAX_MESSAGE_BYTES: usize = 64;
 
-/// The longest key that is decoded, in characters. A key of P-256 has 124 characters.
+/// The longest key that is decoded, in characters. A P-256 key has 124 characters.
 const MAX_KEY_CHARACTERS: usize = 1_024;
 
 pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
@@ -36,13 +36,13 @@ pub(crate) fn check<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             walk.report_key(
                 "encryptionPublicKey",
                 &rules::NFC,
-                "is not a public key of P-256; write its SubjectPublicKeyInfo (DER) in base64",
+                "is not a P-256 public key; write its SubjectPublicKeyInfo (DER) in base64",
             );
         }
     });
 }
 
-/// Returns whether a text is a public key of P-256: a SubjectPublicKeyInfo in base64.
+/// Returns whether a text is a P-256 public key: a SubjectPublicKeyInfo in base64.
 fn is_p256(text: &str) -> bool {
     let Some(der) = (text.len() <= MAX_KEY_CHARACTERS)
         .then(|| from_base64(text))

@@ -28,7 +28,7 @@ const PLACEHOLDERS: [&str; 9] = [
 
 pub(crate) fn check<'a>(pass: &Pass<'a>, walk: &mut Walk<'a, '_>) {
     if pass.contents.has(TOOLING) {
-        let message = "belongs to a template of Pass Designer; leave it out";
+        let message = "belongs to a Pass Designer template; leave it out";
         walk.add(Finding::in_file(&rules::TOOLING, TOOLING, message));
     }
     for style in keys::STYLES {

@@ -30,7 +30,7 @@ const SPELLINGS: [[&str; 2]; 5] = [
         "destinationLocationSecurityPrograms",
         "destinationAirportSecurityPrograms",
     ],
-    // The first key has a list, and the second a text.
+    // The value of the first key is a list, and the value of the second key is a string.
     ["loungePlaceIDs", "airlineLoungePlaceID"],
 ];
 

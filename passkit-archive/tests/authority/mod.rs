@@ -64,7 +64,7 @@ impl Authority {
         self.certify_for(name, type_id, key, "", YEAR);
     }
 
-    /// Makes a certificate with more extensions and with other days.
+    /// Makes a certificate with additional extensions, and with a different period of validity.
     pub fn certify_for(
         &self,
         name: &str,

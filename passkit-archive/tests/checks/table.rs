@@ -120,7 +120,7 @@ fn shape(shape: &keys::Shape) -> String {
         Shape::Date => "date".into(),
         Shape::Color => "colour".into(),
         Shape::Choice(choices) => format!("`{}`", choices.join("`, `")),
-        Shape::Currency => "currency of ISO 4217".into(),
+        Shape::Currency => "ISO 4217 currency".into(),
         Shape::Object(_) => "object".into(),
         Shape::List(inner) => format!("array of: {}", self::shape(inner)),
         other => panic!("{other:?}"),

@@ -111,8 +111,8 @@ pub(crate) struct Serve {
     pub(crate) orders: Option<PathBuf>,
 
     /// The path of the passes' webServiceURL, such as /api/wallet. The service answers below this
-    /// path. It also answers at the root, because a proxy may remove the path. The endpoint for
-    /// publishing stays at the root.
+    /// path. It also answers at the root, because a proxy may remove the path. The publish endpoint
+    /// stays at the root.
     #[arg(long, env = "PASSKIT_PREFIX", value_name = "PATH", default_value = "/", value_parser = Prefix::new)]
     pub(crate) prefix: Prefix,
 
@@ -393,7 +393,7 @@ impl Serve {
     }
 }
 
-/// Serves the folder in which passes are made, unless it is in one of the folders already.
+/// Also serves the folder into which `make` writes passes, unless this folder is inside one of the served folders.
 fn with_made(config: Config, maker: &LiveMaker) -> Config {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = place(maker.folder());
@@ -469,7 +469,7 @@ impl Ready {
     }
 }
 
-/// Serves the endpoint for publishing on its own listener.
+/// Serves the publish endpoint on a separate listener.
 async fn answer_publish(
     admin: Admin,
     request: Request<Incoming>,

@@ -326,7 +326,7 @@ fn what_a_service_does_wrong_is_found() {
         assert!(!found[0].1.contains("secret"), "{found:?}");
     }
 
-    // A service with a certificate that nobody trusts.
+    // A service with a certificate that is not trusted.
     let folder = tempfile::tempdir().unwrap();
     let made = Command::new("openssl")
         .current_dir(folder.path())

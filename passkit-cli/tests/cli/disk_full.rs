@@ -21,7 +21,9 @@ impl<'a> SmallDisk<'a> {
             .output();
         let mounted = mount.as_ref().is_ok_and(|output| output.status.success());
         if !mounted {
-            eprintln!("left out: filling a disk needs root, to mount a small one: {mount:?}");
+            eprintln!(
+                "left out: the test fills a small disk, and only root can mount one: {mount:?}"
+            );
         }
         mounted.then_some(Self(path))
     }

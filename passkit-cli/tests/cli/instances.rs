@@ -100,8 +100,8 @@ pub(crate) fn disagree(store: &str) {
     for _ in 0..30 {
         fetch_from_both();
     }
-    // The second instance marked the pass at its start, and then each instance marked it once more. After
-    // that, no pause is shorter than a minute.
+    // The second instance marked the pass at its start, and then each instance marked it once more.
+    // After that, no pause is shorter than a minute.
     let pauses = started.elapsed().as_secs() as usize / 60;
     assert!(versions.len() <= 3 + 2 * pauses, "{versions:?}");
     let said = one.said() + &two.said();
@@ -143,7 +143,7 @@ pub(crate) fn disagree(store: &str) {
 }
 
 /// An instance that starts later with an empty disk knows earlier tokens, removed passes, and
-/// passes that it does not have.
+/// passes whose files it does not have.
 pub(crate) fn know_tokens(store: &str) {
     const FIRST: &str = "the-first-token-of-it";
     const SECOND: &str = "the-second-token-of-it";

@@ -62,7 +62,7 @@ fn only_the_phones_of_changed_rows_get_a_push() {
             write(rows);
             let said = make(arguments);
             assert!(said.contains(numbers), "{said}");
-            eventually("the phones are pushed", || {
+            eventually("the phones get pushes", || {
                 local.pushed(since).len() >= changed.len()
             });
             quiet(&service);

@@ -74,7 +74,7 @@ fn the_service_answers_below_a_prefix_and_warns_of_other_paths_once() {
     service.start();
     eventually("it is named again", || warnings(&service).len() == 1);
 
-    // With the prefix, both kinds of proxies work. The endpoint to publish stays at the root.
+    // With the prefix, both kinds of proxies work. The publish endpoint stays at the root.
     service.stop("TERM");
     let mut service = service.given(&["--prefix", "/api/wallet/"]);
     service.start();

@@ -169,7 +169,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     }
     let changed = SystemTime::now();
     replace(&file, &two);
-    eventually("each phone is pushed", || {
+    eventually("each phone gets a push", || {
         local.pushed(changed).len() == phones.len()
     });
     // The phone gets the change at once when the push comes.

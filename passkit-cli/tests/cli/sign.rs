@@ -1,4 +1,5 @@
-//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Each error is one line, and no good file is lost.
+//! `passkit sign`: a folder becomes a pass that OpenSSL verifies. Each error is one line, and no
+//! good file is lost.
 
 use std::{
     fs,

@@ -164,9 +164,7 @@ impl Phone {
             ),
             Some(date) if !is_imf_fixdate(date) => {
                 complain(
-                    &format!(
-                        "the last-modified header ({date}) is not a date in the format of HTTP"
-                    ),
+                    &format!("the last-modified header ({date}) is not an HTTP date"),
                     false,
                 );
             }

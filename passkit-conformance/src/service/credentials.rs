@@ -171,7 +171,7 @@ async fn almost_the_token_is_401(session: &Session) -> CaseResult {
     ];
     if swapped != token {
         keys.push((
-            "the token with letters of the other case",
+            "the token with upper and lower case exchanged",
             key(session, &swapped),
         ));
     }

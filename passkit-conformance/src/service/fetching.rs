@@ -343,7 +343,8 @@ async fn older_date_is_200(session: &Session) -> CaseResult {
     let before = moved(&answer, &answer.archive()?, false)?;
     let answer = session.fetch(one, Some(&before)).await?;
     if answer.status() == 304 {
-        // If Last-Modified is the time of the answer, the date is not older than the pass.
+        // The reason may be that Last-Modified is the time of the answer. This fault breaks another
+        // rule.
         scene(last_modified_stays(session).await)?;
     }
     answer.is(200, Rule::GET_4)

@@ -73,7 +73,8 @@ catalogue! {
         the log.";
     "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
         "A registered device asks for the list of a type that the service does not have.",
-        "A phone with a pass of a type that the service dropped asks again and again, and reports an error to the log.";
+        "After the service drops a type, phones that still have such passes ask again and again, and report errors to the \
+        log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
         "A phone gets a new tag only with a good answer. If the service changed its software, phones keep the old tag \

@@ -62,7 +62,7 @@ catalogue! {
         "Phones are registered for passes that do not exist, and anyone can add more of these registrations.";
     "register/unknown-type-is-401" Pass Should [REG_6] unknown_type_is_401,
         "A device registers for a pass of a type that does not exist, with the token of a pass of another type.",
-        "The log fills with messages from phones that have passes of a type that the service dropped.";
+        "After the service drops a type, phones that still have such passes fill the log with messages.";
     "register/credentials-come-before-the-body" Pass Should [AUTH_5] credentials_come_before_the_body,
         "A registration is sent with a wrong token and a body that is not JSON.",
         "The service reads data from strangers, and reports what is wrong with the data, before it has checked their \

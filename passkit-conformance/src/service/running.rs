@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Runs cases that each send one request. Only the second case sends no request.
+    /// Runs nine cases. Each sends one request, except the second case, which sends none.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
         let case = Case {
             id: "x/y",

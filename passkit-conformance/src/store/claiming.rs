@@ -40,8 +40,8 @@ catalogue! {
          task was faster.",
         "The progress of an import goes back, or two restores use the same epoch.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
-        "Replaces notes with many kinds of text. Each call expects the right old note or a wrong \
-         note. Reads the note after each call.",
+        "Replaces notes with many kinds of text. Each call names the current note or a wrong note as the \
+         expected one. Reads the note after each call.",
         "An instance overwrites a note that another instance wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
         "Makes claims and notes with odd names, long names, and names that start alike or differ \

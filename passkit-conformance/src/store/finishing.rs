@@ -61,8 +61,8 @@ type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // The marks of an entire type go to a separate type. Otherwise these marks would hide the
-    // versions of the passes.
+    // The test marks single passes of the first type, and marks the second type as a whole. Marks
+    // of the whole first type would hide the versions of its passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let marks = Arc::new(AtomicUsize::new(0));

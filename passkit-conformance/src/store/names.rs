@@ -58,7 +58,7 @@ pub(crate) fn new_push_token() -> Result<PushToken, Violation> {
     Ok(PushToken::new(&format!("{}{}", unique(), unique()))?)
 }
 
-/// Push tokens like those of other wallets: a UUID, tokens of FCM, and a token of the greatest
+/// Push tokens like the ones from other wallets: a UUID, FCM tokens, and a token of the greatest
 /// length with all allowed characters.
 pub(crate) fn foreign_push_tokens() -> Result<Vec<PushToken>, Violation> {
     let every: String = (b'!'..=b'~').map(char::from).collect();

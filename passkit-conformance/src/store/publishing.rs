@@ -184,7 +184,11 @@ fn expect_marked(
 ) -> Result<(), Violation> {
     let later = after.version > before.version && after.last_modified > before.last_modified;
     let still = after.version == before.version && after.last_modified == before.last_modified;
-    let expected = if wanted { "a mark by" } else { "no mark by" };
+    let expected = if wanted {
+        "a mark because of"
+    } else {
+        "no mark because of"
+    };
     ensure(
         rule,
         if wanted { later } else { still },

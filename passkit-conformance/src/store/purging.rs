@@ -232,7 +232,7 @@ async fn forgotten_pass_is_unknown(store: &Arc<dyn StoreMaintenance>) -> Result<
     ensure(
         Rule::P2,
         state.version > before.version && state.published == Some([1; 32]),
-        "a mark by the content of a forgotten pass",
+        "content of a forgotten pass to count as a change",
         || shown_state(state),
     )?;
     ensure(

@@ -115,7 +115,8 @@ pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
     (device.id.clone(), Some(push(device, due)))
 }
 
-/// Returns the same devices without a push. Deferring them removes their deferred pushes.
+/// Returns the same devices without a push. `defer` with this list removes the deferred pushes of
+/// the devices.
 pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
     pushes
         .iter()

@@ -29,8 +29,8 @@ catalogue! {
          pass. The devices of all its passes are read.",
         "Pushes go to a push token that is no longer in use. The phone never gets an update again.";
     "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
-        "Registers push tokens of up to 400 characters: UUIDs, tokens of FCM, and all printable \
-         characters. Each token replaces the previous one. Reads the devices of the pass and of its type.",
+        "Registers push tokens of up to 400 characters: UUIDs, FCM tokens, and all printable characters. \
+         Each token replaces the previous one. Reads the devices of the pass and of its type.",
         "A phone with another wallet can't register, or a bad push token stops the pushes to all \
          phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,

@@ -385,8 +385,8 @@ async fn twice_in_a_batch(queue: &Queue) -> Result<(), Violation> {
         "the last progress of the call",
         || format!("{found:?}"),
     )?;
-    // The changes are marked again. The first report of the old version starts the change anew, and
-    // the second report must not finish it.
+    // The changes are marked again. The first report of the old version starts the change again
+    // from the first page, and the second report must not finish the change.
     mark().await?;
     let old = [to(2, None), to(2, None)];
     queue.record_progress(&type_id, &old).await?;

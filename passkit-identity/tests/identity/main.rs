@@ -21,7 +21,7 @@ fn type_id() -> TypeIdentifier {
     TypeIdentifier::new(TYPE).unwrap()
 }
 
-/// An authority that takes the place of Apple's.
+/// An authority that takes Apple's place.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: String,

@@ -49,7 +49,7 @@ fn each_scheme_is_read() {
     let folder = tempfile::tempdir().unwrap();
     for options in [
         &[][..],
-        // The schemes of Keychain Access: RC2 with 40 bits, triple DES, SHA-1.
+        // The schemes that Keychain Access uses: RC2 with 40 bits, triple DES, SHA-1.
         &["-legacy"],
         &["-legacy", "-descert"],
         &[

@@ -70,8 +70,8 @@ pub(super) struct Feedback {
     unavailable: u32,
     /// When a push was last accepted.
     sent_at: Option<SystemTime>,
-    /// How many pushes the service will never accept, by reason. The counts start anew when they
-    /// are logged.
+    /// How many pushes the service will never accept, by reason. The counts are logged and then set
+    /// to 0.
     rejected: BTreeMap<String, u64>,
     rejected_logged: Option<Instant>,
     /// Devices whose token has been reported as bad for at least [`BAD_FOR`], with the time of the

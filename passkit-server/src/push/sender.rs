@@ -20,9 +20,9 @@ pub trait PushSender: Send + Sync {
     /// The name has 1 to 200 printable ASCII characters and no secrets. It changes when the
     /// certificate, the key or the server changes.
     ///
-    /// The [publisher](crate::push::Publisher) notes in the store which credentials ever had a push
-    /// accepted. If APNs calls all tokens bad, the publisher suspects only credentials that never
-    /// had a push accepted.
+    /// The [publisher](crate::push::Publisher) notes in the store for which credentials APNs has
+    /// accepted a push. If APNs calls all tokens bad, the publisher suspects the credentials only
+    /// if APNs has never accepted a push for them.
     fn credentials(&self, topic: &TypeIdentifier) -> String;
 
     /// Sends one push for `topic`, the type of the passes that changed, and returns its outcome.

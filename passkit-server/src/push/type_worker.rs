@@ -615,7 +615,8 @@ enum Round {
     Stopped(Stop),
 }
 
-/// The name of the note that a push of the type was accepted with these credentials.
+/// Returns the name of a note. The note exists if a push of the type was accepted with these
+/// credentials.
 fn note_name(type_id: &TypeIdentifier, credentials: &str) -> String {
     format!("delivered:{type_id}:{credentials}")
 }

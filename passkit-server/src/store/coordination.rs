@@ -18,9 +18,9 @@ use crate::store::StoreError;
 /// # Contract
 /// * **K1, one owner.** If different owners call [`claim`](Self::claim) for one name in parallel,
 ///   one call returns `true`. The others return `true` only after the claim was released or has
-///   expired. If the owner claims again before that, it keeps the claim, and the time starts anew,
-///   even if the new time is shorter. The store's own clock measures the time. If that is a wall
-///   clock and is set forward, two owners may believe for a moment that they have a claim.
+///   expired. If the owner claims again before that, it keeps the claim, and the new time starts,
+///   even if it is shorter. The store's own clock measures the time. If that is a wall clock and is
+///   set forward, two owners may believe for a moment that they have a claim.
 /// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner
 ///   still has it. Otherwise it does nothing.
 /// * **K3, notes are compared and set in one step.** If several

@@ -163,7 +163,7 @@ pub trait RegistrationStore: Send + Sync {
     /// about `limit` devices or fewer. It starts at the beginning, or after the page that ended at
     /// `after`.
     ///
-    /// A device may occur more than once, also in two pages. An empty page may have a
+    /// A device may occur more than once, even on two pages. An empty page may have a
     /// [`next`](Page::next). With a cursor that the store never gave, the list starts at the
     /// beginning. No cursor causes an error. A limit of 0 counts as 1, here and in every other
     /// list.

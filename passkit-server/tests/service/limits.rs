@@ -1,5 +1,4 @@
-//! How much memory and how many rows a caller can make the service hold, with one token or with
-//! none.
+//! Limits of the memory and the rows that a caller can use up, with one token or without a token.
 
 use std::{sync::Arc, time::Duration};
 

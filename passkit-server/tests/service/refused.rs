@@ -172,7 +172,8 @@ async fn refused_requests_are_counted_for_each_minute_and_reason() {
     ];
     assert_eq!(events.take(Level::INFO), summary);
 
-    // A minute without refused requests has no summary. The next refused request is counted anew.
+    // A minute without refused requests has no summary. The next refused request starts a new
+    // count.
     tokio::time::sleep(Duration::from_secs(200)).await;
     ask(wrong()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;

@@ -30,7 +30,7 @@ pub(crate) struct TestStore {
     inner: MemoryStore,
     fault: Mutex<Option<Fault>>,
     pinned: Mutex<Option<PassState>>,
-    /// All dates are this many seconds earlier than those of the inner store.
+    /// All dates are this many seconds earlier than the dates of the inner store.
     backdated: AtomicU64,
     calls: AtomicU64,
 }

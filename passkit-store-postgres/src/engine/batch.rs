@@ -188,7 +188,7 @@ impl<W: Work> UnderWay<W> {
         loop {
             let (questions, askers) = {
                 let mut queue = self.shared.queue();
-                // Nobody waits for the answers of dropped calls.
+                // No caller waits for the answers of dropped calls.
                 queue.waiting.retain(|(_, asker)| !asker.is_closed());
                 if queue.waiting.is_empty() {
                     return;

@@ -221,8 +221,8 @@ async fn explain(connection: &mut PgConnection, number: usize, call: &BoundedCal
     plans[0]["Plan"].clone()
 }
 
-/// Returns for each table how often this session read all of it, and how many rows it read in any way, also inside functions.
-/// The counts may include earlier transactions.
+/// Returns for each table how often this session read all of it, and how many rows it read in any way, including rows that
+/// functions read. The counts may include earlier transactions.
 async fn counts(connection: &mut PgConnection) -> BTreeMap<String, (i64, i64)> {
     let counts = sqlx::raw_sql(
         "select relname::text, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)

@@ -367,7 +367,7 @@ async fn instances_that_publish_the_same_mark_it_once() {
         for task in 0..6 {
             let store = stores[task % 2].clone();
             publishing.spawn(async move {
-                // Each instance has another order, and a token of its own.
+                // Each task has a different order and a different token.
                 let mut contents = NAMES.map(|name| content(name, Some(round), &[task as u8]));
                 contents.rotate_left(task);
                 store

@@ -45,7 +45,8 @@ async fn errors_of_the_server_are_kept(url: &str) {
         url.to_owned()
     };
     let mut c = connection(&url).await;
-    // On one node of a Cluster, the key becomes a text. The other nodes refuse the command.
+    // The key becomes a Redis string. On a Cluster, only one node accepts this command, and the
+    // others refuse it.
     let key = format!("{prefix}b{{{}:0}}", type_id());
     let set = redis::cmd("SET")
         .arg(&key)

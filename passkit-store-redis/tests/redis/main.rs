@@ -5,7 +5,8 @@
     reason = "a test that cannot go on should panic"
 )]
 
-/// Repeats a call until it succeeds, for at most a minute, because a busy machine may exceed the short timeouts of a store.
+/// Repeats a call until it succeeds, for at most a minute, because a busy machine may exceed the
+/// short timeouts of a store.
 macro_rules! in_time {
     ($call:expr) => {{
         let start = std::time::Instant::now();

@@ -15,7 +15,8 @@ use crate::support::{
     connection, device, devices_of, mark, pass, prefix, registered, serial, token, type_id,
 };
 
-/// The numbers of the index entries of a removed registration, and of its type if it was the last one.
+/// What `unregister.lua` returns: the number of the entry in the index of the pass, and the number of the entry in the
+/// index of the type. The second is empty if the device has other registrations of the type.
 pub(crate) type Removed = Option<(u64, String)>;
 
 macro_rules! script {
@@ -504,7 +505,7 @@ async fn scripts_of_pending_changes_run_twice() {
         );
     }
 
-    // When a change of a whole type becomes pending, the entry that shows that it is under way is removed.
+    // An entry records that a change of a whole type is under way. The entry is removed when the change becomes pending.
     let _: () = redis::cmd("ZADD")
         .arg(&by_age)
         .arg(5)

@@ -68,7 +68,8 @@ async fn no_device_ends_with_an_old_pass() {
                     assert!(quiet.serials.is_empty(), "{} again", quiet.serials.len());
                     return (name, step, has, fetched);
                 }
-                // Answers from memory don't yield. Without this, the four devices would leave the writers no thread.
+                // Answers from memory don't yield. Without this pause, the four devices would keep all threads busy, and the
+                // writers could not run.
                 tokio::task::yield_now().await;
             }
         });

@@ -112,7 +112,7 @@ pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection,
 fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // With these settings, a commit is durable when it returns, also on macOS.
+    // With these settings, a commit is durable when it returns, even on macOS.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;

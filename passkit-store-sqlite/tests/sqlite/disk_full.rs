@@ -109,7 +109,7 @@ async fn a_full_disk_loses_nothing_and_recovers() {
     }
     let results = tokio::time::timeout(PATIENCE, writers.join_all())
         .await
-        .expect("the disk is full");
+        .expect("the writers end when the disk is full");
     assert_eq!(
         registered(&*store, &device("first")).await,
         ["1"],

@@ -170,7 +170,7 @@ impl Disk {
             .chars()
             .take_while(|c| !matches!(c, '>' | '"'))
             .collect();
-        // SQLite makes this file anew.
+        // SQLite makes this file again.
         (!name.ends_with("-shm")).then_some(name)
     }
 

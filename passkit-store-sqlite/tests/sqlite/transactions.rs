@@ -76,7 +76,7 @@ async fn a_mark_commits_with_the_content_or_not_at_all() {
         .unwrap();
     assert_eq!(
         version, 3,
-        "the version of the schema of the program that owns the file"
+        "the schema version belongs to the program that owns the file"
     );
 }
 

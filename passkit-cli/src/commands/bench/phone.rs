@@ -39,7 +39,7 @@ pub(super) enum Visit {
     AddedAgain,
 }
 
-/// The visits of every phone, in a loop. Each phone starts with another visit.
+/// The visits of every phone, in a loop. Phone n starts at place n of the loop.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
@@ -347,7 +347,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Returns 64 hexadecimal digits, like a token of APNs.
+    /// Returns 64 hexadecimal digits, like an APNs token.
     fn push_token(&self) -> String {
         let first = mixed(self.seed ^ mixed(self.tokens));
         let second = mixed(first);

@@ -58,7 +58,7 @@ enum Format {
     Text,
     /// One JSON document.
     Json,
-    /// Annotations of GitHub Actions.
+    /// Annotations for GitHub Actions.
     Github,
 }
 

@@ -1,4 +1,4 @@
-//! The output of `check`: lines, JSON, or annotations of GitHub Actions.
+//! The output of `check`: lines, JSON, or GitHub Actions annotations.
 
 use passkit_archive::{Archive, Finding, Level};
 use passkit_server::{identifiers::Kind, text::OneLine};

@@ -1,5 +1,5 @@
-//! A case with a time to run that the user can choose. Several phones use the service at once, and
-//! remember what they did.
+//! A case whose duration the user can choose. Several phones use the service at once, and remember
+//! what they did.
 
 mod phone;
 mod world;
@@ -32,7 +32,7 @@ catalogue! {
         update, or get the pass of another user.";
 }
 
-/// The id of the case with a time to run that the user can choose.
+/// The id of the case whose duration the user can choose.
 #[cfg(feature = "cli")]
 pub(crate) const LONG: &str = "history/long-history-adds-up";
 

@@ -38,8 +38,8 @@ use crate::Violation;
 impl History {
     /// Checks whether a store that keeps the contract could have given these answers:
     ///
-    /// * For each registration, the start and end times of the calls allow an order in which all answers of `register`
-    ///   and `unregister` are correct (C10).
+    /// * For each registration, the start and end times of the calls allow an order in which all
+    ///   answers of `register` and `unregister` are correct (C10).
     /// * The lists of a device that asks with its last tags name every marked and every registered
     ///   pass. If nothing happened, the lists are empty (C1, C2, C3, C9). The tags never go back
     ///   (C4).

@@ -111,7 +111,7 @@ impl<'h> Registrations<'h> {
             ensure(
                 Rule::C10,
                 changes.add_up(),
-                "answers of register and unregister that are right in some order of the calls",
+                "answers of register and unregister that are correct in some order of the calls",
                 || {
                     let shown = |(Span { begin, end }, change): &(Span, Change)| {
                         let end = end.map_or("?".into(), |end| end.to_string());

@@ -323,7 +323,7 @@ struct Pushes {
     fault: Fault,
     client: Client,
     phones: Mutex<Phones>,
-    /// The passes to push soon, and all passes that were ever pushed.
+    /// The passes whose pushes are due soon, and all passes that ever caused a push.
     changed: Mutex<(Vec<PassId>, HashSet<PassId>)>,
 }
 

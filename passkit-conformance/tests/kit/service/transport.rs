@@ -1,4 +1,4 @@
-//! Services that break rules of HTTP.
+//! Services that break HTTP's rules.
 
 use http::{Method, header};
 use passkit_conformance::{

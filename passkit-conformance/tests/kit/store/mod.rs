@@ -187,7 +187,7 @@ fn there_are_many_broken_stores() {
     assert!(stores >= 120 && queues >= 60, "{stores} and {queues}");
 }
 
-/// The wrapper around the store adds no further fault.
+/// The wrapper around the store has no fault itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrapper_without_a_fault_passes() {
     let all = cases();

@@ -68,7 +68,7 @@ impl Readings {
         *self.0.entry(inner).or_insert(millisecond.max(last + 1))
     }
 
-    /// Returns the reading of the inner store for a reading that the kit saw.
+    /// Converts a reading that the kit saw to the reading of the inner store.
     fn inner(&self, shown: u64) -> u64 {
         match self.0.iter().rev().find(|(_, one)| **one <= shown) {
             Some((inner, one)) if *one == shown => *inner,
