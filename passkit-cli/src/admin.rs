@@ -31,15 +31,13 @@ use crate::{
     admin_passes::{Making, NoPass},
     failure::{Chain, Failure},
     log_lines::OnceAMinute,
-    making::{Change, Refused},
+    making::{Change, MAX_ROW_BYTES, Refused},
 };
 
 /// The path of the endpoint for publishing.
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const PASSES: &str = "/admin/v1/passes";
 const BODY_LIMIT: usize = 1024 * 1024;
-/// The longest row in bytes. Rows of a table have the same limit.
-const ROW_LIMIT: usize = 256 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with a wrong token waits for its answer.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
@@ -192,7 +190,7 @@ impl Admin {
     /// Makes a pass and returns it.
     async fn make(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
         let making = self.making.as_ref().ok_or(Refusal::NoMaker)?;
-        let row = read_body(request, ROW_LIMIT, "a row may have at most 256 KiB").await?;
+        let row = read_body(request, MAX_ROW_BYTES, "a row may have at most 256 KiB").await?;
         let made = making.make(row).await.map_err(Refusal::NoPass)?;
         let status = if made.change == Some(Change::New) {
             StatusCode::CREATED
@@ -356,9 +354,9 @@ fn without_pass(reason: NoPass) -> Response<ResponseBody> {
             }
             answer(StatusCode::UNPROCESSABLE_ENTITY, &json)
         }
-        NoPass::Refused(Refused::Busy) => {
-            later("another program makes passes in the folder; send the request again later")
-        }
+        NoPass::Refused(Refused::Busy) => later(
+            "another run writes to the folder, or the passes of the table are being made; send the request again later",
+        ),
         NoPass::Late => later(
             "the pass is made, but phones can't get it yet; the log has the reason; send the request again later",
         ),

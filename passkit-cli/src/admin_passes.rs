@@ -9,10 +9,7 @@ use bytes::Bytes;
 use passkit_folder::Folder;
 use passkit_server::identifiers::Kind;
 
-use crate::{
-    failure::Failure,
-    making::{LiveMaker, MadeOne, Refused},
-};
+use crate::making::{LiveMaker, MadeOne, Refused};
 
 /// How long to wait until a new pass is served.
 const WAIT: Duration = Duration::from_secs(10);
@@ -41,12 +38,7 @@ impl Making {
 
     /// Makes the pass for a row. Returns once the pass is served and published. A phone can then register at once.
     pub(crate) async fn make(&self, row: Bytes) -> Result<Arc<MadeOne>, NoPass> {
-        let maker = self.maker.clone();
-        let made = tokio::task::spawn_blocking(move || maker.make(&row)).await;
-        let made = made.map_err(|error| {
-            let failure = Failure::from_error("making the pass failed", &error);
-            NoPass::Refused(Refused::Failed(failure))
-        })?;
+        let made = self.maker.clone().make(&row).await;
         let made = Arc::new(made.map_err(NoPass::Refused)?);
         let started = Instant::now();
         let mut looks = 0;

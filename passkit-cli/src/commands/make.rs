@@ -2,6 +2,8 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use clap::Args;
@@ -12,7 +14,8 @@ use super::progress::Progress;
 use crate::{
     failure::Failure,
     making::{
-        Batch, Change, Event, Inputs, Maker, OutputFolder, Summary, Table, open_secret, secret_path,
+        Batch, Change, Event, Inputs, LOOK_EVERY, Maker, OutputFolder, Summary, Table, busy,
+        open_secret, secret_path,
     },
     output,
     signer::SignerOptions,
@@ -79,18 +82,23 @@ impl Make {
             return Err(Failure::new("standard input can't be watched; name a file"));
         }
         let signer = Arc::new(self.signer.open()?);
-        let watched = [self.from.as_path(), self.template.as_path()];
-        let mut inputs = Inputs::now(watched);
-        let code = self.once(&signer)?;
         if !self.watch {
-            return Ok(code);
+            return self.once(&signer);
         }
+        let mut inputs = Inputs::new(vec![self.from.clone(), self.template.clone()]);
+        inputs.look();
+        self.once(&signer)?;
+        inputs.set_done();
         loop {
-            inputs = inputs.changed(&watched);
+            thread::sleep(LOOK_EVERY);
+            if !inputs.look() {
+                continue;
+            }
             // The table may be missing for a moment, or its next version may be right.
             if let Err(failure) = self.once(&signer) {
                 eprintln!("passkit: {failure}");
             }
+            inputs.set_done();
         }
     }
 
@@ -128,7 +136,7 @@ impl Make {
         let folder = if self.dry_run {
             OutputFolder::look_at(&self.out, maker.kind())
         } else {
-            OutputFolder::open(&self.out, maker.kind())?
+            self.open_folder(maker.kind())?
         };
         if !maker.needs_secret(table.columns()) {
             return Ok((maker, folder));
@@ -136,6 +144,20 @@ impl Make {
         let path = secret_path(&self.out, self.token_secret.as_deref())?;
         let secret = open_secret(&path, &folder, maker.type_id(), self.dry_run)?;
         Ok((maker.with_secret(secret.tokens), folder))
+    }
+
+    /// Opens the folder. If another run writes to it, fails, or waits with --watch.
+    fn open_folder(&self, kind: Kind) -> Result<OutputFolder, Failure> {
+        if let Some(folder) = OutputFolder::open_within(&self.out, kind, Duration::ZERO)? {
+            return Ok(folder);
+        }
+        if !self.watch {
+            return Err(busy(&self.out));
+        }
+        let shown = OneLine::path(&self.out);
+        eprintln!("passkit: another passkit make writes to {shown}; waiting until it has ended");
+        let folder = OutputFolder::open_within(&self.out, kind, Duration::MAX)?;
+        folder.ok_or_else(|| busy(&self.out))
     }
 
     fn make(

@@ -497,7 +497,7 @@ fn hash(name: &str) -> NameHash {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error, fs, sync::Arc};
+    use std::{error::Error, fs, sync::Arc, time::Duration};
 
     use passkit_archive::{Purpose, SignatureAlgorithm, Signer, SigningKey, placeholder_icon};
 
@@ -529,7 +529,9 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let batch = Batch {
             maker: &Maker::open(folder.path(), Arc::new(signer)).unwrap(),
-            folder: &OutputFolder::open(out.path(), type_id.kind()).unwrap(),
+            folder: &OutputFolder::open_within(out.path(), type_id.kind(), Duration::ZERO)
+                .unwrap()
+                .unwrap(),
             is_dry: false,
             void_missing: false,
         };

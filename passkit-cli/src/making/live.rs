@@ -4,30 +4,29 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    thread,
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use passkit_archive::Level;
 use passkit_identity::pem;
 use passkit_server::{identifiers::Kind, text::OneLine};
 use serde::Deserialize;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     batch::{Batch, Event, MadeOne, Summary, open_secret},
-    inputs::{self, Inputs},
+    inputs::{Inputs, LOOK_EVERY},
     maker::Maker,
-    output_folder::OutputFolder,
+    output_folder::{OutputFolder, busy},
     row_error::{MakeError, RowError},
     secret,
     table::{Row, Table},
 };
 use crate::{certificate::CertPassword, failure::Failure, signer::SignerOptions, toml_file};
 
-/// How long to wait while another process writes to the folder.
+/// How long to wait while the passes of a table are made, or while another process writes to the folder.
 const WAIT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(20);
 /// How many wrong rows of a table the log shows.
 const SHOWN: usize = 20;
 
@@ -64,12 +63,14 @@ impl Settings {
     }
 
     /// Returns all files and folders from which passes are made.
-    fn inputs(&self) -> impl Iterator<Item = &Path> {
+    fn inputs(&self) -> Vec<PathBuf> {
         let more = [&self.from, &self.key, &self.wwdr, &self.token_secret];
+        let more = more.into_iter().flatten();
         [&self.template, &self.cert]
             .into_iter()
-            .chain(more.into_iter().flatten())
-            .map(PathBuf::as_path)
+            .chain(more)
+            .cloned()
+            .collect()
     }
 }
 
@@ -80,16 +81,19 @@ pub(crate) struct LiveMaker {
     kind: Kind,
     /// The last version of the template without errors.
     maker: RwLock<Arc<Maker>>,
-    /// One thread at a time writes to the folder.
-    turn: Mutex<()>,
+    /// One request or one table at a time writes to the folder.
+    turn: Arc<Mutex<()>>,
 }
+
+/// The right to write to the folder.
+type Turn = OwnedMutexGuard<()>;
 
 /// Why no pass was made for a request.
 pub(crate) enum Refused {
     /// The request has no row.
     NoRow(String),
     Row(RowError),
-    /// Another process has been writing to the folder for too long.
+    /// The passes of a table are being made, or another process writes to the folder, and this takes too long.
     Busy,
     Failed(Failure),
 }
@@ -103,6 +107,28 @@ impl From<MakeError> for Refused {
     }
 }
 
+impl From<Unusable> for Refused {
+    fn from(error: Unusable) -> Self {
+        match error {
+            Unusable::Busy => Self::Busy,
+            Unusable::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// Why nothing can be written to the folder.
+enum Unusable {
+    /// Another process has been writing to the folder for too long.
+    Busy,
+    Failed(Failure),
+}
+
+impl From<Failure> for Unusable {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 impl LiveMaker {
     /// Reads the file with the settings, and everything that the file names except the table. `password` is the
     /// password of the certificate.
@@ -112,12 +138,15 @@ impl LiveMaker {
             let shown = OneLine::path(&settings.out);
             Failure::new(format!("can't make the folder {shown}: {error}"))
         })?;
-        let maker = open_maker(&settings, &password)?;
+        let maker = open_maker(&settings, &password).map_err(|error| match error {
+            Unusable::Failed(failure) => failure,
+            Unusable::Busy => busy(&settings.out),
+        })?;
         let this = Self {
             kind: maker.kind(),
             password,
             maker: RwLock::new(Arc::new(maker)),
-            turn: Mutex::default(),
+            turn: Arc::default(),
             settings,
         };
         if let Some(warning) = this.maker().signer().warning() {
@@ -142,19 +171,24 @@ impl LiveMaker {
             .clone()
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes, signs and writes the pass of a row, which is a JSON object. An existing pass with the same content stays
     /// as it is.
-    pub(crate) fn make(&self, row: &[u8]) -> Result<MadeOne, Refused> {
+    pub(crate) async fn make(self: Arc<Self>, row: &[u8]) -> Result<MadeOne, Refused> {
         let row = Row::of_json(1, row).map_err(Refused::NoRow)?;
+        // A task that waits here takes no thread, however many there are.
+        let turn = tokio::time::timeout(WAIT, self.turn.clone().lock_owned()).await;
+        let turn = turn.map_err(|_| Refused::Busy)?;
+        let made = tokio::task::spawn_blocking(move || self.make_now(row, turn)).await;
+        made.unwrap_or_else(|error| {
+            let failure = Failure::from_error("making the pass failed", &error);
+            Err(Refused::Failed(failure))
+        })
+    }
+
+    fn make_now(&self, row: Row, _turn: Turn) -> Result<MadeOne, Refused> {
+        let folder = open_when_free(&self.settings.out, self.kind)?;
+        // The template may have changed while this request waited.
         let maker = self.maker();
-        let _turn = self.turn();
-        let folder = open_when_free(&self.settings.out, self.kind)
-            .map_err(Refused::Failed)?
-            .ok_or(Refused::Busy)?;
         let batch = Batch {
             maker: &maker,
             folder: &folder,
@@ -173,48 +207,66 @@ impl LiveMaker {
 
     /// Makes the passes of the table, and again whenever the table, the template or the certificate changes.
     pub(crate) async fn watch(self: Arc<Self>) {
-        // A change counts once the files are the same in two looks, because a file may be half-written.
-        let (mut last, mut done) = (None, None);
+        let mut inputs = Inputs::new(self.settings.inputs());
+        let mut was_busy = false;
         loop {
-            let this = self.clone();
-            let (seen, was_done) = (last, done);
+            let (this, mut seen) = (self.clone(), inputs.clone());
             let look = tokio::task::spawn_blocking(move || {
-                let now = Some(Inputs::now(this.settings.inputs()));
-                if now == seen && now != was_done {
-                    this.renew();
-                    return (now, now);
+                let is_due = seen.look();
+                let is_busy = is_due && this.renew();
+                if is_due && !is_busy {
+                    seen.set_done();
                 }
-                (now, was_done)
+                (seen, is_busy)
             });
             // The task fails only if it panicked. The service goes on.
-            if let Ok(looked) = look.await {
-                (last, done) = looked;
+            if let Ok((seen, is_busy)) = look.await {
+                inputs = seen;
+                if is_busy && !was_busy {
+                    tracing::warn!(
+                        "the passes wait, because another process writes to {}",
+                        OneLine::path(self.folder())
+                    );
+                }
+                was_busy = is_busy;
             }
-            tokio::time::sleep(inputs::LOOK_EVERY).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Reads the template and the certificate again, and makes the passes of the table. Errors go to the log.
-    fn renew(&self) {
+    /// Reads the template and the certificate again, and makes the passes of the table. Errors go to the log. Returns
+    /// whether this must be repeated, because another process writes to the folder.
+    fn renew(&self) -> bool {
+        let is_busy = |what: &str, error: Unusable| match error {
+            Unusable::Busy => true,
+            Unusable::Failed(failure) => {
+                tracing::error!("{what}: {failure}");
+                false
+            }
+        };
         match open_maker(&self.settings, &self.password) {
             Ok(maker) if maker.kind() == self.kind => {
                 let mut current = self.maker.write().unwrap_or_else(PoisonError::into_inner);
                 *current = Arc::new(maker);
+                tracing::debug!("the template and the certificate are read again");
             }
             Ok(_) => {
                 tracing::error!(
                     "the template is now for the other kind, passes or orders; restart the service to use it"
                 );
-                return;
+                return false;
             }
-            Err(failure) => {
-                tracing::error!(
-                    "passes are still made with the old template and certificate: {failure}"
-                );
+            Err(error) => {
+                if is_busy(
+                    "passes are still made with the old template and certificate",
+                    error,
+                ) {
+                    return true;
+                }
             }
         }
         let Some(table) = &self.settings.from else {
-            return;
+            return false;
         };
         match self.make_table(table) {
             Ok(summary) => {
@@ -229,20 +281,20 @@ impl LiveMaker {
                 tracing::info!(
                     "{shown}: {rows} rows: {new} passes are new, {changed} changed, {bad} rows are wrong"
                 );
+                false
             }
-            Err(failure) => tracing::error!("can't make the passes of the table: {failure}"),
+            Err(error) => is_busy("can't make the passes of the table", error),
         }
     }
 
-    fn make_table(&self, path: &Path) -> Result<Summary, Failure> {
+    fn make_table(&self, path: &Path) -> Result<Summary, Unusable> {
         let mut table = Table::open(path)?;
         let maker = self.maker();
         if let Some(columns) = table.columns() {
             maker.check_columns(columns)?;
         }
-        let _turn = self.turn();
-        let folder = open_when_free(&self.settings.out, self.kind)?
-            .ok_or_else(|| Failure::new("another process writes to the folder"))?;
+        let _turn = self.turn.blocking_lock();
+        let folder = open_when_free(&self.settings.out, self.kind)?;
         let batch = Batch {
             maker: &maker,
             folder: &folder,
@@ -270,7 +322,7 @@ impl LiveMaker {
     }
 }
 
-fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Failure> {
+fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Unusable> {
     let signer = SignerOptions {
         cert: settings.cert.clone(),
         key: settings.key.clone(),
@@ -290,28 +342,14 @@ fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Fai
     // A row of a request may lack any column, so a token may have to be derived.
     if maker.needs_secret(None) {
         let path = secret::path_for(&settings.out, settings.token_secret.as_deref())?;
-        let folder = open_when_free(&settings.out, maker.kind())?.ok_or_else(|| {
-            Failure::new(format!(
-                "another process writes to {}; wait until it has ended",
-                OneLine::path(&settings.out)
-            ))
-        })?;
+        let folder = open_when_free(&settings.out, maker.kind())?;
         let secret = open_secret(&path, &folder, maker.type_id(), false)?;
         maker = maker.with_secret(secret.tokens);
     }
     Ok(maker)
 }
 
-/// Opens the folder. Waits while another process writes to the folder. Returns `None` if this takes too long.
-fn open_when_free(path: &Path, kind: Kind) -> Result<Option<OutputFolder>, Failure> {
-    let started = Instant::now();
-    loop {
-        if let Some(folder) = OutputFolder::open_if_free(path, kind)? {
-            return Ok(Some(folder));
-        }
-        if started.elapsed() >= WAIT {
-            return Ok(None);
-        }
-        thread::sleep(PAUSE);
-    }
+/// Opens the folder. Waits while another process writes to the folder.
+fn open_when_free(path: &Path, kind: Kind) -> Result<OutputFolder, Unusable> {
+    OutputFolder::open_within(path, kind, WAIT)?.ok_or(Unusable::Busy)
 }

@@ -19,10 +19,10 @@ mod table;
 
 pub(crate) use self::{
     batch::{Batch, Change, Event, MadeOne, Summary, open_secret},
-    inputs::Inputs,
+    inputs::{Inputs, LOOK_EVERY},
     live::{LiveMaker, Refused},
     maker::Maker,
-    output_folder::OutputFolder,
+    output_folder::{OutputFolder, busy},
     secret::path_for as secret_path,
-    table::Table,
+    table::{MAX_ROW_BYTES, Table},
 };

@@ -13,6 +13,8 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use passkit_archive::{ArchiveFile, Identified, MAX_ARCHIVE_BYTES, template::TokenSecret};
@@ -34,6 +36,8 @@ const CHECK: &str = "secret-check";
 const LOCK: &str = "lock";
 /// How many names are in memory at once.
 const NAMES: usize = 4_096;
+/// How often to try again while another process writes.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The start of the names of files that are being written.
 const NEW: &str = "new-";
 
@@ -64,24 +68,23 @@ pub(super) struct Staged {
 }
 
 impl OutputFolder {
-    /// Opens a folder to write to. Makes the folder if it is missing, and removes what a stopped run left.
-    pub(crate) fn open(path: &Path, kind: Kind) -> Result<Self, Failure> {
-        Self::open_if_free(path, kind)?.ok_or_else(|| {
-            Failure::new(format!(
-                "another passkit make writes to {}; wait until it has ended",
-                OneLine::path(path)
-            ))
-        })
-    }
-
-    /// Does the same as [`open`](Self::open). Returns `None` if another process writes to the folder.
-    pub(crate) fn open_if_free(path: &Path, kind: Kind) -> Result<Option<Self>, Failure> {
+    /// Opens a folder to write to. Makes the folder if it is missing, and removes what a stopped run left. While another
+    /// process writes to the folder, waits for `limit` at most. Returns `None` if this takes longer.
+    pub(crate) fn open_within(
+        path: &Path,
+        kind: Kind,
+        limit: Duration,
+    ) -> Result<Option<Self>, Failure> {
         let mut this = Self::look_at(path, kind);
         let lock = this.prepare().map_err(|error| this.cannot_write(&error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(this.cannot_write(&error)),
+        let started = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if started.elapsed() >= limit => return Ok(None),
+                Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+                Err(TryLockError::Error(error)) => return Err(this.cannot_write(&error)),
+            }
         }
         this.clean().map_err(|error| this.cannot_write(&error))?;
         this._lock = Some(lock);
@@ -394,6 +397,14 @@ impl OutputFolder {
             ..staged
         }])
     }
+}
+
+/// Says that another process has been writing to a folder for too long.
+pub(crate) fn busy(path: &Path) -> Failure {
+    Failure::new(format!(
+        "another passkit make writes to {}; wait until it has ended",
+        OneLine::path(path)
+    ))
 }
 
 /// The origin of the token of a pass.

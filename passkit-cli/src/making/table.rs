@@ -17,7 +17,7 @@ use super::row_error::RowError;
 use crate::failure::Failure;
 
 /// The longest row in bytes.
-const MAX_ROW_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_ROW_BYTES: usize = 256 * 1024;
 /// How many columns a table may have.
 const MAX_COLUMNS: usize = 1_000;
 /// The separators between cells that are recognised.

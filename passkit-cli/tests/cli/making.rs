@@ -479,6 +479,19 @@ fn a_watched_table_is_made_again_when_it_changes() {
     );
     let (code, _, said) = run(&mut workshop.make());
     assert_eq!(code, Some(0), "the folder is free between two runs: {said}");
+    // A change waits while another process writes to the folder.
+    let lock = fs::File::open(workshop.path("passes/.passkit-make/lock")).unwrap();
+    lock.lock().unwrap();
+    workshop.edit("table.csv", "Lovelace,13", "Lovelace,14");
+    let waits = errors.next().unwrap();
+    assert!(waits.contains("waiting until it has ended"), "{waits}");
+    drop(lock);
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 1 changed, 2 unchanged")
+    );
 }
 
 /// A process that is killed even if the test fails.

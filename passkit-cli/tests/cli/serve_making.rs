@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -343,6 +343,109 @@ fn a_table_is_made_again_when_it_changes() {
             .iter()
             .all(|name| workshop.json(name)["description"] == "Another card")
     });
+}
+
+#[test]
+fn a_request_is_refused_while_a_large_table_is_made() {
+    let workshop = Workshop::new();
+    // The table has no end as long as the pipe is open.
+    let pipe = workshop.path("endless.csv");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut service = service(&workshop, Some("endless.csv"));
+    service.start();
+    let mut table = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    // The first rows are made once enough of them have arrived.
+    let (head, first) = TABLE.split_at(TABLE.find("A-1").unwrap());
+    table.write_all(head.as_bytes()).unwrap();
+    for row in 0..600 {
+        let row = first
+            .lines()
+            .next()
+            .unwrap()
+            .replace("A-1", &format!("row-{row}"));
+        writeln!(table, "{row}").unwrap();
+    }
+    eventually("the table is being made", || {
+        fs::read_dir(workshop.path("passes/.passkit-make"))
+            .unwrap()
+            .count()
+            > 2
+    });
+    let answer = post(&service, &row("posted", 1));
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.header("retry-after"), Some("10"));
+    let error = answer.json()["error"].to_string();
+    assert!(
+        error.contains("the passes of the table are being made"),
+        "{error}"
+    );
+    drop(table);
+    eventually("the table is made", || workshop.names().len() == 600);
+    assert_eq!(post(&service, &row("posted", 1)).status, 201);
+}
+
+/// Keeps all processes from writing to the folder of the passes until the file is dropped.
+fn occupied(workshop: &Workshop) -> fs::File {
+    let lock = fs::File::open(workshop.path("passes/.passkit-make/lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+#[test]
+fn a_request_that_waits_is_answered_with_the_new_template() {
+    let workshop = Workshop::new();
+    // Without a web service, no secret is needed, and the template is read while the folder is occupied.
+    workshop.edit("card/passkit.toml", "web-service-url", "# web-service-url");
+    let mut service = service(&workshop, None).logging("debug");
+    service.start();
+    assert_eq!(post(&service, &row("first", 1)).status, 201);
+    let read = || service.said().matches("are read again").count();
+    eventually("the template is read", || read() == 1);
+    for (round, before) in ["A card", "Card 1", "Card 2"].into_iter().enumerate() {
+        let after = format!("Card {}", round + 1);
+        let lock = occupied(&workshop);
+        let id = format!("posted-{round}");
+        let answer = std::thread::scope(|scope| {
+            let posted = scope.spawn(|| post(&service, &row(&id, 1)));
+            workshop.edit("card/pass.json", before, &after);
+            eventually("the template is read again", || read() == round + 2);
+            drop(lock);
+            posted.join().unwrap()
+        });
+        // On a busy machine, the request may have waited for too long.
+        if answer.status == 201 {
+            let file = format!("{id}.pkpass");
+            assert_eq!(workshop.json(&file)["description"], *after);
+        } else {
+            assert_eq!(answer.status, 503, "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_change_is_not_lost_while_another_process_writes() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, Some("table.csv"));
+    service.start();
+    eventually("all are made", || {
+        service.said().contains("3 passes are new")
+    });
+    let lock = occupied(&workshop);
+    workshop.edit("table.csv", "Lovelace,12", "Lovelace,13");
+    eventually("the change waits", || {
+        service.said().contains("the passes wait")
+    });
+    drop(lock);
+    eventually("the change is made", || {
+        service.said().contains("1 changed")
+    });
+    assert_eq!(service.said().matches("the passes wait").count(), 1);
 }
 
 #[test]
