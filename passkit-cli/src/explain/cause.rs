@@ -52,7 +52,10 @@ pub(crate) enum Cause {
     /// The fetches were answered 304.
     NotModified(Time),
     /// Fewer fetches than phones that were told.
-    FetchedBySome { fetches: u64, told: usize },
+    FetchedBySome {
+        fetches: u64,
+        told: usize,
+    },
     /// A phone reported that it can't use the archive.
     ArchiveRefused(Complaint, Time),
     /// Nothing that a phone shows has changed. The text names what has changed.
@@ -107,11 +110,18 @@ impl Cause {
         )
     }
 
+    /// Returns whether the sentence itself says how many phones it is about.
+    pub(crate) fn counts_phones(&self) -> bool {
+        matches!(self, Self::FetchedBySome { .. })
+    }
+
     /// Returns one sentence for an operator, without a full stop.
     pub(crate) fn sentence(&self, pass: &PassFacts) -> String {
         let id = OneLine::of(&pass.id.to_string()).to_string();
         let type_id = &pass.id.type_id;
-        let changed = pass.changed_at().map_or_else(String::new, |at| at.to_string());
+        let changed = pass
+            .changed_at()
+            .map_or_else(String::new, |at| at.to_string());
         match self {
             Self::Unknown => format!(
                 "this store knows neither {id} nor a phone that has it: check the type, the serial number and --store"
@@ -194,8 +204,9 @@ impl Cause {
                  the change, so it has this version already, or the date is from another service"
             ),
             Self::FetchedBySome { fetches, told } => format!(
-                "{told} phones were told of the change, but the newest version was fetched only {fetches} times, and a fetch \
-                 does not say which phone it is from"
+                "{told} phones were told of the change, but the newest version was fetched only {}, and a fetch does not say \
+                 which phone it is from",
+                times(*fetches)
             ),
             Self::ArchiveRefused(complaint, at) => format!(
                 "the newest version was fetched, but a phone reported at {at} that {}: run passkit check on its file",
@@ -205,7 +216,8 @@ impl Cause {
                 }
             ),
             Self::NothingVisible(what) => format!(
-                "the newest version was fetched, but phones show nothing of what changed since the previous version: {what}"
+                "the newest version was fetched, but phones show nothing on the pass of what changed since the previous version: \
+                 {what}"
             ),
             Self::SameContent(at) => format!(
                 "the newest version was fetched, but a phone reported at {at} that its content is the same as before: the pass \
@@ -221,14 +233,47 @@ impl Cause {
                 .into(),
             Self::AllIsWell(at) => format!(
                 "all is well: the phone was told of the change of {changed}, and the newest version was fetched, the last \
-                 time at {at}"
+                 time at {at}{}",
+                shown(pass)
             ),
         }
     }
 }
 
+/// Says what phones show of a change that arrived.
+fn shown(pass: &PassFacts) -> String {
+    let changes = pass
+        .content
+        .as_ref()
+        .and_then(|content| content.changes.as_ref());
+    match changes {
+        Some(changes) => {
+            let fields: Vec<String> = changes
+                .messages
+                .iter()
+                .map(|field| OneLine::of(field).to_string())
+                .collect();
+            format!(", and phones show a notification for {}", fields.join(", "))
+        }
+        None => "; whether phones show a change is unknown, because the previous version is not kept (--previous names a \
+                 copy of it)"
+            .into(),
+    }
+}
+
+/// Says how often something happened.
+pub(super) fn times(count: u64) -> String {
+    match count {
+        1 => "once".into(),
+        count => format!("{count} times"),
+    }
+}
+
 fn no_request(pass: &PassFacts) -> String {
-    let url = pass.content.as_ref().and_then(|content| content.web_service_url.as_deref());
+    let url = pass
+        .content
+        .as_ref()
+        .and_then(|content| content.web_service_url.as_deref());
     let url = url.map_or_else(
         || "the webServiceURL of the pass does not lead".to_owned(),
         |url| format!("its webServiceURL, {}, does not lead", OneLine::url(url)),
@@ -282,7 +327,9 @@ fn stopped(failure: PushFailure, reason: &str) -> String {
         PushFailure::Unreachable => format!(
             "APNs can't be reached ({reason}): allow connections to api.push.apple.com, port 443 or 2197"
         ),
-        PushFailure::Unavailable => format!("APNs has a fault ({reason}): the pushes are tried again"),
+        PushFailure::Unavailable => {
+            format!("APNs has a fault ({reason}): the pushes are tried again")
+        }
         PushFailure::BadToken => format!(
             "APNs refuses every push token ({reason}): the push certificate is for another type than the pass, or the service \
              at --apns-endpoint is not the production one"
@@ -315,11 +362,15 @@ fn refused(failure: PushFailure, reason: &str, pass: &PassFacts) -> String {
             "APNs refuses the push certificate, the key or the topic ({shown}): renew the certificate, and check that it is \
              for {type_id}"
         ),
-        (PushFailure::Unsupported, _) => "the phone uses another wallet than Apple's, which gets no pushes and asks by itself"
-            .into(),
+        (PushFailure::Unsupported, _) => {
+            "the phone uses another wallet than Apple's, which gets no pushes and asks by itself"
+                .into()
+        }
         (PushFailure::TooMany, _) => format!("there were too many pushes to this phone ({shown})"),
         (PushFailure::Unavailable, _) => format!("APNs had a fault until the last try ({shown})"),
-        (PushFailure::Unreachable, _) => format!("APNs did not answer until the last try ({shown})"),
+        (PushFailure::Unreachable, _) => {
+            format!("APNs did not answer until the last try ({shown})")
+        }
         _ => format!("APNs will never accept a push like this ({shown}): please report this fault"),
     }
 }

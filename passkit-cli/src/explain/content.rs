@@ -159,10 +159,14 @@ impl Changes {
             }
         }
         let removed = old.keys().filter(|field| !new.contains_key(*field));
-        self.visible.extend(removed.map(|(_, key)| (*key).to_owned()));
+        self.visible
+            .extend(removed.map(|(_, key)| (*key).to_owned()));
         for (name, style) in after.iter().filter(|(key, _)| Styles::named(key).is_some()) {
             let empty = Map::new();
-            let old = before.get(name).and_then(Value::as_object).unwrap_or(&empty);
+            let old = before
+                .get(name)
+                .and_then(Value::as_object)
+                .unwrap_or(&empty);
             let new = style.as_object().unwrap_or(&empty);
             let other = differing(old, new).filter(|key| !key.ends_with(FIELDS));
             self.visible.extend(other.map(str::to_owned));
@@ -223,7 +227,12 @@ fn fields(description: &Map<String, Value>) -> BTreeMap<(&str, &str), &Value> {
         .filter_map(|(name, fields)| Some((name, fields.as_array()?)));
     arrays
         .flat_map(|(name, fields)| {
-            let keyed = |field| Some(((name.as_str(), Value::as_str(Value::get(field, "key")?)?), field));
+            let keyed = |field| {
+                Some((
+                    (name.as_str(), Value::as_str(Value::get(field, "key")?)?),
+                    field,
+                ))
+            };
             fields.iter().filter_map(keyed)
         })
         .collect()
@@ -280,14 +289,34 @@ mod tests {
         for (after, visible, hidden, messages) in [
             (base(), &[][..], &[][..], &[][..]),
             (with("userInfo", json!(2)), &[], &["userInfo"], &[]),
-            (with("relevantDate", json!("x")), &[], &["relevantDate"], &[]),
+            (
+                with("relevantDate", json!("x")),
+                &[],
+                &["relevantDate"],
+                &[],
+            ),
             (with("logoText", json!("New")), &["logoText"], &[], &[]),
             (with("voided", json!(true)), &["voided"], &[], &[]),
-            (field(0, "value", json!("2")), &["balance"], &[], &["balance"]),
+            (
+                field(0, "value", json!("2")),
+                &["balance"],
+                &[],
+                &["balance"],
+            ),
             (field(0, "label", json!("L")), &["balance"], &[], &[]),
             (field(1, "value", json!("Bob")), &["name"], &[], &[]),
-            (field(1, "changeMessage", json!("%@")), &[], &["changeMessage of name"], &[]),
-            (with("coupon", json!({ "transitType": "x" })), &["transitType"], &[], &[]),
+            (
+                field(1, "changeMessage", json!("%@")),
+                &[],
+                &["changeMessage of name"],
+                &[],
+            ),
+            (
+                with("coupon", json!({ "transitType": "x" })),
+                &["transitType"],
+                &[],
+                &[],
+            ),
         ] {
             let (one, other) = (version(base(), json!({})), version(after, json!({})));
             let changes = Changes::between(&one, &other);
@@ -296,7 +325,10 @@ mod tests {
             assert_eq!(changes.messages, messages);
         }
         let mut fewer = base();
-        fewer["storeCard"]["primaryFields"].as_array_mut().unwrap().pop();
+        fewer["storeCard"]["primaryFields"]
+            .as_array_mut()
+            .unwrap()
+            .pop();
         let changes = Changes::between(&version(base(), json!({})), &version(fewer, json!({})));
         assert_eq!(changes.visible, ["name"]);
     }
@@ -306,15 +338,27 @@ mod tests {
         let files = json!({ "pass.json": "1", "icon.png": "1", "logo.png": "1" });
         let newer = json!({ "pass.json": "2", "icon.png": "2", "de.lproj/pass.strings": "1" });
         let changes = Changes::between(&version(base(), files), &version(base(), newer));
-        assert_eq!(changes.visible, ["logo.png", "de.lproj/pass.strings", "icon.png"]);
-        assert_eq!(changes.to_string(), "logo.png, de.lproj/pass.strings, icon.png");
+        assert_eq!(
+            changes.visible,
+            ["logo.png", "de.lproj/pass.strings", "icon.png"]
+        );
+        assert_eq!(
+            changes.to_string(),
+            "logo.png, de.lproj/pass.strings, icon.png"
+        );
     }
 
     #[test]
     fn many_changes_are_counted() {
         let names: Vec<String> = (0..8).map(|number| format!("key{number}")).collect();
-        let changes = Changes { visible: names, ..Changes::default() };
-        assert_eq!(changes.to_string(), "key0, key1, key2, key3, key4 and 3 more");
+        let changes = Changes {
+            visible: names,
+            ..Changes::default()
+        };
+        assert_eq!(
+            changes.to_string(),
+            "key0, key1, key2, key3, key4 and 3 more"
+        );
         assert_eq!(Changes::default().to_string(), "nothing changed");
     }
 

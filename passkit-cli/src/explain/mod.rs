@@ -25,6 +25,8 @@ mod facts;
 mod gather;
 mod json;
 mod reasoning;
+#[cfg(test)]
+mod tests;
 mod text;
 mod timeline;
 

@@ -9,6 +9,7 @@ use passkit_server::{
 
 use super::{
     Explanation,
+    cause::times,
     facts::{Knows, PassFacts, Pending, Phone, Seen, Time},
     timeline::{Entry, What},
 };
@@ -17,15 +18,11 @@ impl Explanation {
     /// Returns the answer in one sentence.
     pub(crate) fn sentence(&self) -> String {
         let sentence = self.cause.sentence(&self.pass);
-        let read = self.phones.len();
+        let (read, all) = (self.phones.len(), self.pass.registrations.count);
         match self.concerned {
-            Some(concerned) if self.pass.registrations.count > 1 => {
-                let of = if read < self.pass.registrations.count {
-                    format!("{read} phones that were read")
-                } else {
-                    format!("{read} phones")
-                };
-                format!("{concerned} of {of}: {sentence}.")
+            Some(concerned) if all > 1 && !self.cause.counts_phones() => {
+                let were_read = if read < all { " that were read" } else { "" };
+                format!("For {concerned} of {read} phones{were_read}, {sentence}.")
             }
             _ => format!("{}.", capitalized(&sentence)),
         }
@@ -77,14 +74,23 @@ fn pass(pass: &PassFacts) -> String {
         let count: u64 = pass.refused.iter().map(|(_, seen)| seen.count).sum();
         line(
             "refused",
-            format!("{}, the last at {}: {}", times(count), seen.at, denial_text(*denial)),
+            format!(
+                "{}, the last at {}: {}",
+                times(count),
+                seen.at,
+                denial_text(*denial)
+            ),
         );
     }
     if let Some((complaint, seen)) = pass.complaints.iter().max_by_key(|(_, seen)| seen.at) {
         let count: u64 = pass.complaints.iter().map(|(_, seen)| seen.count).sum();
         line(
             "complaints",
-            format!("{count}, the last at {}: {}", seen.at, complaint_text(*complaint)),
+            format!(
+                "{count}, the last at {}: {}",
+                seen.at,
+                complaint_text(*complaint)
+            ),
         );
     }
     text
@@ -100,7 +106,12 @@ fn pushes(pass: &PassFacts) -> String {
     }];
     let failed = pushes.failed.iter().filter(|(_, seen)| of_newest(&seen));
     parts.extend(failed.map(|(failure, seen)| {
-        format!("{} {}{}", seen.count, failure_text(*failure), in_brackets(&seen.detail))
+        format!(
+            "{} {}{}",
+            seen.count,
+            failure_text(*failure),
+            in_brackets(&seen.detail)
+        )
     }));
     match pushes.pending {
         Pending::No => {}
@@ -117,7 +128,11 @@ fn fetches(pass: &PassFacts) -> String {
         (None, None) => "the newest version: no fetch is known".into(),
         (None, Some(seen)) => format!("the newest version: answered 304 {}", times(seen.count)),
         (Some(seen), None) => {
-            format!("the newest version: {}, the last at {}", times(seen.count), seen.at)
+            format!(
+                "the newest version: {}, the last at {}",
+                times(seen.count),
+                seen.at
+            )
         }
         (Some(seen), Some(unchanged)) => format!(
             "the newest version: {}, the last at {}; answered 304 {}",
@@ -136,7 +151,8 @@ fn fetches(pass: &PassFacts) -> String {
 
 /// Lists the phones with their causes.
 fn phones(explanation: &Explanation) -> String {
-    let mut text = String::from("\nPhones, the worst first (a fetch does not say which phone it is from):\n");
+    let mut text =
+        String::from("\nPhones, the worst first (a fetch does not say which phone it is from):\n");
     let _ = writeln!(
         text,
         "  {:<8}  {:<23}  {:<23}  {:<16}  {}",
@@ -155,7 +171,10 @@ fn phones(explanation: &Explanation) -> String {
     }
     let (shown, all) = (explanation.phones.len(), explanation.pass.registrations);
     if shown < all.count {
-        let _ = writeln!(text, "  {shown} of {all} phones were read; --devices N reads more");
+        let _ = writeln!(
+            text,
+            "  {shown} of {all} phones were read; --devices N reads more"
+        );
     }
     text
 }
@@ -197,21 +216,22 @@ fn described(entry: &Entry, pass: &PassFacts) -> String {
                 || format!("{count} pushes{version}"),
                 |phone| format!("push{version} to {phone}"),
             );
-            format!("{whom} {}{}", failure_text(failure), in_brackets(&entry.detail))
+            format!(
+                "{whom} {}{}",
+                failure_text(failure),
+                in_brackets(&entry.detail)
+            )
         }
         Event::Complaint(complaint) => format!(
             "{} reported that {}",
-            if count == 1 { "a phone".into() } else { format!("phones, {},", times(count)) },
+            if count == 1 {
+                "a phone".into()
+            } else {
+                format!("phones, {},", times(count))
+            },
             complaint_text(complaint)
         ),
         _ => event.name().into(),
-    }
-}
-
-fn times(count: u64) -> String {
-    match count {
-        1 => "once".into(),
-        count => format!("{count} times"),
     }
 }
 
