@@ -16,6 +16,7 @@ mod certificate;
 mod commands;
 mod config_file;
 mod connection;
+mod explain;
 mod failure;
 mod health;
 mod listen;
@@ -76,6 +77,7 @@ enum Command {
     Conformance(commands::conformance::Conformance),
     Bench(commands::bench::Bench),
     Migrate(commands::migrate::Migrate),
+    Explain(Box<commands::explain::Explain>),
     Stats(commands::stats::Stats),
     Import(commands::import::Import),
     Export(commands::export::Export),
@@ -129,6 +131,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
         Command::Conformance(conformance) => runtime.block_on(conformance.run()),
         Command::Bench(bench) => runtime.block_on(bench.run()),
         Command::Migrate(migrate) => runtime.block_on(migrate.run()),
+        Command::Explain(explain) => runtime.block_on(explain.run()),
         Command::Stats(stats) => runtime.block_on(stats.run()),
         Command::Import(import) => runtime.block_on(import.run()),
         Command::Export(export) => runtime.block_on(export.run()),
@@ -158,6 +161,7 @@ fn prepare(command: &Command) {
     if matches!(
         command,
         Command::Migrate(_)
+            | Command::Explain(_)
             | Command::Stats(_)
             | Command::Import(_)
             | Command::Export(_)

@@ -92,7 +92,7 @@ pub use config::Config;
 pub use error::FolderError;
 pub use folder::Folder;
 pub use passkit_archive;
-pub use read::{ArchiveFile, read_archives};
+pub use read::{FoundFile, find_archive, read_archives};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

@@ -3,8 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use passkit_archive::{Archive, Level, Rules};
-use passkit_server::identifiers::Kind;
+use passkit_archive::{Archive, ArchiveFile, Level, Rules};
+use passkit_server::{PassId, identifiers::Kind};
 
 use crate::{
     check::{Checked, check_all, summary},
@@ -13,13 +13,13 @@ use crate::{
 
 /// A file below a folder of archives, as it was shortly before it was read.
 #[derive(Clone, Debug)]
-pub struct ArchiveFile {
+pub struct FoundFile {
     path: PathBuf,
     /// `None` if the state of the file is unknown.
     stamp: Option<Stamp>,
 }
 
-impl ArchiveFile {
+impl FoundFile {
     /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -47,13 +47,13 @@ impl ArchiveFile {
 pub fn read_archives(
     kind: Kind,
     root: &Path,
-    mut each: impl FnMut(&ArchiveFile, Result<Archive, String>) -> bool,
+    mut each: impl FnMut(&FoundFile, Result<Archive, String>) -> bool,
 ) -> io::Result<()> {
     fs::read_dir(root)?;
     let mut found = Found::default();
     find(kind, root, &mut found);
     for (path, error) in found.unreadable {
-        let file = ArchiveFile { path, stamp: None };
+        let file = FoundFile { path, stamp: None };
         each(&file, Err(format!("can't be read: {error}")));
     }
     found.files.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -70,7 +70,7 @@ pub fn read_archives(
                 Checked::Refused(problem) => Err(problem),
                 Checked::Gone => continue,
             };
-            let file = ArchiveFile {
+            let file = FoundFile {
                 path: path.clone(),
                 stamp: Some(*stamp),
             };
@@ -80,4 +80,27 @@ pub fn read_archives(
         }
     }
     Ok(())
+}
+
+/// Finds the file of a pass or an order below a folder. Reads only the identity in each file, and
+/// begins with the files whose names contain the serial number.
+///
+/// # Errors
+/// Fails with the error of the operating system if the folder can't be listed.
+pub fn find_archive(root: &Path, pass: &PassId) -> io::Result<Option<PathBuf>> {
+    fs::read_dir(root)?;
+    let mut found = Found::default();
+    find(pass.type_id.kind(), root, &mut found);
+    let mut paths: Vec<PathBuf> = found.files.into_iter().map(|(path, _)| path).collect();
+    let is_named = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(pass.serial.as_str())
+    };
+    paths.sort_by_cached_key(|path| (!is_named(path), path.clone()));
+    let is_of_pass = |path: &PathBuf| {
+        let file = ArchiveFile::open(path).ok().flatten();
+        file.and_then(|mut file| file.identify())
+            .is_some_and(|identified| identified.id == *pass)
+    };
+    Ok(paths.into_iter().find(is_of_pass))
 }

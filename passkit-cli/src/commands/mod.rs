@@ -12,6 +12,7 @@ mod csv;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod diff;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod healthcheck;
 pub(crate) mod import;

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use passkit_archive::{Archive, read_date};
-use passkit_folder::ArchiveFile;
+use passkit_folder::FoundFile;
 use passkit_server::{
     PassId,
     identifiers::{Kind, SerialNumber, TypeIdentifier},
@@ -111,14 +111,14 @@ struct Found {
 }
 
 struct File {
-    file: ArchiveFile,
+    file: FoundFile,
     expiration: Option<SystemTime>,
     voided: bool,
 }
 
 impl Found {
     fn read(kind: Kind, root: &Path, found: &mut Self) -> Result<(), Failure> {
-        let mut add = |file: &ArchiveFile, archive: Archive| {
+        let mut add = |file: &FoundFile, archive: Archive| {
             let file = File {
                 file: file.clone(),
                 expiration: archive.expiration,
