@@ -7,7 +7,7 @@ use der::{
     Decode, Tag, Tagged,
     asn1::{AnyRef, ObjectIdentifier, OctetStringRef},
 };
-use passkit_server::identifiers::Kind;
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 use ring::signature::UnparsedPublicKey;
 
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
     },
     ber::{self, BerError},
     certificate::{Certificate, Relation},
-    dates::{RENEWAL, date},
+    dates::{self, RENEWAL, date},
     description::Description,
-    finding::Finding,
+    finding::{Finding, Findings},
     layout::{Layout, SIGNATURE},
     rules::{self, Rule},
 };
@@ -52,7 +52,7 @@ pub(crate) enum SignatureError {
     Certificate(der::Error),
     #[error("has signed attributes, but not one content type and one message digest among them")]
     Attributes,
-    #[error("was made for another manifest.json; sign after its last change")]
+    #[error("was made for other bytes, such as another manifest.json; sign after its last change")]
     OtherManifest,
     #[error(
         "was made for manifest.json as a text with other line ends; sign its bytes, as with \
@@ -108,6 +108,26 @@ pub(crate) fn check(
     if let Err(error) = result {
         findings.push(Finding::in_file(error.rule(), SIGNATURE, error.to_string()));
     }
+}
+
+/// Checks a signature over the token of a rewards enrolment, as a phone does: the answer to
+/// `POST /v1/passes/{type}/{serial}/personalize`. The signature must be detached, over the bytes of
+/// the token, and with the certificate of the type and its issuer.
+#[must_use]
+pub fn check_token_signature(type_id: &TypeIdentifier, token: &str, signature: &[u8]) -> Findings {
+    let description = Description {
+        type_id: Some(type_id.clone()),
+        ..Description::default()
+    };
+    let required = Required {
+        kind: Kind::Pass,
+        description: &description,
+        needs_nfc: false,
+        now: dates::now(),
+    };
+    let mut findings = Vec::new();
+    check(signature, Some(token.as_bytes()), &required, &mut findings);
+    Findings::new(findings)
 }
 
 fn to_der(signature: &[u8]) -> Result<Vec<u8>, SignatureError> {
