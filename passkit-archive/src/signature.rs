@@ -52,7 +52,7 @@ pub(crate) enum SignatureError {
     Certificate(der::Error),
     #[error("has signed attributes, but not one content type and one message digest among them")]
     Attributes,
-    #[error("was made for other bytes, such as another manifest.json; sign after its last change")]
+    #[error("was made for another manifest.json; sign after its last change")]
     OtherManifest,
     #[error(
         "was made for manifest.json as a text with other line ends; sign its bytes, as with \
@@ -97,17 +97,24 @@ pub(crate) fn check(
     required: &Required<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    let result = to_der(signature).and_then(|der| {
-        let signature = Signature::read(&der)?;
-        if let Some(manifest) = manifest {
-            signature.verify(manifest)?;
-        }
-        signature.check_certificates(required, findings);
-        Ok(())
-    });
-    if let Err(error) = result {
+    if let Err(error) = read(signature, manifest, required, findings) {
         findings.push(Finding::in_file(error.rule(), SIGNATURE, error.to_string()));
     }
+}
+
+fn read(
+    signature: &[u8],
+    content: Option<&[u8]>,
+    required: &Required<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), SignatureError> {
+    let der = to_der(signature)?;
+    let signature = Signature::read(&der)?;
+    if let Some(content) = content {
+        signature.verify(content)?;
+    }
+    signature.check_certificates(required, findings);
+    Ok(())
 }
 
 /// Checks a signature over the token of a rewards enrolment, as a phone does: the answer to
@@ -126,7 +133,16 @@ pub fn check_token_signature(type_id: &TypeIdentifier, token: &str, signature: &
         now: dates::now(),
     };
     let mut findings = Vec::new();
-    check(signature, Some(token.as_bytes()), &required, &mut findings);
+    let result = read(signature, Some(token.as_bytes()), &required, &mut findings);
+    if let Err(error) = result {
+        let message = match error {
+            SignatureError::OtherManifest | SignatureError::TextManifest => {
+                "was made for other bytes than the token".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        findings.push(Finding::in_file(error.rule(), SIGNATURE, message));
+    }
     Findings::new(findings)
 }
 
