@@ -101,6 +101,7 @@ pub use icon::placeholder_icon;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES};
 pub use passkit_identity::SignatureAlgorithm;
 pub use rules::{Area, Level, RULES, Rule};
+pub use signature::check_token_signature;
 pub use signer::{Purpose, Signer, SignerError, SignerErrorKind, SigningKey};
 
 /// Compiles the example in the README.

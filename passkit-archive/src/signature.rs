@@ -7,7 +7,7 @@ use der::{
     Decode, Tag, Tagged,
     asn1::{AnyRef, ObjectIdentifier, OctetStringRef},
 };
-use passkit_server::identifiers::Kind;
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 use ring::signature::UnparsedPublicKey;
 
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
     },
     ber::{self, BerError},
     certificate::{Certificate, Relation},
-    dates::{RENEWAL, date},
+    dates::{self, RENEWAL, date},
     description::Description,
-    finding::Finding,
+    finding::{Finding, Findings},
     layout::{Layout, SIGNATURE},
     rules::{self, Rule},
 };
@@ -97,17 +97,53 @@ pub(crate) fn check(
     required: &Required<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    let result = to_der(signature).and_then(|der| {
-        let signature = Signature::read(&der)?;
-        if let Some(manifest) = manifest {
-            signature.verify(manifest)?;
-        }
-        signature.check_certificates(required, findings);
-        Ok(())
-    });
-    if let Err(error) = result {
+    if let Err(error) = read(signature, manifest, required, findings) {
         findings.push(Finding::in_file(error.rule(), SIGNATURE, error.to_string()));
     }
+}
+
+fn read(
+    signature: &[u8],
+    content: Option<&[u8]>,
+    required: &Required<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), SignatureError> {
+    let der = to_der(signature)?;
+    let signature = Signature::read(&der)?;
+    if let Some(content) = content {
+        signature.verify(content)?;
+    }
+    signature.check_certificates(required, findings);
+    Ok(())
+}
+
+/// Checks a signature over the token of a rewards enrolment, as a phone does: the answer to
+/// `POST /v1/passes/{type}/{serial}/personalize`. The signature must be detached, over the bytes of
+/// the token, and with the certificate of the type and its issuer.
+#[must_use]
+pub fn check_token_signature(type_id: &TypeIdentifier, token: &str, signature: &[u8]) -> Findings {
+    let description = Description {
+        type_id: Some(type_id.clone()),
+        ..Description::default()
+    };
+    let required = Required {
+        kind: Kind::Pass,
+        description: &description,
+        needs_nfc: false,
+        now: dates::now(),
+    };
+    let mut findings = Vec::new();
+    let result = read(signature, Some(token.as_bytes()), &required, &mut findings);
+    if let Err(error) = result {
+        let message = match error {
+            SignatureError::OtherManifest | SignatureError::TextManifest => {
+                "was made for other bytes than the token".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        findings.push(Finding::in_file(error.rule(), SIGNATURE, message));
+    }
+    Findings::new(findings)
 }
 
 fn to_der(signature: &[u8]) -> Result<Vec<u8>, SignatureError> {

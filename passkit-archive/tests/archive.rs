@@ -14,7 +14,7 @@ mod zips;
 
 use passkit_archive::{
     Archive, ArchiveBuilder, Findings, Level, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
-    MAX_UNPACKED_BYTES, Purpose, Report, Rules, Signer, placeholder_icon,
+    MAX_UNPACKED_BYTES, Purpose, Report, Rules, Signer, check_token_signature, placeholder_icon,
 };
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
@@ -902,6 +902,39 @@ mod signature {
             "signature: was made for another manifest.json",
             "sign after",
         );
+    }
+
+    #[test]
+    fn over_a_token_is_checked_like_on_a_phone() {
+        let [own, other] = ["pass.com.example.ticket", "pass.com.example.other"]
+            .map(|id| TypeIdentifier::new(id).unwrap());
+        let signature = signer("pass.com.example.ticket")
+            .sign(Purpose::PersonalizationToken, b"abc")
+            .unwrap();
+        let worst = |type_id, token, signature: &[u8]| {
+            let findings = check_token_signature(type_id, token, signature);
+            (findings.worst().unwrap(), findings[0].to_string())
+        };
+        // The certificates do not lead to Apple.
+        assert_eq!(worst(&own, "abc", &signature).0, Level::Warning);
+        for (type_id, token, signature, problem) in [
+            (
+                &own,
+                "abd",
+                &signature[..],
+                "was made for other bytes than the token",
+            ),
+            (
+                &other,
+                "abc",
+                &signature,
+                "with a certificate for \"pass.com.example.ticket\"",
+            ),
+            (&own, "abc", b"", "is empty"),
+        ] {
+            let (level, text) = worst(type_id, token, signature);
+            assert!(level == Level::Refused && text.contains(problem), "{text}");
+        }
     }
 
     #[test]

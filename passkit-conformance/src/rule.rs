@@ -379,6 +379,22 @@ rules! {
     LOG_4 "LOG-4" "the log needs no credentials"
         "accept log messages without checking credentials";
 }
+"Apple, Return a Personalized Pass" "https://developer.apple.com/documentation/walletpasses/return-a-personalized-pass" {
+    PER_1 "PER-1" "an enrolment is answered 200 with the signature, as application/octet-stream"
+        "answer 200 with the bytes of the signature and Content-Type: application/octet-stream";
+    PER_2 "PER-2" "the signature is detached, over the bytes of the personalization token, with the certificate of the pass type and its issuer"
+        "sign the token in the way in which manifest.json is signed";
+    PER_3 "PER-3" "after an enrolment, the pass has no personalization.json"
+        "serve the personalized version before you answer the enrolment";
+    PER_4 "PER-4" "the personalized version is listed and has a later date when the enrolment is answered"
+        "mark the pass before you answer the enrolment";
+    PER_5 "PER-5" "an enrolment needs the token of the pass, and only a personalization token is signed"
+        "check the authentication token, and refuse every text that is not 1 to 256 letters, digits and characters of ._~+/=-";
+    PER_6 "PER-6" "a malformed enrolment is answered 400, and an enrolment of a pass that offers none 404"
+        "answer 400 to a body that can't be read, and 404 if the pass offers no enrolment";
+    PER_8 "PER-8" "a repeated enrolment is answered 200, and changes nothing"
+        "keep the first data, and sign the token of a repeat for a day";
+}
 "Apple, Wallet Orders" "https://developer.apple.com/documentation/walletorders" {
     ORD_1 "ORD-1" "orders are registered, listed, fetched and unregistered under the same rules as passes"
         "use the same code for orders as for passes";

@@ -12,6 +12,7 @@ mod case;
 #[cfg(feature = "cli")]
 mod changing;
 mod credentials;
+mod enrolling;
 mod fetching;
 mod history;
 mod listing;
@@ -61,6 +62,7 @@ pub fn cases() -> Vec<ServiceCase> {
         urls::CASES,
         transport::CASES,
         logging::CASES,
+        enrolling::CASES,
         history::CASES,
     ]
     .concat()

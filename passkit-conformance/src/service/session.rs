@@ -148,6 +148,9 @@ impl Session {
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
         }
+        for subject in target.rewards().iter() {
+            notes.secrets.add(subject.token.as_str(), "<token>");
+        }
         Self {
             target,
             kind,

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
@@ -22,6 +22,8 @@ pub struct Target {
     pub(crate) instances: Vec<Instance>,
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
+    /// Passes that offer rewards enrolment and that no case has enrolled yet.
+    pub(crate) rewards: Arc<Mutex<VecDeque<Subject>>>,
     pub(crate) change: Option<Act>,
     /// A way to save a pass unchanged.
     pub(crate) save: Option<Act>,
@@ -119,6 +121,7 @@ impl Target {
             instances: vec![Instance { client, url }],
             passes: Vec::new(),
             orders: Vec::new(),
+            rewards: Arc::default(),
             change: None,
             save: None,
             pushes: None,
@@ -185,6 +188,18 @@ impl Target {
         };
         list.push(Subject { pass, token });
         self
+    }
+
+    /// Adds a pass that offers rewards enrolment. Each pass can be enrolled once, and each of
+    /// the cases about enrolment needs one. Without such passes, these cases are skipped.
+    #[must_use]
+    pub fn with_rewards(self, pass: PassId, token: AuthToken) -> Self {
+        self.rewards().push_back(Subject { pass, token });
+        self
+    }
+
+    pub(crate) fn rewards(&self) -> MutexGuard<'_, VecDeque<Subject>> {
+        self.rewards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets how to change a pass. The future must not end before the change is published. If the

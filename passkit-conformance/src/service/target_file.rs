@@ -48,6 +48,11 @@ use crate::Limits;
 /// type = "order.com.example.b"
 /// serial = "O-1"
 /// token = "0123456789abcdef"
+///
+/// [[rewards]]                        # optional: passes that offer rewards enrolment. Each can be enrolled
+/// type = "pass.com.example.c"        # once, and six are needed for all cases
+/// serial = "R-1"
+/// token = "0123456789abcdef"
 /// ```
 ///
 /// The command is split into words as in a shell, but no shell runs it. It runs in the folder of
@@ -66,6 +71,8 @@ use crate::Limits;
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
+    /// Passes that offer rewards enrolment.
+    rewards: Vec<(PassId, AuthToken)>,
     changing: Option<Changing>,
     saving: Option<Changing>,
     /// How long to wait after each change and save.
@@ -132,6 +139,10 @@ impl TargetFile {
         let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| {
             target.with(pass, token)
         });
+        let rewards = self.rewards.iter().cloned();
+        let target = rewards.fold(target, |target, (pass, token)| {
+            target.with_rewards(pass, token)
+        });
         let wait = self.wait;
         let by = |how: &Option<Changing>| {
             how.clone().map(|how| {
@@ -195,10 +206,12 @@ impl TargetFile {
             "push",
             "passes",
             "orders",
+            "rewards",
         ];
         known_keys(table, &known, "a target file")?;
         let mut file = Self {
             subjects: Vec::new(),
+            rewards: Vec::new(),
             changing: changing(table, folder, "change", "change_url")?,
             saving: changing(table, folder, "save", "save_url")?,
             wait: table
@@ -211,7 +224,11 @@ impl TargetFile {
                 .get("push")
                 .map_or(Ok(None), |value| push(value, folder))?,
         };
-        for (key, kind) in [("passes", Kind::Pass), ("orders", Kind::Order)] {
+        for (key, kind) in [
+            ("passes", Kind::Pass),
+            ("orders", Kind::Order),
+            ("rewards", Kind::Pass),
+        ] {
             let Some(list) = table.get(key) else { continue };
             let not_a_list = || {
                 (
@@ -221,10 +238,14 @@ impl TargetFile {
             };
             for entry in list.get_ref().as_array().ok_or_else(not_a_list)?.iter() {
                 let (pass, token) = subject(key, kind, entry)?;
-                if file.subjects.iter().any(|(known, _)| *known == pass) {
+                let mut known = file.subjects.iter().chain(&file.rewards);
+                if known.any(|(known, _)| *known == pass) {
                     return Err((entry.span().start, format!("{key}: {pass} is here twice")));
                 }
-                file.subjects.push((pass, token));
+                match key {
+                    "rewards" => file.rewards.push((pass, token)),
+                    _ => file.subjects.push((pass, token)),
+                }
             }
         }
         Ok(file)

@@ -4,6 +4,7 @@
 mod altered;
 mod archives;
 mod credentials;
+mod enrolling;
 mod fetching;
 mod history;
 mod hostile;
@@ -100,6 +101,7 @@ fn faults() -> Vec<&'static Fault> {
         urls::FAULTS,
         transport::FAULTS,
         logging::FAULTS,
+        enrolling::FAULTS,
         listing::FAULTS,
         fetching::FAULTS,
         archives::FAULTS,

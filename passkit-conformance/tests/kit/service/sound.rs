@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use passkit_apns::{ApnsSender, Config, Identity};
-use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
+use passkit_archive::{ArchiveBuilder, Purpose, Signer, placeholder_icon};
 use passkit_conformance::{
     Limits,
     service::{PushService, PushSettings, Target},
@@ -26,6 +26,7 @@ use passkit_conformance::{
 use passkit_server::{
     ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
     WalletService, async_trait,
+    enrolment::{Enroller, Enrolment, Person, PersonalizationToken, TokenSigner},
     identifiers::{Kind, TypeIdentifier},
     push::{Publisher, PushConfig},
     store::{MemoryStore, RegistrationStore},
@@ -56,6 +57,13 @@ pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("order.com.example.d", "O-1", "token-of-d-1-0123456789"),
 ];
 
+/// Passes that offer rewards enrolment, all with the same token.
+pub(crate) const REWARDS: [&str; 12] = [
+    "R-1", "R-2", "R-3", "R-4", "R-5", "R-6", "R-7", "R-8", "R-9", "R-10", "R-11", "R-12",
+];
+pub(crate) const REWARDS_TYPE: &str = "pass.com.example.e";
+pub(crate) const REWARDS_TOKEN: &str = "token-of-rewards-0123456789";
+
 /// A request or an answer with its complete body.
 pub(crate) type Asked = Request<Bytes>;
 pub(crate) type Answered = Response<Bytes>;
@@ -68,6 +76,8 @@ pub(crate) struct Sound {
     pub(crate) passes: Arc<Passes>,
     /// If this is set, changes are pushed.
     pushes: Option<(Arc<Publisher>, PushService)>,
+    /// Which passes are enrolled.
+    enrolled: Arc<MemoryStore>,
 }
 
 impl Sound {
@@ -104,15 +114,37 @@ impl Sound {
             store,
             passes: Arc::default(),
             pushes: None,
+            enrolled: Arc::default(),
         }
+    }
+
+    fn service(&self) -> WalletService<Arc<dyn RegistrationStore>, Arc<Passes>> {
+        self.service_that_marks_in(self.store.clone())
+    }
+
+    fn service_that_marks_in(
+        &self,
+        marked: Arc<dyn RegistrationStore>,
+    ) -> WalletService<Arc<dyn RegistrationStore>, Arc<Passes>> {
+        let service = WalletService::new(self.store.clone(), self.passes.clone());
+        service.enrolment(self.enrolment(marked))
+    }
+
+    fn enrolment(&self, marked: Arc<dyn RegistrationStore>) -> Enrolment {
+        let publisher = Arc::new(Publisher::marking(marked));
+        let (passes, enrolled) = (self.passes.clone(), self.enrolled.clone());
+        Enrolment::new(enrolled, publisher, passes.clone(), passes)
+    }
+
+    /// Answers a request, but marks no pass that is enrolled.
+    pub(crate) async fn answer_without_marks(&self, asked: Asked) -> Answered {
+        let mut service = self.service_that_marks_in(Arc::new(MemoryStore::new()));
+        answered(&mut service, asked).await
     }
 
     /// Answers a request.
     pub(crate) async fn answer(&self, asked: Asked) -> Answered {
-        let mut service = WalletService::new(self.store.clone(), self.passes.clone());
-        let Ok(answer) = service.call(asked.map(Full::new)).await;
-        let (head, body) = answer.into_parts();
-        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+        answered(&mut self.service(), asked).await
     }
 
     /// Gives a pass new content, then marks it.
@@ -182,7 +214,7 @@ impl Sound {
     pub(crate) async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = WalletService::new(self.store.clone(), self.passes.clone());
+        let service = self.service();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -199,12 +231,9 @@ impl Sound {
         let sound = self.clone();
         let wrong: Wrong = Arc::new(move |asked| {
             let source = OneToken(sound.passes.clone());
-            let mut service = WalletService::new(sound.store.clone(), source);
-            Box::pin(async move {
-                let Ok(answer) = service.call(asked.map(Full::new)).await;
-                let (head, body) = answer.into_parts();
-                Response::from_parts(head, body.collect().await.unwrap().to_bytes())
-            })
+            let service = WalletService::new(sound.store.clone(), source);
+            let mut service = service.enrolment(sound.enrolment(sound.store.clone()));
+            Box::pin(async move { answered(&mut service, asked).await })
         });
         let target = Target::in_process(Wrapped(wrong), Limits::default());
         self.known_with(target, |_| ONE_TOKEN)
@@ -230,6 +259,10 @@ impl Sound {
             Some((_, pushes)) => target.pushing_to(pushes.clone()),
             None => target,
         };
+        let target = REWARDS.iter().fold(target, |target, serial| {
+            let pass = PassId::new(REWARDS_TYPE, serial).unwrap();
+            target.with_rewards(pass, AuthToken::new(token_of(REWARDS_TOKEN)).unwrap())
+        });
         SUBJECTS
             .iter()
             .fold(target, |target, (type_id, serial, token)| {
@@ -239,6 +272,17 @@ impl Sound {
                 )
             })
     }
+}
+
+/// Sends a request to a service in this process.
+async fn answered<S, P>(service: &mut WalletService<S, P>, asked: Asked) -> Answered
+where
+    S: RegistrationStore + 'static,
+    P: PassSource + 'static,
+{
+    let Ok(answer) = service.call(asked.map(Full::new)).await;
+    let (head, body) = answer.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
 /// The types of all passes and orders.
@@ -304,13 +348,16 @@ pub(crate) struct Passes {
     pub(crate) saves: AtomicU32,
     /// Whether a saved pass counts as changed.
     pub(crate) marks_saves: AtomicBool,
+    /// The names of customers by their passes.
+    pub(crate) customers: Mutex<HashMap<PassId, String>>,
 }
 
 /// One signer for each type. They are made only once, because making a key pair takes a while.
 static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
-    SUBJECTS
-        .iter()
-        .map(|(type_id, ..)| {
+    let types = SUBJECTS.iter().map(|(type_id, ..)| type_id);
+    types
+        .chain([&REWARDS_TYPE])
+        .map(|type_id| {
             let signer =
                 Signer::throwaway(&TypeIdentifier::new(type_id).unwrap(), "EXAMPLE123").unwrap();
             (*type_id, signer)
@@ -318,8 +365,18 @@ static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
         .collect()
 });
 
+/// Signs the token of an enrolment.
+pub(crate) fn signature(token: &str) -> Vec<u8> {
+    SIGNERS[REWARDS_TYPE]
+        .sign(Purpose::PersonalizationToken, token.as_bytes())
+        .unwrap()
+}
+
 impl Passes {
     pub(crate) fn token(pass: &PassId) -> Option<&'static str> {
+        if pass.type_id.as_str() == REWARDS_TYPE && REWARDS.contains(&pass.serial.as_str()) {
+            return Some(REWARDS_TOKEN);
+        }
         SUBJECTS
             .iter()
             .find(|(type_id, serial, _)| {
@@ -341,12 +398,14 @@ impl Passes {
     /// Builds the current signed archive.
     pub(crate) fn build(&self, pass: &PassId, token: &str) -> Vec<u8> {
         let version = self.version(pass);
+        let customer = self.customers.lock().unwrap().get(pass).cloned();
+        let offers = pass.type_id.as_str() == REWARDS_TYPE && customer.is_none();
         let description = match pass.type_id.kind() {
             Kind::Pass => json!({
                 "formatVersion": 1, "passTypeIdentifier": pass.type_id.as_str(),
                 "serialNumber": pass.serial.as_str(), "teamIdentifier": "EXAMPLE123",
                 "organizationName": "Example", "description": "A pass",
-                "generic": { "primaryFields": [{ "key": "version", "value": version }] },
+                "generic": { "primaryFields": [{ "key": "version", "value": version, "label": customer.unwrap_or_default() }] },
                 "webServiceURL": "https://wallet.example.com", "authenticationToken": token,
             }),
             Kind::Order => json!({
@@ -359,9 +418,14 @@ impl Passes {
                 "webServiceURL": "https://wallet.example.com", "authenticationToken": token,
             }),
         };
-        ArchiveBuilder::new(pass.type_id.kind(), description.to_string())
+        let mut builder = ArchiveBuilder::new(pass.type_id.kind(), description.to_string())
             .file("icon.png", placeholder_icon(29))
-            .file("icon@2x.png", placeholder_icon(58))
+            .file("icon@2x.png", placeholder_icon(58));
+        if offers {
+            let form = json!({ "requiredPersonalizationFields": [], "description": "Join" });
+            builder = builder.file("personalization.json", form.to_string());
+        }
+        builder
             .build_signed(&SIGNERS[pass.type_id.as_str()])
             .unwrap()
     }
@@ -384,5 +448,31 @@ impl PassSource for Passes {
         Ok(Some(ArchiveBody::from(Bytes::from(
             self.build(pass, token),
         ))))
+    }
+}
+
+#[async_trait]
+impl Enroller for Passes {
+    async fn offers(&self, pass: &PassId) -> Result<bool, SourceError> {
+        let is_open = !self.customers.lock().unwrap().contains_key(pass);
+        Ok(is_open && pass.type_id.as_str() == REWARDS_TYPE)
+    }
+
+    async fn enrol(&self, pass: &PassId, person: &Person) -> Result<(), SourceError> {
+        let name = person.full_name.clone().unwrap_or_default();
+        let mut customers = self.customers.lock().unwrap();
+        customers.entry(pass.clone()).or_insert(name);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TokenSigner for Passes {
+    async fn sign(
+        &self,
+        type_id: &TypeIdentifier,
+        token: &PersonalizationToken,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        TokenSigner::sign(&SIGNERS[type_id.as_str()], type_id, token).await
     }
 }
