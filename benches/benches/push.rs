@@ -49,7 +49,7 @@ fn main() {
             ("sqlite", Arc::new(sqlite)),
         ] {
             bench.note(
-                format!("{store}, a single change, ms from its commit, median"),
+                format!("{store}, a single change, median ms after its commit"),
                 single(queue).await,
             );
         }

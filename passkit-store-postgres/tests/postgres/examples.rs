@@ -1,5 +1,5 @@
 #[path = "../../examples/ticket.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a program of its own as well")]
+#[allow(dead_code, unreachable_pub, reason = "a separate program as well")]
 mod ticket;
 
 #[tokio::test(flavor = "multi_thread")]
