@@ -74,7 +74,7 @@ impl SqliteError {
                 | rusqlite::Error::Utf8Error(..) => {
                     (Corrupt, "it has a row that passkit did not write")
                 }
-                _ => (Other, "a call of SQLite failed"),
+                _ => (Other, "a call to SQLite failed"),
             },
         };
         Self::new(kind, format!("{}: {text}", path.display())).caused_by(error)
