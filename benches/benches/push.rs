@@ -1,5 +1,5 @@
-//! Measures the path from the commit of a change to the push service, over TLS. For a single push, this is the time. For a
-//! pass on a million devices, it is the time of the first push, the pushes per second and the memory.
+//! Measures the path from the commit of a change to the push service, over TLS. For a single push, the bench measures the
+//! time. For a pass on a million devices, it measures the time until the first push, the pushes per second and the memory.
 
 #![allow(clippy::expect_used)]
 
@@ -49,7 +49,7 @@ fn main() {
             ("sqlite", Arc::new(sqlite)),
         ] {
             bench.note(
-                format!("{store}, a single change, ms from its commit, median"),
+                format!("{store}, a single change, median ms after its commit"),
                 single(queue).await,
             );
         }

@@ -61,7 +61,10 @@ fn main() {
                 format!("{store}, all of {}, seconds", data::grouped(devices)),
                 seconds,
             );
-            bench.note(format!("{store}, memory more at the peak, KB"), kilobytes);
+            bench.note(
+                format!("{store}, additional memory at the peak, KB"),
+                kilobytes,
+            );
         }
     }
     bench.finish();

@@ -51,7 +51,7 @@ fn main() {
             if let Some(bytes) = subject.get().and_then(|subject| subject.bytes_each) {
                 let size = data::grouped(*size);
                 bench.note(
-                    format!("{store}, bytes of memory a registration, of {size}"),
+                    format!("{store}, bytes of memory per registration, with {size}"),
                     bytes,
                 );
             }

@@ -50,7 +50,7 @@ pub(crate) enum Fault {
     Place(String),
     #[error("lists \"{listed}\", but the file there is named \"{local}\"; zip it again")]
     Name { listed: String, local: String },
-    #[error("lists \"{0}\" with another compression than the file has; zip it again")]
+    #[error("lists \"{0}\" with a compression that the file does not have; zip it again")]
     Method(String),
     #[error("two of its files overlap; zip it again")]
     Overlap,

@@ -187,7 +187,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.findings.push(finding);
     }
 
-    /// Returns whether the next finding may still take some time.
+    /// Returns whether the next finding may still get a position, which takes some time.
     fn has_room(&self) -> bool {
         self.findings.len() < Self::MAX_POSITIONS
     }

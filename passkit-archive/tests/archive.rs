@@ -1573,7 +1573,7 @@ mod readers {
     fn find_another_compression_at_the_file() {
         let mut archive = signed_pass();
         archive[8] ^= 8;
-        assert_structure(&archive, "another compression");
+        assert_structure(&archive, "a compression that the file does not have");
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn types_and_teams_are_compared() {
     assert!(
         error
             .to_string()
-            .contains(r#"of the team "ABCDE12345", not of "OTHER\n1234""#),
+            .contains(r#"to the team "ABCDE12345", not to "OTHER\n1234""#),
         "{error}"
     );
 

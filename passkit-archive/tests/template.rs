@@ -226,7 +226,7 @@ fn errors_name_the_json_pointer() {
         ),
         (
             draft().image("../x", placeholder_icon(3)),
-            "../x: is no name",
+            "../x: is not the name of an image",
         ),
         (
             draft().string("../de", "a", "b"),

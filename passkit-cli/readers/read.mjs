@@ -15,7 +15,7 @@ const pass = JSON.parse(JSON.stringify(read.createPass()));
 for (const key of ['serialNumber', 'passTypeIdentifier', 'teamIdentifier', 'description', 'barcodes']) {
     same(pass[key], source[key], key);
 }
-// The library knows no newer style, and takes the older one that stands beside it.
+// The library does not know newer styles. It reads the older style in the same pass.
 const styles = ['boardingPass', 'coupon', 'eventTicket', 'generic', 'storeCard'];
 const style = styles.find((style) => style in source);
 same(read.style, style);

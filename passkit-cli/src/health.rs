@@ -20,7 +20,7 @@ use crate::{
 
 /// How long the store may take to answer.
 const STORE_TIME: Duration = Duration::from_secs(2);
-/// How long an answer of the store is reused, however many clients ask for `/readyz`.
+/// How long an answer from the store is reused, however many clients ask for `/readyz`.
 const FRESH: Duration = Duration::from_secs(1);
 /// How often the files of the certificates are checked.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);

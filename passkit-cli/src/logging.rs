@@ -72,7 +72,7 @@ impl LogLevel {
     }
 }
 
-/// Libraries log at the level `info` at most.
+/// The log never shows events from libraries below the level `info`.
 fn targets(level: Level) -> Targets {
     let level = LevelFilter::from_level(level);
     Targets::new()

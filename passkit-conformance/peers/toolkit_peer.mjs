@@ -72,7 +72,7 @@ const handlers = {
         registered.delete(`${device}/${type}/${serial}`);
         return true;
     },
-    // The libraries pass the token only, not the pass that it must belong to.
+    // The libraries report only the token, and not the pass that the token must belong to.
     async tokenVerifier(token) {
         return [...PASSES.values()].includes(token);
     },

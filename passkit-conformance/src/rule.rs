@@ -231,7 +231,7 @@ rules! {
     PUSH_10 "PUSH-10" "APNs accepts the headers of a push, and the push type fits the payload"
         "set apns-push-type to background and apns-priority to 5, or leave apns-push-type out";
     PUSH_11 "PUSH-11" "APNs keeps a push for phones that are off"
-        "set apns-expiration to a time some days ahead, not to 0";
+        "set apns-expiration to a time a few days ahead, not to 0";
 }
 "RFC 9110 and what phones send" "https://www.rfc-editor.org/rfc/rfc9110" {
     URL_4 "URL-4" "//v1/ means the same as /v1/, and a slash at the end of a path changes nothing"
@@ -398,7 +398,7 @@ rules! {
 "Apple, Wallet Orders" "https://developer.apple.com/documentation/walletorders" {
     ORD_1 "ORD-1" "orders are registered, listed, fetched and unregistered under the same rules as passes"
         "use the same code for orders as for passes";
-    ORD_2 "ORD-2" "orders use other names than passes: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder"
+    ORD_2 "ORD-2" "the names for orders differ from the names for passes: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder"
         "choose the names by the start of the type identifier: pass. or order."
         "https://developer.apple.com/documentation/walletorders/retrieve-the-registrations-for-a-device";
     ORD_3 "ORD-3" "an order can be fetched before it is registered"

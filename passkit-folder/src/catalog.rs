@@ -161,7 +161,7 @@ impl Catalog {
         let writer = match opened {
             Err(error) if error.is_damage() => {
                 tracing::error!(
-                    "{}: the copies are damaged, and are made anew from the files",
+                    "{}: the copies are damaged, and are made again from the files",
                     folder.display()
                 );
                 put_aside(folder)?;
@@ -398,7 +398,7 @@ impl Catalog {
             // would open the damaged database again.
             private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(
-                "{}: the copies are damaged; start the service again, which makes them anew",
+                "{}: the copies are damaged; restart the service, which then makes them again",
                 self.folder.display()
             );
         }

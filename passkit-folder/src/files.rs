@@ -74,7 +74,7 @@ impl Stamp {
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 250;
 
-/// Divides files into groups that may be in memory at once. A larger file is a group of its own.
+/// Divides files into groups that may be in memory at once. A larger file is a separate group.
 pub(crate) fn groups(files: &[(PathBuf, Stamp)]) -> impl Iterator<Item = &[(PathBuf, Stamp)]> {
     let mut rest = files;
     std::iter::from_fn(move || {

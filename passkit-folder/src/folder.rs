@@ -198,7 +198,7 @@ impl Folder {
 impl Folder {
     /// Returns when the watcher has read the file of a pass again, or after a time limit.
     async fn copy_again(&self, pass: &PassId) {
-        tracing::warn!("{pass}: its copy is damaged, and is made anew from the file");
+        tracing::warn!("{pass}: its copy is damaged, and is made again from the file");
         let (reply, done) = oneshot::channel();
         self.0.watching.send(Event::ReadAgain {
             pass: pass.clone(),

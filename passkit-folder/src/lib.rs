@@ -31,7 +31,7 @@
 //!   path that a device sends is joined to a file name. Files and folders whose names start with a
 //!   dot are ignored.
 //! * Every file is [checked](passkit_archive::Archive::check) before it is served. A half-written
-//!   or broken file is refused with a warning, and the version before it stays.
+//!   or broken file is refused with a warning, and the previous version stays.
 //! * If two files hold the same pass, the one that was there first is served, and a warning names
 //!   both.
 //! * A pass has changed if its content has. A new time stamp or a new signature does not count as a
@@ -59,8 +59,8 @@
 //! the file.
 //!
 //! # Several instances
-//! Several processes may serve the same folder over one store, each with copies of its own. The
-//! store knows the digest of the content that was published last. The first instance that notices a
+//! Several processes may serve the same folder over one store, each with separate copies. The store
+//! knows the digest of the content that was published last. The first instance that notices a
 //! change marks it. An instance whose copy has another digest reads the file again before it serves
 //! the pass.
 //!

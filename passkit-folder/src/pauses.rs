@@ -106,7 +106,7 @@ mod tests {
         }
         assert!(
             pauses.may_publish(&pass(2), now),
-            "each pass has a pause of its own"
+            "each pass has a separate pause"
         );
         now += LONGEST + LONGEST + Duration::from_secs(1);
         assert!(pauses.may_publish(&pass(1), now));

@@ -352,7 +352,7 @@ impl Publishing {
                     // that pass stays.
                     note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
                     let stays = if note.pass.is_some() {
-                        "; the version before stays"
+                        "; the previous version stays"
                     } else {
                         ""
                     };
@@ -376,7 +376,7 @@ impl Publishing {
                     });
                     if let Some(other) = rival {
                         tracing::warn!(
-                            "{}: refused: holds {pass}, as does {}, which is served; remove one of the two",
+                            "{}: refused: contains {pass}, which is already served from {}; remove one of the two",
                             OneLine::of(name),
                             OneLine::of(&other)
                         );
@@ -420,7 +420,7 @@ impl Publishing {
                 return Ok(Some(summary(findings)));
             }
             tracing::warn!(
-                "{name}: phones may refuse it, but the version before has the same faults: {}",
+                "{name}: phones may refuse it, but the previous version has the same faults: {}",
                 summary(findings)
             );
         } else if !findings.is_empty() {
@@ -485,7 +485,7 @@ impl Publishing {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
         // An update may no longer have a web service. Phones fetch such an update with the token of
-        // the version before.
+        // the previous version.
         let token = archive.auth_token.as_ref().map(AuthToken::digest);
         let tokens = unite_tokens(known, token.as_slice());
         let is_same = before

@@ -387,7 +387,7 @@ impl Watcher {
         for (path, error) in &found.unreadable {
             if !self.absent.contains(path) && self.unreadable.insert(path.clone()) {
                 tracing::warn!(
-                    "{}: can't be read; the version before stays: {error}",
+                    "{}: can't be read; the previous version stays: {error}",
                     OneLine::path(path)
                 );
             }

@@ -50,7 +50,7 @@ pub enum PemError {
     /// The file is PKCS #12.
     #[error("is PKCS #12, not PEM; read it as a .p12 file")]
     Pkcs12,
-    /// The file is of another kind, such as `a JPEG image`.
+    /// The file is something else, such as `a JPEG image`.
     #[error("is {0}, not a certificate or a key: name another file")]
     Other(&'static str),
 }

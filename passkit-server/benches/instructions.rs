@@ -47,7 +47,7 @@ const RUN: &str = "PASSKIT_BENCH_RUN";
 
 const UNDER_VALGRIND: usize = 2_000;
 
-/// The number of devices. This many give the maps some depth.
+/// The number of devices. With this number of devices, the maps have some depth.
 const DEVICES: usize = 1_000;
 
 /// The number of passes on each device.

@@ -139,7 +139,7 @@ impl DeviceLimit {
         });
         if is_news {
             tracing::error!(
-                "{pass}: {devices} devices are registered, which is the most allowed: further devices are refused"
+                "{pass}: {devices} devices are registered, which is the maximum: further devices are refused"
             );
         }
         Ok(is_full)

@@ -76,7 +76,7 @@
 //! tokens. The store keeps such a push token, and the token is never sent to APNs
 //! ([`PushToken::is_apns`](identifiers::PushToken::is_apns)).
 //!
-//! Wallet Passes has a push service of its own: a `POST` of
+//! Wallet Passes has its own push service: a `POST` of
 //! `{"passTypeIdentifier":"…","pushTokens":["…"]}` to
 //! `https://walletpasses.appspot.com/api/v1/push`, with an API key as `Authorization`. This project
 //! has no sender for it. The publisher removes devices because of certain answers, and we found no

@@ -130,7 +130,7 @@ pub fn warn_of_readers(path: &Path) {
         if mode & 0o077 != 0 {
             let private = if found.is_dir() { 700 } else { 600 };
             tracing::warn!(
-                "{} is for secrets, and other users have rights on it (mode {mode:03o}); run: chmod {private} {0}",
+                "{} is for secrets, and other users have access to it (mode {mode:03o}); run: chmod {private} {0}",
                 path.display(),
             );
         }

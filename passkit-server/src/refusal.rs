@@ -89,9 +89,9 @@ impl Denied {
     fn reason(self) -> &'static str {
         match self {
             Self::NoAuthorization => "no Authorization; a proxy may have removed it",
-            Self::Scheme => "Authorization has another scheme than a phone's, or no token",
+            Self::Scheme => "Authorization has a scheme that phones do not use, or no token",
             Self::OtherWallet => {
-                "Authorization is that of another wallet, and other wallets are off"
+                "Authorization belongs to another wallet, and other wallets are off"
             }
             Self::Type => "no such type of passes or orders",
             Self::Unknown => "unknown pass",

@@ -53,7 +53,7 @@ create table passkit.pass (
     primary key (pass_type, serial)
 ) with (fillfactor = 85);
 
--- What else is known about a published pass. It is in a table of its own, because phones often read the rows of passkit.pass,
+-- What else is known about a published pass. It is in a separate table, because phones often read the rows of passkit.pass,
 -- which should be small.
 create table passkit.published (
     pass_type text collate "C" not null,

@@ -52,7 +52,7 @@ impl SledError {
             ),
             sled::Error::ReportableBug(_) => Self::new(
                 StoreErrorKind::Other,
-                format!("the storage engine reported a bug of its own on the store in {path}"),
+                format!("the storage engine reported an internal bug for the store in {path}"),
             ),
         };
         failure.caused_by(error)

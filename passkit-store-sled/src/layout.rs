@@ -368,8 +368,8 @@ pub(crate) enum Registrations<'v> {
     /// The registrations are in the row itself. Nearly every device has only a few registrations, so one row is enough to
     /// read the device.
     Few(Few<'v>),
-    /// The number of registrations, if each has a row of its own. The device is removed when this number becomes 0, so no
-    /// scan for other registrations is needed.
+    /// The number of registrations, if each has a separate row. The device is removed when this number becomes 0, so no scan
+    /// for other registrations is needed.
     Many(u32),
 }
 

@@ -399,7 +399,7 @@ async fn measure(folder: &Path, registrations: u64) -> Times {
     )
     .await;
 
-    println!("64 callers, calls a second       bare, {THREADS} threads    store   ratio");
+    println!("64 callers, calls per second     bare, {THREADS} threads    store   ratio");
     let shared = || (Arc::clone(&store), type_id.clone());
     let bare = threads(&path, |c, i| bare_list(c, &device(any(i)), None));
     let (s, t) = shared();

@@ -75,7 +75,7 @@ fn refuse_unfinished(partial: &Path) -> Result<(), SqliteError> {
 
 fn unfinished(partial: &Path) -> SqliteError {
     SqliteError::configuration(format!(
-        "{0} is left of a backup that was interrupted, or another backup runs; if none runs, remove {0}*",
+        "{0} is left over from an interrupted backup, or another backup is running; if none is running, remove {0}*",
         partial.display()
     ))
 }
@@ -104,7 +104,7 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
     // Copies all pages in one step. In several steps, the copy would start again after each change.
     while backup.step(-1).map_err(failed)? != StepResult::Done {
         if Instant::now() > deadline {
-            let text = format!("{}: another program has it locked", source.display());
+            let text = format!("{}: another program has locked it", source.display());
             return Err(SqliteError::new(
                 passkit_server::store::StoreErrorKind::Unavailable,
                 text,

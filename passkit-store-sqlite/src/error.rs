@@ -47,7 +47,7 @@ impl SqliteError {
     pub(crate) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
         let (kind, text) = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => (Unavailable, "another program has it locked"),
+            Some(ErrorCode::DatabaseBusy) => (Unavailable, "another program has locked it"),
             Some(ErrorCode::DatabaseLocked) => {
                 (Conflict, "another connection uses it at the same time")
             }
@@ -63,7 +63,7 @@ impl SqliteError {
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
                 Configuration,
-                "it can't be opened; check the rights to it and to its folder",
+                "it can't be opened; check the permissions of the file and its folder",
             ),
             Some(_) => (Other, "SQLite refused a statement"),
             None => match error {
@@ -74,7 +74,7 @@ impl SqliteError {
                 | rusqlite::Error::Utf8Error(..) => {
                     (Corrupt, "it has a row that passkit did not write")
                 }
-                _ => (Other, "a call of SQLite failed"),
+                _ => (Other, "a call to SQLite failed"),
             },
         };
         Self::new(kind, format!("{}: {text}", path.display())).caused_by(error)

@@ -31,7 +31,7 @@
 //!
 //! One thread writes. It makes all waiting changes in one transaction, and syncs the log once for all of them. If a single
 //! change fails, only that change is rolled back. Other threads read, each over its own connection. Quick reads that wait at
-//! the same time share a snapshot. Long reads, such as pages of devices and backups, have threads of their own.
+//! the same time share a snapshot. Long reads, such as pages of devices and backups, have separate threads.
 //!
 //! One more thread runs the checkpoints while the writer goes on. The log grows to about 64 MiB. It grows further only during
 //! a long read, such as a backup.

@@ -30,7 +30,7 @@ pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
     };
     match file_system(&mounts, path) {
         Some(name) if NETWORK.contains(&name) => Err(SqliteError::configuration(format!(
-            "{} lies on a network file system ({name}), where SQLite can lose data; move it to a local disk",
+            "{} is on a network file system ({name}), where SQLite can lose data; move it to a local disk",
             path.display()
         ))),
         _ => Ok(()),

@@ -275,8 +275,8 @@ impl Signer {
             return Err(SignerError::new(
                 SignerErrorKind::Team,
                 format!(
-                    "the certificate for {certified} is of the team \"{}\", not of \"{}\"; write the team of the \
-                     certificate as teamIdentifier",
+                    "the certificate for {certified} belongs to the team \"{}\", not to \"{}\"; write the team \
+                     of the certificate as teamIdentifier",
                     OneLine::of(&teams),
                     OneLine::of(team_identifier)
                 ),

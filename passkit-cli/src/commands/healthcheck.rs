@@ -15,7 +15,7 @@ use crate::{
     metrics::{ALIVE, READY},
 };
 
-/// How long to wait for an answer of the service. The service gives its store two seconds.
+/// How long to wait for an answer from the service. The service gives its store two seconds.
 const TIME: Duration = Duration::from_secs(5);
 /// How many bytes of the answer are read.
 const ANSWER_LIMIT: u64 = 64 * 1024;

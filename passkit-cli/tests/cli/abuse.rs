@@ -49,7 +49,7 @@ fn change(service: &Service, serial: usize, version: &str) {
 }
 
 fn all_are_pushed(local: &Local, since: SystemTime) {
-    eventually("all others are pushed", || {
+    eventually("all others get a push", || {
         let pushed = local.pushed(since);
         (1..=HONEST).all(|serial| pushed.contains_key(&token(serial)))
     });
@@ -62,7 +62,9 @@ fn bad_tokens_of_a_stranger_do_not_stop_the_pushes_of_others() {
     // One push is accepted, so the certificate is right.
     register(&service, "first", &token(0), "0");
     change(&service, 0, "two");
-    eventually("the first is pushed", || local.apns.pushes().len() == 1);
+    eventually("the first phone gets a push", || {
+        local.apns.pushes().len() == 1
+    });
     for version in ["two", "three"] {
         // Right after a start, the service knows only what the store has.
         service.stop("TERM");
@@ -108,14 +110,10 @@ fn a_pass_takes_no_more_devices_than_allowed() {
     assert_eq!(statuses[..50], [201; 50]);
     assert_eq!(statuses[50..], [503; 10]);
     eventually("it is logged", || {
-        service.said().contains("which is the most allowed")
+        service.said().contains("which is the maximum")
     });
     let said = service.said();
-    assert_eq!(
-        said.matches("which is the most allowed").count(),
-        1,
-        "{said}"
-    );
+    assert_eq!(said.matches("which is the maximum").count(), 1, "{said}");
 }
 
 /// Returns the resident memory of the process, in bytes.

@@ -285,7 +285,7 @@ fn a_certificate_with_a_password_is_accepted() {
             &service.passes().join("a.pkpass"),
             &pass(TYPE, "A-1", "two"),
         );
-        eventually("the change is pushed", || {
+        eventually("the change causes a push", || {
             local.pushed(since).contains_key(&token(1))
         });
     }

@@ -529,7 +529,7 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
     };
     let said = refused(kit().args(url).arg("--target").arg(&target));
     assert!(
-        said.contains("target.toml, line 4, column 1: \"serail\" is no key")
+        said.contains("target.toml, line 4, column 1: \"serail\" is not a key")
             && said.contains("\"serial\"?"),
         "{said}"
     );

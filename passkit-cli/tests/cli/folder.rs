@@ -264,7 +264,7 @@ fn a_broken_file_never_replaces_the_version_being_served() {
         .find(|line| line.contains(&refusal))
         .unwrap()
         .to_owned();
-    assert!(line.contains("the version before stays"), "{line}");
+    assert!(line.contains("the previous version stays"), "{line}");
     assert!(service.get(TYPE, "A", None).body == good);
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 

@@ -267,7 +267,9 @@ fn an_expired_push_certificate_does_not_keep_the_service_from_starting() {
     // The restart only saves time. Without it, the next attempt would be a minute or more later.
     assert!(service.stop("TERM").success());
     service.start();
-    eventually("it is pushed", || local.pushed(now).contains_key(&token(1)));
+    eventually("the phone gets a push", || {
+        local.pushed(now).contains_key(&token(1))
+    });
     quiet(&service);
     local.no_violation();
 }

@@ -130,7 +130,7 @@ pub(crate) fn disagree(store: &str) {
         assert_eq!(answer.status, 200);
         assert!(answer.body == old);
     }
-    // After that nothing changes. The pass changed so often that its date is some seconds ahead.
+    // After that nothing changes. The pass changed so often that its date is a few seconds ahead.
     let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
     eventually("the date is reached", || {
         one.get(TYPE, "A-1", Some(&date())).status == 304

@@ -385,7 +385,7 @@ fn templates_that_make_no_good_pass_are_refused_before_the_first_pass() {
         "not for pass.com.example.other",
     );
     json("teamIdentifier", json!("OTHER12345"));
-    refused(&workshop, &mut workshop.make(), "not of \"OTHER12345\"");
+    refused(&workshop, &mut workshop.make(), "not to \"OTHER12345\"");
     json("nfc", json!({"message": "x", "encryptionPublicKey": "x"}));
     refused(&workshop, &mut workshop.make(), "no pass was made");
     json("passTypeIdentifier", json!(TYPE));

@@ -153,8 +153,8 @@ impl Service {
         self.variables.push((name, value.to_owned()));
     }
 
-    /// Makes another instance over the same store. It has an empty disk and empty folders of its
-    /// own.
+    /// Makes another instance over the same store. It has a separate disk and separate folders, and
+    /// all of them are empty.
     pub(crate) fn newcomer(&self) -> Self {
         Self::over(&self.store).given(&self.arguments)
     }

@@ -219,7 +219,7 @@ fn pushes_wait_for_a_push_service_that_is_away() {
 
     let mut service = service.sibling_with(&local.arguments());
     service.start();
-    eventually("it is pushed", || {
+    eventually("the phone gets a push", || {
         local.pushed(SystemTime::UNIX_EPOCH).contains_key(&token(1))
     });
     local.no_violation();
@@ -261,7 +261,9 @@ fn instances_share_one_queue(store: &str) {
     for version in 1..=5 {
         let changed = SystemTime::now();
         replace(&file, &pass(TYPE, "A-1", &version.to_string()));
-        eventually("all are pushed", || local.pushed(changed).len() == devices);
+        eventually("all phones get a push", || {
+            local.pushed(changed).len() == devices
+        });
         std::thread::sleep(Duration::from_millis(1200));
         let pushed = local.pushed(changed);
         assert!(
@@ -273,7 +275,9 @@ fn instances_share_one_queue(store: &str) {
     one.kill();
     let changed = SystemTime::now();
     replace(&file, &pass(TYPE, "A-1", "last"));
-    eventually("all are pushed", || local.pushed(changed).len() == devices);
+    eventually("all phones get a push", || {
+        local.pushed(changed).len() == devices
+    });
     local.no_violation();
 }
 
@@ -304,7 +308,9 @@ fn a_change_is_pushed_whenever_the_service_is_killed() {
         std::thread::sleep(Duration::from_millis(60 + round * 53 % 240));
         service.kill();
         service.start();
-        eventually("all are pushed", || local.pushed(changed).len() == devices);
+        eventually("all phones get a push", || {
+            local.pushed(changed).len() == devices
+        });
         for (device, tag) in tags.iter_mut().enumerate() {
             let listed = service.list(&format!("D-{device}"), TYPE, Some(tag));
             let (serials, newer) =
@@ -351,7 +357,7 @@ fn another_program_publishes() {
         publish(&address, ADMIN, &named.to_string()),
         (202, json!({ "pending": 1 }))
     );
-    eventually("the one is pushed", || {
+    eventually("the one phone gets a push", || {
         local.pushed(since).contains_key(&token(1))
     });
     assert!(!local.pushed(since).contains_key(&token(2)));
@@ -361,7 +367,7 @@ fn another_program_publishes() {
         publish(&address, ADMIN, &all),
         (202, json!({ "pending": 1 }))
     );
-    eventually("both are pushed", || local.pushed(since).len() == 2);
+    eventually("both phones get a push", || local.pushed(since).len() == 2);
 
     // The passes have several types, in any order. No instance can send the pushes of the other
     // type.
@@ -375,7 +381,7 @@ fn another_program_publishes() {
         told["note"].as_str().unwrap().contains("no push is sent"),
         "{told}"
     );
-    eventually("both are pushed", || local.pushed(since).len() == 2);
+    eventually("both phones get a push", || local.pushed(since).len() == 2);
 
     let many = vec![json!({ "type": TYPE, "serial": "A" }); 10_001];
     for (token, body, status) in [

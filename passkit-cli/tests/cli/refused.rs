@@ -23,7 +23,13 @@ fn refused_requests_have_a_line_and_a_summary_without_secrets() {
     let body = br#"{"pushToken":"c0ffee"}"#;
     for (path, authorization, body, status, reason) in [
         (&*path, None, &body[..], 401, "no Authorization"),
-        (&path, Some(&*bearer), body, 401, "another scheme"),
+        (
+            &path,
+            Some(&*bearer),
+            body,
+            401,
+            "a scheme that phones do not use",
+        ),
         (&path, Some(wrong), body, 401, "wrong token"),
         (&path, Some(wrong), body, 401, "wrong token"),
         (&unknown, Some(&*right), body, 401, "unknown pass"),

@@ -129,7 +129,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     assert_eq!(code, Some(0), "{said}");
     let restarted = SystemTime::now();
     service.start();
-    eventually("every phone of the backup is pushed", || {
+    eventually("every phone in the backup gets a push", || {
         let pushed = local.pushed(restarted);
         phones.values().all(|token| pushed.contains_key(token))
     });

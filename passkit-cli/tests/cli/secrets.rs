@@ -99,7 +99,7 @@ fn shows_nothing(command: &mut Command, what: &str) {
             "{what}: {secret} in {out}{said}"
         );
     }
-    // A command that logs may add lines of its drivers.
+    // A command that logs may also print lines from its drivers.
     let last = said.lines().last().unwrap_or_default();
     assert!(is_done || last.starts_with("passkit: "), "{what}: {said}");
 }

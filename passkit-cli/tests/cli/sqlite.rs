@@ -224,7 +224,7 @@ fn a_backup_of_another_store_is_described() {
     assert!(!to.exists());
 }
 
-/// Returns every kind of store, empty, with a value that must live as long as the store.
+/// Returns an empty store of every kind, each with a value that must live as long as the store.
 pub(crate) fn every_store() -> Vec<(String, Box<dyn Send>)> {
     let (sled, sqlite) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let redis = Single::start().unwrap();

@@ -82,7 +82,7 @@ async fn not_everything_is_200(session: &Session, subject: &Subject) -> CaseResu
         }
     }
     wrong(format!(
-        "{} answers 200 to everything, even to {path}; --url must name the web service, not a web site",
+        "{} answers 200 to everything, even to {path}; --url must name the web service, not a website",
         session.url()
     ))
 }
@@ -191,7 +191,7 @@ async fn changes(session: &Session, subject: &Subject) -> Result<bool, Stop> {
             if asked >= SOON {
                 return wrong(format!(
                     "change (or change_url) in the target file returned about {asked:.1?} before phones could \
-                     fetch the new content; let it wait longer, or set change_wait to some seconds in the target file"
+                     fetch the new content; let it wait longer, or set change_wait to a few seconds in the target file"
                 ));
             }
             return Ok(true);

@@ -388,7 +388,7 @@ fn text_of<'a>(key: &str, value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Pr
         (
             value.span().start,
             format!(
-                "{key} must be text, but is of the type {}: put it in quotes",
+                "{key} must be text, but has the type {}: put it in quotes",
                 found.type_str()
             ),
         )
@@ -568,7 +568,7 @@ token = "0123456789abcdef"
             (
                 "serial = \"A-1\"",
                 "serial = 7",
-                "line 5: serial must be text, but is of the type integer: put it in quotes",
+                "line 5: serial must be text, but has the type integer: put it in quotes",
             ),
             (
                 "serial = \"A-1\"",

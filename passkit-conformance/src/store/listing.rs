@@ -31,8 +31,8 @@ catalogue! {
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
         "An unknown device, and a device that has only passes of another type, ask for their lists \
          with and without a tag.",
-        "A phone whose last pass was just removed gets an error, or passes of others, instead of \
-         an empty list.";
+        "A phone whose last pass was just removed gets an error, or passes of other phones, \
+         instead of an empty list.";
     "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
         "Marks passes one by one, in a batch, twice in one batch, and together with unknown passes. \
          The device asks for its list after each mark, and after an empty batch.",

@@ -351,7 +351,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             found.tokens.last() == one.tokens.last()
                 && found.tokens.len() == (step + 3).min(Published::MAX_TOKENS),
             "exactly the token that was published, and the earlier tokens",
-            || format!("{} tokens, or another last token", found.tokens.len()),
+            || format!("{} tokens, or a different last token", found.tokens.len()),
         )?;
     }
     // This pass is on no device, and was never marked.

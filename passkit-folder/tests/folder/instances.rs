@@ -1,4 +1,4 @@
-//! Several folders over one store, each with copies of its own.
+//! Several folders over one store, each with separate copies.
 
 use std::time::{Duration, Instant};
 

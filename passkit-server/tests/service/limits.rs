@@ -101,7 +101,7 @@ async fn unfinished_bodies_take_no_more_memory_than_allowed() {
     assert_eq!(
         app.register("d1", &ticket("A-1")).await,
         201,
-        "registrations have memory of their own"
+        "registrations have separate memory"
     );
     while let Some(status) = unfinished.join_next().await {
         assert_eq!(status.unwrap(), 408);

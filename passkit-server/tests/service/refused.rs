@@ -85,9 +85,13 @@ async fn each_refused_request_has_a_line_with_its_reason() {
         (
             fetch("A-1", format!("Bearer {token}")),
             "401",
-            "another scheme",
+            "a scheme that phones do not use",
         ),
-        (fetch("A-1", token.clone()), "401", "another scheme"),
+        (
+            fetch("A-1", token.clone()),
+            "401",
+            "a scheme that phones do not use",
+        ),
         (
             fetch("A-1", format!("WalletPass {token}")),
             "401",

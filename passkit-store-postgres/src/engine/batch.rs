@@ -24,7 +24,7 @@ pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
 
     /// The number of statements that may be under way at once.
     const AT_ONCE: usize;
-    /// The maximum weight of a statement. A heavier question gets a statement of its own.
+    /// The maximum weight of a statement. A heavier question gets a separate statement.
     const MAX_WEIGHT: usize;
 
     fn weight(&self, question: &Self::Question) -> usize;

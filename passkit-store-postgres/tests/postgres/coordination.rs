@@ -8,7 +8,7 @@ use crate::support::{new_database, new_store};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Opens stores that each have a pool of their own, like instances.
+/// Opens stores with separate pools, like instances.
 async fn instances(count: usize) -> Vec<PostgresStore> {
     let url = new_database().await;
     let mut stores = Vec::new();

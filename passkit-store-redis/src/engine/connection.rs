@@ -91,7 +91,8 @@ pub(crate) struct Wait {
     pub(super) timeout: Duration,
 }
 
-/// The answer to a command. If the command waited for replicas, also the number of replicas that confirmed it.
+/// The answer to a command. It includes the number of replicas that confirmed the command, if the command waited for
+/// replicas.
 pub(super) type Answer = RedisResult<(Value, Option<i64>)>;
 
 impl Connection {

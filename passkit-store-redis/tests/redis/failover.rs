@@ -79,7 +79,7 @@ async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     .await;
 }
 
-/// All replicas must have a change, because Sentinels may choose the replica that has less data. Their information is some
+/// All replicas must have a change, because Sentinels may choose the replica that has less data. Their information is a few
 /// seconds old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {

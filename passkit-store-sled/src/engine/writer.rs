@@ -99,7 +99,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // The thread catches panics. There is no caller to report another panic to.
+            // The thread catches panics. For any other panic, no caller is left who could get an error.
             let _ended = thread.join();
         }
         if let Some((end, watch)) = self.watch.take() {

@@ -12,7 +12,7 @@ use crate::support::{
     content, device, devices, mark, pass, publish, registered, serial, token, type_id,
 };
 
-/// If a device has many registrations, they move to rows of their own. Callers must not see a difference.
+/// If a device has many registrations, they move to separate rows. Callers must not see a difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn few_and_many_registrations_behave_alike() {
     let folder = tempfile::tempdir().unwrap();

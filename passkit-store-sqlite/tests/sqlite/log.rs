@@ -60,7 +60,7 @@ async fn the_log_stays_small_under_load() {
     }
     stop.store(true, SeqCst);
     readers.join_all().await;
-    eprintln!("the log had {largest} MiB at most");
+    eprintln!("the log had at most {largest} MiB");
     assert!(largest < 150, "the log has grown to {largest} MiB");
 }
 

@@ -236,7 +236,7 @@ async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert!(error.is_transient());
         assert!(
-            text(&error).ends_with("passkit.db: another program has it locked"),
+            text(&error).ends_with("passkit.db: another program has locked it"),
             "{error:?}"
         );
         assert_eq!(sqlite_code(&error), ErrorCode::DatabaseBusy);

@@ -84,7 +84,7 @@ impl Network {
         println!("{said}");
         assert!(
             status.success() && said.contains("1 passed"),
-            "{test} in namespaces of its own: {errors}"
+            "{test} in separate namespaces: {errors}"
         );
         Ok(None)
     }

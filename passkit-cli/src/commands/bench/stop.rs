@@ -31,7 +31,7 @@ impl Stop {
         *self.0.borrow() > 0
     }
 
-    /// Returns when the user has asked for the end twice.
+    /// Returns when the user has asked twice to stop.
     pub(super) async fn is_wanted_at_once(&mut self) {
         if self.0.wait_for(|times| *times > 1).await.is_err() {
             std::future::pending::<()>().await;

@@ -30,7 +30,10 @@ pub struct RecordedCall {
 /// The arguments and the answer of a call. A call has no `answer` if it failed or was dropped. The
 /// registrations of a bulk call have no `answer` either.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of the trait's arguments")]
+#[allow(
+    missing_docs,
+    reason = "the fields have the names of the trait's arguments"
+)]
 pub enum Event {
     /// `register`
     Register {
@@ -90,7 +93,7 @@ pub enum Event {
 
 /// What a call marked. Like [`Changed`], with owned values.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of `Changed`")]
+#[allow(missing_docs, reason = "the variants have the names in `Changed`")]
 pub enum Marked {
     Passes(Vec<SerialNumber>),
     Contents(Vec<Content>),

@@ -341,7 +341,7 @@ impl Changes {
     /// Returns whether the calls can have happened in an order that their times allow and in which
     /// all answers are correct.
     ///
-    /// Goes through the begins and ends of calls in the order of time, and keeps all states in
+    /// Goes through the starts and ends of the calls in order of time, and keeps all states in
     /// which the registration may be.
     fn add_up(&self) -> bool {
         /// If there are more states than this, the calls are not checked.

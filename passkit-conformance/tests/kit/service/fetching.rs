@@ -275,7 +275,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "HEAD has other headers than GET",
+        name: "HEAD and GET have different headers",
         rule: Rule::HTTP_10,
         caught_by: &["get/head-is-like-get"],
         wrong: |sound| {

@@ -44,7 +44,7 @@ async fn the_sound_service_passes_all() {
     assert_eq!(
         skipped(&report),
         [transport::ON_THE_WIRE],
-        "no case is skipped\n{report}"
+        "only this case is skipped\n{report}"
     );
 }
 
