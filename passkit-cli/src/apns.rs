@@ -146,7 +146,8 @@ impl ApnsOptions {
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
                 let identity = identity(None, certificate, self.key.as_deref(), password);
-                (vec![identity.map_err(Failure::new)?], None)
+                let identity = identity.map_err(|problem| Failure::new(problem.to_string()));
+                (vec![identity?], None)
             }
             (None, Some(file)) => read(file, password)?,
             (None, None) => return Ok(None),

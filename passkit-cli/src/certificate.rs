@@ -41,6 +41,26 @@ impl From<&str> for Secret {
     }
 }
 
+/// The reason why a certificate can't be used.
+pub(crate) enum CertificateProblem {
+    /// The file with this name needs a password, and none was given.
+    NeedsPassword(String),
+    Other(String),
+}
+
+impl fmt::Display for CertificateProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeedsPassword(file) => write!(
+                f,
+                "{file} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
+                 PASSKIT_CERT_PASSWORD_FILE names"
+            ),
+            Self::Other(problem) => f.write_str(problem),
+        }
+    }
+}
+
 /// Reads the certificate in a file. The certificate must be for `type_id`. If `type_id` is `None`,
 /// the certificate may be for any type.
 pub(crate) fn identity(
@@ -48,8 +68,10 @@ pub(crate) fn identity(
     certificate: &Path,
     key: Option<&Path>,
     password: Option<&Secret>,
-) -> Result<Identity, String> {
-    let wrong = |problem: &str| format!("{}: {problem}", pem::shown(certificate));
+) -> Result<Identity, CertificateProblem> {
+    let wrong = |problem: &str| {
+        CertificateProblem::Other(format!("{}: {problem}", pem::shown(certificate)))
+    };
     let identity = match (is_pkcs12(certificate), key, password) {
         (true, Some(_), _) => {
             return Err(wrong(
@@ -74,7 +96,15 @@ pub(crate) fn identity(
             read
         }
     };
-    identity.map_err(|error| error.to_string())
+    identity.map_err(|error| {
+        let error = error.to_string();
+        // Without a password, an empty password was tried.
+        if password.is_none() && error.ends_with("the password is wrong") {
+            let file = pem::shown(key.unwrap_or(certificate)).to_string();
+            return CertificateProblem::NeedsPassword(file);
+        }
+        CertificateProblem::Other(error)
+    })
 }
 
 /// Returns whether a certificate or its key is protected by a password.

@@ -15,6 +15,7 @@ use clap::{
     error::{ContextKind, ContextValue},
     parser::ValueSource,
 };
+use clap_lex::OsStrExt as _;
 
 use crate::{
     config_file::{self, Entry, Value},
@@ -303,8 +304,8 @@ impl<'a> Adding<'a> {
     fn value(&self, name: &str) -> Option<OsString> {
         let mut words = self.words();
         let rest = words.find_map(|word| is_option(word, name))?;
-        match rest.strip_prefix('=') {
-            Some(value) => Some(value.into()),
+        match rest.strip_prefix("=") {
+            Some(value) => Some(value.to_owned()),
             None => words.next().cloned(),
         }
     }
@@ -316,7 +317,7 @@ impl<'a> Adding<'a> {
 }
 
 /// Returns the rest of a word after the name of an option, if the word is this option.
-fn is_option<'a>(word: &'a OsStr, name: &str) -> Option<&'a str> {
-    let rest = word.to_str()?.strip_prefix("--")?.strip_prefix(name)?;
-    (rest.is_empty() || rest.starts_with('=')).then_some(rest)
+fn is_option<'a>(word: &'a OsStr, name: &str) -> Option<&'a OsStr> {
+    let rest = word.strip_prefix("--")?.strip_prefix(name)?;
+    (rest.is_empty() || rest.starts_with("=")).then_some(rest)
 }

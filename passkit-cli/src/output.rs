@@ -2,7 +2,8 @@
 //! complete.
 
 use std::{
-    fs,
+    ffi::{OsStr, OsString},
+    fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -37,7 +38,7 @@ pub(crate) fn printed() -> Result<(), Failure> {
 }
 
 /// A file that only its owner can read. It is written under a temporary name in the same folder,
-/// and removed if it is never finished.
+/// and removed if it is never finished. If the process is killed, the next run removes it.
 pub(crate) struct Output {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
@@ -59,13 +60,7 @@ impl Output {
                 path.display()
             )));
         }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(".");
-        let file = tempfile::Builder::new()
-            .prefix(&name)
-            .tempfile_in(folder(path))
-            .map_err(|error| cannot_write(path, &error))?;
+        let file = temporary(path).map_err(|error| cannot_write(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
             file: BufWriter::new(file),
@@ -88,6 +83,48 @@ impl Output {
         .map(drop)
         .map_err(|error| cannot_write(&path, &error))
     }
+}
+
+/// How many characters `tempfile` adds to the start of a name.
+const RANDOM: usize = 6;
+
+/// Makes the temporary file of a path. It is locked until it is closed, so that other runs see that it is in use.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let mut start = OsString::from(".");
+    start.push(path.file_name().unwrap_or_default());
+    start.push(".passkit-");
+    let folder = folder(path);
+    remove_abandoned(folder, &start)?;
+    loop {
+        let mut new = tempfile::Builder::new();
+        let file = new.prefix(&start).rand_bytes(RANDOM).tempfile_in(folder)?;
+        // Some file systems have no locks. Then no run removes the files of others.
+        let _ = file.as_file().lock();
+        // Before the lock, another run may have removed it.
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes the temporary files of processes that were killed.
+fn remove_abandoned(folder: &Path, start: &OsStr) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_temporary = name.len() == start.len() + RANDOM
+            && name
+                .as_encoded_bytes()
+                .starts_with(start.as_encoded_bytes());
+        if is_temporary && entry.file_type()?.is_file() {
+            let is_abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+            if is_abandoned {
+                // If this fails, the file belongs to another user.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads a path from the command line. Refuses a URL, because it may be the URL of a store and
@@ -170,6 +207,35 @@ mod tests {
             let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_run_removes_the_file_of_a_killed_run_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        for name in [
+            ".a.csv.passkit-killed",
+            ".a.csv.backup",
+            ".a.csv.passkit-backup-1",
+            ".b.csv.passkit-killed",
+        ] {
+            fs::write(folder.path().join(name), "old").unwrap();
+        }
+        let mut running = Output::create(&path, &[]).unwrap();
+        running.write(b"new").unwrap();
+        Output::create(&path, &[]).unwrap().finish().unwrap();
+        running.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let found = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = found.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        let left = [
+            ".a.csv.backup",
+            ".a.csv.passkit-backup-1",
+            ".b.csv.passkit-killed",
+            "a.csv",
+        ];
+        assert_eq!(names, left);
     }
 
     #[cfg(unix)]

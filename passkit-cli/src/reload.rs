@@ -17,7 +17,7 @@ const CHANGEABLE: [&str; 1] = ["log"];
 
 /// Reads files again.
 pub(crate) struct Reload {
-    /// The options at the start, with those changes that were made since.
+    /// The options at the start.
     pub(crate) options: Options,
     pub(crate) level: LogLevel,
     pub(crate) health: Arc<Health>,
@@ -28,7 +28,7 @@ impl Reload {
     /// Reads the options and the certificates again. Keeps what it has if an option is wrong.
     pub(crate) async fn run(&self) {
         match self.read_options() {
-            Ok(()) => tracing::info!("SIGHUP: the options and certificates are read again"),
+            Ok(()) => tracing::info!("SIGHUP: the options are read again"),
             Err(failure) => tracing::error!("SIGHUP: no option is changed: {failure}"),
         }
         self.health.check_certificates().await;

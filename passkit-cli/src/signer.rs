@@ -7,7 +7,7 @@ use passkit_archive::{Signer, SignerErrorKind};
 use passkit_identity::{Identity, pem};
 
 use crate::{
-    certificate::{CertPassword, Secret, identity},
+    certificate::{CertPassword, CertificateProblem, Secret, identity},
     failure::Failure,
 };
 
@@ -70,27 +70,18 @@ impl SignerOptions {
         let read =
             |password: Option<&Secret>| identity(None, &self.cert, self.key.as_deref(), password);
         let password = self.password.cert_password.as_ref();
-        let error = match read(password) {
-            Ok(identity) => return Ok(identity),
-            Err(error) => error,
+        let failed = |problem: CertificateProblem| Failure::new(problem.to_string());
+        let may_ask = may_ask && std::io::stdin().is_terminal() && console::user_attended_stderr();
+        let file = match read(password) {
+            Err(CertificateProblem::NeedsPassword(file)) if may_ask => file,
+            read => return read.map_err(failed),
         };
-        // Without a password, an empty password was tried.
-        if password.is_some() || !error.ends_with("the password is wrong") {
-            return Err(Failure::new(error));
-        }
-        let file = pem::shown(self.key.as_ref().unwrap_or(&self.cert));
-        if !may_ask || !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
-            return Err(Failure::new(format!(
-                "{file} needs its password; put it into the variable PASSKIT_CERT_PASSWORD, or into the file that \
-                 PASSKIT_CERT_PASSWORD_FILE names"
-            )));
-        }
         let asked = format!("the password of {file}");
         eprint!("passkit: {asked}: ");
         let password = console::Term::stderr()
             .read_secure_line()
             .map_err(|error| Failure::from_error(format!("can't ask for {asked}"), &error))?;
-        read(Some(&Secret::from(&*password))).map_err(Failure::new)
+        read(Some(&Secret::from(&*password))).map_err(failed)
     }
 
     /// Returns the files of the certificate.

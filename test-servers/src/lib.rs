@@ -9,11 +9,12 @@
 //! If none of these exists, the error says in one line how to get each of them.
 
 // Each file uses only earlier files of this list: process, wait, container, postgres, redis;
-// fixtures, child, crash.
+// fixtures, disk, child, crash.
 pub mod child;
 #[cfg(feature = "containers")]
 mod container;
 pub mod crash;
+pub mod disk;
 pub mod fixtures;
 pub mod postgres;
 mod process;

@@ -34,7 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// pushes.
 ///
 /// A device without other passes is removed too. Remove the files of the passes first, or add --delete-files. Otherwise
-/// the next phone that registers brings a pass back. A service may use the store during the call.
+/// the next phone that registers brings a pass back. --expired and --voided find passes by their files, so they need
+/// --delete-files. A service may use the store during the call.
 ///
 /// Exit code: 0 everything was removed, 1 some passes must be purged again later, 2 the command failed, perhaps after it
 /// had removed a part.
@@ -154,7 +155,7 @@ impl Found {
     }
 
     /// Fails if one of these passes still has a file.
-    fn check_gone(&self, passes: &BTreeSet<PassId>) -> Result<(), Failure> {
+    fn check_gone(&self, passes: &BTreeSet<PassId>, advice: &str) -> Result<(), Failure> {
         let mut left = passes.iter().filter(|pass| !self.files(pass).is_empty());
         let Some(first) = left.next() else {
             return Ok(());
@@ -166,7 +167,7 @@ impl Found {
         let path = self.files(first).first().map(File::shown);
         let path = path.unwrap_or_default();
         Err(Failure::new(format!(
-            "{path} still holds {first}{more}; remove the files first, or add --delete-files"
+            "{path} still holds {first}{more}; {advice}"
         )))
     }
 
@@ -241,7 +242,13 @@ impl Purge {
             return list(&found, store, &passes).await;
         }
         if !self.delete_files {
-            found.check_gone(&passes)?;
+            let advice = if self.expired || self.voided {
+                // Without its file, such a pass would not be found.
+                "add --delete-files to delete the files too"
+            } else {
+                "remove the files first, or add --delete-files"
+            };
+            found.check_gone(&passes, advice)?;
         }
         self.check_named(&found, store, &passes).await?;
         let Deleted {

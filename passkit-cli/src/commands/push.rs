@@ -91,7 +91,8 @@ impl Push {
         let store = store.store;
         if !publisher.sends(&self.type_id) {
             return Err(Failure::new(format!(
-                "no certificate is for {}; nothing was marked",
+                "no certificate is for {}, so nothing was marked; name its certificate with --apns-cert FILE, or add its \
+                 type to the file of --apns-config",
                 self.type_id
             )));
         }

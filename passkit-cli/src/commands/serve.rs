@@ -339,7 +339,8 @@ impl Serve {
                 .filter(|type_id| !publisher.sends(type_id))
             {
                 tracing::warn!(
-                    "{type_id}: no certificate is for this type, so its phones get no pushes"
+                    "{type_id}: no certificate is for this type, so its phones get no pushes; \
+                     name a certificate for each type in the file of --apns-config"
                 );
             }
         }

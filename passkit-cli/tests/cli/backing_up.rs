@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::Write as _,
+    fs,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -14,10 +13,10 @@ use std::{
 };
 
 use passkit_store_sqlite::rusqlite::Connection;
+use passkit_test_servers::disk::SmallDisk;
 
 use crate::{
     archives::pass,
-    disk_full::SmallDisk,
     moving::registrations,
     program::{Service, authorization, eventually, passkit, registration, run, send},
     sqlite::url,
@@ -164,9 +163,8 @@ fn a_backup_replaces_nothing_and_disturbs_no_phone() {
     phones.go_on();
 
     let small = tempfile::tempdir().unwrap();
-    if let Some(_disk) = SmallDisk::mount(small.path()) {
-        let mut ballast = File::create(small.path().join("ballast")).unwrap();
-        while ballast.write_all(&[1; 4096]).is_ok() {}
+    if let Some(disk) = SmallDisk::mount(small.path(), 12) {
+        let _ = disk.fill();
         let said = refused(&store, &small.path().join("copy.db"));
         let disk = small.path().to_str().unwrap();
         assert!(said.contains(disk), "names the disk that is full: {said}");

@@ -55,7 +55,14 @@ fn a_bad_certificate_is_reported_in_one_line() {
     );
     let passes = tempfile::tempdir().unwrap();
     for (arguments, mentions) in [
-        (one(&p12), ["ticket.p12", "password", "wrong"]),
+        (
+            one(&p12),
+            [
+                "ticket.p12",
+                "needs its password",
+                "PASSKIT_CERT_PASSWORD_FILE",
+            ],
+        ),
         (with_key, ["ticket.p12", "PKCS #12", "contains the key"]),
         (with_password, [TYPE, ".p12", "don't name a password"]),
         (

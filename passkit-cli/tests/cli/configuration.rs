@@ -1,6 +1,12 @@
 //! `--config`, `--print-config`, credentials and SIGHUP.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::Path,
+    process::Command,
+};
 
 use crate::{
     archives::pass,
@@ -83,6 +89,21 @@ fn the_command_line_has_precedence_over_the_environment_and_the_environment_over
         out.contains("listen = \"127.0.0.1:1\"  # passkit.toml"),
         "{out}"
     );
+}
+
+#[test]
+fn the_name_of_the_file_need_not_be_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = OsStr::from_bytes(b"\xff.toml");
+    fs::write(folder.path().join(name), "listen = \"127.0.0.1:1\"\n").unwrap();
+    let together = [OsStr::new("--config="), name].join(OsStr::new(""));
+    for arguments in [&[&*together][..], &[OsStr::new("--config"), name]] {
+        let mut command = passkit();
+        command.current_dir(folder.path()).arg("serve");
+        let (code, out, said) = run(command.args(arguments).arg("--print-config"));
+        assert_eq!((code, &*said), (Some(0), ""), "{arguments:?}");
+        assert!(out.contains("listen = \"127.0.0.1:1\"  # "), "{out}");
+    }
 }
 
 #[test]
@@ -325,6 +346,8 @@ fn sighup_changes_the_level_of_the_log_and_names_what_needs_a_restart() {
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
     assert_eq!(service.get(TYPE, "A", None).status, 200);
+    // Afterwards, the level may already be `debug`.
+    assert!(!service.said().contains("DEBUG"), "{}", service.said());
     let file = file_of(&service);
     fs::write(
         &file,
@@ -343,7 +366,6 @@ fn sighup_changes_the_level_of_the_log_and_names_what_needs_a_restart() {
         "{}",
         service.said()
     );
-    assert!(!service.said().contains("DEBUG"), "{}", service.said());
     assert_eq!(service.get(TYPE, "A", None).status, 200);
     eventually("a fetch is logged", || service.said().contains("fetch"));
 

@@ -409,16 +409,12 @@ fn an_interrupted_run_leaves_nothing_registered() {
 
 #[test]
 fn an_unreachable_service_ends_the_run_with_one_line() {
-    // The port is free, because this listener is closed at once.
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
     let plain = listen(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     });
     for url in [
-        format!("http://{free}"),
+        // Nothing listens on port 1, and no other test gets this port by chance.
+        "http://127.0.0.1:1".to_owned(),
         format!("https://{plain}"),
         "http://no-such-host.invalid".to_owned(),
     ] {

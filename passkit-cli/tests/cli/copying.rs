@@ -8,11 +8,10 @@ use std::{
 };
 
 use passkit_store_sqlite::rusqlite::{Connection, OpenFlags};
-use passkit_test_servers::redis::Single;
+use passkit_test_servers::{disk::SmallDisk, redis::Single};
 
 use crate::{
     archives::{pass, replace, token_of, with_token},
-    disk_full::SmallDisk,
     moving::registrations,
     postgres,
     program::{Service, eventually, passkit, run},
@@ -332,7 +331,7 @@ fn a_source_that_cannot_be_read_is_named() {
 #[test]
 fn a_copy_onto_a_full_disk_goes_on_when_there_is_room() {
     let (folder, small) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let Some(disk) = SmallDisk::mount(small.path()) else {
+    let Some(disk) = SmallDisk::mount(small.path(), 12) else {
         return;
     };
     let from = url(folder.path(), "from.db");

@@ -1,6 +1,8 @@
 //! A full disk. The test fills a small file system, which only root can mount.
 
-use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command};
+use std::{collections::BTreeSet, fs};
+
+use passkit_test_servers::disk::SmallDisk;
 
 use crate::{
     archives::pass,
@@ -9,56 +11,18 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.full";
 
-/// A mounted file system of 12 MiB.
-pub(crate) struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    /// Returns `None` without root.
-    pub(crate) fn mount(path: &'a Path) -> Option<Self> {
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
-            .arg(path)
-            .output();
-        let mounted = mount.as_ref().is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!(
-                "left out: the test fills a small disk, and only root can mount one: {mount:?}"
-            );
-        }
-        mounted.then_some(Self(path))
-    }
-
-    /// Makes room.
-    pub(crate) fn grow(&self) {
-        let mount = Command::new("mount")
-            .args(["-o", "remount,size=200m"])
-            .arg(self.0)
-            .status();
-        assert!(mount.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
-
 #[test]
 fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room() {
     let mut service = Service::new();
     let store = service.store();
-    let Some(_disk) = SmallDisk::mount(&store) else {
+    let Some(disk) = SmallDisk::mount(&store, 12) else {
         return;
     };
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
     assert_eq!(service.register("first", TYPE, "A"), 201);
 
-    let ballast = store.join("ballast");
-    let mut file = fs::File::create(&ballast).unwrap();
-    while file.write_all(&[1; 4096]).is_ok() {}
-    drop(file);
+    let (ballast, _) = disk.fill();
 
     let mut acknowledged: BTreeSet<String> = ["first".to_owned()].into();
     let mut refused = 0;

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -129,22 +129,10 @@ fn a_store_that_fails_or_hangs_makes_the_instance_unready_until_it_answers() {
 fn a_starting_instance_is_alive_and_not_ready() {
     let node = Node::start(&[]).unwrap();
     node.pause().unwrap();
-    let service = Service::over(&node.url());
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let address = port.to_string();
-    let mut process = service
-        .command()
-        .args(["--metrics", &address])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("it is alive", || {
-        send(&address, "GET", "/healthz", &[], b"").is_ok_and(|answer| answer.status == 200)
-    });
+    let mut service = Service::over(&node.url()).given(&METRICS);
+    service.launch();
+    let address = metrics::address(&service);
+    assert_eq!(asked(&address, "/healthz").status, 200);
     let (status, report) = ready(&address);
     assert_eq!(
         (status, &report["problems"]),
@@ -152,8 +140,6 @@ fn a_starting_instance_is_alive_and_not_ready() {
     );
     node.resume().unwrap();
     eventually("it is ready", || ready(&address).0 == 200);
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::{
 };
 
 use passkit_archive::{Archive, Rules};
+use passkit_test_servers::disk::SmallDisk;
 
 use crate::{
-    disk_full::SmallDisk,
     making::{TABLE, Workshop, made},
     program::{eventually, run},
 };
@@ -105,7 +105,7 @@ fn a_full_disk_is_reported_and_the_next_run_completes() {
     let workshop = Workshop::new();
     let out = workshop.path("passes");
     fs::create_dir(&out).unwrap();
-    let Some(disk) = SmallDisk::mount(&out) else {
+    let Some(disk) = SmallDisk::mount(&out, 12) else {
         return;
     };
     workshop.write("table.csv", table(10, 1));

@@ -263,9 +263,8 @@ impl Service {
         (!started).then(|| String::from_utf8(output.stderr).unwrap())
     }
 
-    /// Starts the service, and kills it when the condition becomes true. Does not wait until it
-    /// listens.
-    pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
+    /// Starts the service. Does not wait until it listens, so its address is not known.
+    pub(crate) fn launch(&mut self) {
         let mut process = self
             .command()
             .stdout(Stdio::null())
@@ -278,6 +277,11 @@ impl Service {
             address: String::new(),
             said,
         });
+    }
+
+    /// Launches the service, and kills it when the condition becomes true.
+    pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
+        self.launch();
         eventually("it may be killed", || condition(self));
         self.kill();
     }

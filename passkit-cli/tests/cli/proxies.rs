@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -104,20 +103,16 @@ impl Drop for Nginx {
     }
 }
 
-/// Starts nginx with the file in the documents. Returns its port.
-fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, u16) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+/// Starts nginx with the file in the documents. Returns the socket on which it listens.
+fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, PathBuf) {
+    let socket = folder.join("nginx.sock");
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proxies/nginx.conf");
     let mut site = fs::read_to_string(site).unwrap();
     let live = "/etc/letsencrypt/live/wallet.example.com";
     let path = |name: &str| certificates.file(name).to_str().unwrap().to_owned();
     for (here, there) in [
         ("unix:/run/passkit/passkit.sock;", format!("{upstream};")),
-        ("listen 443 ", format!("listen 127.0.0.1:{port} ")),
+        ("listen 443 ", format!("listen unix:{} ", socket.display())),
         (&*format!("{live}/fullchain.pem"), path("a.pem")),
         (&format!("{live}/privkey.pem"), path("a.key")),
     ] {
@@ -152,10 +147,8 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
         .stderr(Stdio::inherit())
         .spawn();
     let nginx = Nginx(started.expect("nginx can't be started; install it: apt-get install nginx"));
-    eventually("nginx listens", || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
-    (nginx, port)
+    eventually("nginx listens", || UnixStream::connect(&socket).is_ok());
+    (nginx, socket)
 }
 
 #[test]
@@ -178,7 +171,7 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
         } else {
             service.address()
         };
-        let (_nginx, port) = nginx(folder.path(), &certificates, &upstream);
+        let (_nginx, socket) = nginx(folder.path(), &certificates, &upstream);
         let archive = fs::read(service.passes().join("a.pkpass")).unwrap();
 
         let body = folder.path().join("body");
@@ -193,10 +186,12 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
                     "--cacert",
                 ])
                 .arg(certificates.file("a.pem"))
+                .arg("--unix-socket")
+                .arg(&socket)
                 .args(["-w", "%{http_code} %header{x-request-id}", "-o"])
                 .arg(&body)
                 .args(options)
-                .arg(format!("https://127.0.0.1:{port}{path}")));
+                .arg(format!("https://127.0.0.1{path}")));
             out.trim().to_owned()
         };
         let authorization = format!("Authorization: {}", authorization(TYPE, SERIAL));

@@ -176,7 +176,8 @@ fn expired_passes_and_their_files_are_removed_while_the_service_runs() {
     };
     let said = refused(&mut expired());
     assert!(
-        said.contains("2020.pkpass still holds") && said.contains("--delete-files"),
+        said.contains("2020.pkpass still holds")
+            && said.ends_with("; add --delete-files to delete the files too\n"),
         "{said}"
     );
     let listed = done(expired().args(["--delete-files", "--dry-run"]));

@@ -575,7 +575,7 @@ fn a_command_pushes_to_the_phones_of_a_store() {
         (
             &arguments[..],
             ["pass.com.example.other", "A"],
-            "no certificate is for",
+            "no certificate is for pass.com.example.other, so nothing was marked; name its certificate with --apns-cert",
         ),
         (&arguments[..], ["nothing", "A"], "nothing"),
     ] {

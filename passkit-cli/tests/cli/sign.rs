@@ -2,18 +2,17 @@
 //! good file is lost.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use passkit_archive::placeholder_icon;
+use passkit_test_servers::disk::SmallDisk;
 
 use crate::{
     archives::unzip,
     authority::{Authority, P256, RSA, TEAM},
-    disk_full::SmallDisk,
     program::{passkit, run},
 };
 
@@ -286,12 +285,11 @@ fn a_full_disk_leaves_the_old_archive_and_nothing_else() {
     let desk = Desk::new();
     fs::create_dir(desk.path("small")).unwrap();
     let small = desk.path("small");
-    let Some(disk) = SmallDisk::mount(&small) else {
+    let Some(disk) = SmallDisk::mount(&small, 12) else {
         return;
     };
     desk.write("small/card.pkpass", "what was here before");
-    let mut ballast = fs::File::create(desk.path("small/ballast")).unwrap();
-    while ballast.write_all(&[1; 4096]).is_ok() {}
+    let _ = disk.fill();
     let sign = || {
         let mut command = desk.sign("card", "ticket.p12");
         command.args(["-o", "small/card.pkpass"]);

@@ -1,40 +1,10 @@
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_postgres::{Config, PostgresStore};
-use passkit_test_servers::postgres::Server;
+use passkit_test_servers::{disk::SmallDisk, postgres::Server};
 
 use crate::support::{device, pass, registered, token};
-
-/// A small file system for the tables.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    /// Returns `None` if this user is not root or the environment forbids it. If root can't mount, the test fails.
-    fn new(at: &Path) -> Option<Self> {
-        let id = Command::new("id").arg("-u").output().unwrap();
-        if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
-            eprintln!("left out: only root may mount the small file system that this test fills");
-            return None;
-        }
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs"])
-            .arg(at)
-            .output()
-            .is_ok_and(|mount| mount.status.success());
-        assert!(
-            mounted,
-            "cannot mount a tmpfs as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
-        );
-        Some(Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _still_in_use = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_makes_writes_unavailable_and_has_no_other_effect() {
@@ -42,10 +12,10 @@ async fn a_full_disk_makes_writes_unavailable_and_has_no_other_effect() {
     // PostgreSQL may run as another user.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
-    let Some(mounted) = Mounted::new(folder.path()) else {
+    let Some(_disk) = SmallDisk::mount(folder.path(), 2) else {
         return;
     };
-    let space = mounted.0.join("space");
+    let space = folder.path().join("space");
     std::fs::create_dir(&space).unwrap();
     let server = Server::throwaway(&["fsync=off"]).unwrap();
     server.give(&space).unwrap();

@@ -1,10 +1,7 @@
 use std::{
     collections::BTreeMap,
     error::Error as _,
-    fs::{self, File},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    process::Command,
+    fs, io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -14,83 +11,13 @@ use std::{
 
 use passkit_server::store::{RegistrationStore, StoreError, StoreErrorKind};
 use passkit_store_sled::SledStore;
+use passkit_test_servers::disk::SmallDisk;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{device, pass, registered, token, type_id};
 
 const WRITERS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(60);
-
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        assert!(run("umount", &[self.0.to_str().unwrap()]) || std::thread::panicking());
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program)
-        .args(arguments)
-        .output()
-        .is_ok_and(|ended| ended.status.success())
-}
-
-/// Mounts a small file system. Returns `None` if this user is not root or the environment forbids it. If root can't mount,
-/// the test fails.
-fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
-        eprintln!(
-            "left out: only root may mount the small file system ({kind}) that this test fills"
-        );
-        return None;
-    }
-    let at = folder.join("mnt");
-    fs::create_dir(&at).unwrap();
-    let mounted = match kind {
-        "tmpfs" => run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                "size=24m",
-                "tmpfs",
-                at.to_str().unwrap(),
-            ],
-        ),
-        _ => {
-            let image = folder.join("image");
-            File::create(&image).unwrap().set_len(32 << 20).unwrap();
-            let image = image.to_str().unwrap();
-            run("mkfs.ext4", &["-q", "-F", "-m", "0", image])
-                && run("mount", &["-o", "loop", image, at.to_str().unwrap()])
-        }
-    };
-    assert!(
-        mounted,
-        "cannot mount a {kind} as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
-    );
-    Some(Mounted(at))
-}
-
-/// Fills the rest of the file system. Returns how many bytes that took.
-fn fill(path: &Path) -> usize {
-    let mut file = File::create(path).unwrap();
-    let mut written = 0;
-    for size in [1 << 16, 1 << 10, 1] {
-        let block = vec![b'x'; size];
-        while file
-            .write_all(&block)
-            .and_then(|()| file.sync_data())
-            .is_ok()
-        {
-            written += size;
-        }
-    }
-    written
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_ext4_loses_nothing_and_recovers() {
@@ -130,11 +57,16 @@ fn says_full(error: &StoreError) -> bool {
 
 async fn recovers(kind: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path(), kind) else {
+    let at = folder.path().join("mnt");
+    fs::create_dir(&at).unwrap();
+    let mounted = match kind {
+        "tmpfs" => SmallDisk::mount(&at, 24),
+        _ => SmallDisk::mount_ext4(&at, &folder.path().join("image"), 32),
+    };
+    let Some(disk) = mounted else {
         return;
     };
-    let path = mounted.0.join("store");
-    let ballast = mounted.0.join("ballast");
+    let path = at.join("store");
     let store = Arc::new(SledStore::open(&path).unwrap());
 
     let acknowledged = Arc::new(Mutex::new(BTreeMap::<usize, Vec<String>>::new()));
@@ -191,7 +123,7 @@ async fn recovers(kind: &str) {
         let before = counts(&successes);
         until("registrations", || all_above(&successes, &before)).await;
         let failed = counts(&failures);
-        let ballast_bytes = fill(&ballast);
+        let (ballast, ballast_bytes) = disk.fill();
         until("the disk to be full", || {
             assert!(writers.len() == WRITERS);
             all_above(&failures, &failed)

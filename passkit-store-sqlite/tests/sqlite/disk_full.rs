@@ -1,14 +1,8 @@
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, sync::Arc, time::Duration};
 
 use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_sqlite::{SqliteStore, rusqlite::ErrorCode};
+use passkit_test_servers::disk::SmallDisk;
 use tokio::task::JoinSet;
 
 use crate::support::{device, pass, registered, sqlite_code, text, token};
@@ -16,71 +10,19 @@ use crate::support::{device, pass, registered, sqlite_code, text, token};
 const WRITERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        assert!(run("umount", &[self.0.to_str().unwrap()]) || std::thread::panicking());
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program)
-        .args(arguments)
-        .output()
-        .is_ok_and(|ended| ended.status.success())
-}
-
-/// Mounts a file system of 24 MiB. Returns `None` if this user is not root or the environment
-/// forbids it. If root can't mount, the test fails.
-fn mount(folder: &Path) -> Option<Mounted> {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
-        eprintln!("left out: only root may mount the small file system that this test fills");
-        return None;
-    }
-    let at = folder.join("mnt");
-    fs::create_dir(&at).unwrap();
-    assert!(
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                "size=24m",
-                "tmpfs",
-                at.to_str().unwrap()
-            ]
-        ),
-        "cannot mount a tmpfs as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
-    );
-    Some(Mounted(at))
-}
-
-/// Fills the rest of the disk.
-fn fill(path: &Path) {
-    let mut file = File::create(path).unwrap();
-    for size in [1 << 16, 1 << 10, 1] {
-        let block = vec![b'x'; size];
-        while file.write_all(&block).is_ok() {}
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_loses_nothing_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path()) else {
+    let Some(disk) = SmallDisk::mount(folder.path(), 24) else {
         return;
     };
-    let path = mounted.0.join("passkit.db");
-    let ballast = mounted.0.join("ballast");
+    let path = folder.path().join("passkit.db");
     let store = Arc::new(SqliteStore::create(&path).unwrap());
     store
         .register(&device("first"), &pass("1"), &token())
         .await
         .unwrap();
-    fill(&ballast);
+    let (ballast, _) = disk.fill();
 
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -135,14 +77,13 @@ async fn a_full_disk_loses_nothing_and_recovers() {
 #[tokio::test]
 async fn a_read_only_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path()) else {
+    let Some(disk) = SmallDisk::mount(folder.path(), 24) else {
         return;
     };
-    let path = mounted.0.join("passkit.db");
-    let at = mounted.0.to_str().unwrap();
+    let path = folder.path().join("passkit.db");
     drop(SqliteStore::create(&path).unwrap());
     // The system may take a moment to close the files of the store.
-    while !run("mount", &["-o", "remount,ro", at]) {
+    while !disk.remount("ro") {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let error = SqliteStore::open(&path).unwrap_err();
@@ -150,7 +91,7 @@ async fn a_read_only_file_is_refused() {
     let expected =
         "passkit.db can't be written to; give this user the right to write it and its folder";
     assert!(text(&error).ends_with(expected), "{error:?}");
-    assert!(run("mount", &["-o", "remount,rw", at]));
+    assert!(disk.remount("rw"));
     SqliteStore::open(&path)
         .unwrap()
         .register(&device("a"), &pass("1"), &token())
