@@ -93,7 +93,7 @@ impl Maker {
                 ))
             })?;
         let recipe = match template.recipe() {
-            Some(text) => Recipe::read(text, &template)
+            Some(text) => recipe::read(text, &template)
                 .map_err(|error| Failure::new(format!("{}:{error}", recipe_of(path))))?,
             None => Recipe::of_columns(&template),
         };
