@@ -354,6 +354,10 @@ fn without_pass(reason: NoPass) -> Response<ResponseBody> {
             }
             answer(StatusCode::UNPROCESSABLE_ENTITY, &json)
         }
+        NoPass::Refused(Refused::OnlyTable) => {
+            let text = "void-missing is set, so a pass without a row in the table would be voided; add a row to the table";
+            answer(StatusCode::CONFLICT, &json!({ "error": text }))
+        }
         NoPass::Refused(Refused::Busy) => later(
             "another run writes to the folder, or the passes of the table are being made; send the request again later",
         ),

@@ -51,7 +51,7 @@ use passkit_server::{identifiers::Kind, text::OneLine};
 
 use self::document::Json;
 pub use self::{draft::Draft, style::Style, token::TokenSecret};
-use crate::{ArchiveBuilder, Findings, ReadError};
+use crate::{ArchiveBuilder, Findings, ReadError, layout::Layout};
 
 /// A template of passes or orders. See the [module](self).
 #[derive(Clone, Debug)]
@@ -80,6 +80,12 @@ impl Template {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Returns the key of the type: `passTypeIdentifier` or `orderTypeIdentifier`.
+    #[must_use]
+    pub fn type_key(&self) -> &'static str {
+        Layout::of(self.kind).type_key
     }
 
     /// Returns JSON Pointers to the sample values that were left out, such as

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use crate::{
     failure::Failure,
     making::{
-        Batch, Change, Event, Inputs, LOOK_EVERY, Maker, OutputFolder, Summary, Table, busy,
+        Batch, Change, Event, Inputs, LOOK_EVERY, Maker, OutputFolder, Seen, Summary, Table, busy,
         open_secret, secret_path,
     },
     output,
@@ -66,8 +66,8 @@ pub(crate) struct Make {
     #[arg(long)]
     dry_run: bool,
 
-    /// Keep running, and make the passes again whenever the table or the template changes. Replace the table in
-    /// one step (with mv), so that a half-written table is never read.
+    /// Keep running, and make the passes again whenever the table, the template, an image or the certificate
+    /// changes. Replace the table in one step (with mv), so that a half-written table is never read.
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
 
@@ -82,28 +82,52 @@ impl Make {
             return Err(Failure::new("standard input can't be watched; name a file"));
         }
         let signer = Arc::new(self.signer.open()?);
-        if !self.watch {
-            return self.once(&signer);
+        if self.watch {
+            return self.keep_making(signer);
         }
-        let mut inputs = Inputs::new(vec![self.from.clone(), self.template.clone()]);
+        self.once(&signer, &Seen::default())
+    }
+
+    /// Makes all passes again whenever a file changes.
+    fn keep_making(&self, mut signer: Arc<Signer>) -> Result<ExitCode, Failure> {
+        let mut paths = vec![self.from.clone(), self.template.clone()];
+        paths.extend(secret_path(&self.out, self.token_secret.as_deref()));
+        let mut inputs = Inputs::new(paths);
+        let mut certificate = Inputs::new(self.signer.files());
         inputs.look();
-        self.once(&signer)?;
-        inputs.set_done();
+        certificate.look();
+        certificate.set_done(Seen::default());
+        let seen = Seen::default();
+        self.once(&signer, &seen)?;
+        inputs.set_done(seen);
         loop {
             thread::sleep(LOOK_EVERY);
-            if !inputs.look() {
+            let is_renewed = certificate.look();
+            if is_renewed {
+                certificate.set_done(Seen::default());
+                match self.signer.open_unattended() {
+                    Ok(new) => signer = Arc::new(new),
+                    Err(failure) => {
+                        eprintln!(
+                            "passkit: passes are still made with the old certificate: {failure}"
+                        );
+                    }
+                }
+            }
+            if !inputs.look() && !is_renewed {
                 continue;
             }
+            let seen = Seen::default();
             // The table may be missing for a moment, or its next version may be right.
-            if let Err(failure) = self.once(&signer) {
+            if let Err(failure) = self.once(&signer, &seen) {
                 eprintln!("passkit: {failure}");
             }
-            inputs.set_done();
+            inputs.set_done(seen);
         }
     }
 
     /// Makes all passes once.
-    fn once(&self, signer: &Arc<Signer>) -> Result<ExitCode, Failure> {
+    fn once(&self, signer: &Arc<Signer>, seen: &Seen) -> Result<ExitCode, Failure> {
         let maker = Maker::open(&self.template, signer.clone())?;
         if self.void_missing && maker.kind() == Kind::Order {
             return Err(Failure::new(
@@ -125,7 +149,7 @@ impl Make {
             }
         }
         let (maker, folder) = self.prepare(maker, &table)?;
-        self.make(&maker, &folder, table)
+        self.make(&maker, &folder, table, seen)
     }
 
     fn prepare(&self, maker: Maker, table: &Table) -> Result<(Maker, OutputFolder), Failure> {
@@ -165,6 +189,7 @@ impl Make {
         maker: &Maker,
         folder: &OutputFolder,
         mut table: Table,
+        seen: &Seen,
     ) -> Result<ExitCode, Failure> {
         let progress = Progress::new("rows", table.length);
         let name = table.name().to_owned();
@@ -174,6 +199,7 @@ impl Make {
             folder,
             is_dry: self.dry_run,
             void_missing: self.void_missing,
+            seen,
         };
         let summary = batch.run(&mut table, |event| match event {
             Event::Checked(findings) => show(findings, &progress),

@@ -88,12 +88,8 @@ impl New {
             Failure::from_error("can't make a throw-away certificate", error)
         };
         let template = Template::open(&self.folder).map_err(|error| failed(&error))?;
-        let key = match self.style.kind() {
-            Kind::Pass => "passTypeIdentifier",
-            Kind::Order => "orderTypeIdentifier",
-        };
-        let [type_id, team] =
-            [key, "teamIdentifier"].map(|key| template.text(key).unwrap_or_default());
+        let keys = [template.type_key(), "teamIdentifier"];
+        let [type_id, team] = keys.map(|key| template.text(key).unwrap_or_default());
         let type_id = TypeIdentifier::new(type_id).map_err(|error| failed(&error))?;
         Signer::throwaway_pem(&type_id, team, self.style.needs_nfc())
             .map_err(|error| failed(&error))

@@ -156,8 +156,8 @@ pub(crate) struct Serve {
     pub(crate) apns: ApnsOptions,
 
     /// Make passes from a template and a table, and make them again whenever the table or the template changes.
-    /// The file has the options of `passkit make`: template, from, out, cert, key, wwdr and token-secret. With
-    /// --admin-token, another program can request single passes with POST /admin/v1/passes. Then `from` may be left out.
+    /// The file has the options of `passkit make`: template, from, out, cert, key, wwdr, token-secret and
+    /// void-missing. With --admin-token, another program can request single passes with POST /admin/v1/passes. Then `from` may be left out.
     #[arg(long, env = "PASSKIT_MAKE", value_name = "FILE.toml")]
     pub(crate) make: Option<PathBuf>,
 

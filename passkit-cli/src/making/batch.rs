@@ -17,6 +17,7 @@ use passkit_server::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    inputs::Seen,
     maker::{Filled, Maker},
     output_folder::{Existing, OutputFolder, Staged},
     parallel::in_parallel,
@@ -42,6 +43,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) is_dry: bool,
     /// Write a voided version of the passes that have no row.
     pub(crate) void_missing: bool,
+    /// The images that were read.
+    pub(crate) seen: &'a Seen,
 }
 
 /// What was done, in numbers of rows or files.
@@ -268,7 +271,7 @@ impl Batch<'_> {
     fn try_first(&self, rows: &[Named], table: &str) -> Result<Option<Findings>, Failure> {
         let (mut refused, mut count) = (None, 0);
         for named in rows {
-            match self.maker.make(&named.row) {
+            match self.maker.make(&named.row, self.seen) {
                 Ok(made) => {
                     let findings = made.findings();
                     let worst = findings
@@ -321,7 +324,7 @@ impl Batch<'_> {
 
     /// Compares the pass of a row with the existing file.
     fn plan(&self, row: &Row, name: &str) -> Result<Plan<'_>, MakeError> {
-        let mut filled = self.maker.fill(row)?;
+        let mut filled = self.maker.fill(row, self.seen)?;
         let manifest = filled.manifest()?;
         let change = match self.folder.existing(name)? {
             Existing::Missing => Change::New,
@@ -534,6 +537,7 @@ mod tests {
                 .unwrap(),
             is_dry: false,
             void_missing: false,
+            seen: &Seen::default(),
         };
         work(&batch, folder.path());
         assert_eq!(

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     batch::{Batch, Event, MadeOne, Summary, open_secret},
-    inputs::{Inputs, LOOK_EVERY},
+    inputs::{Inputs, LOOK_EVERY, Seen},
     maker::Maker,
     output_folder::{OutputFolder, busy},
     row_error::{MakeError, RowError},
@@ -41,6 +41,8 @@ struct Settings {
     key: Option<PathBuf>,
     wwdr: Option<PathBuf>,
     token_secret: Option<PathBuf>,
+    #[serde(default)]
+    void_missing: bool,
 }
 
 impl Settings {
@@ -59,18 +61,25 @@ impl Settings {
             key: settings.key.map(beside),
             wwdr: settings.wwdr.map(beside),
             token_secret: settings.token_secret.map(beside),
+            void_missing: settings.void_missing,
         })
     }
 
-    /// Returns all files and folders from which passes are made.
+    fn secret(&self) -> Result<PathBuf, Failure> {
+        secret::path_for(&self.out, self.token_secret.as_deref())
+    }
+
+    /// Returns all files and folders from which passes are made, except the images that rows name.
     fn inputs(&self) -> Vec<PathBuf> {
-        let more = [&self.from, &self.key, &self.wwdr, &self.token_secret];
-        let more = more.into_iter().flatten();
-        [&self.template, &self.cert]
-            .into_iter()
-            .chain(more)
-            .cloned()
-            .collect()
+        let mut inputs = vec![self.template.clone(), self.cert.clone()];
+        inputs.extend(
+            [&self.from, &self.key, &self.wwdr]
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
+        inputs.extend(self.secret());
+        inputs
     }
 }
 
@@ -93,6 +102,8 @@ pub(crate) enum Refused {
     /// The request has no row.
     NoRow(String),
     Row(RowError),
+    /// The next change of the table would void the pass.
+    OnlyTable,
     /// The passes of a table are being made, or another process writes to the folder, and this takes too long.
     Busy,
     Failed(Failure),
@@ -142,6 +153,9 @@ impl LiveMaker {
             Unusable::Failed(failure) => failure,
             Unusable::Busy => busy(&settings.out),
         })?;
+        if settings.void_missing && maker.kind() == Kind::Order {
+            return Err(Failure::new("orders can't be voided; remove void-missing"));
+        }
         let this = Self {
             kind: maker.kind(),
             password,
@@ -174,6 +188,9 @@ impl LiveMaker {
     /// Makes, signs and writes the pass of a row, which is a JSON object. An existing pass with the same content stays
     /// as it is.
     pub(crate) async fn make(self: Arc<Self>, row: &[u8]) -> Result<MadeOne, Refused> {
+        if self.settings.void_missing && self.settings.from.is_some() {
+            return Err(Refused::OnlyTable);
+        }
         let row = Row::of_json(1, row).map_err(Refused::NoRow)?;
         // A task that waits here takes no thread, however many there are.
         let turn = tokio::time::timeout(WAIT, self.turn.clone().lock_owned()).await;
@@ -194,6 +211,7 @@ impl LiveMaker {
             folder: &folder,
             is_dry: false,
             void_missing: false,
+            seen: &Seen::default(),
         };
         Ok(batch.make_one(row)?)
     }
@@ -210,33 +228,36 @@ impl LiveMaker {
         let mut inputs = Inputs::new(self.settings.inputs());
         let mut was_busy = false;
         loop {
-            let (this, mut seen) = (self.clone(), inputs.clone());
+            let this = self.clone();
             let look = tokio::task::spawn_blocking(move || {
-                let is_due = seen.look();
-                let is_busy = is_due && this.renew();
+                let seen = Seen::default();
+                let is_due = inputs.look();
+                let is_busy = is_due && this.renew(&seen);
                 if is_due && !is_busy {
-                    seen.set_done();
+                    inputs.set_done(seen);
                 }
-                (seen, is_busy)
+                (inputs, is_busy)
             });
-            // The task fails only if it panicked. The service goes on.
-            if let Ok((seen, is_busy)) = look.await {
-                inputs = seen;
-                if is_busy && !was_busy {
-                    tracing::warn!(
-                        "the passes wait, because another process writes to {}",
-                        OneLine::path(self.folder())
-                    );
-                }
-                was_busy = is_busy;
+            let is_busy;
+            (inputs, is_busy) = look.await.unwrap_or_else(|error| {
+                // The task panicked. The service goes on.
+                tracing::error!("making the passes of the table failed: {error}");
+                (Inputs::new(self.settings.inputs()), false)
+            });
+            if is_busy && !was_busy {
+                tracing::warn!(
+                    "the passes wait, because another process writes to {}",
+                    OneLine::path(self.folder())
+                );
             }
+            was_busy = is_busy;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
     /// Reads the template and the certificate again, and makes the passes of the table. Errors go to the log. Returns
     /// whether this must be repeated, because another process writes to the folder.
-    fn renew(&self) -> bool {
+    fn renew(&self, seen: &Seen) -> bool {
         let is_busy = |what: &str, error: Unusable| match error {
             Unusable::Busy => true,
             Unusable::Failed(failure) => {
@@ -268,18 +289,19 @@ impl LiveMaker {
         let Some(table) = &self.settings.from else {
             return false;
         };
-        match self.make_table(table) {
+        match self.make_table(table, seen) {
             Ok(summary) => {
                 let Summary {
                     rows,
                     new,
                     changed,
                     bad,
+                    voided,
                     ..
                 } = summary;
                 let shown = OneLine::path(table);
                 tracing::info!(
-                    "{shown}: {rows} rows: {new} passes are new, {changed} changed, {bad} rows are wrong"
+                    "{shown}: {rows} rows: {new} passes are new, {changed} changed, {voided} voided, {bad} rows are wrong"
                 );
                 false
             }
@@ -287,7 +309,7 @@ impl LiveMaker {
         }
     }
 
-    fn make_table(&self, path: &Path) -> Result<Summary, Unusable> {
+    fn make_table(&self, path: &Path, seen: &Seen) -> Result<Summary, Unusable> {
         let mut table = Table::open(path)?;
         let maker = self.maker();
         if let Some(columns) = table.columns() {
@@ -299,7 +321,8 @@ impl LiveMaker {
             maker: &maker,
             folder: &folder,
             is_dry: false,
-            void_missing: false,
+            void_missing: self.settings.void_missing,
+            seen,
         };
         let name = table.name().to_owned();
         let mut shown = 0;
@@ -313,6 +336,7 @@ impl LiveMaker {
                     tracing::warn!("the first pass: {finding}");
                 }
             }
+            Event::NotVoided(problem) => tracing::warn!("not voided: {problem}"),
             _ => {}
         })?;
         if summary.bad > shown as u64 {
@@ -341,7 +365,7 @@ fn open_maker(settings: &Settings, password: &CertPassword) -> Result<Maker, Unu
     }
     // A row of a request may lack any column, so a token may have to be derived.
     if maker.needs_secret(None) {
-        let path = secret::path_for(&settings.out, settings.token_secret.as_deref())?;
+        let path = settings.secret()?;
         let folder = open_when_free(&settings.out, maker.kind())?;
         let secret = open_secret(&path, &folder, maker.type_id(), false)?;
         maker = maker.with_secret(secret.tokens);

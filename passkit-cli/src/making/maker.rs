@@ -18,6 +18,7 @@ use passkit_server::{
 };
 
 use super::{
+    inputs::Seen,
     recipe::{self, Recipe, Serial, Token},
     row_error::{MakeError, RowError},
     table::{Columns, Row},
@@ -76,7 +77,7 @@ impl Maker {
                 signer.type_id()
             )));
         }
-        let type_id = template.text(type_key(template.kind()));
+        let type_id = template.text(template.type_key());
         let type_id = type_id.map(TypeIdentifier::new).transpose();
         let type_id = type_id.map_err(|error| Failure::from_error(&shown, &error))?;
         let team = template.text("teamIdentifier").or_else(|| signer.team());
@@ -88,11 +89,11 @@ impl Maker {
             .map_err(|error| {
                 Failure::new(format!(
                     "{shown}: {error}, or remove {} and teamIdentifier from the template",
-                    type_key(template.kind())
+                    template.type_key()
                 ))
             })?;
         let recipe = match template.recipe() {
-            Some(text) => Recipe::read(text, &template)
+            Some(text) => recipe::read(text, &template)
                 .map_err(|error| Failure::new(format!("{}:{error}", recipe_of(path))))?,
             None => Recipe::of_columns(&template),
         };
@@ -189,8 +190,8 @@ impl Maker {
     }
 
     /// Makes and signs the pass for a row.
-    pub(crate) fn make(&self, row: &Row) -> Result<Made, MakeError> {
-        self.fill(row)?.sign()
+    pub(crate) fn make(&self, row: &Row, seen: &Seen) -> Result<Made, MakeError> {
+        self.fill(row, seen)?.sign()
     }
 
     /// Signs a pass that is filled in. If this fails, no other pass can be signed either, because the
@@ -200,15 +201,15 @@ impl Maker {
         signed.map_err(|error| Failure::from_error("can't sign the passes", &error))
     }
 
-    /// Fills in the pass for a row.
-    pub(crate) fn fill(&self, row: &Row) -> Result<Filled<'_>, RowError> {
+    /// Fills in the pass for a row. `seen` gets the images that it names.
+    pub(crate) fn fill(&self, row: &Row, seen: &Seen) -> Result<Filled<'_>, RowError> {
         let pass = self.pass(row)?;
         let token = self.token(row, &pass)?;
         let mut draft = self
             .template
             .fill()
             .set(
-                &format!("/{}", type_key(self.kind())),
+                &format!("/{}", self.template.type_key()),
                 self.type_id().as_str(),
             )
             .serial(pass.serial.as_str());
@@ -218,7 +219,9 @@ impl Maker {
         if let Some(token) = &token {
             draft = draft.set("/authenticationToken", token.as_str());
         }
-        let draft = self.recipe.fill(draft, row, |path| self.image(path))?;
+        let draft = self
+            .recipe
+            .fill(draft, row, |path| self.image(path, seen))?;
         Ok(Filled {
             pass,
             token,
@@ -287,7 +290,7 @@ impl Maker {
     }
 
     /// Reads an image. Its path must lead to a file in the folder of the table.
-    fn image(&self, path: &str) -> Result<Vec<u8>, String> {
+    fn image(&self, path: &str, seen: &Seen) -> Result<Vec<u8>, String> {
         let shown = OneLine::of(path).to_string();
         let wrong = |message: &str| format!("{shown:?} {message}");
         let Some(folder) = &self.images else {
@@ -305,6 +308,7 @@ impl Maker {
         if !Path::new(path).components().all(is_plain) {
             return Err(outside());
         }
+        seen.add(&folder.join(path));
         let unreadable = |error: std::io::Error| wrong(&format!("can't be read: {error}"));
         let file = folder.join(path).canonicalize().map_err(unreadable)?;
         if !file.starts_with(folder) {
@@ -385,11 +389,4 @@ fn refusal(line: u64, error: &TemplateError) -> RowError {
 /// The name of the recipe in a template, for messages.
 fn recipe_of(template: &Path) -> String {
     OneLine::path(&template.join(recipe::FILE)).to_string()
-}
-
-fn type_key(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Pass => "passTypeIdentifier",
-        Kind::Order => "orderTypeIdentifier",
-    }
 }

@@ -19,7 +19,7 @@ mod table;
 
 pub(crate) use self::{
     batch::{Batch, Change, Event, MadeOne, Summary, open_secret},
-    inputs::{Inputs, LOOK_EVERY},
+    inputs::{Inputs, LOOK_EVERY, Seen},
     live::{LiveMaker, Refused},
     maker::Maker,
     output_folder::{OutputFolder, busy},

@@ -12,6 +12,7 @@ use std::{
 };
 
 use passkit_archive::placeholder_icon;
+use passkit_identity::pem;
 use serde_json::{Value, json};
 
 use crate::{
@@ -491,6 +492,73 @@ fn a_watched_table_is_made_again_when_it_changes() {
             .next()
             .unwrap()
             .starts_with("3 rows: 0 new, 1 changed, 2 unchanged")
+    );
+}
+
+#[test]
+fn a_watched_image_or_certificate_makes_passes_again() {
+    let workshop = Workshop::new();
+    let recipe = format!("{RECIPE}[images]\nthumbnail = \"photo.png\"\n");
+    workshop.write("card/passkit.toml", recipe);
+    workshop.write("photo.png", placeholder_icon(90));
+    let mut command = workshop.make();
+    command
+        .arg("--watch")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut watching = Watching(command.spawn().unwrap());
+    let mut lines = BufReader::new(watching.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let mut errors = BufReader::new(watching.0.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("3 rows: 3 new"));
+    workshop.write("photo.png", placeholder_icon(60));
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 3 changed")
+    );
+
+    let certificate = workshop.authority.path("card.pem");
+    fs::write(&certificate, "no certificate").unwrap();
+    errors
+        .find(|line| line.contains("still made with the old certificate"))
+        .unwrap();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 0 changed")
+    );
+    // Only a new certificate with its new key can make passes that verify.
+    workshop.authority.certify("next", TYPE, P256);
+    for end in ["key", "pem"] {
+        let renewed = fs::read(workshop.authority.path(&format!("next.{end}"))).unwrap();
+        fs::write(workshop.authority.path(&format!("card.{end}")), renewed).unwrap();
+    }
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 0 changed")
+    );
+    workshop.edit("table.csv", "Lovelace,12", "Lovelace,13");
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("3 rows: 0 new, 1 changed")
+    );
+    workshop.verify("A-1~8.pkpass");
+    let renewed = pem::certificates(&fs::read(&certificate).unwrap()).unwrap();
+    let signature = workshop.unzip("A-1~8.pkpass", "signature");
+    assert!(
+        signature
+            .windows(renewed[0].len())
+            .any(|part| part == &*renewed[0])
     );
 }
 

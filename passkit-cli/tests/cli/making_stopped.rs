@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -46,6 +47,24 @@ fn table(rows: usize, points: usize) -> String {
     )
 }
 
+/// Runs a command under strace, which delays each rename. The process is that of the command.
+fn slowed(command: &Command) -> Command {
+    let renames = "rename,renameat,renameat2";
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null"])
+        .args(["-e", &format!("trace={renames}")])
+        .args(["-e", &format!("inject={renames}:delay_enter=20000")])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(command.get_current_dir().unwrap())
+        .stdin(Stdio::null());
+    for (name, _) in command.get_envs() {
+        strace.env_remove(name);
+    }
+    strace
+}
+
 #[test]
 fn a_killed_run_leaves_whole_files_and_the_next_run_completes() {
     const ROWS: usize = 400;
@@ -53,17 +72,17 @@ fn a_killed_run_leaves_whole_files_and_the_next_run_completes() {
     let (out, hidden) = (workshop.path("passes"), workshop.path(HIDDEN));
     workshop.write("table.csv", table(ROWS, 1));
     let stop_when = |condition: &dyn Fn() -> bool| {
-        let mut process = workshop
-            .make()
+        let mut process = slowed(&workshop.make())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        eventually("it may be killed", || {
-            condition() || process.try_wait().unwrap().is_some()
-        });
+            .expect(
+                "this test needs strace: install it, for example with \"apt-get install strace\"",
+            );
+        eventually("it may be killed", condition);
         process.kill().unwrap();
-        process.wait().unwrap();
+        let status = process.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "it ended before it was killed");
         assert_whole(&workshop);
     };
     stop_when(&|| true);

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use passkit_archive::{Archive, Report, Rules};
+use passkit_archive::{Archive, Report, Rules, placeholder_icon};
 use serde_json::{Value, json};
 
 use crate::{
@@ -151,8 +151,11 @@ fn traced(service: &Service, work: impl FnOnce()) -> String {
 #[test]
 fn a_pass_is_on_disk_when_the_answer_comes() {
     let workshop = Workshop::new();
-    let mut service = service(&workshop, None);
+    let mut service = service(&workshop, None).logging("debug");
     service.start();
+    eventually("the service is only waiting", || {
+        service.said().contains("are read again")
+    });
     let folder = workshop.path("passes").canonicalize().unwrap();
     let folder_synced = format!("<{}>)", folder.display());
     for (points, status) in [(1, 201), (1, 200), (2, 200)] {
@@ -446,6 +449,71 @@ fn a_change_is_not_lost_while_another_process_writes() {
         service.said().contains("1 changed")
     });
     assert_eq!(service.said().matches("the passes wait").count(), 1);
+}
+
+#[test]
+fn images_and_the_secret_are_watched_too() {
+    let workshop = Workshop::new();
+    let recipe = fs::read_to_string(workshop.path("card/passkit.toml")).unwrap();
+    workshop.write(
+        "card/passkit.toml",
+        recipe + "[images]\nthumbnail = \"{id}.png\"\n",
+    );
+    workshop.write(
+        "table.csv",
+        "id,first,last,points,until,seat\none,A,B,1,2026-12-31,1\ntwo,A,B,1,2026-12-31,1\n",
+    );
+    workshop.write("one.png", placeholder_icon(90));
+    let mut service = service(&workshop, Some("table.csv"));
+    service.start();
+    eventually("the row without its image is reported", || {
+        service.said().contains("two.png")
+    });
+    eventually("the other pass is made", || {
+        service.said().contains("1 passes are new")
+    });
+    workshop.write("two.png", placeholder_icon(90));
+    eventually("the missing image is noticed", || {
+        workshop.names().len() == 2
+    });
+    workshop.write("one.png", placeholder_icon(60));
+    eventually("the changed image is noticed", || {
+        workshop.unzip("one.pkpass", "thumbnail.png") == placeholder_icon(60)
+    });
+    let another = "0123456789abcdef0123456789abcdef-another\n";
+    workshop.write("passes.token-secret", another);
+    eventually("the other secret is noticed", || {
+        service.said().contains("with another secret")
+    });
+    assert!(!service.said().contains(another.trim()));
+}
+
+#[test]
+fn passes_without_a_row_are_voided_if_this_is_wanted() {
+    let workshop = Workshop::new();
+    let mut service = service(&workshop, Some("table.csv"));
+    service.start();
+    eventually("all are made", || {
+        service.said().contains("3 passes are new")
+    });
+    service.stop("TERM");
+    let settings = fs::read_to_string(workshop.path("card.toml")).unwrap();
+    workshop.write("card.toml", format!("{settings}void-missing = true\n"));
+    service.start();
+    workshop.edit("table.csv", "a-1,Alan,Turing,7.5,2027-06-30 10:00,\n", "");
+    eventually("the pass is voided", || service.said().contains("1 voided"));
+    assert_eq!(workshop.json("a-1.pkpass")["voided"], true);
+    workshop.verify("a-1.pkpass");
+    // The next change of the table would void a single pass.
+    let answer = post(&service, &row("single", 1));
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(
+        answer.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("void-missing")
+    );
+    assert_eq!(workshop.names().len(), 3);
 }
 
 #[test]
