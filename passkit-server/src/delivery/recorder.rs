@@ -270,7 +270,7 @@ impl DeliveryRecorder {
         self.0.add(Entry::Left(type_id.clone(), device.clone()));
     }
 
-    /// A push to these devices failed.
+    /// A push to these devices failed. A device may occur more than once.
     pub(crate) fn push_failed(
         &self,
         type_id: &TypeIdentifier,
@@ -279,6 +279,7 @@ impl DeliveryRecorder {
         version: u64,
         reason: &str,
     ) {
+        let devices: BTreeSet<_> = devices.iter().collect();
         for device in devices {
             let subject = Subject::Device(type_id.clone(), device.clone());
             let event = Event::PushFailed(failure);
@@ -580,6 +581,41 @@ mod tests {
             cut(&format!("x{}", "\u{fc}".repeat(500))).len(),
             Record::MAX_DETAIL - 1
         );
+    }
+
+    #[tokio::test]
+    async fn more_entries_than_there_is_room_for_are_counted_and_dropped() {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let recorder = DeliveryRecorder::new(store.clone(), store.clone());
+        let pass = PassId::new("pass.a", "1").unwrap();
+        for _ in 0..WAITING + 10 {
+            recorder.fetched(&pass, 7, false);
+        }
+        recorder.flush().await;
+        let totals = recorder.totals();
+        assert_eq!((totals.written, totals.dropped), (1, 10));
+        recorder.fetched(&pass, 7, false);
+        recorder.flush().await;
+        let records = store.records(&[Subject::Pass(pass)]).await.unwrap();
+        assert_eq!(records[0][0].count, WAITING as u64 + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_is_written_before_the_second_is_over() {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let recorder = DeliveryRecorder::new(store.clone(), store);
+        let pass = PassId::new("pass.a", "1").unwrap();
+        for _ in 0..=WAITING / 2 {
+            recorder.fetched(&pass, 7, false);
+        }
+        let start = Instant::now();
+        let written = async {
+            while recorder.totals().written == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        recorder.run_until(written).await;
+        assert!(start.elapsed() < PERIOD);
     }
 
     #[test]
