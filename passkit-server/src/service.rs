@@ -14,15 +14,16 @@ use tower_service::Service;
 use crate::{
     PassSource,
     authorization::{Access, authorize},
+    delivery::DeliveryRecorder,
     device_limit::DeviceLimit,
     device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
     enrolment::{self, Enrolment},
-    identifiers::Kind,
+    identifiers::{Kind, TypeIdentifier},
     refusal::Refusal,
     refused::RefusedLog,
     request_body::{self, BodyBudget},
-    route::{Route, enrolled_serial},
+    route::{Route, decode, enrolled_serial, serial_candidates},
     store::RegistrationStore,
 };
 
@@ -95,6 +96,7 @@ struct Options {
     prefix: Prefix,
     refused: Arc<RefusedLog>,
     enrolment: Option<Enrolment>,
+    recorder: Option<DeliveryRecorder>,
 }
 
 /// The default of [`WalletService::max_devices_per_pass`].
@@ -115,6 +117,7 @@ impl<S, P> WalletService<S, P> {
             prefix: Prefix::ROOT,
             refused: Arc::default(),
             enrolment: None,
+            recorder: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -141,6 +144,14 @@ impl<S, P> WalletService<S, P> {
     #[must_use]
     pub fn enrolment(mut self, enrolment: Enrolment) -> Self {
         self.options_mut().enrolment = Some(enrolment);
+        self
+    }
+
+    /// Records what became of changes, for operators. See [`DeliveryRecorder`]. Default: nothing is
+    /// recorded.
+    #[must_use]
+    pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
+        self.options_mut().recorder = Some(recorder);
         self
     }
 
@@ -247,6 +258,7 @@ where
             };
             let mut answer = answer.unwrap_or_else(|refusal| {
                 shared.options.refused.record(&head.method, path, &refusal);
+                shared.options.record_refusal(route.as_ref(), &refusal);
                 refusal.into_response()
             });
             if head.method == Method::HEAD {
@@ -256,6 +268,38 @@ where
             measured.answered(answer.status());
             Ok(answer)
         })
+    }
+}
+
+impl Options {
+    /// Records that a request for a pass had no valid token.
+    fn record_refusal(&self, route: Option<&Route<'_>>, refusal: &Refusal) {
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        let (
+            &Refusal::Unauthorized(_, denied),
+            Some(
+                Route::Registration {
+                    type_id, serial, ..
+                }
+                | Route::Latest {
+                    type_id, serial, ..
+                },
+            ),
+        ) = (refusal, route)
+        else {
+            return;
+        };
+        let Some(denial) = denied.as_denial() else {
+            return;
+        };
+        if let Ok(type_id) = decode(type_id)
+            && let Ok(type_id) = TypeIdentifier::new(&type_id)
+        {
+            let serials = serial_candidates(serial).serials().collect();
+            recorder.refused(type_id, serials, denial);
+        }
     }
 }
 
@@ -271,6 +315,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (store, source, options) = (&*self.store, &*self.source, &self.options);
+        let recorder = options.recorder.as_ref();
         let authorized = async |kind, pass, access| {
             authorize(
                 (store, source),
@@ -295,7 +340,9 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 let budget = &options.body_budget.registrations;
                 let body = request_body::read(body, register::BODY_LIMIT, budget).await?;
                 let limit = &options.device_limit;
-                register::register(store, limit, device, &pass, &body, options.other_wallets).await
+                let other_wallets = options.other_wallets;
+                register::register(store, limit, device, &pass, &body, other_wallets, recorder)
+                    .await
             }
             (
                 &Route::Registration {
@@ -306,10 +353,10 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 &Method::DELETE,
             ) => {
                 let pass = authorized(None, (type_id, serial), Access::Unregister).await?;
-                unregister(store, device, &pass).await
+                unregister(store, device, &pass, recorder).await
             }
             (&Route::Updatable { device, type_id }, &Method::GET | &Method::HEAD) => {
-                updatable(store, device, type_id, head.uri.query()).await
+                updatable(store, device, type_id, head.uri.query(), recorder).await
             }
             (
                 &Route::Latest {
@@ -324,7 +371,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
                     Kind::Order => options.order_media_type.clone(),
                 };
-                latest(store, source, media_type, &pass, head).await
+                latest(store, source, media_type, &pass, head, recorder).await
             }
             (
                 &Route::Latest {
@@ -343,7 +390,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
             (&Route::Log, &Method::POST) => {
                 let budget = &options.body_budget.logs;
                 let body = request_body::read(body, log::BODY_LIMIT, budget).await?;
-                Ok(log::log(&*options.device_log, &body))
+                Ok(log::log(&*options.device_log, recorder, &body))
             }
             _ => Err(Refusal::Method(route.allowed_methods())),
         }

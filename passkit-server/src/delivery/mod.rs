@@ -5,6 +5,8 @@
 //! answers. A [`DeliveryLog`], which most stores implement, keeps them for all instances.
 
 mod event;
+mod list_detail;
+mod recorder;
 
 use std::time::SystemTime;
 
@@ -17,6 +19,8 @@ use crate::{
 };
 
 pub use event::{Complaint, Denial, Event, PushFailure};
+pub use list_detail::ListDetail;
+pub use recorder::{DeliveryRecorder, RecorderTotals};
 
 /// A store for delivery records.
 ///

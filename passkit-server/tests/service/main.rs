@@ -13,6 +13,7 @@ mod test_store;
 
 mod auth;
 mod bodies;
+mod delivery;
 mod enrol;
 mod faults;
 mod fuzz;
