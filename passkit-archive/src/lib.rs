@@ -59,6 +59,7 @@ mod ber;
 mod builder;
 mod bundle;
 mod certificate;
+mod changes;
 mod checks;
 mod color;
 mod contents;
@@ -86,6 +87,7 @@ pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
+pub use changes::{ChangeSummary, Changes};
 pub use checks::strings::MAX_STRINGS;
 pub use contents::{
     MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,
