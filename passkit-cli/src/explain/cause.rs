@@ -72,7 +72,9 @@ impl Cause {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown-pass",
-            Self::Removed => "removed",
+            Self::Removed => "the pass was removed from the service, so phones keep the last version that they fetched: put its \
+                 file back to update it, and void a pass instead of removing it"
+                .into(),
             Self::NotPublished => "not-published",
             Self::NeverChanged => "never-changed",
             Self::NoService => "no-web-service",
@@ -242,19 +244,11 @@ impl Cause {
 
 /// Says what phones show of a change that arrived.
 fn shown(pass: &PassFacts) -> String {
-    let changes = pass
-        .content
-        .as_ref()
-        .and_then(|content| content.changes.as_ref());
-    match changes {
-        Some(changes) => {
-            let fields: Vec<String> = changes
-                .messages
-                .iter()
-                .map(|field| OneLine::of(field).to_string())
-                .collect();
-            format!(", and phones show a notification for {}", fields.join(", "))
+    match pass.changes() {
+        Some(changes) if changes.messages > 0 => {
+            format!(", and phones show a notification ({})", changes.names)
         }
+        Some(changes) => format!(", and phones show it ({})", changes.names),
         None => "; whether phones show a change is unknown, because the previous version is not kept (--previous names a \
                  copy of it)"
             .into(),

@@ -110,6 +110,7 @@ pub(super) async fn gather(
             type_failed: of_type.last_failed(),
         },
         content,
+        recorded_changes: None,
     };
     Ok((facts, phones))
 }

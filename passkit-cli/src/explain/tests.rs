@@ -1,12 +1,13 @@
 //! The causes, each with facts that lead to it.
 
+use passkit_archive::ChangeSummary;
 use passkit_server::{
     PassId,
     delivery::{Complaint, Denial, PushFailure},
 };
 
 use super::{
-    content::{Changes, Content},
+    content::Content,
     facts::{Deferred, Knows, PassFacts, Pending, Phone, Pushes, Registrations, Seen, Time},
     reasoning::conclude,
 };
@@ -61,6 +62,7 @@ fn pass() -> PassFacts {
             type_failed: None,
         },
         content: None,
+        recorded_changes: None,
     }
 }
 
@@ -69,10 +71,13 @@ fn content() -> Content {
         digest: [1; 32],
         web_service_url: Some("https://wallet.example.com/".into()),
         has_token: true,
-        has_fields: true,
         messages: vec!["balance".into()],
         changes: None,
     }
+}
+
+fn summary(text: &str) -> Option<ChangeSummary> {
+    Some(text.parse().unwrap())
 }
 
 /// A phone that came after the push.
@@ -587,50 +592,42 @@ const CASES: &[(&str, Change, &str, &str)] = &[
     ),
     (
         "a change that nobody sees",
-        |pass, _| {
-            let changes = Changes {
-                hidden: vec!["userInfo".into()],
-                ..Changes::default()
-            };
-            pass.content = Some(Content {
-                changes: Some(changes),
-                ..content()
-            });
-        },
+        |pass, _| pass.recorded_changes = summary("visible=0 messages=0 hidden=1: userInfo"),
         "nothing-visible",
         "show nothing on the pass of what changed since the previous version: userInfo",
     ),
     (
         "a change without a message",
-        |pass, _| {
-            let changes = Changes {
-                visible: vec!["name".into()],
-                ..Changes::default()
-            };
-            pass.content = Some(Content {
-                changes: Some(changes),
-                ..content()
-            });
-        },
+        |pass, _| pass.recorded_changes = summary("visible=1 messages=0 hidden=0: name"),
         "no-message",
         "no field that changed has a changeMessage: name",
     ),
     (
         "a change with a message",
+        |pass, _| pass.recorded_changes = summary("visible=1 messages=1 hidden=0: balance"),
+        "all-is-well",
+        "and phones show a notification (balance)",
+    ),
+    (
+        "a version that was compared with another copy",
         |pass, _| {
-            let changed = || vec!["balance".into()];
-            let changes = Changes {
-                visible: changed(),
-                messages: changed(),
-                ..Changes::default()
-            };
+            pass.recorded_changes = summary("visible=0 messages=0 hidden=1: userInfo");
             pass.content = Some(Content {
-                changes: Some(changes),
+                changes: summary("visible=1 messages=1 hidden=0: balance"),
                 ..content()
             });
         },
         "all-is-well",
-        "and phones show a notification for balance",
+        "and phones show a notification (balance)",
+    ),
+    (
+        "an order that changed",
+        |pass, _| {
+            pass.id = PassId::new("order.com.example.explained", "O-1").unwrap();
+            pass.recorded_changes = summary("visible=1 messages=0 hidden=1: status, updatedAt");
+        },
+        "all-is-well",
+        "and phones show it (status, updatedAt)",
     ),
     (
         "a pass without any message",
@@ -646,9 +643,9 @@ const CASES: &[(&str, Change, &str, &str)] = &[
     (
         "an order, which has no fields",
         |pass, _| {
+            pass.id = PassId::new("order.com.example.explained", "O-1").unwrap();
             pass.content = Some(Content {
                 messages: Vec::new(),
-                has_fields: false,
                 ..content()
             });
         },
