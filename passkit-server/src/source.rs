@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+pub use crate::stored_archives::StoredArchives;
 use crate::{AuthToken, PassId, PassState, identifiers::TokenDigest};
 
 /// An error of a source, of any type. The service logs it and answers 503.

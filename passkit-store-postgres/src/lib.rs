@@ -66,6 +66,7 @@
 
 // Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,
 // queue, maintenance.
+mod archives;
 mod batches;
 mod changes;
 mod config;

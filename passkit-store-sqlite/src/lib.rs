@@ -65,6 +65,7 @@
 //! # }
 //! ```
 
+mod archives;
 mod backup;
 mod changes;
 mod config;

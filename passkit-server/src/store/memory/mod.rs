@@ -1,3 +1,4 @@
+mod archives;
 mod coordination;
 mod queue;
 
@@ -41,6 +42,7 @@ struct Tables {
     in_order: BTreeSet<DeviceIdentifier>,
     pushes: queue::Pushes,
     coordination: coordination::Agreements,
+    archives: archives::Archives,
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +210,7 @@ impl MemoryStore {
                 in_order: BTreeSet::new(),
                 pushes: queue::Pushes::default(),
                 coordination: coordination::Agreements::default(),
+                archives: archives::Archives::default(),
             }),
         }
     }
@@ -615,6 +618,7 @@ impl StoreMaintenance for MemoryStore {
             of_type.passes.remove(&pass.serial);
         }
         tables.pushes.forget(pass);
+        tables.archives.remove(pass);
         Ok(true)
     }
 
