@@ -146,7 +146,7 @@ impl Credentials {
 
     /// Returns whether the pass is no longer offered.
     #[must_use]
-    pub(crate) fn is_withdrawn(&self) -> bool {
+    pub fn is_withdrawn(&self) -> bool {
         self.withdrawn
     }
 
