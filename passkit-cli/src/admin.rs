@@ -1,4 +1,4 @@
-//! The endpoints for other programs. They publish changes of passes, and make passes.
+//! The endpoints for other programs. They publish changes of passes, make passes, and take archives.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,23 +11,26 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Request, Response, StatusCode,
     header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use passkit_archive::{Findings, MAX_ARCHIVE_BYTES};
 use passkit_server::{
     Changed, PassId,
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
     service::ResponseBody,
     store::StoreError,
+    text::OneLine,
 };
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
 use crate::{
+    admin_archives::{Archives, NotTaken},
     admin_passes::{Making, NoPass},
     failure::{Chain, Failure},
     log_lines::OnceAMinute,
@@ -37,8 +40,10 @@ use crate::{
 /// The path of the endpoint for publishing.
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const PASSES: &str = "/admin/v1/passes";
+const ARCHIVES: &str = "/admin/v1/archives";
 const BODY_LIMIT: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request with a wrong token waits for its answer.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 /// How many passes a request may have.
@@ -49,15 +54,27 @@ const PASSES_LIMIT: usize = 10_000;
 enum Endpoint {
     Publish,
     Passes,
+    Archives,
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 2] = [(PATH, Self::Publish), (PASSES, Self::Passes)];
+    const ALL: [(&'static str, Self); 3] = [
+        (PATH, Self::Publish),
+        (PASSES, Self::Passes),
+        (ARCHIVES, Self::Archives),
+    ];
 
     fn of(path: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find_map(|(own, endpoint)| (own == path).then_some(endpoint))
+    }
+
+    fn method(self) -> &'static str {
+        match self {
+            Self::Publish | Self::Passes => "POST",
+            Self::Archives => "PUT",
+        }
     }
 }
 
@@ -105,6 +122,8 @@ pub(crate) struct Admin {
     pub(crate) publisher: Arc<Publisher>,
     /// `None` if this instance makes no passes.
     pub(crate) making: Option<Making>,
+    /// `None` if this instance runs without --archives-in-store.
+    pub(crate) archives: Option<Arc<Archives>>,
     pub(crate) wrong_tokens: Arc<OnceAMinute>,
 }
 
@@ -136,13 +155,18 @@ struct One {
 
 enum Refusal {
     Unauthorized,
-    Method,
+    NotFound,
+    /// The endpoint has only this method.
+    Method(&'static str),
     Malformed(String),
-    Slow,
+    /// The body did not arrive in time.
+    Slow(Duration),
     TooLarge(String),
     Store(StoreError),
     NoMaker,
     NoPass(NoPass),
+    NoArchives,
+    NotTaken(NotTaken),
 }
 
 impl From<passkit_server::identifiers::InvalidIdentifier> for Refusal {
@@ -176,13 +200,16 @@ impl Admin {
             tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             return Err(Refusal::Unauthorized);
         }
-        if request.method() != Method::POST {
-            return Err(Refusal::Method);
+        let endpoint = Endpoint::of(request.uri().path()).ok_or(Refusal::NotFound)?;
+        if request.method().as_str() != endpoint.method() {
+            return Err(Refusal::Method(endpoint.method()));
         }
-        if Endpoint::of(request.uri().path()) == Some(Endpoint::Passes) {
-            return self.make(request).await;
+        match endpoint {
+            Endpoint::Publish => {}
+            Endpoint::Passes => return self.make(request).await,
+            Endpoint::Archives => return self.take(request).await,
         }
-        let body = read_body(request, BODY_LIMIT, &too_many()).await?;
+        let body = read_body(request, BODY_LIMIT, BODY_TIMEOUT, &too_many()).await?;
         let done = self.publish(&body).await?;
         Ok(answer(StatusCode::ACCEPTED, &done.to_json()))
     }
@@ -190,7 +217,8 @@ impl Admin {
     /// Makes a pass and returns it.
     async fn make(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
         let making = self.making.as_ref().ok_or(Refusal::NoMaker)?;
-        let row = read_body(request, MAX_ROW_BYTES, "a row may have at most 256 KiB").await?;
+        let too_large = "a row may have at most 256 KiB";
+        let row = read_body(request, MAX_ROW_BYTES, BODY_TIMEOUT, too_large).await?;
         let made = making.make(row).await.map_err(Refusal::NoPass)?;
         let status = if made.change == Some(Change::New) {
             StatusCode::CREATED
@@ -199,6 +227,28 @@ impl Admin {
         };
         let archive = made.archive.clone();
         Ok(answer_with(status, making.kind().media_type(), archive))
+    }
+
+    /// Takes an archive for all instances.
+    async fn take(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refusal> {
+        let archives = self.archives.as_ref().ok_or(Refusal::NoArchives)?;
+        let _turn = archives.turn().await.map_err(Refusal::NotTaken)?;
+        let too_large = "an archive may have at most 15 MiB";
+        let limit = MAX_ARCHIVE_BYTES;
+        let archive = read_body(request, limit, ARCHIVE_TIMEOUT, too_large).await?;
+        let taken = archives.take(archive).await.map_err(Refusal::NotTaken)?;
+        let status = if taken.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let json = json!({
+            "type": taken.pass.type_id.as_str(),
+            "serial": taken.pass.serial.as_str(),
+            "changed": taken.is_changed,
+            "findings": findings(&taken.findings),
+        });
+        Ok(answer(status, &json))
     }
 
     async fn publish(&self, body: &[u8]) -> Result<Done, Refusal> {
@@ -293,15 +343,20 @@ impl Refusal {
                 "send the token: Authorization: Bearer …".to_owned(),
                 Some((WWW_AUTHENTICATE, "Bearer")),
             ),
-            Self::Method => (
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "there is no such call".to_owned(),
+                None,
+            ),
+            Self::Method(method) => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only POST is allowed".to_owned(),
-                Some((ALLOW, "POST")),
+                format!("only {method} is allowed"),
+                Some((ALLOW, method)),
             ),
             Self::Malformed(text) => (StatusCode::BAD_REQUEST, text, None),
-            Self::Slow => (
+            Self::Slow(limit) => (
                 StatusCode::REQUEST_TIMEOUT,
-                "the body did not arrive in 10 s".to_owned(),
+                format!("the body did not arrive in {} s", limit.as_secs()),
                 None,
             ),
             Self::TooLarge(text) => (StatusCode::PAYLOAD_TOO_LARGE, text, None),
@@ -312,6 +367,13 @@ impl Refusal {
                 None,
             ),
             Self::NoPass(reason) => return without_pass(reason),
+            Self::NoArchives => (
+                StatusCode::NOT_FOUND,
+                "this instance takes no archives; start passkit serve with --archives-in-store"
+                    .to_owned(),
+                None,
+            ),
+            Self::NotTaken(reason) => return not_taken(reason),
             Self::Store(error) => {
                 tracing::error!("can't mark passes for /admin/v1/publish: {}", Chain(&error));
                 let text =
@@ -372,6 +434,57 @@ fn without_pass(reason: NoPass) -> Response<ResponseBody> {
     }
 }
 
+/// Says why an archive was not taken.
+fn not_taken(reason: NotTaken) -> Response<ResponseBody> {
+    let (status, text, retry_after) = match reason {
+        NotTaken::Refused(refused) => {
+            let text = "phones would refuse the archive";
+            let json = json!({ "error": text, "findings": findings(&refused) });
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, &json);
+        }
+        NotTaken::InFolder(pass) => (
+            StatusCode::CONFLICT,
+            format!("{pass} is in a folder of this instance; change its file, or remove it first"),
+            None,
+        ),
+        NotTaken::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many archives are being checked; send the request again later".to_owned(),
+            Some("10"),
+        ),
+        NotTaken::Store(error) => {
+            tracing::error!("can't take an archive for {ARCHIVES}: {}", Chain(&error));
+            let text = "the store is unavailable; send the request again later".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, text, Some("30"))
+        }
+        NotTaken::Failed(failure) => {
+            tracing::error!("can't take an archive for {ARCHIVES}: {failure}");
+            let text = "the archive can't be taken; the log has the reason".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, text, Some("30"))
+        }
+    };
+    let mut answer = answer(status, &json!({ "error": text }));
+    if let Some(seconds) = retry_after {
+        let seconds = HeaderValue::from_static(seconds);
+        answer.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    answer
+}
+
+/// The most findings in an answer.
+const FINDINGS: usize = 50;
+
+fn findings(findings: &Findings) -> serde_json::Value {
+    let shown = findings.iter().take(FINDINGS).map(|finding| {
+        json!({
+            "code": finding.rule().code,
+            "level": finding.level().as_str(),
+            "message": OneLine::of(&finding.to_string()).to_string(),
+        })
+    });
+    shown.collect()
+}
+
 fn too_many() -> String {
     format!("a request may have at most {PASSES_LIMIT} passes and 1 MiB")
 }
@@ -380,16 +493,17 @@ fn too_many() -> String {
 async fn read_body(
     request: Request<Incoming>,
     limit: usize,
+    time: Duration,
     too_large: &str,
 ) -> Result<Bytes, Refusal> {
     let body = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+    match tokio::time::timeout(time, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(Refusal::TooLarge(too_large.to_owned()))
         }
         Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
-        Err(_) => Err(Refusal::Slow),
+        Err(_) => Err(Refusal::Slow(time)),
     }
 }
 

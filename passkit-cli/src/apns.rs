@@ -180,7 +180,7 @@ impl ApnsOptions {
 /// certificates, it records pushes for other processes if they may use the store, and otherwise
 /// only marks passes.
 pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
-    let OpenStore { store, shared } = store.clone();
+    let OpenStore { store, shared, .. } = store.clone();
     Arc::new(match apns {
         Some(Apns {
             sender, spacing, ..

@@ -8,12 +8,12 @@ use std::{
 
 use metrics::gauge;
 use passkit_apns::ApnsSender;
-use passkit_folder::Folder;
 use passkit_server::{identifiers::TypeIdentifier, store::StoreError, text::Chain};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::{
+    source::Source,
     store::{self, Store},
     tls::Tls,
 };
@@ -50,7 +50,7 @@ pub(crate) struct Health {
 enum Stage {
     #[default]
     Starting,
-    Serving(Arc<dyn Store>, Folder),
+    Serving(Arc<dyn Store>, Source),
     Stopping,
 }
 
@@ -65,8 +65,8 @@ struct StoreCheck {
 
 impl Health {
     /// From now on, the instance is ready if this store answers.
-    pub(crate) fn serve(&self, store: Arc<dyn Store>, folder: Folder) {
-        self.set_stage(Stage::Serving(store, folder));
+    pub(crate) fn serve(&self, store: Arc<dyn Store>, source: Source) {
+        self.set_stage(Stage::Serving(store, source));
     }
 
     /// From now on, the instance is not ready. Requests in flight are still answered.
@@ -89,8 +89,8 @@ impl Health {
         let problem = match stage {
             Stage::Starting => Some("the service is starting".to_owned()),
             Stage::Stopping => Some("the service is stopping".to_owned()),
-            Stage::Serving(store, folder) => {
-                warnings.extend(folder.absent().iter().map(|root| {
+            Stage::Serving(store, source) => {
+                warnings.extend(source.absent().iter().map(|root| {
                     format!(
                         "the folder {} is absent; its passes are served from copies",
                         root.display()

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod admin;
+mod admin_archives;
 mod admin_passes;
 mod apns;
 mod certificate;
@@ -33,6 +34,7 @@ mod secret_files;
 mod server;
 mod service_manager;
 mod signer;
+mod source;
 mod starters;
 mod store;
 mod store_url;

@@ -15,7 +15,6 @@ use http::{
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use passkit_folder::Folder;
 use passkit_server::service::ResponseBody;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -24,6 +23,7 @@ use crate::{
     failure::{Chain, Failure},
     health::{CERTIFICATE_EXPIRES, Health},
     server::{self, Limits},
+    source::Source,
     store::Store,
     tls::TLS_EXPIRES,
 };
@@ -96,9 +96,9 @@ impl Metrics {
     }
 
     /// Measures the store and the folders from now on.
-    pub(crate) fn measure(&mut self, store: Arc<dyn Store>, folder: Folder) {
+    pub(crate) fn measure(&mut self, store: Arc<dyn Store>, source: Source) {
         self.tasks
-            .spawn(refresh(self.handle.clone(), store.clone(), folder));
+            .spawn(refresh(self.handle.clone(), store.clone(), source));
         self.tasks.spawn(count(store));
     }
 }
@@ -200,10 +200,10 @@ async fn answer(
 
 /// Runs even if no client reads the metrics, because measurements take memory until they are summed
 /// up.
-async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>, folder: Folder) {
+async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>, source: Source) {
     loop {
         handle.run_upkeep();
-        gauge!(FOLDERS_ABSENT).set(folder.absent().len() as f64);
+        gauge!(FOLDERS_ABSENT).set(source.absent().len() as f64);
         match store.backlog().await {
             Ok(backlog) => {
                 let pending: u64 = backlog.iter().map(|of| of.pending).sum();

@@ -11,7 +11,7 @@ use passkit_server::{
     maintenance::StoreMaintenance,
     metrics::Measured,
     push::PushQueue,
-    store::{StoreError, StoreErrorKind},
+    store::{ArchiveStore, StoreError, StoreErrorKind},
 };
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
@@ -30,6 +30,8 @@ impl<T: PushQueue + StoreMaintenance> Store for T {}
 #[derive(Clone)]
 pub(crate) struct OpenStore {
     pub(crate) store: Arc<dyn Store>,
+    /// The same store. `None` if it does not keep archives.
+    pub(crate) archives: Option<Arc<dyn ArchiveStore>>,
     /// Whether other processes may use it at the same time.
     pub(crate) shared: bool,
 }
@@ -44,7 +46,18 @@ impl OpenStore {
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
             store: Arc::new(Measured::new(store)),
+            archives: None,
             shared,
+        }
+    }
+
+    /// Wraps a store that keeps archives.
+    fn with_archives(store: impl Store + ArchiveStore + 'static) -> Self {
+        let store = Arc::new(Measured::new(store));
+        Self {
+            store: store.clone(),
+            archives: Some(store),
+            shared: true,
         }
     }
 }
@@ -98,7 +111,7 @@ impl StoreUrl {
 
     async fn open_with(&self, create: bool) -> Result<OpenStore, Failure> {
         match self {
-            Self::Sqlite(path) => Ok(OpenStore::new(open_sqlite(path, create).await?, true)),
+            Self::Sqlite(path) => Ok(OpenStore::with_archives(open_sqlite(path, create).await?)),
             Self::Sled(path) => {
                 let config = passkit_store_sled::Config::new(path).create(create);
                 let store = blocking(move || SledStore::open_with(&config)).await?;
@@ -110,7 +123,7 @@ impl StoreUrl {
                     .check()
                     .await
                     .map_err(|error| self.cannot("use", &error))?;
-                Ok(OpenStore::new(store, true))
+                Ok(OpenStore::with_archives(store))
             }
             Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
         }

@@ -158,6 +158,7 @@ mod route;
 pub mod service;
 pub mod source;
 pub mod store;
+mod stored_archives;
 #[doc(hidden)]
 pub mod text;
 mod traced;

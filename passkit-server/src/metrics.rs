@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
@@ -17,8 +18,8 @@ use crate::{
     },
     route::{Route, enrolled_serial},
     store::{
-        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
-        RegistrationStore, StoreError, UpdateTag, clock,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, UpdateTag, clock,
     },
 };
 
@@ -346,6 +347,26 @@ impl<S: StoreMaintenance> StoreMaintenance for Measured<S> {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         store_call("stats", self.0.stats()).await
+    }
+}
+
+#[async_trait]
+impl<S: ArchiveStore> ArchiveStore for Measured<S> {
+    async fn put_archive(
+        &self,
+        pass: &PassId,
+        content: &ContentDigest,
+        archive: Bytes,
+    ) -> Result<(), StoreError> {
+        store_call("put_archive", self.0.put_archive(pass, content, archive)).await
+    }
+
+    async fn archive(
+        &self,
+        pass: &PassId,
+        content: &ContentDigest,
+    ) -> Result<Option<Bytes>, StoreError> {
+        store_call("archive", self.0.archive(pass, content)).await
     }
 }
 

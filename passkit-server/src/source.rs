@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+pub use crate::stored_archives::StoredArchives;
 use crate::{AuthToken, PassId, PassState, identifiers::TokenDigest};
 
 /// An error of a source, of any type. The service logs it and answers 503.
@@ -145,7 +146,7 @@ impl Credentials {
 
     /// Returns whether the pass is no longer offered.
     #[must_use]
-    pub(crate) fn is_withdrawn(&self) -> bool {
+    pub fn is_withdrawn(&self) -> bool {
         self.withdrawn
     }
 

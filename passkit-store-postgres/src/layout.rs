@@ -10,6 +10,7 @@
 //! | `pending_push` | pending change | type, serial or an empty text | versions, progress; an index by type, age |
 //! | `deferred_push` | deferred push | type, device | push token, times, attempts; an index by type, time |
 //! | `delivery` | delivery record | kind of the subject, type, serial or device or an empty text, event | version, count, time, detail; an index by the hour of the time |
+//! | `archive` | archive that was put | type, serial, digest | when it was put, its bytes |
 //! | `claim` | claim, also an expired one | name | owner, time of expiry |
 //! | `note` | note | name | text |
 //! | `store` | store: one row | – | time of creation |
@@ -31,10 +32,16 @@ pub(crate) struct Migration {
 }
 
 /// All migrations, in order.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../migrations/0001_store.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../migrations/0001_store.sql"),
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("../migrations/0002_archive.sql"),
+    },
+];
 
 /// The version of the schema that the statements below need.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -259,6 +266,13 @@ pub(crate) const PUBLISHED_PASSES: &str =
 /// Type, serial number → whether nothing of the pass is left.
 pub(crate) const FORGET_PASS: &str = "select passkit.forget_pass($1, $2)";
 
+/// Type, serial number, digest, archive.
+pub(crate) const PUT_ARCHIVE: &str = "select passkit.put_archive($1, $2, $3, $4)";
+
+/// Type, serial number, digest → archive.
+pub(crate) const ARCHIVE: &str = "\
+select a.bytes from passkit.archive a where a.pass_type = $1 and a.serial = $2 and a.digest = $3";
+
 /// → number of devices, bytes of all tables.
 pub(crate) const SIZES: &str = "\
 select (select count(*) from passkit.device),
@@ -308,6 +322,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("registrations", REGISTRATIONS),
     ("published passes", PUBLISHED_PASSES),
     ("forget pass", FORGET_PASS),
+    ("put archive", PUT_ARCHIVE),
+    ("archive", ARCHIVE),
     ("sizes", SIZES),
     ("count registrations", COUNT_REGISTRATIONS),
 ];

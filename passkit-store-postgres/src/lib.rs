@@ -66,7 +66,8 @@
 //! [`PostgresStore::check`] reports a missing or wrong schema when a program starts.
 
 // Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,
-// delivery, queue, maintenance.
+// archives, delivery, queue, maintenance.
+mod archives;
 mod batches;
 mod changes;
 mod config;

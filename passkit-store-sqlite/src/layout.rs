@@ -11,6 +11,7 @@
 //! | `passkit_pending` | type, serial | a pending change: since when, its version, its progress. The serial is empty for a change of the whole type |
 //! | `passkit_deferred` | type, device | a deferred push |
 //! | `passkit_delivery` | kind, type, name, event | a delivery record: its version, count, last time (`at`) and detail. The kind of the subject is `pass`, `device` or `type`; its name is a serial, a device or empty |
+//! | `passkit_archive` | type, serial, digest of its content | when the archive was put, its bytes |
 //! | `passkit_claim` | name | owner, end |
 //! | `passkit_note` | name | note |
 //!
@@ -28,8 +29,21 @@ use rusqlite::{
 };
 
 /// The version of the schema that the statements are written for.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
+/// The tables that version 2 adds to version 1.
+pub(crate) const SCHEMA_2: &str = "
+create table passkit_archive (
+    type text not null,
+    serial text not null,
+    digest blob not null,
+    put_at integer not null,
+    bytes blob not null,
+    primary key (type, serial, digest)
+) strict;
+";
+
+/// The tables of version 1, and the views.
 pub(crate) const SCHEMA: &str = "
 create table passkit_store (
     version integer not null,
@@ -160,6 +174,9 @@ pub(crate) const MAKE_STORE: &str = "insert into passkit_store (version, created
 
 pub(crate) const SCHEMA_VERSION: &str = "select version from passkit_store";
 
+/// Parameters: version.
+pub(crate) const SET_SCHEMA_VERSION: &str = "update passkit_store set version = ?1";
+
 /// Parameters: device, push token, microseconds. Returns the device's version.
 pub(crate) const REGISTER_DEVICE: &str = "\
 insert into passkit_device as d (device, push_token, version) values (?1, ?2, ?3)
@@ -265,6 +282,25 @@ pub(crate) const FORGET_PUBLISHED: &str =
 /// Parameters: type, serial.
 pub(crate) const FORGET_PENDING: &str =
     "delete from passkit_pending where type = ?1 and serial = ?2";
+
+/// Parameters: type, serial.
+pub(crate) const FORGET_ARCHIVES: &str =
+    "delete from passkit_archive where type = ?1 and serial = ?2";
+
+/// Parameters: type, serial, digest, microseconds, archive.
+pub(crate) const PUT_ARCHIVE: &str = "\
+insert into passkit_archive (type, serial, digest, put_at, bytes) values (?1, ?2, ?3, ?4, ?5)
+on conflict (type, serial, digest) do update set put_at = excluded.put_at, bytes = excluded.bytes";
+
+/// Parameters: type, serial, microseconds. Removes the archives that were put before this time, except the one that was
+/// published last.
+pub(crate) const REMOVE_OLD_ARCHIVES: &str = "\
+delete from passkit_archive where type = ?1 and serial = ?2 and put_at < ?3
+and digest is not (select digest from passkit_pass where type = ?1 and serial = ?2)";
+
+/// Parameters: type, serial, digest. Returns the archive.
+pub(crate) const ARCHIVE: &str =
+    "select bytes from passkit_archive where type = ?1 and serial = ?2 and digest = ?3";
 
 /// Parameters: device, type, both parts of the tag or nulls. Returns the clocks, and a serial or null in each row.
 ///
@@ -525,6 +561,7 @@ mod tests {
     fn database() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(SCHEMA).unwrap();
+        connection.execute_batch(SCHEMA_2).unwrap();
         connection.execute(MAKE_STORE, [VERSION, 1]).unwrap();
         connection
     }

@@ -67,6 +67,7 @@
 //! # }
 //! ```
 
+mod archives;
 mod backup;
 mod changes;
 mod config;

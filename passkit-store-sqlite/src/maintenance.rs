@@ -75,7 +75,11 @@ fn forget_pass(connection: &Connection, pass: &PassId) -> rusqlite::Result<bool>
     if remains {
         return Ok(false);
     }
-    for statement in [layout::FORGET_PUBLISHED, layout::FORGET_PENDING] {
+    for statement in [
+        layout::FORGET_PUBLISHED,
+        layout::FORGET_PENDING,
+        layout::FORGET_ARCHIVES,
+    ] {
         connection
             .prepare_cached(statement)?
             .execute(params![type_id, serial])?;

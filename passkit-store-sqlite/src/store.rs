@@ -210,10 +210,7 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
         })
         .map_err(failed)?;
     }
-    let version: i64 = wait(deadline, || {
-        connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0))
-    })
-    .map_err(failed)?;
+    let version = wait(deadline, || upgrade(connection)).map_err(failed)?;
     if version != layout::VERSION {
         return configuration(&format!(
             "was written by another version of passkit (schema {version}, this one knows {}); use that version",
@@ -221,6 +218,23 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
         ));
     }
     Ok(())
+}
+
+/// Adds what this version needs to a store of an older version. Processes of the older version can still use the store until
+/// they end. Returns the version of the schema.
+fn upgrade(connection: &Connection) -> rusqlite::Result<i64> {
+    let version = |connection: &Connection| {
+        connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0))
+    };
+    if version(connection)? == 1_i64 {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        if version(&transaction)? == 1_i64 {
+            transaction.execute_batch(layout::SCHEMA_2)?;
+            transaction.execute(layout::SET_SCHEMA_VERSION, [layout::VERSION])?;
+        }
+        transaction.commit()?;
+    }
+    version(connection)
 }
 
 /// Repeats a call while another connection has locked the database. SQLite itself does not wait in all cases.
@@ -243,6 +257,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 
 fn make_store(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(layout::SCHEMA)?;
+    connection.execute_batch(layout::SCHEMA_2)?;
     let created = layout::integer(clock::now_micros() / 1_000_000);
     connection
         .execute(layout::MAKE_STORE, [layout::VERSION, created])

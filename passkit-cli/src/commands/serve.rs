@@ -10,6 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
+use passkit_archive::Rules;
 use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
@@ -17,12 +18,15 @@ use passkit_server::{
     private_files,
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
+    source::StoredArchives,
+    store::ArchiveStore,
 };
 use tokio::task::JoinSet;
 use tower_service::Service as _;
 
 use crate::{
     admin::{self, Admin, AdminToken},
+    admin_archives::Archives,
     admin_passes::Making,
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
@@ -35,7 +39,8 @@ use crate::{
     reload::Reload,
     server::{self, Limits},
     service_manager,
-    store::{self, Store, StoreUrl},
+    source::Source,
+    store::{self, OpenStore, Store, StoreUrl},
     tls::Tls,
 };
 
@@ -155,6 +160,12 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
+    /// Serve the archives in the store, which PUT /admin/v1/archives has put there, in addition to the folders. The instances
+    /// then need no shared folder. Set this option on all instances. With --admin-token, this instance accepts that call. The
+    /// store must be sqlite: or postgres:.
+    #[arg(long, env = "PASSKIT_ARCHIVES_IN_STORE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) archives_in_store: bool,
+
     /// Make passes from a template and a table, and make them again whenever the table or the template changes.
     /// The file has the options of `passkit make`: template, from, out, cert, key, wwdr, token-secret and
     /// void-missing. With --admin-token, another program can request single passes with POST /admin/v1/passes. Then `from` may be left out.
@@ -172,7 +183,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// The address for POST /admin/v1/publish and /admin/v1/passes, instead of the address for phones.
+    /// The address for the calls below /admin/v1/, instead of the address for phones.
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
@@ -210,9 +221,9 @@ const ADMIN_LIMITS: Limits = Limits {
 pub(crate) struct Ready {
     listener: Listener,
     pub(crate) tls: Option<Arc<Tls>>,
-    service: WalletService<Arc<dyn Store>, Folder>,
+    service: WalletService<Arc<dyn Store>, Source>,
     limits: Limits,
-    folder: Folder,
+    source: Source,
     health: Arc<Health>,
     /// The metrics are served until this value is dropped.
     metrics: Option<Metrics>,
@@ -280,7 +291,8 @@ impl Serve {
         if let Some(maker) = &maker {
             config = with_made(config, maker);
         }
-        if config.roots.is_empty() {
+        let has_folders = !config.roots.is_empty();
+        if !has_folders && !self.archives_in_store {
             return Err(Failure::new(
                 "there is nothing to serve; name a folder with --passes DIR or --orders DIR",
             ));
@@ -327,13 +339,23 @@ impl Serve {
             health.set_tls(tls.clone());
         }
         let publisher = apns::publisher(&store, apns);
+        let archives = self.archives(&store)?;
         let store = store.store;
-        let folder = Folder::open(config, publisher.clone())
-            .await
-            .map_err(|error| Failure::new(Chain(&error).to_string()))?;
-        tracing::info!("passes and orders served: {}", folder.len());
+        let folder = if has_folders {
+            let folder = Folder::open(config, publisher.clone()).await;
+            Some(folder.map_err(|error| Failure::new(Chain(&error).to_string()))?)
+        } else {
+            None
+        };
+        let source = Source {
+            folder: folder.clone(),
+            archives: archives
+                .clone()
+                .map(|archives| Arc::new(StoredArchives::new(archives))),
+        };
+        tracing::info!("passes and orders served from folders: {}", source.len());
         if has_certificates {
-            for type_id in folder
+            for type_id in source
                 .types()
                 .into_iter()
                 .filter(|type_id| !publisher.sends(type_id))
@@ -344,22 +366,33 @@ impl Serve {
                 );
             }
         }
-        let service = WalletService::new(store.clone(), folder.clone())
+        let service = WalletService::new(store.clone(), source.clone())
             .prefix(self.prefix.clone())
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
         if let Some(metrics) = &mut metrics {
-            metrics.measure(store.clone(), folder.clone());
+            metrics.measure(store.clone(), source.clone());
         }
-        health.serve(store, folder.clone());
+        health.serve(store, source.clone());
+        let archives = archives.map(|archives| {
+            let rules = if self.allow_unsigned {
+                Rules::development()
+            } else {
+                Rules::strict()
+            };
+            let publisher = publisher.clone();
+            Arc::new(Archives::new(archives, source.clone(), publisher, rules))
+        });
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
-            making: maker.clone().map(|maker| Making {
-                maker,
-                folder: folder.clone(),
-            }),
+            // A maker has a folder.
+            making: maker
+                .clone()
+                .zip(folder)
+                .map(|(maker, folder)| Making { maker, folder }),
+            archives: archives.clone(),
             wrong_tokens: Arc::default(),
         });
         Ok(Ready {
@@ -370,7 +403,7 @@ impl Serve {
                 connections: self.max_connections,
                 per_address: self.max_connections_per_address,
             },
-            folder,
+            source,
             health,
             metrics,
             admin,
@@ -378,6 +411,20 @@ impl Serve {
             maker,
             publisher,
             address,
+        })
+    }
+
+    /// Returns the store if it keeps archives.
+    fn archives(&self, store: &OpenStore) -> Result<Option<Arc<dyn ArchiveStore>>, Failure> {
+        if !self.archives_in_store {
+            return Ok(None);
+        }
+        let archives = store.archives.clone();
+        archives.map(Some).ok_or_else(|| {
+            Failure::new(format!(
+                "--archives-in-store needs a sqlite: or postgres: store, because {} keeps no archives",
+                self.store
+            ))
         })
     }
 
@@ -466,7 +513,7 @@ impl Ready {
                 Chain(&error)
             );
         }
-        self.folder.close().await;
+        self.source.close().await;
     }
 }
 

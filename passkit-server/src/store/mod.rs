@@ -1,6 +1,7 @@
-//! The store traits [`RegistrationStore`] and [`Coordination`] with their contract, and a store in
-//! memory.
+//! The store traits [`RegistrationStore`], [`Coordination`] and [`ArchiveStore`] with their contract,
+//! and a store in memory.
 
+mod archives;
 pub mod clock;
 mod coordination;
 mod memory;
@@ -16,6 +17,7 @@ use crate::{
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
 };
 
+pub use archives::{ARCHIVE_KEPT, ArchiveStore};
 pub use coordination::{Claims, Coordination};
 pub use memory::MemoryStore;
 pub use published::{Content, ContentDigest, Published, unite_tokens};

@@ -165,7 +165,7 @@ fn a_newer_schema_is_refused() {
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let expected =
-        "was written by another version of passkit (schema 2, this one knows 1); use that version";
+        "was written by another version of passkit (schema 3, this one knows 2); use that version";
     assert_eq!(text(&error), format!("{} {expected}", path.display()));
 }
 

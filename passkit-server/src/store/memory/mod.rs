@@ -1,3 +1,4 @@
+mod archives;
 mod coordination;
 mod delivery;
 mod queue;
@@ -43,6 +44,7 @@ struct Tables {
     pushes: queue::Pushes,
     coordination: coordination::Agreements,
     delivery: delivery::Records,
+    archives: archives::Archives,
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +213,7 @@ impl MemoryStore {
                 pushes: queue::Pushes::default(),
                 coordination: coordination::Agreements::default(),
                 delivery: delivery::Records::default(),
+                archives: archives::Archives::default(),
             }),
         }
     }
@@ -618,6 +621,7 @@ impl StoreMaintenance for MemoryStore {
             of_type.passes.remove(&pass.serial);
         }
         tables.pushes.forget(pass);
+        tables.archives.remove(pass);
         Ok(true)
     }
 
