@@ -7,7 +7,10 @@ use super::{
     outline::outline_of,
     strings,
 };
-use crate::{ArchiveBuilder, Level, Report, Rules, color, layout::Layout};
+use crate::{
+    ArchiveBuilder, Level, Report, Rules, color,
+    layout::{Layout, PERSONALIZATION},
+};
 
 /// The colours of a pass at its top level.
 const COLORS: [&str; 5] = [
@@ -226,6 +229,21 @@ impl<'a> Draft<'a> {
             self.outline.remove(&path);
         }
         self
+    }
+
+    /// Ends the offer of rewards enrolment: removes `personalization.json` and its logo.
+    pub fn without_enrolment(mut self) -> Self {
+        self.files.remove(PERSONALIZATION);
+        self.outline.remove(PERSONALIZATION);
+        let mut this = self.remove_image("personalizationLogo");
+        let is_text = |path: &&str| path.ends_with("/personalization.strings");
+        let texts = this.files.names().filter(is_text);
+        let texts: Vec<String> = texts.map(str::to_owned).collect();
+        for path in texts {
+            this.files.remove(&path);
+            this.outline.remove(&path);
+        }
+        this
     }
 
     /// Sets a text of a language, in `pass.strings`. The language is a tag such as `de` or `pt-BR`.

@@ -51,7 +51,10 @@ use passkit_server::{identifiers::Kind, text::OneLine};
 
 use self::document::Json;
 pub use self::{draft::Draft, style::Style, token::TokenSecret};
-use crate::{ArchiveBuilder, Findings, ReadError, layout::Layout};
+use crate::{
+    ArchiveBuilder, Findings, ReadError,
+    layout::{Layout, PERSONALIZATION},
+};
 
 /// A template of passes or orders. See the [module](self).
 #[derive(Clone, Debug)]
@@ -121,6 +124,12 @@ impl Template {
         document::fields(&self.json)
             .filter(|field| field.member("key").and_then(Json::text) == Some(key))
             .any(|field| styles.iter().any(|style| field.member(style).is_some()))
+    }
+
+    /// Returns whether the passes offer rewards enrolment.
+    #[must_use]
+    pub fn offers_enrolment(&self) -> bool {
+        self.files.content(PERSONALIZATION).is_some()
     }
 
     /// Returns the content of the file `passkit.toml`, if the template has one. It says how

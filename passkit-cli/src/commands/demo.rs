@@ -92,6 +92,8 @@ impl Demo {
             admin_listen: None,
             archives_in_store: false,
             make: None,
+            enroll_url: None,
+            enroll_secret: None,
             metrics: None,
             log: self.log.clone(),
             config_file: None,

@@ -14,6 +14,7 @@ use passkit_archive::Rules;
 use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
+    enrolment::Enrolment,
     identifiers::Kind,
     private_files,
     push::Publisher,
@@ -29,6 +30,7 @@ use crate::{
     admin_archives::Archives,
     admin_passes::Making,
     apns::{self, ApnsOptions},
+    enrolling::{EnrollSecret, Enrolling},
     failure::{Chain, Failure},
     health::Health,
     listen::{Address, Listener},
@@ -171,6 +173,21 @@ pub(crate) struct Serve {
     /// void-missing. With --admin-token, another program can request single passes with POST /admin/v1/passes. Then `from` may be left out.
     #[arg(long, env = "PASSKIT_MAKE", value_name = "FILE.toml")]
     pub(crate) make: Option<PathBuf>,
+
+    /// Enrol customers whose passes offer rewards enrolment. The service posts their data to this URL, and makes the enrolled pass
+    /// from the row in the answer. Needs --make, and a secret in the variable PASSKIT_ENROLL_SECRET.
+    #[arg(long, env = "PASSKIT_ENROLL_URL", value_name = "URL", requires_all = ["make", "enroll_secret"])]
+    pub(crate) enroll_url: Option<String>,
+
+    /// The secret that the service shares with the receiver of --enroll-url: at least 16 characters. It is safer to set it in
+    /// the environment, or in the file that PASSKIT_ENROLL_SECRET_FILE names.
+    #[arg(
+        long,
+        env = "PASSKIT_ENROLL_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub(crate) enroll_secret: Option<EnrollSecret>,
 
     /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. With this call, another program publishes changes
     /// of passes. The token needs at least 16 characters. It is safer to set it in the environment, or in the file that
@@ -366,11 +383,26 @@ impl Serve {
                 );
             }
         }
-        let service = WalletService::new(store.clone(), source.clone())
+        // A maker has a folder.
+        let making = maker.clone().zip(folder);
+        let making = making.map(|(maker, folder)| Making { maker, folder });
+        let mut service = WalletService::new(store.clone(), source.clone())
             .prefix(self.prefix.clone())
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
+        if let (Some(url), Some(secret), Some(making)) =
+            (&self.enroll_url, &self.enroll_secret, &making)
+        {
+            let enrolling = Arc::new(Enrolling::new(url, secret, making.clone())?);
+            let (store, publisher) = (store.clone(), publisher.clone());
+            service = service.enrolment(Enrolment::new(
+                store,
+                publisher,
+                enrolling.clone(),
+                enrolling,
+            ));
+        }
         if let Some(metrics) = &mut metrics {
             metrics.measure(store.clone(), source.clone());
         }
@@ -387,11 +419,7 @@ impl Serve {
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
-            // A maker has a folder.
-            making: maker
-                .clone()
-                .zip(folder)
-                .map(|(maker, folder)| Making { maker, folder }),
+            making,
             archives: archives.clone(),
             wrong_tokens: Arc::default(),
         });

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use passkit_archive::Level;
+use passkit_archive::{Level, PassFiles, Signer};
 use passkit_identity::pem;
-use passkit_server::{identifiers::Kind, text::OneLine};
+use passkit_server::{PassId, identifiers::Kind, text::OneLine};
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -27,6 +27,8 @@ use crate::{certificate::CertPassword, failure::Failure, signer::SignerOptions, 
 
 /// How long to wait while the passes of a table are made, or while another process writes to the folder.
 const WAIT: Duration = Duration::from_secs(10);
+/// The file of a pass that offers rewards enrolment.
+const ENROLMENT: &str = "personalization.json";
 /// How many wrong rows of a table the log shows.
 const SHOWN: usize = 20;
 
@@ -214,6 +216,36 @@ impl LiveMaker {
             seen: &Seen::default(),
         };
         Ok(batch.make_one(row)?)
+    }
+
+    /// Checks that a row makes an enrolled version of this pass.
+    pub(crate) fn check_enrolled(&self, row: &[u8], pass: &PassId) -> Result<(), Refused> {
+        let row = Row::of_json(1, row).map_err(Refused::NoRow)?;
+        Ok(self
+            .maker()
+            .check_enrolled(&row, pass)
+            .map_err(MakeError::Row)?)
+    }
+
+    /// Returns whether the current version of a pass offers rewards enrolment.
+    pub(crate) fn offers_enrolment(&self, pass: &PassId) -> bool {
+        if pass.type_id != *self.maker().type_id() || !self.can_enrol() {
+            return false;
+        }
+        let folder = OutputFolder::look_at(&self.settings.out, self.kind);
+        let file = folder.read(&folder.file_name(&pass.serial));
+        let files = file.ok().and_then(|file| PassFiles::of_archive(&file).ok());
+        files.is_some_and(|files| files.get(ENROLMENT).is_some())
+    }
+
+    /// Returns whether passes can be enrolled.
+    pub(crate) fn can_enrol(&self) -> bool {
+        self.maker().can_enrol()
+    }
+
+    /// Returns the current signer.
+    pub(crate) fn signer(&self) -> Arc<Signer> {
+        self.maker().shared_signer()
     }
 
     /// Returns whether another request, or another process, has replaced the pass since.

@@ -130,6 +130,10 @@ impl Maker {
         self.signer.type_id()
     }
 
+    pub(super) fn shared_signer(&self) -> Arc<Signer> {
+        self.signer.clone()
+    }
+
     pub(crate) fn signer(&self) -> &Signer {
         &self.signer
     }
@@ -142,6 +146,25 @@ impl Maker {
     /// Returns whether phones update the passes.
     pub(crate) fn has_web_service(&self) -> bool {
         self.recipe.sets("/webServiceURL") || self.template.text("webServiceURL").is_some()
+    }
+
+    /// Returns whether passes offer rewards enrolment, and rows can say that it was used.
+    pub(super) fn can_enrol(&self) -> bool {
+        self.template.offers_enrolment() && self.recipe.can_enrol()
+    }
+
+    /// Checks that a row is for this pass, and that the pass was enrolled.
+    pub(super) fn check_enrolled(&self, row: &Row, pass: &PassId) -> Result<(), RowError> {
+        let found = self.pass(row)?;
+        if found != *pass {
+            let message = format!("is for the pass {}, not for {}", found.serial, pass.serial);
+            return Err(RowError::new(row.line, message));
+        }
+        if self.recipe.offers_enrolment(row)? {
+            let message = "the column of enrolled in passkit.toml is empty, so the pass would still offer enrolment";
+            return Err(RowError::new(row.line, message));
+        }
+        Ok(())
     }
 
     /// Returns whether tokens are derived from a secret, for a table with these columns.

@@ -38,6 +38,7 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
         template,
         serial: None,
         token: Token::Secret,
+        enrolled: None,
         steps: Vec::new(),
     };
     for (key, value) in parsed.get_ref() {
@@ -46,6 +47,7 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
         match &**key.get_ref() {
             "serial" => reading.serial = Some(placed(value, &place)?),
             "token" => reading.token = Token::Text(placed(value, &place)?),
+            "enrolled" => reading.enrolled = Some(reading.enrolled(value, &place)?),
             "web-service-url" => {
                 let target = Target::Pointer("/webServiceURL".into());
                 reading.step(target, value, &place, Form::Text)?;
@@ -64,6 +66,7 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
                         [
                             "serial",
                             "token",
+                            "enrolled",
                             "web-service-url",
                             "fields",
                             "barcode",
@@ -96,6 +99,7 @@ fn parse(text: &str, template: &Template) -> Result<Recipe, Problem> {
     Ok(Recipe {
         serial: Serial::Text(serial),
         token: reading.token,
+        enrolled: reading.enrolled,
         steps,
     })
 }
@@ -121,10 +125,25 @@ struct Reading<'a> {
     template: &'a Template,
     serial: Option<Placed<Text>>,
     token: Token,
+    enrolled: Option<Placed<Text>>,
     steps: Vec<Step>,
 }
 
 impl Reading<'_> {
+    fn enrolled(&self, value: &DeValue<'_>, place: &Range<usize>) -> Result<Placed<Text>, Problem> {
+        if !self.template.offers_enrolment() {
+            let message = "enrolled needs a template that offers rewards enrolment; add personalization.json to it, or \
+                           remove this line";
+            return Err((place.start, message.into()));
+        }
+        let enrolled = placed(value, place)?;
+        if enrolled.value.columns().next().is_none() {
+            let message = "enrolled names no column; write for example enrolled = \"{customer}\"";
+            return Err((place.start, message.into()));
+        }
+        Ok(enrolled)
+    }
+
     fn fields(&mut self, value: &DeValue<'_>, place: &Range<usize>) -> Result<(), Problem> {
         let keys = self.template.field_keys();
         for (key, value) in table(value, place)? {

@@ -27,6 +27,8 @@ pub(crate) const FILE: &str = "passkit.toml";
 pub(crate) struct Recipe {
     pub(crate) serial: Serial,
     pub(crate) token: Token,
+    /// The pass is enrolled if this is not empty. Then it no longer offers rewards enrolment.
+    pub(super) enrolled: Option<Placed<Text>>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -66,6 +68,7 @@ impl Recipe {
                 Kind::Order => &["orderIdentifier", "serial"],
             }),
             token: Token::Column(TOKEN_COLUMN),
+            enrolled: None,
             steps: steps.collect(),
         }
     }
@@ -75,6 +78,20 @@ impl Recipe {
         self.steps
             .iter()
             .any(|step| matches!(&step.target, Target::Pointer(at) if at == pointer))
+    }
+
+    /// Returns whether a row can say that the pass is enrolled.
+    pub(crate) fn can_enrol(&self) -> bool {
+        self.enrolled.is_some()
+    }
+
+    /// Returns whether the pass of a row still offers rewards enrolment, if its template does.
+    pub(crate) fn offers_enrolment(&self, row: &Row) -> Result<bool, RowError> {
+        let enrolled = self
+            .enrolled
+            .as_ref()
+            .map(|enrolled| enrolled.value.fill(row));
+        Ok(enrolled.transpose()?.flatten().is_none())
     }
 
     /// Checks that a table has all columns. `text` is the text of the recipe.
@@ -117,6 +134,7 @@ impl Recipe {
         if let Token::Text(token) = &self.token {
             texts.push(token);
         }
+        texts.extend(&self.enrolled);
         let mut needed = Vec::new();
         for Placed { value, at } in texts {
             needed.extend(value.columns().map(|name| (name, *at)));
@@ -177,6 +195,9 @@ impl Recipe {
         // Values are removed last, because a removal moves the targets of other pointers.
         for step in removed.into_iter().rev() {
             draft = step.remove(draft);
+        }
+        if !self.offers_enrolment(row)? {
+            draft = draft.without_enrolment();
         }
         Ok(draft)
     }
