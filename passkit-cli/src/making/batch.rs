@@ -329,8 +329,12 @@ impl Batch<'_> {
         let change = match self.folder.existing(name)? {
             Existing::Missing => Change::New,
             Existing::Archive(mut archive) => {
-                if archive.is_signed() && archive.manifest().is_some_and(|old| old == manifest) {
+                let old_manifest = archive.manifest();
+                if archive.is_signed() && old_manifest.as_ref() == Some(&manifest) {
                     return Ok(Plan::Keep);
+                }
+                if let Some(old) = old_manifest {
+                    self.maker.check_still_enrolled(row, &old)?;
                 }
                 let old = archive.identify();
                 self.check_replaced(row, name, &filled, old)?;

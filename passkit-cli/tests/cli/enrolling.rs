@@ -130,8 +130,12 @@ impl Desk {
     }
 
     fn service(&self, receiver: &Receiver) -> Service {
+        self.start(Service::new(), receiver)
+    }
+
+    fn start(&self, service: Service, receiver: &Receiver) -> Service {
         let make = self.path("card.toml").display().to_string();
-        let mut service = Service::new().given(&["--make", &make, "--enroll-url", &receiver.url]);
+        let mut service = service.given(&["--make", &make, "--enroll-url", &receiver.url]);
         service.set_variable("PASSKIT_ENROLL_SECRET", SECRET);
         service.start();
         eventually("the passes of the table are served", || {
@@ -265,6 +269,26 @@ fn a_customer_gets_a_pass_with_their_name() {
             .is_some()
     );
 
+    // A table that does not know the customer yet does not take the pass away.
+    desk.write("members.csv", "id,customer,name\nA-1,,Nobody\nA-2,,\n");
+    eventually("the row is refused", || {
+        service
+            .said()
+            .contains("column \"customer\": is empty, but the pass was enrolled")
+    });
+    assert!(
+        fetch(&service, "A-1", &token)
+            .get("personalization.json")
+            .is_none()
+    );
+    desk.write("members.csv", "id,customer,name\nA-1,7,Ada Byron\nA-2,,\n");
+    eventually("the new name is served", || {
+        let files = fetch(&service, "A-1", &token);
+        Value::from(files.description().unwrap())
+            .to_string()
+            .contains("Ada Byron")
+    });
+
     // The data are nowhere.
     assert!(!service.said().contains("ada-secret"), "{}", service.said());
     let found = Command::new("grep")
@@ -311,4 +335,34 @@ fn settings_that_cannot_enrol_are_refused() {
     assert!(serve(SECRET, "ftp://example.org").contains("the URL of --enroll-url"));
     desk.write("card.pkpasstemplate/passkit.toml", "serial = \"{id}\"\n");
     assert!(serve(SECRET, &receiver.url).contains("a line such as enrolled = \"{customer}\""));
+}
+
+#[test]
+fn two_instances_enrol_a_customer_once() {
+    let (desk, receiver) = (Desk::new(), Receiver::start());
+    let url = crate::postgres::migrated();
+    let instances = [(); 2].map(|()| desk.start(Service::over(&url), &receiver));
+    receiver.answers(200, &json!({ "id": "A-1", "customer": "7", "name": "Ada" }));
+    let token = desk.token("A-1~8.pkpass");
+    std::thread::scope(|scope| {
+        let calls = (0..20).map(|number| {
+            let (service, token) = (&instances[number % 2], &token);
+            scope.spawn(move || enrol(service, "A-1", token, &body(&number.to_string())))
+        });
+        for call in calls.collect::<Vec<_>>() {
+            let answer = call.join().unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    });
+    assert_eq!(receiver.got.lock().unwrap().len(), 1);
+    for service in &instances {
+        eventually("the instance serves the enrolled pass", || {
+            let answer = get(service, "A-1", &token);
+            answer.status == 200
+                && PassFiles::of_archive(&answer.body)
+                    .unwrap()
+                    .get("personalization.json")
+                    .is_none()
+        });
+    }
 }

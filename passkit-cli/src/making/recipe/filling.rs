@@ -94,6 +94,20 @@ impl Recipe {
         Ok(enrolled.transpose()?.flatten().is_none())
     }
 
+    /// Checks that a row says that its pass is enrolled.
+    pub(crate) fn check_enrolled(&self, row: &Row) -> Result<(), RowError> {
+        let Some(enrolled) = &self.enrolled else {
+            return Ok(());
+        };
+        match enrolled.value.fill(row)? {
+            Some(_) => Ok(()),
+            None => Err(enrolled.error(
+                row,
+                "is empty, but the pass was enrolled; fill it in, so that the customer keeps the personal pass",
+            )),
+        }
+    }
+
     /// Checks that a table has all columns. `text` is the text of the recipe.
     pub(crate) fn check_columns(&self, columns: &Columns, text: &str) -> Result<(), RecipeError> {
         if let Serial::Column(names) = self.serial
