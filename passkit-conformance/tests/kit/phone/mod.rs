@@ -428,12 +428,12 @@ async fn dates_are_required_and_echoed() {
     let expected: [(Option<&str>, &[&str]); 5] = [
         (
             None,
-            &["the last-modified header (1790000000) is not a date"],
+            &["the last-modified header (1790000000) is not an HTTP date"],
         ),
         (
             Some("1790000000"),
             &[
-                "is not a date",
+                "is not an HTTP date",
                 "Server ignored the 'if-modified-since' header (1790000000)",
             ],
         ),
@@ -441,7 +441,7 @@ async fn dates_are_required_and_echoed() {
             Some("1790000000"),
             &[
                 "the content-type is application/octet-stream",
-                "is not a date",
+                "is not an HTTP date",
                 "did not",
             ],
         ),
