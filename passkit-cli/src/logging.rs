@@ -72,11 +72,13 @@ impl LogLevel {
     }
 }
 
-/// Libraries log at the level `info` at most.
+/// Libraries log at the level `info` at most. The library of HTTP/2 logs nothing, because a client can cause any number of its
+/// warnings.
 fn targets(level: Level) -> Targets {
     let level = LevelFilter::from_level(level);
     Targets::new()
         .with_default(level.min(LevelFilter::INFO))
+        .with_target("h2", LevelFilter::OFF)
         .with_target("passkit", level)
 }
 
