@@ -72,11 +72,13 @@ impl LogLevel {
     }
 }
 
-/// The log never shows events from libraries below the level `info`.
+/// The log never shows events from libraries below the level `info`. The HTTP/2 library logs nothing, because a client can
+/// cause any number of its warnings.
 fn targets(level: Level) -> Targets {
     let level = LevelFilter::from_level(level);
     Targets::new()
         .with_default(level.min(LevelFilter::INFO))
+        .with_target("h2", LevelFilter::OFF)
         .with_target("passkit", level)
 }
 

@@ -269,6 +269,54 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     eventually("the renewed certificate is used", || trusts(&roots[2]));
 }
 
+/// Returns a frame of HTTP/2 that belongs to the whole connection.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = [0, 0, u8::try_from(payload.len()).unwrap()];
+    [&length[..], &[kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+#[test]
+fn a_client_with_bad_http_2_fills_no_log() {
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+    let certificates = Certificates::new();
+    certificates.make("a", &[]);
+    let mut service = service(&certificates).logging("trace");
+    service.start();
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-alpn", "h2"])
+        .args(["-connect", &service.address()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let settings = frame(4, 0, b"");
+    let unasked = frame(PING, ACK, b"unasked!").repeat(1_000);
+    let last = frame(PING, 0, b"the last");
+    let sent = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &*settings,
+        &unasked,
+        &last,
+    ]
+    .concat();
+    let mut to = client.stdin.take().unwrap();
+    to.write_all(&sent).unwrap();
+    let answer = frame(PING, ACK, b"the last");
+    let mut received = Vec::new();
+    let mut from = client.stdout.take().unwrap();
+    while !received.ends_with(&answer) {
+        let mut byte = [0];
+        from.read_exact(&mut byte).unwrap();
+        received.push(byte[0]);
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let said = service.stop_and_hear();
+    assert!(said.lines().count() < 100, "{said}");
+}
+
 #[test]
 fn clients_that_never_send_a_request_do_not_delay_a_stop() {
     let certificates = Certificates::new();
