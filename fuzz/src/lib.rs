@@ -9,6 +9,102 @@ use std::io::Write as _;
 #[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../../passkit-cli/src/commands/csv.rs"]
 mod csv;
+#[allow(dead_code)]
+#[path = "../../passkit-cli/src/failure.rs"]
+mod failure;
+
+/// What `passkit make` reads.
+#[allow(dead_code, unused_imports)]
+#[path = "../../passkit-cli/src/making"]
+mod making {
+    mod dates;
+    mod recipe;
+    mod row_error;
+    mod table;
+
+    use std::io::Cursor;
+
+    use passkit_archive::template::{Style, Template};
+    use serde_json::json;
+
+    use self::{
+        recipe::Recipe,
+        row_error::RowError,
+        table::{Row, Table},
+    };
+
+    fn template() -> Template {
+        let field = |key: &str, style: &str| json!({ "key": key, "value": "", style: "x" });
+        let bare = Template::new(Style::StoreCard);
+        bare.fill()
+            .set("/storeCard/primaryFields/-", field("name", "label"))
+            .set("/storeCard/primaryFields/-", field("points", "numberStyle"))
+            .set("/storeCard/backFields/-", field("until", "dateStyle"))
+            .set("/barcodes/-", json!({ "message": "sample" }))
+            .into_template()
+            .expect("a template")
+    }
+
+    fn fill(recipe: &Recipe, template: &Template, row: &Row) -> Result<Vec<u8>, RowError> {
+        let no_image = |_: &str| Err("is no image".into());
+        let mut draft = recipe.fill(template.fill(), row, no_image)?;
+        Ok(draft.manifest().expect("no step has a problem"))
+    }
+
+    fn check(error: &RowError) {
+        let line = error.to_string();
+        assert!(!line.contains(char::is_control), "an error is one line");
+    }
+
+    /// Reads any bytes as a table, and fills in its rows.
+    pub(super) fn table(input: &[u8]) {
+        let reader = Box::new(Cursor::new(input.to_vec()));
+        let Ok(mut table) = Table::read("table".into(), reader, None, None) else {
+            return;
+        };
+        let template = template();
+        let recipe = Recipe::of_columns(&template);
+        let mut last = 0;
+        while let Some(row) = table.next().expect("memory can be read") {
+            let line = match row {
+                Ok(row) => {
+                    fill(&recipe, &template, &row).err().iter().for_each(check);
+                    assert!(row.size() <= 64 * table::MAX_ROW_BYTES);
+                    row.line
+                }
+                Err(error) => {
+                    check(&error);
+                    error.line
+                }
+            };
+            assert!(line > last, "each row begins on another line");
+            last = line;
+        }
+        // A byte order mark and a line with the separator are not counted.
+        assert!(table.bytes <= input.len() as u64);
+    }
+
+    /// Reads any text as `passkit.toml`. The row comes after a zero byte.
+    pub(super) fn recipe(input: &[u8]) {
+        let mut parts = input.splitn(2, |byte| *byte == 0);
+        let text = parts.next().unwrap_or_default();
+        let row = parts
+            .next()
+            .unwrap_or(br#"{"id":"1","name":"A","points":"2","until":"2030-01-01"}"#);
+        let template = template();
+        let recipe = match recipe::read(text, &template) {
+            Ok(recipe) => recipe,
+            Err(error) => {
+                let line = error.to_string();
+                assert!(!line.contains(char::is_control), "an error is one line");
+                return;
+            }
+        };
+        if let Ok(row) = Row::of_json(1, row) {
+            fill(&recipe, &template, &row).err().iter().for_each(check);
+        }
+    }
+}
 
 use http_body_util::{BodyExt as _, Empty};
 use passkit_archive::{Archive, ArchiveBuilder, Bundle, Level, Report, Rules, placeholder_icon};
@@ -164,6 +260,16 @@ pub fn csv(input: &[u8]) {
             "a registration is read as it is written"
         );
     }
+}
+
+/// Reads any bytes as a table of `passkit make`.
+pub fn table(input: &[u8]) {
+    making::table(input);
+}
+
+/// Reads any bytes as `passkit.toml`, and a row for it.
+pub fn recipe(input: &[u8]) {
+    making::recipe(input);
 }
 
 /// Reads any bytes as the answer of a service that was asked for the changed passes.

@@ -75,6 +75,12 @@ fn certificates_are_replayed() {
 }
 
 #[test]
+fn tables_and_recipes_are_replayed() {
+    replay(passkit_fuzz::table, "corpus/table");
+    replay(passkit_fuzz::recipe, "corpus/recipe");
+}
+
+#[test]
 fn requests_are_replayed() {
     replay(passkit_fuzz::routes, "corpus/routes");
     replay(passkit_fuzz::tags, "corpus/tags");

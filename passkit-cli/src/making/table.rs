@@ -180,7 +180,8 @@ impl Table {
         Self::read(name, Box::new(reader), length, Some(folder.to_owned()))
     }
 
-    fn read(
+    /// Reads the names of the columns.
+    pub(crate) fn read(
         name: String,
         mut reader: Box<dyn BufRead + Send>,
         length: Option<u64>,
