@@ -17,6 +17,7 @@ mod certificate;
 mod commands;
 mod config_file;
 mod connection;
+mod delivery;
 mod enrolling;
 mod explain;
 mod failure;

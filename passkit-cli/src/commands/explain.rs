@@ -85,7 +85,7 @@ impl Explain {
         let opened = self.store.open().await?;
         let explanation = explain(
             &*opened.store,
-            opened.delivery_log(),
+            Some(&*opened.store),
             &pass,
             content,
             self.devices,

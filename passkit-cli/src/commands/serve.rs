@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use passkit_archive::Rules;
 use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
+    delivery::DeliveryRecorder,
     enrolment::Enrolment,
     identifiers::Kind,
     private_files,
@@ -22,7 +24,7 @@ use passkit_server::{
     source::StoredArchives,
     store::ArchiveStore,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tower_service::Service as _;
 
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     admin_archives::Archives,
     admin_passes::Making,
     apns::{self, ApnsOptions},
+    delivery::{self, Keep},
     enrolling::{EnrollSecret, Enrolling},
     failure::{Chain, Failure},
     health::Health,
@@ -159,6 +162,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) other_wallets: bool,
 
+    /// How long to keep records of what became of pushes, lists and fetches, in days or hours, such as 30d or 12h. With 0,
+    /// nothing is recorded, and earlier records are discarded.
+    #[arg(long, env = "PASSKIT_KEEP_RECORDS", default_value = Keep::DEFAULT, value_name = "TIME")]
+    pub(crate) keep_records: Keep,
+
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
@@ -234,6 +242,9 @@ const ADMIN_LIMITS: Limits = Limits {
     per_address: None,
 };
 
+/// How long the service waits at its end until the last delivery records are written.
+const RECORDING: Duration = Duration::from_secs(5);
+
 /// A service that listens, but does not answer yet.
 pub(crate) struct Ready {
     listener: Listener,
@@ -248,6 +259,9 @@ pub(crate) struct Ready {
     admin_listener: Option<Listener>,
     maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
+    recorder: Option<DeliveryRecorder>,
+    keep: Keep,
+    store: Arc<dyn Store>,
     address: Address,
 }
 
@@ -355,7 +369,8 @@ impl Serve {
             tls.measure();
             health.set_tls(tls.clone());
         }
-        let publisher = apns::publisher(&store, apns);
+        let recorder = self.keep_records.recorder(&store.store);
+        let publisher = apns::publisher(&store, apns, recorder.as_ref());
         let archives = self.archives(&store)?;
         let store = store.store;
         let folder = if has_folders {
@@ -391,6 +406,9 @@ impl Serve {
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
+        if let Some(recorder) = &recorder {
+            service = service.delivery_log(recorder.clone());
+        }
         if let (Some(url), Some(secret), Some(making)) =
             (&self.enroll_url, &self.enroll_secret, &making)
         {
@@ -406,7 +424,7 @@ impl Serve {
         if let Some(metrics) = &mut metrics {
             metrics.measure(store.clone(), source.clone());
         }
-        health.serve(store, source.clone());
+        health.serve(store.clone(), source.clone());
         let archives = archives.map(|archives| {
             let rules = if self.allow_unsigned {
                 Rules::development()
@@ -438,6 +456,9 @@ impl Serve {
             admin_listener,
             maker,
             publisher,
+            recorder,
+            keep: self.keep_records,
+            store,
             address,
         })
     }
@@ -505,6 +526,11 @@ impl Ready {
         if let Some(maker) = self.maker {
             beside.spawn(maker.watch());
         }
+        beside.spawn(delivery::discard_old(self.store, self.keep));
+        let (stop_recording, stopped) = oneshot::channel::<()>();
+        let recording = self.recorder.map(|recorder| {
+            tokio::spawn(async move { recorder.run_until(async { drop(stopped.await) }).await })
+        });
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
@@ -540,6 +566,13 @@ impl Ready {
                 "other instances send the pending pushes a little later: {}",
                 Chain(&error)
             );
+        }
+        // The last pushes and requests are recorded too.
+        drop(stop_recording);
+        if let Some(recording) = recording
+            && timeout(RECORDING, recording).await.is_err()
+        {
+            tracing::warn!("the last delivery records are lost, because the store does not answer");
         }
         self.source.close().await;
     }
