@@ -118,7 +118,7 @@ fn all_instances_serve(store: &str) {
     assert_eq!(three.unregister("D", TYPE, "A/1"), 200);
 
     // Nothing of a purged pass remains.
-    let (code, _, said) = run(passkit().args(["purge", "--store", store, "--type", TYPE, "A/1"]));
+    let (code, _, said) = run(passkit().args(["purge", "--store", store, "--force", TYPE, "A/1"]));
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(three.get(TYPE, "A/1", None).status, 401);
 }
