@@ -342,7 +342,8 @@ fn programs(tested: &Tested) {
     tested.expect(address, 201, put(&archive));
     tested.expect(address, 200, put(&archive));
     tested.expect(address, 409, put(&made.body));
-    tested.expect(address, 413, put(&vec![0; (15 << 20) + 1]));
+    let large = vec![0; (15 << 20) + 1];
+    tested.expect(address, 413, put(&large));
     tested.expect(address, 422, put(b"not a zip"));
     let broken = "Transfer-Encoding: chunked\r\n\r\nnot a length\r\n";
     tested.expect_unfinished(address, 400, put(b""), broken);

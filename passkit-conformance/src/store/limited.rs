@@ -11,14 +11,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{
-        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
-        RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
     },
 };
 
@@ -219,6 +220,10 @@ macro_rules! calls {
                 ) -> Page<RegisteredDevice>;
                 fn count_devices(pass: &PassId, at_most: u64) -> u64;
                 fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
+            }
+            ArchiveStore {
+                fn put_archive(pass: &PassId, content: &ContentDigest, archive: Bytes) -> ();
+                fn archive(pass: &PassId, content: &ContentDigest) -> Option<Bytes>;
             }
             Coordination {
                 fn claim(name: &str, owner: &str, time: Duration) -> bool;

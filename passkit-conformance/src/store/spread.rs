@@ -9,14 +9,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{
-        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
-        RegistrationStore, StoreError, UpdateTag,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, UpdateTag,
     },
 };
 

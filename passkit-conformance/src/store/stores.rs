@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use passkit_server::{
     maintenance::StoreMaintenance,
     push::PushQueue,
-    store::{Coordination, RegistrationStore},
+    store::{ArchiveStore, Coordination, RegistrationStore},
 };
 
 use super::{
@@ -88,6 +88,7 @@ pub struct TestStore {
     coordination: Option<Arc<dyn Coordination>>,
     queue: Option<Arc<dyn PushQueue>>,
     maintenance: Option<Arc<dyn StoreMaintenance>>,
+    archives: Option<Arc<dyn ArchiveStore>>,
 }
 
 impl fmt::Debug for TestStore {
@@ -96,6 +97,7 @@ impl fmt::Debug for TestStore {
             .field("coordination", &self.coordination.is_some())
             .field("queue", &self.queue.is_some())
             .field("maintenance", &self.maintenance.is_some())
+            .field("archives", &self.archives.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -109,10 +111,11 @@ impl TestStore {
             coordination: None,
             queue: None,
             maintenance: None,
+            archives: None,
         }
     }
 
-    /// Makes a test store that implements all traits.
+    /// Makes a test store that implements all traits except [`ArchiveStore`].
     #[must_use]
     pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
         Self::new(store.clone())
@@ -135,6 +138,15 @@ impl TestStore {
         Self {
             coordination: Some(store.clone()),
             queue: Some(store),
+            ..self
+        }
+    }
+
+    /// Adds [`ArchiveStore`].
+    #[must_use]
+    pub fn with_archives<S: ArchiveStore + 'static>(self, store: Arc<S>) -> Self {
+        Self {
+            archives: Some(store),
             ..self
         }
     }
@@ -175,6 +187,11 @@ impl TestStore {
                 others.iter().map(|one| one.maintenance.clone()),
             )
             .map(|store| store as _),
+            archives: all(
+                first.archives,
+                others.iter().map(|one| one.archives.clone()),
+            )
+            .map(|store| store as _),
             registrations: Spread::new(
                 first.registrations,
                 others.into_iter().map(|one| one.registrations).collect(),
@@ -193,6 +210,7 @@ impl TestStore {
             maintenance: self
                 .maintenance
                 .map(|store| Limited::new(watch, store) as _),
+            archives: self.archives.map(|store| Limited::new(watch, store) as _),
         }
     }
 }
@@ -290,6 +308,13 @@ impl Opened {
             .maintenance
             .as_ref()
             .ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
+    }
+
+    pub(super) fn archives(&self) -> Result<&Arc<dyn ArchiveStore>, Stop> {
+        self.store
+            .archives
+            .as_ref()
+            .ok_or_else(|| lacks("ArchiveStore", "with_archives"))
     }
 
     /// Opens the data as they are now, while the first store stays open.

@@ -102,6 +102,9 @@ impl StoreMaintenance for Faulty {
             self.memory(|memory| {
                 memory.contents.remove(pass);
                 memory.digests.retain(|(of, _)| of != pass);
+                if self.fault != Fault::ForgettingKeepsArchives {
+                    memory.archives.retain(|(of, _), _| of != pass);
+                }
             });
         }
         Ok(forgotten)
@@ -143,6 +146,10 @@ impl Faulty {
     }
 }
 
+fn with_archives(store: &Arc<Faulty>) -> TestStore {
+    TestStore::with_all(store.clone()).with_archives(store.clone())
+}
+
 /// Opens stores with this fault.
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
@@ -162,7 +169,7 @@ impl Stores for FaultyStores {
             return Ok((TestStore::with_all(store.clone()), Place::Kinds(store)));
         }
         let store = Arc::new(Faulty::new(self.0));
-        Ok((TestStore::with_all(store.clone()), Place::Faulty(store)))
+        Ok((with_archives(&store), Place::Faulty(store)))
     }
 
     async fn reopen(&self, place: &Place) -> Option<Result<TestStore, BoxError>> {
@@ -208,7 +215,11 @@ impl Stores for FaultyStores {
                 TestStore::with_all(store.clone())
             }
             // This returns the same store, because nothing is lost.
-            _ => TestStore::with_all(store.clone()),
+            Fault::ReopeningForgetsArchives => {
+                store.memory(|memory| memory.archives.clear());
+                with_archives(store)
+            }
+            _ => with_archives(store),
         }))
     }
 }

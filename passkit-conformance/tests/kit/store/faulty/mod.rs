@@ -1,5 +1,6 @@
 //! Stores with one fault each.
 
+mod archives;
 mod contents;
 mod coordination;
 pub(crate) mod kinds;
@@ -14,6 +15,7 @@ use std::{
     sync::Mutex,
 };
 
+use bytes::Bytes;
 use passkit_server::{
     PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
@@ -184,6 +186,13 @@ pub(crate) enum Fault {
     PublishedOfUnknownIsEmpty,
     ContentsOfSerialsFolded,
     EqualContentsPush,
+    ArchivesIgnoreTheDigest,
+    ArchivesIgnoreTheType,
+    ArchivesCut,
+    ArchivesKeepTheFirst,
+    ArchivesKeepOne,
+    ReopeningForgetsArchives,
+    ForgettingKeepsArchives,
     Kind(kinds::Kind),
 }
 
@@ -214,6 +223,7 @@ struct Memory {
     /// All digests that were ever published.
     digests: HashSet<(PassId, ContentDigest)>,
     owners: HashMap<String, String>,
+    archives: HashMap<(PassId, ContentDigest), Bytes>,
     group: registrations::Group,
 }
 
