@@ -23,7 +23,8 @@ def write(name, digest, files):
             archive.writestr(name, content)
 
 
-for number, serial in enumerate(["A-1", "ORD07/09", "100%", "Zürich ✈"]):
+for number, serial in enumerate(["A-1", "ORD07/09", "100%", "Zürich ✈", "in the store"]):
+    passes, orders = ("passes", "orders") if number < 4 else ("handed-in", "handed-in")
     description = {
         "formatVersion": 1,
         "passTypeIdentifier": "pass.com.example.ticket",
@@ -35,7 +36,7 @@ for number, serial in enumerate(["A-1", "ORD07/09", "100%", "Zürich ✈"]):
         **SERVICE,
     }
     files = {"pass.json": json.dumps(description).encode(), "icon.png": ICON}
-    write(f"passes/{number}.pkpass", hashlib.sha1, files)
+    write(f"{passes}/{number}.pkpass", hashlib.sha1, files)
     description = {
         "schemaVersion": 1,
         "orderTypeIdentifier": "order.com.example.shop",
@@ -53,4 +54,4 @@ for number, serial in enumerate(["A-1", "ORD07/09", "100%", "Zürich ✈"]):
         **SERVICE,
     }
     files = {"order.json": json.dumps(description).encode(), "icon.png": ICON}
-    write(f"orders/{number}.order", hashlib.sha256, files)
+    write(f"{orders}/{number}.order", hashlib.sha256, files)

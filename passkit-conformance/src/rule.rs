@@ -165,6 +165,16 @@ rules! {
     K4 "K4" "notes are still there when the data are opened again, even after a crash"
         "make notes as durable as marks";
 }
+"the contract of ArchiveStore" "https://docs.rs/passkit-server/latest/passkit_server/store/trait.ArchiveStore.html" {
+    A1 "A1" "an archive has the bytes that were last put for its pass and its digest"
+        "use the type, the serial number and the digest as the key, and replace the bytes";
+    A2 "A2" "an archive is kept for an hour after it was put, and for as long as its digest is the one published last"
+        "when an archive is put, remove only those that were put more than an hour ago and are not published";
+    A3 "A3" "archives are still there when the data are opened again, even after a crash"
+        "make archives as durable as marks";
+    A4 "A4" "a forgotten pass has no archives"
+        "remove the archives in the transaction that forgets the pass";
+}
 "the contract of PushQueue" "https://docs.rs/passkit-server/latest/passkit_server/push/trait.PushQueue.html" {
     Q1 "Q1" "mark_and_push makes pushes pending in the same step as its marks, and no other mark makes a push pending"
         "write the pending push in the transaction of the mark";

@@ -5,4 +5,7 @@ use std::sync::Arc;
 use passkit_conformance::store::TestStore;
 use passkit_server::store::MemoryStore;
 
-passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
+passkit_conformance::store_tests!(|| async {
+    let store = Arc::new(MemoryStore::new());
+    TestStore::with_all(store.clone()).with_archives(store)
+});

@@ -341,7 +341,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::store::{MemoryStore, PassState};
     use crate::{
         delivery::{Event, Record},
         push::DeferredPush,

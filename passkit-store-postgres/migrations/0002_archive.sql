@@ -13,11 +13,22 @@ create table passkit.archive (
 -- Archives are compressed already.
 alter table passkit.archive alter column bytes set storage external;
 
+-- Returns the archive with a digest.
+create function passkit.archive(asked_type text, asked_serial text, asked_digest bytea)
+returns table (bytes bytea) language plpgsql stable set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+begin
+    return query
+    select a.bytes from passkit.archive a
+    where a.pass_type = asked_type and a.serial = asked_serial and a.digest = asked_digest;
+end
+$$;
+
 -- Keeps an archive. Removes the archives of the pass that were put more than an hour ago, except the one published last.
 --
 -- The function skips archives that another call is putting again. Otherwise two calls could deadlock.
 create function passkit.put_archive(put_type text, put_serial text, put_digest bytea, archive bytea)
-returns void language plpgsql volatile as $$
+returns void language plpgsql volatile set enable_seqscan = off set jit = off as $$
 declare
     micros bigint := passkit.now_micros();
 begin

@@ -270,8 +270,7 @@ pub(crate) const FORGET_PASS: &str = "select passkit.forget_pass($1, $2)";
 pub(crate) const PUT_ARCHIVE: &str = "select passkit.put_archive($1, $2, $3, $4)";
 
 /// Type, serial number, digest → archive.
-pub(crate) const ARCHIVE: &str = "\
-select a.bytes from passkit.archive a where a.pass_type = $1 and a.serial = $2 and a.digest = $3";
+pub(crate) const ARCHIVE: &str = "select a.bytes from passkit.archive($1, $2, $3) a";
 
 /// → number of devices, bytes of all tables.
 pub(crate) const SIZES: &str = "\

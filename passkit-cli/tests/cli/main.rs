@@ -60,6 +60,7 @@ mod service_manager;
 mod shell;
 mod sign;
 mod sqlite;
+mod stored_archives;
 mod tls;
 mod traces;
 mod wallets;

@@ -318,8 +318,10 @@ fn programs(tested: &Tested) {
     let bearer = &*format!("Bearer {ADMIN}");
     let publish = |body| Request::new("POST", "/admin/v1/publish", bearer, body);
     let make = |body| Request::new("POST", "/admin/v1/passes", bearer, body);
+    let put = |body| Request::new("PUT", "/admin/v1/archives", bearer, body);
     let workshop = Workshop::new();
-    let mut service = serve_making::service(&workshop, None);
+    let service = serve_making::service(&workshop, None);
+    let mut service = service.given(&["--archives-in-store"]);
     service.start();
     let address = &service.address();
     tested.expect(
@@ -331,12 +333,21 @@ fn programs(tested: &Tested) {
     tested.expect(address, 400, publish(b"{}"));
     tested.expect(address, 413, publish(&[b' '; 1024 * 1024 + 1]));
     let row = serve_making::row("A-1", 1).to_string();
-    tested.expect(address, 201, make(row.as_bytes()));
+    let made = tested.expect(address, 201, make(row.as_bytes()));
     tested.expect(address, 200, make(row.as_bytes()));
     tested.expect(address, 400, make(b"[]"));
     tested.expect(address, 413, make(&[b' '; 256 * 1024 + 1]));
     tested.expect(address, 422, make(b"{}"));
-    for request in [publish(b"{}"), make(b"{}")] {
+    let archive = pass(PASS, SERIAL, "one");
+    tested.expect(address, 201, put(&archive));
+    tested.expect(address, 200, put(&archive));
+    tested.expect(address, 409, put(&made.body));
+    let large = vec![0; (15 << 20) + 1];
+    tested.expect(address, 413, put(&large));
+    tested.expect(address, 422, put(b"not a zip"));
+    let broken = "Transfer-Encoding: chunked\r\n\r\nnot a length\r\n";
+    tested.expect_unfinished(address, 400, put(b""), broken);
+    for request in [publish(b"{}"), make(b"{}"), put(b"{}")] {
         let authorization = "";
         tested.expect(
             address,
@@ -348,7 +359,7 @@ fn programs(tested: &Tested) {
         );
     }
     std::thread::scope(|scope| {
-        for request in [publish(b""), make(b"")] {
+        for request in [publish(b""), make(b""), put(b"")] {
             scope.spawn(move || {
                 tested.expect_unfinished(address, 408, request, "Content-Length: 9\r\n\r\n{");
             });
@@ -363,6 +374,7 @@ fn programs(tested: &Tested) {
     let mut service = Service::new().given(&["--admin-token", ADMIN]);
     service.start();
     tested.expect(&service.address(), 404, make(row.as_bytes()));
+    tested.expect(&service.address(), 404, put(&archive));
 }
 
 fn without_a_store(tested: &Tested) {
@@ -407,7 +419,7 @@ fn without_a_store(tested: &Tested) {
 }
 
 fn with_a_damaged_store(tested: &Tested) {
-    let mut service = Service::new();
+    let mut service = Service::new().given(&["--archives-in-store", "--admin-token", ADMIN]);
     write_archives(&service);
     service.start();
     let address = &service.address();
@@ -422,6 +434,10 @@ for kind in ['view', 'table']:
         .arg(database)
         .status();
     assert!(dropped.unwrap().success());
+    let archive = pass(PASS, "another", "one");
+    let bearer = &*format!("Bearer {ADMIN}");
+    let put = Request::new("PUT", "/admin/v1/archives", bearer, &archive);
+    tested.expect(address, 503, put);
     for type_id in [PASS, ORDER] {
         let paths = Paths::of(type_id);
         tested.expect(address, 500, paths.register(PUSH_TOKEN));

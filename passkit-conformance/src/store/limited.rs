@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_server::{
     Changed, PassId, PassState,
     delivery::{DeliveryLog, Record, Subject},
@@ -18,8 +19,8 @@ use passkit_server::{
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{
-        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
-        RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
     },
 };
 
@@ -221,6 +222,10 @@ macro_rules! calls {
                 ) -> Page<RegisteredDevice>;
                 fn count_devices(pass: &PassId, at_most: u64) -> u64;
                 fn forget_device(device: &DeviceIdentifier, unregistered_at: SystemTime) -> bool;
+            }
+            ArchiveStore {
+                fn put_archive(pass: &PassId, content: &ContentDigest, archive: Bytes) -> ();
+                fn archive(pass: &PassId, content: &ContentDigest) -> Option<Bytes>;
             }
             Coordination {
                 fn claim(name: &str, owner: &str, time: Duration) -> bool;

@@ -22,6 +22,7 @@
 //! of C6, P6 and K4 (durability) need a [`Stores`] that can [reopen](Stores::reopen) a store. The
 //! cases of traits that the [`TestStore`] lacks are skipped.
 
+mod archives;
 mod cancelling;
 mod case;
 mod claiming;
@@ -84,6 +85,7 @@ pub fn cases() -> Vec<StoreCase> {
         crowds::CASES,
         maintenance::CASES,
         purging::CASES,
+        archives::CASES,
         reopening::CASES,
         claiming::CASES,
         pending::CASES,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_server::{
     Changed, PassId, PassState,
     delivery::{DeliveryLog, Record, Subject},
@@ -16,8 +17,8 @@ use passkit_server::{
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{
-        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
-        RegistrationStore, StoreError, UpdateTag,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, Page, PageCursor, Published,
+        Registered, RegisteredDevice, RegistrationStore, StoreError, UpdateTag,
     },
 };
 

@@ -5,7 +5,7 @@ use passkit_server::{
     delivery::DeliveryLog,
     maintenance::StoreMaintenance,
     push::PushQueue,
-    store::{Coordination, RegistrationStore},
+    store::{ArchiveStore, Coordination, RegistrationStore},
 };
 
 use super::{
@@ -90,6 +90,7 @@ pub struct TestStore {
     queue: Option<Arc<dyn PushQueue>>,
     maintenance: Option<Arc<dyn StoreMaintenance>>,
     delivery: Option<Arc<dyn DeliveryLog>>,
+    archives: Option<Arc<dyn ArchiveStore>>,
 }
 
 impl fmt::Debug for TestStore {
@@ -99,6 +100,7 @@ impl fmt::Debug for TestStore {
             .field("queue", &self.queue.is_some())
             .field("maintenance", &self.maintenance.is_some())
             .field("delivery", &self.delivery.is_some())
+            .field("archives", &self.archives.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -113,10 +115,11 @@ impl TestStore {
             queue: None,
             maintenance: None,
             delivery: None,
+            archives: None,
         }
     }
 
-    /// Makes a test store that implements all traits.
+    /// Makes a test store that implements all traits except [`ArchiveStore`].
     #[must_use]
     pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
         Self::new(store.clone())
@@ -139,6 +142,15 @@ impl TestStore {
         Self {
             coordination: Some(store.clone()),
             queue: Some(store),
+            ..self
+        }
+    }
+
+    /// Adds [`ArchiveStore`].
+    #[must_use]
+    pub fn with_archives<S: ArchiveStore + 'static>(self, store: Arc<S>) -> Self {
+        Self {
+            archives: Some(store),
             ..self
         }
     }
@@ -193,6 +205,11 @@ impl TestStore {
                 others.iter().map(|one| one.delivery.clone()),
             )
             .map(|store| store as _),
+            archives: all(
+                first.archives,
+                others.iter().map(|one| one.archives.clone()),
+            )
+            .map(|store| store as _),
             registrations: Spread::new(
                 first.registrations,
                 others.into_iter().map(|one| one.registrations).collect(),
@@ -212,6 +229,7 @@ impl TestStore {
                 .maintenance
                 .map(|store| Limited::new(watch, store) as _),
             delivery: self.delivery.map(|store| Limited::new(watch, store) as _),
+            archives: self.archives.map(|store| Limited::new(watch, store) as _),
         }
     }
 }
@@ -316,6 +334,13 @@ impl Opened {
             .delivery
             .as_ref()
             .ok_or_else(|| lacks("DeliveryLog", "with_delivery"))
+    }
+
+    pub(super) fn archives(&self) -> Result<&Arc<dyn ArchiveStore>, Stop> {
+        self.store
+            .archives
+            .as_ref()
+            .ok_or_else(|| lacks("ArchiveStore", "with_archives"))
     }
 
     /// Opens the data as they are now, while the first store stays open.

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should panic"
 )]
 
+mod archives;
 mod clocks;
 mod coordination;
 mod crash;

@@ -36,6 +36,7 @@ insert into passkit.note select n, 'old' from generate_series(1, 30000) n;
 insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
 select k, 'pass.com.example.ticket', n, e, 1, 1, n * 3600000000::bigint, ''
 from generate_series(1, 10000) n, (values ('pass'), ('device')) k(k), (values ('fetched'), ('asked')) e(e);
+insert into passkit.archive select 'pass.com.example.ticket', n, '\\x01', 1, '\\x02' from generate_series(1, 30000) n;
 insert into passkit.clock values ('pass.com.example.ticket', 20000, 0, 0, 20000);
 ";
 
@@ -186,6 +187,8 @@ fn calls() -> Vec<BoundedCall> {
         call("mark", format!("{t}, array['778', 'x'], true"), 15),
         call("publish", format!("{}, false", contents.replace("{digest}", "1")), 30),
         call("publish", format!("{}, true", contents.replace("{digest}", "3")), 30),
+        call("archive", format!(r"{t}, '777', '\x01'"), 2),
+        call("put archive", format!(r"{t}, '777', '\x03', '\x04'"), 10),
         call("mark all", format!("{t}, false"), 10),
         call("mark all", format!("{t}, true"), 10),
     ]

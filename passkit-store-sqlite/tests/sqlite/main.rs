@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should panic"
 )]
 
+mod archives;
 mod backup;
 mod crash;
 mod disk_full;

@@ -1148,4 +1148,35 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::D3,
         &["delivery/old-records-are-discarded"],
     ),
+    (
+        Fault::ArchivesIgnoreTheDigest,
+        Rule::A1,
+        &["archives-come-back"],
+    ),
+    (
+        Fault::ArchivesIgnoreTheType,
+        Rule::A1,
+        &["archives-come-back"],
+    ),
+    (Fault::ArchivesCut, Rule::A1, &["archives-come-back"]),
+    (
+        Fault::ArchivesKeepTheFirst,
+        Rule::A1,
+        &["archives-come-back"],
+    ),
+    (
+        Fault::ArchivesKeepOne,
+        Rule::A2,
+        &["earlier-archives-are-kept", "parallel-archives-are-kept"],
+    ),
+    (
+        Fault::ReopeningForgetsArchives,
+        Rule::A3,
+        &["archives-survive-reopening"],
+    ),
+    (
+        Fault::ForgettingKeepsArchives,
+        Rule::A4,
+        &["forgotten-pass-has-no-archives"],
+    ),
 ];

@@ -102,6 +102,9 @@ impl StoreMaintenance for Faulty {
             self.memory(|memory| {
                 memory.contents.remove(pass);
                 memory.digests.retain(|(of, _)| of != pass);
+                if self.fault != Fault::ForgettingKeepsArchives {
+                    memory.archives.retain(|(of, _), _| of != pass);
+                }
             });
         }
         Ok(forgotten)
@@ -146,12 +149,14 @@ impl Faulty {
 /// Opens stores with this fault.
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
-/// The place of a store. Reopening either copies the store or returns the same store.
 /// Returns the store with all traits.
 fn with_all_traits(store: Arc<Faulty>) -> TestStore {
-    TestStore::with_all(store.clone()).with_delivery(store)
+    TestStore::with_all(store.clone())
+        .with_delivery(store.clone())
+        .with_archives(store)
 }
 
+/// The place of a store. Reopening either copies the store or returns the same store.
 pub(crate) enum Place {
     Faulty(Arc<Faulty>),
     Kinds(Arc<Kinds>),
@@ -213,6 +218,10 @@ impl Stores for FaultyStores {
                 with_all_traits(store.clone())
             }
             // This returns the same store, because nothing is lost.
+            Fault::ReopeningForgetsArchives => {
+                store.memory(|memory| memory.archives.clear());
+                with_all_traits(store.clone())
+            }
             _ => with_all_traits(store.clone()),
         }))
     }

@@ -1,5 +1,6 @@
 //! Stores with one fault each.
 
+mod archives;
 mod contents;
 mod coordination;
 mod delivery;
@@ -15,6 +16,7 @@ use std::{
     sync::Mutex,
 };
 
+use bytes::Bytes;
 use passkit_server::{
     PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
@@ -232,6 +234,13 @@ pub(crate) enum Fault {
     DiscardsWholeSubjects,
     DiscardStopsEarly,
     DiscardNeverEnds,
+    ArchivesIgnoreTheDigest,
+    ArchivesIgnoreTheType,
+    ArchivesCut,
+    ArchivesKeepTheFirst,
+    ArchivesKeepOne,
+    ReopeningForgetsArchives,
+    ForgettingKeepsArchives,
     Kind(kinds::Kind),
 }
 
@@ -262,6 +271,7 @@ struct Memory {
     /// All digests that were ever published.
     digests: HashSet<(PassId, ContentDigest)>,
     owners: HashMap<String, String>,
+    archives: HashMap<(PassId, ContentDigest), Bytes>,
     group: registrations::Group,
     delivery: delivery::Log,
 }
