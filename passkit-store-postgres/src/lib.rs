@@ -1,8 +1,8 @@
 //! The registrations of an Apple Wallet web service in PostgreSQL, for any number of instances.
 //!
 //! [`PostgresStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
-//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue),
-//! [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
+//! [`Coordination`](passkit_server::store::Coordination), [`ArchiveStore`](passkit_server::store::ArchiveStore),
+//! [`PushQueue`](passkit_server::push::PushQueue), [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). It uses the pool that you have, or makes one.
 //!
 //! ```no_run

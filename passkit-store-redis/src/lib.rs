@@ -1,6 +1,6 @@
 //! Keeps the registrations of an Apple Wallet web service in Redis: on one node, behind Sentinels or on a Cluster.
 //!
-//! [`RedisStore`] implements all store traits of `passkit-server`. Any number of processes can share one Redis.
+//! [`RedisStore`] implements all store traits of `passkit-server` except `ArchiveStore`. Any number of processes can share one Redis.
 //!
 //! ```no_run
 //! use passkit_server::{Changed, PassId, identifiers::{DeviceIdentifier, PushToken}, store::{Registered, RegistrationStore}};

@@ -1,6 +1,6 @@
 //! Keeps the registrations of an Apple Wallet web service in a folder on one machine.
 //!
-//! [`SledStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`SledStore`] implements these store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
 //! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue),
 //! [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Only one process at a time can open a folder.

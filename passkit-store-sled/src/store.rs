@@ -25,7 +25,7 @@ const READERS: usize = 2;
 /// How many rows are read at a time. Between two such reads, other readers have their turn.
 const AT_ONCE: usize = 4_096;
 
-/// A store in a folder on this machine. It implements all store traits.
+/// A store in a folder on this machine. It implements all store traits except `ArchiveStore`.
 ///
 /// Share the store in an [`Arc`]. When the store is dropped, it finishes the calls that it has accepted, ends its threads
 /// and unlocks the folder.
