@@ -3,6 +3,8 @@
 //! [`SqliteStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
 //! [`Coordination`](passkit_server::store::Coordination), [`ArchiveStore`](passkit_server::store::ArchiveStore),
 //! [`PushQueue`](passkit_server::push::PushQueue), [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
+//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes on one machine can open the
+//! same file.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

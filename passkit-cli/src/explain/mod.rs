@@ -30,7 +30,7 @@ mod tests;
 mod text;
 mod timeline;
 
-use passkit_server::{PassId, delivery::DeliveryLog, store::StoreError};
+use passkit_server::{PassId, store::StoreError};
 
 pub(crate) use cause::Cause;
 pub(crate) use content::{Content, Version};
@@ -59,15 +59,12 @@ impl Explanation {
 }
 
 /// Explains how far the newest version of a pass came. Reads at most about `most_phones` phones.
-///
-/// `log` is `None` if the store keeps no delivery records.
 pub(crate) async fn explain(
     store: &dyn Store,
-    log: Option<&dyn DeliveryLog>,
     pass: &PassId,
     content: Option<Content>,
     most_phones: usize,
 ) -> Result<Explanation, StoreError> {
-    let (pass, phones) = gather::gather(store, log, pass, content, most_phones).await?;
+    let (pass, phones) = gather::gather(store, pass, content, most_phones).await?;
     Ok(reasoning::conclude(pass, phones))
 }

@@ -20,7 +20,7 @@ use crate::{
     PassId,
     device_log::{DeviceReport, LogEntry, redacted},
     identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
-    store::{Audience, Changes, RegistrationStore, StoreError, UpdateTag, clock},
+    store::{Audience, Changes, ContentDigest, RegistrationStore, StoreError, UpdateTag, clock},
     text::Chain,
 };
 
@@ -310,6 +310,26 @@ impl DeliveryRecorder {
             at: clock::now_micros(),
             detail,
         });
+    }
+
+    /// The content of a pass changed, and is published next.
+    ///
+    /// The detail begins with the first 16 hexadecimal digits of the digest of the new content. A
+    /// blank and a summary follow, which says what differs from the content before. The summary has
+    /// no values of the pass, and no secret. What is too long is cut.
+    pub fn content_changed(
+        &self,
+        pass: &PassId,
+        digest: &ContentDigest,
+        summary: impl fmt::Display,
+    ) {
+        let digest: String = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let detail = cut(&format!("{digest} {summary}"));
+        let subject = Subject::Pass(pass.clone());
+        self.record(subject, Event::ContentChanged, 0, 1, detail);
     }
 
     /// The device may have left its last pass of the type.
