@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -40,6 +40,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// When the service stops, it accepts connections until none has arrived for this time, and no longer than the second time.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long idle connections stay open when the service stops. A request may be on its way to them.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// How many bytes are read from a client after it was refused, and for how long.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
@@ -73,81 +78,55 @@ pub(crate) struct Limits {
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready. Then waits until the requests in flight are finished. With
-/// `tls`, each connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
-pub(crate) async fn serve<S>(
+/// How far a listener is on its way from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// New connections are still accepted. Each answer over HTTP/1.1 is the last one of its connection.
+    Draining,
+    /// Idle connections are closed.
+    Closing,
+}
+
+/// Waits until idle connections are closed.
+async fn closing(stage: &mut watch::Receiver<Stage>) {
+    // This fails if the listener is gone.
+    let _ = stage.wait_for(|stage| *stage == Stage::Closing).await;
+}
+
+/// Serves connections within the limits until `stop` is ready. Goes on until `drained` is ready, but from then on answers one
+/// request on each connection. Then waits until the requests in flight are finished. With `tls`, each connection begins with a
+/// handshake, which chooses HTTP/2 or HTTP/1.1.
+pub(crate) async fn serve<S: Answers>(
     listener: Listener,
     tls: Option<Arc<Tls>>,
     service: S,
     limits: Limits,
     stop: impl Future<Output = ()>,
+    drained: impl Future<Output = ()>,
 ) where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        > + Clone
-        + Send
-        + Sync
-        + Unpin
-        + 'static,
     S::Future: Send + 'static,
 {
-    let http = Http::new();
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let shares = Arc::new(Shares::new(limits));
-    let (stopping, stopped) = watch::channel(());
+    let (next_stage, stage) = watch::channel(Stage::Serving);
+    let acceptor = Acceptor {
+        listener,
+        tls,
+        service,
+        http: Http::new(),
+        places: Arc::new(Semaphore::new(limits.connections)),
+        shares: Arc::new(Shares::new(limits)),
+        stage,
+    };
     // Each connection has a clone, so the channel closes after the last connection.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, stream, client) = tokio::select! {
-            () = &mut stop => break,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, client)) => (place, stream, client),
-                Err(error) => {
-                    // The process is out of file descriptors, or the client is gone. The service
-                    // continues in both cases.
-                    tracing::warn!("can't accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        // A client of a Unix socket is a proxy.
-        let share = match client.map(|client| shares.take(client)) {
-            Some(None) => continue,
-            Some(share) => share,
-            None => None,
-        };
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let stream = Box::pin(stream);
-        let (http, tls, service, stopped, open) = (
-            http.clone(),
-            tls.clone(),
-            service.clone(),
-            stopped.clone(),
-            open.clone(),
-        );
-        tokio::spawn(async move {
-            let ended = match tls {
-                Some(tls) => http.answer_tls(&tls, stream, service, stopped).await,
-                None => http.answer(stream, service, stopped).await,
-            };
-            if let Err(error) = ended {
-                tracing::debug!("connection ended: {error}");
-            }
-            drop((place, share, open));
-        });
-    }
-    drop((listener, open));
-    // This fails if no connection is open, because then there is no receiver.
-    let _ = stopping.send(());
+    acceptor.accept_until(stop, &open).await;
+    next_stage.send_replace(Stage::Draining);
+    acceptor.accept_until(drained, &open).await;
+    acceptor.accept_backlog(&open).await;
+    drop((acceptor, open));
+    // This ends early if all connections are closed.
+    let _ = tokio::time::timeout(LAST_REQUESTS, all_closed.recv()).await;
+    next_stage.send_replace(Stage::Closing);
     if tokio::time::timeout(STOP_TIMEOUT, all_closed.recv())
         .await
         .is_err()
@@ -156,6 +135,85 @@ pub(crate) async fn serve<S>(
             "requests were still in flight after {} s",
             STOP_TIMEOUT.as_secs()
         );
+    }
+}
+
+/// A listener, and what its connections need.
+struct Acceptor<S> {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    service: S,
+    http: Http,
+    places: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    stage: watch::Receiver<Stage>,
+}
+
+impl<S: Answers> Acceptor<S>
+where
+    S::Future: Send + 'static,
+{
+    /// Accepts connections until `end` is ready.
+    async fn accept_until(&self, end: impl Future<Output = ()>, open: &mpsc::Sender<Infallible>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                () = self.accept(open) => {}
+            }
+        }
+    }
+
+    /// Accepts the connections that wait in the system. They would be reset if the listener were closed.
+    async fn accept_backlog(&self, open: &mpsc::Sender<Infallible>) {
+        let accepting = async {
+            while tokio::time::timeout(BACKLOG_PAUSE, self.accept(open))
+                .await
+                .is_ok()
+            {}
+        };
+        // The clients whose connections don't fit into the limits must try again.
+        let _ = tokio::time::timeout(BACKLOG_TIMEOUT, accepting).await;
+    }
+
+    /// Accepts a connection, and answers its requests in a task.
+    async fn accept(&self, open: &mpsc::Sender<Infallible>) {
+        let place = self.places.clone().acquire_owned().await;
+        let (stream, client) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // The process is out of file descriptors, or the client is gone. The service
+                // continues in both cases.
+                tracing::warn!("can't accept a connection: {error}");
+                return tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // A client of a Unix socket is a proxy.
+        let share = match client.map(|client| self.shares.take(client)) {
+            Some(None) => return,
+            Some(share) => share,
+            None => None,
+        };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = Box::pin(stream);
+        let (http, tls, service, stage, open) = (
+            self.http.clone(),
+            self.tls.clone(),
+            self.service.clone(),
+            self.stage.clone(),
+            open.clone(),
+        );
+        tokio::spawn(async move {
+            let ended = match tls {
+                Some(tls) => http.answer_tls(&tls, stream, service, stage).await,
+                None => http.answer(stream, service, stage).await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!("connection ended: {error}");
+            }
+            drop((place, share, open));
+        });
     }
 }
 
@@ -189,7 +247,7 @@ impl Http {
         tls: &Tls,
         stream: impl Stream + 'static,
         service: S,
-        stopped: watch::Receiver<()>,
+        stage: watch::Receiver<Stage>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: Answers,
@@ -197,9 +255,9 @@ impl Http {
     {
         let stream = tls.accept(stream).await?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.answer_two(stream, service, stopped).await
+            self.answer_two(stream, service, stage).await
         } else {
-            self.answer(stream, service, stopped).await
+            self.answer(stream, service, stage).await
         }
     }
 
@@ -208,7 +266,7 @@ impl Http {
         &self,
         stream: impl Stream + 'static,
         service: S,
-        mut stopped: watch::Receiver<()>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: Answers,
@@ -227,7 +285,8 @@ impl Http {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return Ok(ended?),
-                _ = stopped.changed(), if !is_closing => {
+                // The client opens another connection, perhaps to another instance.
+                _ = stage.changed(), if !is_closing => {
                     is_closing = true;
                     check_at = Instant::now() + CLOSING_TIMEOUT;
                     connection.as_mut().graceful_shutdown();
@@ -254,7 +313,7 @@ impl Http {
         &self,
         stream: impl Stream + 'static,
         service: S,
-        mut stopped: watch::Receiver<()>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: Answers,
@@ -262,12 +321,19 @@ impl Http {
     {
         let refused = Arc::new(AtomicBool::new(false));
         let refusing = refused.clone();
+        let current = stage.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let has_body = !request.body().is_end_stream();
-            let refusing = refusing.clone();
+            let (refusing, current) = (refusing.clone(), current.clone());
             let answer = named_answer(&service, request);
             Box::pin(async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
+                if let Ok(answer) = &mut answer
+                    && *current.borrow() != Stage::Serving
+                {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
                 let is_refusal = answer
                     .as_ref()
                     .is_ok_and(|answer| !answer.status().is_success());
@@ -280,7 +346,7 @@ impl Http {
         let ended = loop {
             tokio::select! {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-                _ = stopped.changed(), if !is_stopping => {
+                () = closing(&mut stage), if !is_stopping => {
                     is_stopping = true;
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
@@ -301,12 +367,14 @@ impl Http {
 }
 
 /// A service that never fails.
-trait Answers:
+pub(crate) trait Answers:
     hyper::service::Service<
         Request<Incoming>,
         Response = Response<ResponseBody>,
         Error = Infallible,
-    > + Send
+    > + Clone
+    + Send
+    + Sync
     + Unpin
     + 'static
 {
@@ -317,7 +385,9 @@ impl<S> Answers for S where
             Request<Incoming>,
             Response = Response<ResponseBody>,
             Error = Infallible,
-        > + Send
+        > + Clone
+        + Send
+        + Sync
         + Unpin
         + 'static
 {

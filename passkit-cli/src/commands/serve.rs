@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -121,6 +122,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
+    /// How many seconds the service goes on answering after a signal to stop, while /readyz is already 503. Use it if a load
+    /// balancer asks for /readyz, and needs this time to notice. A second signal ends the time.
+    #[arg(long, env = "PASSKIT_DRAIN", default_value_t = 0, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) drain: u64,
+
     /// The greatest number of open connections. Further connections wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
@@ -220,6 +227,7 @@ pub(crate) struct Ready {
     admin_listener: Option<Listener>,
     maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
+    drain: Duration,
     address: Address,
 }
 
@@ -376,6 +384,7 @@ impl Serve {
             admin_listener,
             maker,
             publisher,
+            drain: Duration::from_secs(self.drain),
             address,
         })
     }
@@ -438,6 +447,7 @@ impl Ready {
                     service,
                     ADMIN_LIMITS,
                     std::future::pending(),
+                    std::future::pending(),
                 ));
                 None
             }
@@ -456,7 +466,8 @@ impl Ready {
         if let Some(tls) = &self.tls {
             beside.spawn(tls.clone().watch());
         }
-        server::serve(self.listener, self.tls, service, self.limits, stop).await;
+        let drained = drained(self.drain);
+        server::serve(self.listener, self.tls, service, self.limits, stop, drained).await;
         drop(self.metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
@@ -466,6 +477,19 @@ impl Ready {
             );
         }
         self.folder.close().await;
+    }
+}
+
+/// Waits for the time of --drain, or until the next signal.
+async fn drained(time: Duration) {
+    if time.is_zero() {
+        return;
+    }
+    let signal = server::stop_signal();
+    tracing::info!("the service stops in {} s", time.as_secs());
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = signal => {}
     }
 }
 

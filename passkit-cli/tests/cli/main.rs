@@ -23,6 +23,7 @@ mod copying;
 mod crash;
 mod dependencies;
 mod disk_full;
+mod fleet;
 mod folder;
 mod health;
 mod hostile;

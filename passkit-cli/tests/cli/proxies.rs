@@ -94,35 +94,61 @@ fn the_rights_on_the_socket_can_be_chosen() {
     }
 }
 
-struct Nginx(Child);
+/// nginx with the file in the documents.
+pub(crate) struct Nginx {
+    process: Child,
+    pub(crate) port: u16,
+}
 
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The master process of nginx ends its workers.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        let _ = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        let _ = self.process.wait();
     }
 }
 
-/// Starts nginx with the file in the documents. Returns its port.
-fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, u16) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+/// Returns a port that was free a moment ago.
+pub(crate) fn free_port(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Starts nginx with the file in the documents, in front of these instances. `changes` are texts of the file, and what
+/// replaces them.
+pub(crate) fn nginx(
+    folder: &Path,
+    certificates: &Certificates,
+    instances: &[String],
+    changes: &[(&str, &str)],
+) -> Nginx {
+    let port = free_port("127.0.0.1");
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proxies/nginx.conf");
     let mut site = fs::read_to_string(site).unwrap();
     let live = "/etc/letsencrypt/live/wallet.example.com";
     let path = |name: &str| certificates.file(name).to_str().unwrap().to_owned();
-    for (here, there) in [
-        ("unix:/run/passkit/passkit.sock;", format!("{upstream};")),
+    let servers: String = instances
+        .iter()
+        .map(|instance| format!("server {instance} max_fails=0;\n"))
+        .collect();
+    let own = [
+        (
+            "server unix:/run/passkit/passkit.sock max_fails=0;",
+            servers,
+        ),
         ("listen 443 ", format!("listen 127.0.0.1:{port} ")),
         (&*format!("{live}/fullchain.pem"), path("a.pem")),
         (&format!("{live}/privkey.pem"), path("a.key")),
-    ] {
+    ];
+    for (here, there) in changes
+        .iter()
+        .copied()
+        .chain(own.iter().map(|(here, there)| (*here, &**there)))
+    {
         assert!(site.contains(here), "{here}");
-        site = site.replace(here, &there);
+        site = site.replace(here, there);
     }
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display()))
@@ -134,7 +160,7 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
         ""
     };
     let main = format!(
-        "daemon off;\n{user}\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\n{site}\n}}\n",
+        "daemon off;\n{user}\npid {0}/pid;\nerror_log stderr emerg;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\n{site}\n}}\n",
         folder.display()
     );
     let file = folder.join("nginx.conf");
@@ -151,11 +177,12 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
         .args(["-e", "stderr"])
         .stderr(Stdio::inherit())
         .spawn();
-    let nginx = Nginx(started.expect("nginx can't be started; install it: apt-get install nginx"));
+    let process = started.expect("nginx can't be started; install it: apt-get install nginx");
+    let nginx = Nginx { process, port };
     eventually("nginx listens", || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
-    (nginx, port)
+    nginx
 }
 
 #[test]
@@ -178,7 +205,13 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
         } else {
             service.address()
         };
-        let (_nginx, port) = nginx(folder.path(), &certificates, &upstream);
+        let nginx = nginx(
+            folder.path(),
+            &certificates,
+            std::slice::from_ref(&upstream),
+            &[],
+        );
+        let port = nginx.port;
         let archive = fs::read(service.passes().join("a.pkpass")).unwrap();
 
         let body = folder.path().join("body");
