@@ -12,7 +12,7 @@
 //! | `claim` | claim, also an expired one | name | owner, time of expiry |
 //! | `note` | note | name | text |
 //! | `store` | store: one row | – | time of creation |
-//! | `migration` | migration that was run | version | when it was run |
+//! | `migration` | migration that was run | version | when it was run, lowest version of programs that can use the schema |
 //!
 //! **Locks.** A statement that writes registrations locks the rows of their devices first. A statement that writes a pass, its
 //! published content or a pending push locks the row of its type in `clock` first. Devices are locked in order, and a
@@ -24,15 +24,22 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Migration {
     pub(crate) version: i32,
-    /// The statements. The last one inserts the version into `passkit.migration`.
+    /// The statements. The last one inserts the version into `passkit.migration`, and the lowest version of the programs that
+    /// can use the schema from then on. If this lowest version is lower than `version`, instances can be replaced one by one.
     pub(crate) sql: &'static str,
 }
 
 /// All migrations, in order.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../migrations/0001_store.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        sql: include_str!("../migrations/0001_store.sql"),
+    },
+    Migration {
+        version: 2,
+        sql: include_str!("../migrations/0002_needs.sql"),
+    },
+];
 
 /// The version of the schema that the statements below need.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -42,7 +49,10 @@ pub(crate) const LOCK_MIGRATION: &str = "select pg_advisory_xact_lock(8102099357
 
 pub(crate) const HAS_SCHEMA: &str = "select to_regclass('passkit.migration') is not null";
 
-pub(crate) const SCHEMA_VERSION: &str = "select coalesce(max(version), 0) from passkit.migration";
+/// → the version, and the lowest version of the programs that can use the schema. Version 1 has no column for the latter.
+pub(crate) const SCHEMA_VERSION: &str = "\
+    select coalesce(max(version), 0), coalesce(max((to_jsonb(m) ->> 'needs')::integer), 0) \
+    from passkit.migration m";
 
 // The comment of a statement lists its parameters, and after an arrow the columns of its rows.
 

@@ -274,23 +274,21 @@ fn last_answer(mut connection: TcpStream) -> String {
 
 #[test]
 fn requests_that_have_arrived_are_answered_after_the_signal_to_stop() {
-    for _ in 0..5 {
-        let mut service = with_a_pass(&[]);
-        let mut used = used_connection(&service);
-        signal(&service, "-STOP");
-        let mut new = TcpStream::connect(service.address()).unwrap();
-        for connection in [&mut used, &mut new] {
-            connection.write_all(fetch().as_bytes()).unwrap();
-        }
-        // The process sees the signal and the requests at the same time.
-        signal(&service, "-TERM");
-        signal(&service, "-CONT");
-        for connection in [used, new] {
-            let answer = last_answer(connection);
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.300}");
-        }
-        assert!(service.stop("0").success());
+    let mut service = with_a_pass(&[]);
+    let mut connections: Vec<TcpStream> = (0..20).map(|_| used_connection(&service)).collect();
+    signal(&service, "-STOP");
+    connections.extend((0..60).map(|_| TcpStream::connect(service.address()).unwrap()));
+    for connection in &mut connections {
+        connection.write_all(fetch().as_bytes()).unwrap();
     }
+    // The process sees the signal and the requests at the same time.
+    signal(&service, "-TERM");
+    signal(&service, "-CONT");
+    for connection in connections {
+        let answer = last_answer(connection);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.300}");
+    }
+    assert!(service.stop("0").success());
 }
 
 #[test]
