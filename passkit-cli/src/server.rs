@@ -26,11 +26,13 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
 };
 use tokio_io_timeout::TimeoutStream;
+use tracing::Instrument as _;
 
 use crate::{
     failure::Failure,
     listen::{Address, Listener, Stream},
     request_id::{RequestId, X_REQUEST_ID},
+    telemetry,
     tls::Tls,
 };
 
@@ -399,10 +401,12 @@ fn named_answer<S: Answers>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<S> {
     let id = RequestId::of(&request);
-    let answer = id.during(|| service.call(request));
+    let span = telemetry::request_span(&request, &id);
+    let answer = span.in_scope(|| id.during(|| service.call(request)));
     async move {
-        let mut answer = id.over(answer).await;
+        let mut answer = id.over(answer).instrument(span.clone()).await;
         if let Ok(answer) = &mut answer {
+            telemetry::answered(&span, answer.status());
             name_failure(answer, &id);
         }
         answer

@@ -37,6 +37,7 @@ use crate::{
     server::{self, Limits},
     service_manager,
     store::{self, Store, StoreUrl},
+    telemetry::Telemetry,
     tls::Tls,
 };
 
@@ -237,7 +238,9 @@ impl Serve {
             say!("{}", options.shown().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        let level = self.log.start(tracing::Level::INFO);
+        let telemetry = Telemetry::from_environment()?;
+        let level = self.log.start_with(tracing::Level::INFO, telemetry.layer());
+        telemetry.report();
         if let (Some(file), true) = (&self.config_file, options.has_secret_in_file) {
             private_files::warn_of_readers(file);
         }
@@ -266,6 +269,7 @@ impl Serve {
             service_manager::stopping();
         };
         ready.serve(stop).await;
+        telemetry.close().await;
         drop(watched);
         Ok(ExitCode::SUCCESS)
     }

@@ -39,6 +39,8 @@ mod making_stopped;
 mod metrics;
 mod moving;
 mod new;
+#[cfg(feature = "otlp-tests")]
+mod otlp;
 mod phone;
 mod picture;
 mod postgres;
