@@ -1,4 +1,5 @@
 # The image of the program: docker build -t passkit .
+# Features of the program: --build-arg FEATURES=otlp
 # Other base images: --build-arg RUST_IMAGE=... --build-arg RUNTIME_IMAGE=...
 # They need the same version of the C library: Debian 12 (bookworm) in both.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
@@ -9,7 +10,8 @@ RUN command -v make >/dev/null && command -v cc >/dev/null || \
     { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make; }
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --profile dist --package passkit-cli
+ARG FEATURES=""
+RUN cargo build --locked --profile dist --package passkit-cli --features "$FEATURES"
 # Folders for the files of the service. The user in the runtime image owns them.
 RUN mkdir -p /state/passes /state/orders
 

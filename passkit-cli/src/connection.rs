@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -23,10 +23,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
+use tracing::Instrument as _;
 
 use crate::{
     listen::Stream,
     request_id::{RequestId, X_REQUEST_ID},
+    telemetry,
     tls::Tls,
 };
 
@@ -47,6 +49,22 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the last answers may take once a connection with HTTP/2 is closing. A phone that receives 20 KB a second needs
 /// 13 minutes for the largest pass.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How far a listener is on its way from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// New connections are still accepted. Each answer over HTTP/1.1 is the last one of its connection.
+    Draining,
+    /// Idle connections are closed.
+    Closing,
+}
+
+/// Waits until idle connections are closed.
+async fn closing(stage: &mut watch::Receiver<Stage>) {
+    // This fails if the listener is gone.
+    let _ = stage.wait_for(|stage| *stage == Stage::Closing).await;
+}
 
 /// Why a connection ended.
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -81,16 +99,16 @@ impl Http {
         tls: &Tls,
         stream: impl Stream + 'static,
         service: impl Answers,
-        mut stopped: watch::Receiver<()>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Ended {
         let stream = tokio::select! {
             accepted = tls.accept(stream) => accepted?,
-            _ = stopped.changed() => return Ok(()),
+            () = closing(&mut stage) => return Ok(()),
         };
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.answer_two(stream, service, stopped).await
+            self.answer_two(stream, service, stage).await
         } else {
-            self.answer(stream, service, stopped).await
+            self.answer(stream, service, stage).await
         }
     }
 
@@ -99,8 +117,9 @@ impl Http {
         &self,
         stream: impl Stream + 'static,
         service: impl Answers,
-        mut stopped: watch::Receiver<()>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Ended {
+        let mut end = stage.clone();
         let last_request = Arc::new(Mutex::new(None::<Instant>));
         let requested = last_request.clone();
         let service = service_fn(move |request| {
@@ -112,21 +131,24 @@ impl Http {
         let mut is_closing = false;
         let mut check_at = Instant::now() + IDLE_TIMEOUT;
         loop {
+            let last = *last_request.lock().unwrap_or_else(PoisonError::into_inner);
             let is_stopping = tokio::select! {
                 ended = connection.as_mut() => return Ok(ended?),
-                _ = stopped.changed(), if !is_closing => true,
+                // The client opens another connection, perhaps to another instance.
+                _ = stage.changed(), if !is_closing => true,
+                // No answer is lost.
+                () = closing(&mut end), if is_closing && last.is_none() => return Ok(()),
                 () = sleep_until(check_at) => false,
             };
             let last = *last_request.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(last) = last else {
-                // No answer is lost. The client may not even have begun with HTTP/2, and then it would not learn of the end.
-                return Ok(());
-            };
-            if is_closing {
-                // The client reads its last answers too slowly.
+            if is_closing || !is_stopping && last.is_none() {
+                // The client reads its last answers too slowly, or made no request. It may not even have begun with HTTP/2,
+                // and then it would not learn of the end.
                 return Ok(());
             }
-            if !is_stopping && last + IDLE_TIMEOUT > Instant::now() {
+            if let Some(last) = last.filter(|_| !is_stopping)
+                && last + IDLE_TIMEOUT > Instant::now()
+            {
                 check_at = last + IDLE_TIMEOUT;
                 continue;
             }
@@ -141,16 +163,23 @@ impl Http {
         &self,
         stream: impl Stream + 'static,
         service: impl Answers,
-        mut stopped: watch::Receiver<()>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Ended {
         let refused = Arc::new(AtomicBool::new(false));
         let refusing = refused.clone();
+        let current = stage.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let has_body = !request.body().is_end_stream();
-            let refusing = refusing.clone();
+            let (refusing, current) = (refusing.clone(), current.clone());
             let answer = named_answer(&service, request);
             Box::pin(async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
+                if let Ok(answer) = &mut answer
+                    && *current.borrow() != Stage::Serving
+                {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
                 let is_refusal = answer
                     .as_ref()
                     .is_ok_and(|answer| !answer.status().is_success());
@@ -163,7 +192,7 @@ impl Http {
         let ended = loop {
             tokio::select! {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-                _ = stopped.changed(), if !is_stopping => {
+                () = closing(&mut stage), if !is_stopping => {
                     is_stopping = true;
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
@@ -214,10 +243,12 @@ fn named_answer<S: Answers>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<S> {
     let id = RequestId::of(&request);
-    let answer = id.during(|| service.call(request));
+    let span = telemetry::request_span(&request, &id);
+    let answer = span.in_scope(|| id.during(|| service.call(request)));
     async move {
-        let mut answer = id.over(answer).await;
+        let mut answer = id.over(answer).instrument(span.clone()).await;
         if let Ok(answer) = &mut answer {
+            telemetry::answered(&span, answer.status());
             name_failure(answer, &id);
         }
         answer
@@ -270,14 +301,14 @@ mod tests {
     /// A connection with HTTP/2 and its client. The time is the paused time of tokio.
     struct Served {
         client: DuplexStream,
-        stop: watch::Sender<()>,
+        stage: watch::Sender<Stage>,
         ended: JoinHandle<Ended>,
     }
 
     /// Answers each request with a large pass.
     fn serve() -> Served {
         let (client, server) = duplex(64 * 1024);
-        let (stop, stopped) = watch::channel(());
+        let (stage, stages) = watch::channel(Stage::Serving);
         let pass = Bytes::from(vec![b'x'; PASS]);
         let service = service_fn(move |_| {
             let pass = pass.clone();
@@ -285,11 +316,11 @@ mod tests {
         });
         let ended = tokio::spawn(async move {
             let http = Http::new();
-            http.answer_two(server, service, stopped).await
+            http.answer_two(server, service, stages).await
         });
         Served {
             client,
-            stop,
+            stage,
             ended,
         }
     }
@@ -330,7 +361,9 @@ mod tests {
     async fn a_client_without_a_request_does_not_delay_a_stop() {
         let served = serve();
         let start = Instant::now();
-        served.stop.send(()).unwrap();
+        served.stage.send(Stage::Draining).unwrap();
+        tokio::task::yield_now().await;
+        served.stage.send(Stage::Closing).unwrap();
         served.ended.await.unwrap().unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO);
     }

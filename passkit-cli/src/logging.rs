@@ -8,7 +8,7 @@ use clap::{
 };
 use tracing::Level;
 use tracing_subscriber::{
-    Layer as _, Registry,
+    Layer, Registry,
     filter::{LevelFilter, Targets},
     fmt::{self, format::FmtSpan},
     layer::SubscriberExt as _,
@@ -17,6 +17,9 @@ use tracing_subscriber::{
 };
 
 use crate::log_lines::LogLines;
+
+/// A consumer of events and spans, beside the log.
+pub(crate) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The options about the log.
 #[derive(Args, Clone, Debug, Default)]
@@ -57,7 +60,13 @@ pub(crate) struct LogLevel {
 impl LogOptions {
     /// Starts the log, at `usual` if the user chose no level.
     pub(crate) fn start(&self, usual: Level) -> LogLevel {
-        let targets = write_log(targets(self.log.unwrap_or(usual)), self.log_format);
+        self.start_with(usual, None)
+    }
+
+    /// Starts the log, and a consumer with a filter of its own.
+    pub(crate) fn start_with(&self, usual: Level, beside: Option<BoxedLayer>) -> LogLevel {
+        let targets = targets(self.log.unwrap_or(usual));
+        let targets = write_log(targets, self.log_format, beside);
         LogLevel { usual, targets }
     }
 }
@@ -88,10 +97,15 @@ pub(crate) fn start_warning_of_readers() {
     write_log(
         Targets::new().with_target(module, LevelFilter::WARN),
         LogFormat::Text,
+        None,
     );
 }
 
-fn write_log(targets: Targets, format: LogFormat) -> reload::Handle<Targets, Registry> {
+fn write_log(
+    targets: Targets,
+    format: LogFormat,
+    beside: Option<BoxedLayer>,
+) -> reload::Handle<Targets, Registry> {
     let lines = fmt::layer().with_span_events(FmtSpan::CLOSE);
     let lines = match format {
         LogFormat::Text => lines
@@ -109,9 +123,8 @@ fn write_log(targets: Targets, format: LogFormat) -> reload::Handle<Targets, Reg
             .boxed(),
     };
     let (targets, handle) = reload::Layer::new(targets);
-    tracing_subscriber::registry()
-        .with(targets)
-        .with(lines)
-        .init();
+    let mut layers = vec![lines.with_filter(targets).boxed()];
+    layers.extend(beside);
+    tracing_subscriber::registry().with(layers).init();
     handle
 }

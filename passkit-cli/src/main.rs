@@ -40,6 +40,8 @@ mod source;
 mod starters;
 mod store;
 mod store_url;
+#[cfg_attr(not(feature = "otlp"), path = "no_telemetry.rs")]
+mod telemetry;
 mod tls;
 mod toml_file;
 

@@ -91,6 +91,7 @@ impl Metrics {
             service,
             LIMITS,
             std::future::pending(),
+            std::future::pending(),
         ));
         Ok(Self { handle, tasks })
     }

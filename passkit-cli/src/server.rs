@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::{
-    connection::{Answers, Http},
+    connection::{Answers, Http, Stage},
     failure::Failure,
     listen::{Address, Listener},
     log_lines::OnceAMinute,
@@ -24,6 +24,11 @@ use crate::{
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// When the service stops, it accepts connections until none has arrived for this time, and no longer than the second time.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long idle connections stay open when the service stops. A request may be on its way to them.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
 
 /// Listens on a port. Returns the address with its actual port. `option` is the name of the option, for errors.
 pub(crate) async fn bind(
@@ -42,72 +47,37 @@ pub(crate) struct Limits {
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready. Then waits until the requests in flight are finished. With
-/// `tls`, each connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
-pub(crate) async fn serve<S>(
+/// Serves connections within the limits until `stop` is ready. Goes on until `drained` is ready, but from then on answers one
+/// request on each connection. Then waits until the requests in flight are finished. With `tls`, each connection begins with a
+/// handshake, which chooses HTTP/2 or HTTP/1.1.
+pub(crate) async fn serve<S: Answers + Clone + Sync>(
     listener: Listener,
     tls: Option<Arc<Tls>>,
     service: S,
     limits: Limits,
     stop: impl Future<Output = ()>,
-) where
-    S: Answers + Clone + Sync,
-{
-    let http = Http::new();
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let shares = Arc::new(Shares::new(limits));
-    let (stopping, stopped) = watch::channel(());
+    drained: impl Future<Output = ()>,
+) {
+    let (next_stage, stage) = watch::channel(Stage::Serving);
+    let acceptor = Acceptor {
+        listener,
+        tls,
+        service,
+        http: Http::new(),
+        places: Arc::new(Semaphore::new(limits.connections)),
+        shares: Arc::new(Shares::new(limits)),
+        stage,
+    };
     // Each connection has a clone, so the channel closes after the last connection.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, stream, client) = tokio::select! {
-            () = &mut stop => break,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, client)) => (place, stream, client),
-                Err(error) => {
-                    // The process is out of file descriptors, or the client is gone. The service
-                    // continues in both cases.
-                    tracing::warn!("can't accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-        };
-        // A client of a Unix socket is a proxy.
-        let share = match client.map(|client| shares.take(client)) {
-            Some(None) => continue,
-            Some(share) => share,
-            None => None,
-        };
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let stream = Box::pin(stream);
-        let (http, tls, service, stopped, open) = (
-            http.clone(),
-            tls.clone(),
-            service.clone(),
-            stopped.clone(),
-            open.clone(),
-        );
-        tokio::spawn(async move {
-            let ended = match tls {
-                Some(tls) => http.answer_tls(&tls, stream, service, stopped).await,
-                None => http.answer(stream, service, stopped).await,
-            };
-            if let Err(error) = ended {
-                tracing::debug!("connection ended: {error}");
-            }
-            drop((place, share, open));
-        });
-    }
-    drop((listener, open));
-    // This fails if no connection is open, because then there is no receiver.
-    let _ = stopping.send(());
+    acceptor.accept_until(stop, &open).await;
+    next_stage.send_replace(Stage::Draining);
+    acceptor.accept_until(drained, &open).await;
+    acceptor.accept_backlog(&open).await;
+    drop((acceptor, open));
+    // This ends early if all connections are closed.
+    let _ = tokio::time::timeout(LAST_REQUESTS, all_closed.recv()).await;
+    next_stage.send_replace(Stage::Closing);
     if tokio::time::timeout(STOP_TIMEOUT, all_closed.recv())
         .await
         .is_err()
@@ -116,6 +86,82 @@ pub(crate) async fn serve<S>(
             "requests were still in flight after {} s",
             STOP_TIMEOUT.as_secs()
         );
+    }
+}
+
+/// A listener, and what its connections need.
+struct Acceptor<S> {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    service: S,
+    http: Http,
+    places: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    stage: watch::Receiver<Stage>,
+}
+
+impl<S: Answers + Clone + Sync> Acceptor<S> {
+    /// Accepts connections until `end` is ready.
+    async fn accept_until(&self, end: impl Future<Output = ()>, open: &mpsc::Sender<Infallible>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                () = self.accept(open) => {}
+            }
+        }
+    }
+
+    /// Accepts the connections that wait in the system. They would be reset if the listener were closed.
+    async fn accept_backlog(&self, open: &mpsc::Sender<Infallible>) {
+        let accepting = async {
+            while tokio::time::timeout(BACKLOG_PAUSE, self.accept(open))
+                .await
+                .is_ok()
+            {}
+        };
+        // The clients whose connections don't fit into the limits must try again.
+        let _ = tokio::time::timeout(BACKLOG_TIMEOUT, accepting).await;
+    }
+
+    /// Accepts a connection, and answers its requests in a task.
+    async fn accept(&self, open: &mpsc::Sender<Infallible>) {
+        let place = self.places.clone().acquire_owned().await;
+        let (stream, client) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // The process is out of file descriptors, or the client is gone. The service
+                // continues in both cases.
+                tracing::warn!("can't accept a connection: {error}");
+                return tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // A client of a Unix socket is a proxy.
+        let share = match client.map(|client| self.shares.take(client)) {
+            Some(None) => return,
+            Some(share) => share,
+            None => None,
+        };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = Box::pin(stream);
+        let (http, tls, service, stage, open) = (
+            self.http.clone(),
+            self.tls.clone(),
+            self.service.clone(),
+            self.stage.clone(),
+            open.clone(),
+        );
+        tokio::spawn(async move {
+            let ended = match tls {
+                Some(tls) => http.answer_tls(&tls, stream, service, stage).await,
+                None => http.answer(stream, service, stage).await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!("connection ended: {error}");
+            }
+            drop((place, share, open));
+        });
     }
 }
 

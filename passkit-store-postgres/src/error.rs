@@ -115,13 +115,13 @@ impl PostgresError {
         )
     }
 
-    pub(crate) fn newer_schema(version: i32, known: i32) -> Self {
+    pub(crate) fn newer_schema(version: i32, needs: i32, own: i32) -> Self {
         Self::new(
             StoreErrorKind::Configuration,
             "the database was migrated by a newer passkit; use that version",
         )
         .caused_by(format!(
-            "the schema has version {version}, and this program supports versions up to {known}"
+            "the schema has version {version} and needs a program of version {needs}; this program has version {own}"
         ))
     }
 }

@@ -14,7 +14,7 @@
 //! | `claim` | claim, also an expired one | name | owner, time of expiry |
 //! | `note` | note | name | text |
 //! | `store` | store: one row | – | time of creation |
-//! | `migration` | migration that was run | version | when it was run |
+//! | `migration` | migration that was run | version | when it was run, lowest version of programs that can use the schema |
 //!
 //! **Locks.** A statement that writes registrations locks the rows of their devices first. A statement that writes a pass, its
 //! published content or a pending push locks the row of its type in `clock` first. Devices are locked in order, and a
@@ -27,7 +27,8 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Migration {
     pub(crate) version: i32,
-    /// The statements. The last one inserts the version into `passkit.migration`.
+    /// The statements. The last one inserts the version into `passkit.migration`, and the lowest version of the programs that
+    /// can use the schema from then on. If this lowest version is lower than `version`, instances can be replaced one by one.
     pub(crate) sql: &'static str,
 }
 
@@ -39,7 +40,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 2,
-        sql: include_str!("../migrations/0002_archive.sql"),
+        sql: include_str!("../migrations/0002_needs.sql"),
+    },
+    Migration {
+        version: 3,
+        sql: include_str!("../migrations/0003_archive.sql"),
     },
 ];
 
@@ -51,7 +56,10 @@ pub(crate) const LOCK_MIGRATION: &str = "select pg_advisory_xact_lock(8102099357
 
 pub(crate) const HAS_SCHEMA: &str = "select to_regclass('passkit.migration') is not null";
 
-pub(crate) const SCHEMA_VERSION: &str = "select coalesce(max(version), 0) from passkit.migration";
+/// → the version, and the lowest version of the programs that can use the schema. Version 1 has no column for the latter.
+pub(crate) const SCHEMA_VERSION: &str = "\
+    select coalesce(max(version), 0), coalesce(max((to_jsonb(m) ->> 'needs')::integer), 0) \
+    from passkit.migration m";
 
 // The comment of a statement lists its parameters, and after an arrow the columns of its rows.
 

@@ -124,7 +124,8 @@ impl PostgresStore {
     /// migrations that were run is in that schema too, separate from the migrations of your own tables.
     ///
     /// # Errors
-    /// Fails if a newer version of this crate has made the schema, or the user lacks the rights to make it.
+    /// Fails if a newer version of this crate has made the schema and this version can't use it, or the user lacks the rights to
+    /// make it.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::migrate(&mut connection, self.connections().config().migration_lock).await?)

@@ -83,6 +83,7 @@ impl Demo {
             orders: Some(orders),
             prefix: Prefix::ROOT,
             allow_unsigned: false,
+            drain: 0,
             max_connections: 64,
             max_connections_per_address: None,
             max_devices_per_pass: MAX_DEVICES_PER_PASS,

@@ -46,6 +46,7 @@ use crate::{
     service_manager,
     source::Source,
     store::{self, OpenStore, Store, StoreUrl},
+    telemetry::Telemetry,
     tls::Tls,
 };
 
@@ -130,6 +131,12 @@ pub(crate) struct Serve {
     /// webServiceURL of http://.
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
+
+    /// How many seconds the service goes on answering after a signal to stop, while /readyz is already 503. Use it if a load
+    /// balancer asks for /readyz, and needs this time to notice. A second signal ends the time.
+    #[arg(long, env = "PASSKIT_DRAIN", default_value_t = 0, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) drain: u64,
 
     /// The greatest number of open connections. Further connections wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
@@ -262,6 +269,7 @@ pub(crate) struct Ready {
     recorder: Option<DeliveryRecorder>,
     keep: Keep,
     store: Arc<dyn Store>,
+    drain: Duration,
     address: Address,
 }
 
@@ -271,7 +279,9 @@ impl Serve {
             say!("{}", options.shown().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        let level = self.log.start(tracing::Level::INFO);
+        let telemetry = Telemetry::from_environment()?;
+        let level = self.log.start_with(tracing::Level::INFO, telemetry.layer());
+        telemetry.report();
         if let (Some(file), true) = (&self.config_file, options.has_secret_in_file) {
             private_files::warn_of_readers(file);
         }
@@ -300,6 +310,7 @@ impl Serve {
             service_manager::stopping();
         };
         ready.serve(stop).await;
+        telemetry.close().await;
         drop(watched);
         Ok(ExitCode::SUCCESS)
     }
@@ -459,6 +470,7 @@ impl Serve {
             recorder,
             keep: self.keep_records,
             store,
+            drain: Duration::from_secs(self.drain),
             address,
         })
     }
@@ -540,6 +552,7 @@ impl Ready {
                     service,
                     ADMIN_LIMITS,
                     std::future::pending(),
+                    std::future::pending(),
                 ));
                 None
             }
@@ -558,7 +571,8 @@ impl Ready {
         if let Some(tls) = &self.tls {
             beside.spawn(tls.clone().watch());
         }
-        server::serve(self.listener, self.tls, service, self.limits, stop).await;
+        let drained = drained(self.drain);
+        server::serve(self.listener, self.tls, service, self.limits, stop, drained).await;
         drop(self.metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
@@ -575,6 +589,19 @@ impl Ready {
             tracing::warn!("the last delivery records are lost, because the store does not answer");
         }
         self.source.close().await;
+    }
+}
+
+/// Waits for the time of --drain, or until the next signal.
+async fn drained(time: Duration) {
+    if time.is_zero() {
+        return;
+    }
+    let signal = server::stop_signal();
+    tracing::info!("the service stops in {} s", time.as_secs());
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = signal => {}
     }
 }
 

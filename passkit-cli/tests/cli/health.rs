@@ -24,7 +24,7 @@ fn asked(address: &str, path: &str) -> Answer {
     send(address, "GET", path, &[], b"").unwrap()
 }
 
-fn ready(address: &str) -> (u16, Value) {
+pub(crate) fn ready(address: &str) -> (u16, Value) {
     let answer = asked(address, "/readyz");
     (answer.status, answer.json())
 }

@@ -146,3 +146,16 @@ fn a_mistyped_level_or_format_is_one_line() {
         }
     }
 }
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_program_without_opentelemetry_says_so() {
+    let mut service = Service::new();
+    service.set_variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    service.start();
+    let said = service.stop_and_hear();
+    assert!(
+        said.contains("OTEL_EXPORTER_OTLP_ENDPOINT has no effect"),
+        "{said}"
+    );
+}

@@ -25,6 +25,7 @@ mod dependencies;
 mod disk_full;
 mod enrolling;
 mod explain;
+mod fleet;
 mod folder;
 mod health;
 mod hostile;
@@ -41,6 +42,8 @@ mod metrics;
 mod moving;
 mod new;
 mod openapi;
+#[cfg(feature = "otlp-tests")]
+mod otlp;
 mod phone;
 mod picture;
 mod postgres;

@@ -40,6 +40,68 @@ pub(crate) fn migrated() -> String {
     url
 }
 
+/// Runs SQL as an operator would.
+fn execute(url: &str, sql: &str) {
+    let done = Command::new(program("psql").unwrap())
+        .args(["--no-psqlrc", "--quiet", "--dbname", url, "--command", sql])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn instances_go_on_while_a_newer_version_migrates() {
+    const TYPE: &str = "pass.com.example.upgraded";
+    let url = migrated();
+    let mut one = Service::over(&url);
+    let file = one.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A-1", "0")).unwrap();
+    one.start();
+    let works = |instance: &Service, device: &str, version: &str| {
+        assert_eq!(instance.register(device, TYPE, "A-1"), 201);
+        let (_, tag) = instance.list(device, TYPE, None).unwrap();
+        let content = pass(TYPE, "A-1", version);
+        replace(&file, &content);
+        eventually("the change is listed", || {
+            instance.list(device, TYPE, Some(&tag)).is_some()
+        });
+        assert!(instance.get(TYPE, "A-1", None).body == content);
+        assert_eq!(instance.unregister(device, TYPE, "A-1"), 200);
+    };
+    works(&one, "D-1", "1");
+    // A newer version adds columns, which this version does not know.
+    let columns: String = [
+        "clock",
+        "device",
+        "registration",
+        "pass",
+        "published",
+        "pending_push",
+        "deferred_push",
+        "claim",
+        "note",
+    ]
+    .map(|table| format!("alter table passkit.{table} add column of_newer text default 'x';"))
+    .concat();
+    let version = "insert into passkit.migration (version, needs) values";
+    execute(&url, &format!("{columns} {version} (98, 2)"));
+    works(&one, "D-2", "2");
+    let (code, out, said) = run(passkit().args(["migrate", "--store", &url]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("up to date"), "{out}");
+    // An instance of this version can still start.
+    let mut two = one.sibling();
+    two.start();
+    works(&two, "D-3", "3");
+
+    // The next version no longer supports this one.
+    execute(&url, &format!("{version} (99, 98)"));
+    works(&one, "D-4", "4");
+    let said = one.sibling().refusal().unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("newer passkit"), "{said}");
+}
+
 #[test]
 fn a_failed_start_is_one_line() {
     let service = Service::over("");
@@ -169,12 +231,10 @@ fn an_import_goes_on_unless_the_tables_were_emptied() {
     let url = migrated();
     interrupted(&url, folder.path());
     // The notes stay in the database.
-    let truncated = Command::new(program("psql").unwrap())
-        .args(["--no-psqlrc", "--quiet", "--dbname", &url, "--command"])
-        .arg("truncate passkit.registration, passkit.device cascade")
-        .output()
-        .unwrap();
-    assert!(truncated.status.success(), "{truncated:?}");
+    execute(
+        &url,
+        "truncate passkit.registration, passkit.device cascade",
+    );
     let said = import_all(&url, &file);
     assert!(said.contains("starts from the beginning"), "{said}");
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    net::TcpListener,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -93,31 +94,75 @@ fn the_rights_on_the_socket_can_be_chosen() {
     }
 }
 
-struct Nginx(Child);
+/// nginx with the file in the documents.
+pub(crate) struct Nginx {
+    process: Child,
+    pub(crate) port: u16,
+}
 
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The master process of nginx ends its workers.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        let _ = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        let _ = self.process.wait();
     }
 }
 
-/// Starts nginx with the file in the documents. Returns the socket on which it listens.
-fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, PathBuf) {
-    let socket = folder.join("nginx.sock");
+/// Returns a port that was free a moment ago.
+pub(crate) fn free_port(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Starts nginx with the file in the documents, in front of these instances. `changes` are texts of the file, and what
+/// replaces them.
+pub(crate) fn nginx(
+    folder: &Path,
+    certificates: &Certificates,
+    instances: &[String],
+    changes: &[(&str, &str)],
+) -> Nginx {
+    // Another test may take the port before nginx does. Then nginx ends.
+    let start = || try_nginx(folder, certificates, instances, changes);
+    std::iter::repeat_with(start)
+        .take(5)
+        .find_map(|started| started)
+        .expect("nginx ended each time")
+}
+
+fn try_nginx(
+    folder: &Path,
+    certificates: &Certificates,
+    instances: &[String],
+    changes: &[(&str, &str)],
+) -> Option<Nginx> {
+    let port = free_port("127.0.0.1");
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proxies/nginx.conf");
     let mut site = fs::read_to_string(site).unwrap();
     let live = "/etc/letsencrypt/live/wallet.example.com";
     let path = |name: &str| certificates.file(name).to_str().unwrap().to_owned();
-    for (here, there) in [
-        ("unix:/run/passkit/passkit.sock;", format!("{upstream};")),
-        ("listen 443 ", format!("listen unix:{} ", socket.display())),
+    let servers: String = instances
+        .iter()
+        .map(|instance| format!("server {instance} max_fails=0;\n"))
+        .collect();
+    let own = [
+        (
+            "server unix:/run/passkit/passkit.sock max_fails=0;",
+            servers,
+        ),
+        ("listen 443 ", format!("listen 127.0.0.1:{port} ")),
         (&*format!("{live}/fullchain.pem"), path("a.pem")),
         (&format!("{live}/privkey.pem"), path("a.key")),
-    ] {
+    ];
+    for (here, there) in changes
+        .iter()
+        .copied()
+        .chain(own.iter().map(|(here, there)| (*here, &**there)))
+    {
         assert!(site.contains(here), "{here}");
-        site = site.replace(here, &there);
+        site = site.replace(here, there);
     }
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display()))
@@ -129,7 +174,7 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
         ""
     };
     let main = format!(
-        "daemon off;\n{user}\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\n{site}\n}}\n",
+        "daemon off;\n{user}\npid {0}/pid;\nerror_log stderr emerg;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\n{site}\n}}\n",
         folder.display()
     );
     let file = folder.join("nginx.conf");
@@ -146,9 +191,14 @@ fn nginx(folder: &Path, certificates: &Certificates, upstream: &str) -> (Nginx, 
         .args(["-e", "stderr"])
         .stderr(Stdio::inherit())
         .spawn();
-    let nginx = Nginx(started.expect("nginx can't be started; install it: apt-get install nginx"));
-    eventually("nginx listens", || UnixStream::connect(&socket).is_ok());
-    (nginx, socket)
+    let process = started.expect("nginx can't be started; install it: apt-get install nginx");
+    let mut nginx = Nginx { process, port };
+    let mut has_ended = false;
+    eventually("nginx listens or ends", || {
+        has_ended = nginx.process.try_wait().unwrap().is_some();
+        has_ended || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    (!has_ended).then_some(nginx)
 }
 
 #[test]
@@ -171,7 +221,13 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
         } else {
             service.address()
         };
-        let (_nginx, socket) = nginx(folder.path(), &certificates, &upstream);
+        let nginx = nginx(
+            folder.path(),
+            &certificates,
+            std::slice::from_ref(&upstream),
+            &[],
+        );
+        let port = nginx.port;
         let archive = fs::read(service.passes().join("a.pkpass")).unwrap();
 
         let body = folder.path().join("body");
@@ -186,12 +242,10 @@ fn what_phones_send_reaches_the_service_behind_nginx() {
                     "--cacert",
                 ])
                 .arg(certificates.file("a.pem"))
-                .arg("--unix-socket")
-                .arg(&socket)
                 .args(["-w", "%{http_code} %header{x-request-id}", "-o"])
                 .arg(&body)
                 .args(options)
-                .arg(format!("https://127.0.0.1{path}")));
+                .arg(format!("https://127.0.0.1:{port}{path}")));
             out.trim().to_owned()
         };
         let authorization = format!("Authorization: {}", authorization(TYPE, SERIAL));

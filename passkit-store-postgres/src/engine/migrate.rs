@@ -19,7 +19,6 @@ pub(crate) async fn migrate(
             .await?;
     }
     let before = version(&mut transaction).await?;
-    refuse_newer(before)?;
     for migration in MIGRATIONS
         .iter()
         .filter(|migration| migration.version > before)
@@ -33,10 +32,9 @@ pub(crate) async fn migrate(
     Ok(())
 }
 
-/// Fails if the schema does not have the version that the statements need.
+/// Fails if the statements can't use the schema. They can use a newer one if its migrations say so.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresError> {
     let version = version(connection).await?;
-    refuse_newer(version)?;
     if version < VERSION {
         Err(PostgresError::no_schema())
     } else {
@@ -44,8 +42,8 @@ pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresE
     }
 }
 
-/// Returns the version of the schema, or 0 before the first migration. It does not prepare statements, because a pooler may
-/// not support that.
+/// Returns the version of the schema, or 0 before the first migration. Fails if the schema is too new for this program. The
+/// statements are not prepared, because a pooler may not support that.
 async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
     let exists = sqlx::raw_sql(layout::HAS_SCHEMA)
         .fetch_one(&mut *connection)
@@ -53,16 +51,12 @@ async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
     if !exists.try_get::<bool, _>(0)? {
         return Ok(0);
     }
-    let version = sqlx::raw_sql(layout::SCHEMA_VERSION)
+    let found = sqlx::raw_sql(layout::SCHEMA_VERSION)
         .fetch_one(connection)
         .await?;
-    Ok(version.try_get(0)?)
-}
-
-fn refuse_newer(version: i32) -> Result<(), PostgresError> {
-    if version > VERSION {
-        Err(PostgresError::newer_schema(version, VERSION))
-    } else {
-        Ok(())
+    let (version, needs) = (found.try_get(0)?, found.try_get::<i32, _>(1)?);
+    if needs > VERSION {
+        return Err(PostgresError::newer_schema(version, needs, VERSION));
     }
+    Ok(version)
 }

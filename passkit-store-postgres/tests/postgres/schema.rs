@@ -177,10 +177,19 @@ async fn other_tools_can_run_the_migrations() {
 #[tokio::test]
 async fn a_newer_or_older_schema_is_refused() {
     let store = new_store().await;
-    sqlx::query("insert into passkit.migration values (99)")
-        .execute(store.pool())
-        .await
-        .unwrap();
+    let migrated = async |version: i32, needs: i32| {
+        sqlx::query("insert into passkit.migration (version, needs) values ($1, $2)")
+            .bind(version)
+            .bind(needs)
+            .execute(store.pool())
+            .await
+            .unwrap();
+    };
+    // This migration says that older programs can use the schema.
+    migrated(98, 2).await;
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    migrated(99, 99).await;
     for error in [
         store.migrate().await.unwrap_err(),
         store.check().await.unwrap_err(),
@@ -198,6 +207,20 @@ async fn a_newer_or_older_schema_is_refused() {
         .unwrap();
     let error = store.check().await.unwrap_err();
     assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_schema_of_the_first_version_is_migrated() {
+    let url = SERVER.url(&SERVER.new_database().await.unwrap());
+    let store = PostgresStore::connect(&url, Config::new()).await.unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/0001_store.sql"))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
 }
 
 #[tokio::test]

@@ -69,4 +69,4 @@ begin
 end
 $$;
 
-insert into passkit.migration (version) values (2);
+insert into passkit.migration (version, needs) values (3, 1);
