@@ -352,7 +352,8 @@ mod tests {
             let mut served = serve();
             let start = Instant::now();
             served.client.write_all(preface).await.unwrap();
-            served.ended.await.unwrap().unwrap();
+            // A client that answers no ping may be disconnected because of that, which is an error.
+            let _ = served.ended.await.unwrap();
             assert!(start.elapsed() < 2 * IDLE_TIMEOUT);
         }
     }
