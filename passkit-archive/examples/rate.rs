@@ -1,4 +1,5 @@
 //! Makes signed passes from a folder, and prints how many it makes per second. With `bare`, it only signs their manifest.
+//! If the certificate has an issuer, its file contains the issuer too.
 //!
 //! ```sh
 //! cargo run --release -p passkit-archive --example rate -- FOLDER CERTIFICATE KEY THREADS SECONDS [bare]
@@ -25,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let is_bare = matches!(more, [word] if word == "bare");
     let identity = Identity::from_files(None, certificate, key)?;
-    let signer = Signer::new(&identity, Some(&fs::read(certificate)?))?;
+    let issuer = identity.chain().last().ok_or("no certificate")?;
+    let signer = Signer::new(&identity, Some(issuer))?;
     let builder = PassFiles::open(folder)?.into_builder();
     let text = fs::read_to_string(Path::new(folder).join("pass.json"))?;
     let (threads, time) = (threads.parse()?, Duration::from_secs_f64(seconds.parse()?));

@@ -174,8 +174,13 @@ impl ArchiveBuilder {
     /// Adds a file under its name in the archive, such as `icon.png` or `en.lproj/pass.strings`.
     /// Replaces a file of the same name.
     pub fn file(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
-        self.files.insert(name.into(), File::new(content.into()));
+        self.insert(name, content);
         self
+    }
+
+    /// Does the same as [`file`](Self::file).
+    pub(crate) fn insert(&mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) {
+        self.files.insert(name.into(), File::new(content.into()));
     }
 
     /// Adds a file of another builder. Its digest and its compressed bytes are shared.

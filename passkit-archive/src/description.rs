@@ -135,8 +135,11 @@ pub(crate) fn read(
 
 /// Walks through a pass along the tables of keys. The keys of a style depend on the style.
 fn walk_pass<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
-    walk.known(json, keys::PASS);
-    walk.known(json, keys::STYLES);
+    let count = walk.known(json, keys::PASS) + walk.known(json, keys::STYLES);
+    // No table has a key twice.
+    if count == json.len() {
+        return;
+    }
     let is_known = |key: &str| {
         keys::PASS.iter().any(|known| known.name == key)
             || keys::STYLES.iter().any(|known| known.name == key)

@@ -58,19 +58,21 @@ impl<'a, 'f> Walk<'a, 'f> {
 
     /// Checks all keys of an object.
     pub(crate) fn object(&mut self, object: &'a Map<String, Value>, keys: &'static [Key]) {
-        self.known(object, keys);
-        if self.is_complete {
+        let count = self.known(object, keys);
+        if self.is_complete && count < object.len() {
             let is_known = |key: &str| keys.iter().any(|known| known.name == key);
             self.unknown(object, is_known, &[keys]);
         }
     }
 
-    /// Checks the keys that are in a table.
-    pub(crate) fn known(&mut self, object: &'a Map<String, Value>, keys: &'static [Key]) {
+    /// Checks the keys that are in a table. Returns how many the object has.
+    pub(crate) fn known(&mut self, object: &'a Map<String, Value>, keys: &'static [Key]) -> usize {
+        let mut count = 0;
         for key in keys {
             let is_used = key.styles.contains(self.styles);
             match (object.get(key.name), key.required) {
                 (Some(value), _) => self.within(Step::Key(key.name), |walk| {
+                    count += 1;
                     if !is_used {
                         walk.report_ignored(key);
                     }
@@ -98,6 +100,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 (None, _) => {}
             }
         }
+        count
     }
 
     /// Reports the unknown keys. Suggests similar keys of `candidates`.

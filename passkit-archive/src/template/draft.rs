@@ -291,9 +291,8 @@ impl<'a> Draft<'a> {
     /// Fails if a value could not be set.
     pub fn manifest(&mut self) -> Result<Vec<u8>, TemplateError> {
         self.settle()?;
-        let name = Layout::of(self.template.kind).description_file;
-        let files = self.files.clone();
-        Ok(files.file(name, self.json.to_string()).manifest())
+        self.write_description();
+        Ok(self.files.manifest())
     }
 
     /// Makes the pass ready for [`ArchiveBuilder::build_signed`]. Writes colours as `rgb(…)`. If
@@ -304,8 +303,9 @@ impl<'a> Draft<'a> {
     /// something in it could not work. [`Report::of`] has all findings about the finished archive.
     pub fn finish(mut self) -> Result<ArchiveBuilder, TemplateError> {
         self.settle()?;
+        self.write_description();
         let name = Layout::of(self.template.kind).description_file;
-        let files = self.files.file(name, self.json.to_string());
+        let files = self.files;
         let outline = self.outline.share(name, &files);
         let bytes = outline.build_bare().map_err(|error| TemplateError::Value {
             pointer: name.into(),
@@ -332,6 +332,15 @@ impl<'a> Draft<'a> {
             outline: self.outline,
             ..self.template.clone()
         })
+    }
+
+    /// Writes the description file, unless an earlier call wrote the same. Its digest is then known already.
+    fn write_description(&mut self) {
+        let name = Layout::of(self.template.kind).description_file;
+        let text = self.json.to_string();
+        if self.files.content(name) != Some(text.as_bytes()) {
+            self.files.insert(name, text.into_bytes());
+        }
     }
 
     fn settle(&mut self) -> Result<(), TemplateError> {
