@@ -26,12 +26,18 @@ pub(crate) struct Reload {
 
 impl Reload {
     /// Reads the options and the certificates again. Keeps what it has if an option is wrong.
-    pub(crate) async fn run(&self) {
+    pub(crate) async fn run(self: &Arc<Self>) {
+        let this = self.clone();
+        // Files on a network may take long, and phones must not wait for them. If reading panics, nothing changes.
+        let _ = tokio::task::spawn_blocking(move || this.read_files()).await;
+        self.health.check_certificates().await;
+    }
+
+    fn read_files(&self) {
         match self.read_options() {
             Ok(()) => tracing::info!("SIGHUP: the options are read again"),
             Err(failure) => tracing::error!("SIGHUP: no option is changed: {failure}"),
         }
-        self.health.check_certificates().await;
         if let Some(tls) = &self.tls {
             tls.check_files();
         }

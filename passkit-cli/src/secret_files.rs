@@ -1,9 +1,12 @@
 //! Secrets in files: `PASSKIT_STORE_FILE` names a file with the value of `PASSKIT_STORE`, and so on. A service manager may
 //! also provide the file `PASSKIT_STORE` in the folder `$CREDENTIALS_DIRECTORY`.
 
-use std::{env, ffi::OsStr, fs, path::Path};
+use std::{env, ffi::OsStr, fs::File, io::Read as _, path::Path};
 
 use crate::failure::Failure;
+
+/// The size of the largest file in bytes. A real file has at most a few hundred.
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// A secret, and the name of the place from which it was read.
 pub(crate) type Secret = (String, String);
@@ -36,18 +39,29 @@ pub(crate) fn credential(variable: &str) -> Result<Option<Secret>, Failure> {
         return Ok(None);
     };
     let path = Path::new(&folder).join(variable);
-    if !path.exists() {
+    let name = format!("the credential {variable}");
+    // Without the right to look, it is an error, because the default would be used instead of the secret.
+    let exists = path
+        .try_exists()
+        .map_err(|error| Failure::from_error(format!("can't read {name}"), &error))?;
+    if !exists {
         return Ok(None);
     }
-    let name = format!("the credential {variable}");
     Ok(Some((read(path.as_os_str(), &name)?, name)))
 }
 
 /// Reads the secret in a file. The path is not shown, because someone may have given the secret itself. `name` names the
 /// setting instead.
 pub(crate) fn read(path: &OsStr, name: &str) -> Result<String, Failure> {
-    let text = fs::read_to_string(path)
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    let read = read
         .map_err(|error| Failure::from_error(format!("can't read the file of {name}"), &error))?;
+    if read as u64 > MAX_BYTES {
+        return Err(Failure::new(format!(
+            "the file of {name} has more than 64 KiB"
+        )));
+    }
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() || text.contains('\n') {

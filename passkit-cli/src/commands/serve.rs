@@ -294,12 +294,12 @@ impl Serve {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         say!("listening on {}", ready.url());
-        let reload = Reload {
+        let reload = Arc::new(Reload {
             options,
             level,
             tls: ready.tls.clone(),
             health: ready.health.clone(),
-        };
+        });
         let watched = service_manager::ready();
         let stop = async {
             tokio::select! {

@@ -1,8 +1,8 @@
 //! The secret from which authentication tokens are derived, in a file.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -29,18 +29,20 @@ impl Secret {
         let shown = OneLine::path(path);
         let cannot_read =
             |error: io::Error| Failure::new(format!("can't read the secret {shown}: {error}"));
-        let found = match fs::metadata(path) {
-            Ok(found) => found,
+        let file = match File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(cannot_read(error)),
         };
         let wrong = |problem: &str| Failure::new(format!("the secret {shown} {problem}"));
-        if found.len() > MAX_BYTES as u64 {
+        let mut text = Vec::new();
+        let mut start = file.take(MAX_BYTES as u64 + 1);
+        start.read_to_end(&mut text).map_err(cannot_read)?;
+        if text.len() > MAX_BYTES {
             return Err(wrong(
                 "has more than 4 KiB; name the file that passkit made",
             ));
         }
-        let text = fs::read(path).map_err(cannot_read)?;
         let text = text.trim_ascii_end();
         if text.len() < MIN_BYTES {
             return Err(wrong(
@@ -147,7 +149,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     };
     // Other systems can't open a folder, so they can't sync it either.
     #[cfg(unix)]
-    fs::File::open(folder)?.sync_all()?;
+    File::open(folder)?.sync_all()?;
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())

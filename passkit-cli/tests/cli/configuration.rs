@@ -334,7 +334,7 @@ fn a_secret_in_a_file_for_all_users_is_a_warning() {
     }
 }
 
-fn hang_up(service: &Service) {
+pub(crate) fn hang_up(service: &Service) {
     let id = service.id().to_string();
     let sent = Command::new("kill").args(["-HUP", &id]).status();
     assert!(sent.unwrap().success());

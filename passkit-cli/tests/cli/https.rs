@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     archives::pass,
+    configuration::hang_up,
     metrics::{self, scrape, value},
     program::{Service, authorization, eventually, run, send},
     push::{Local, METRICS, TYPE},
@@ -246,18 +247,13 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
         ) > Some(0.0)
     );
 
-    let hang_up = || {
-        let id = service.id().to_string();
-        let sent = Command::new("kill").args(["-HUP", &id]).status();
-        assert!(sent.unwrap().success());
-    };
     certificates.replace("b", "a");
-    hang_up();
+    hang_up(&service);
     eventually("the renewed certificate is used", || trusts(&roots[1]));
 
     // Only the certificate is renewed so far, but not the key.
     fs::rename(certificates.file("c.pem"), certificates.file("a.pem")).unwrap();
-    hang_up();
+    hang_up(&service);
     eventually("it is logged", || {
         service
             .said()
@@ -273,6 +269,30 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let length = [0, 0, u8::try_from(payload.len()).unwrap()];
     [&length[..], &[kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+#[test]
+fn a_file_that_cannot_be_read_in_time_stops_no_phone() {
+    let certificates = Certificates::new();
+    certificates.make("a", &[]);
+    let root = certificates.file("root.pem");
+    let mut service = service(&certificates);
+    service.start();
+    fs::rename(certificates.file("a.pem"), &root).unwrap();
+    // Nobody writes to this pipe, so that reading it takes forever, as a file on a network that is gone.
+    let mut mkfifo = Command::new("mkfifo");
+    let made = mkfifo.arg(certificates.file("a.pem")).status();
+    assert!(made.unwrap().success());
+    hang_up(&service);
+    eventually("the files are read", || {
+        service
+            .said()
+            .contains("SIGHUP: the options are read again")
+    });
+    for _ in 0..10 {
+        assert_eq!(fetch(&service, &root, &[]).0, "200 2");
+    }
+    assert!(service.stop("TERM").success());
 }
 
 #[test]

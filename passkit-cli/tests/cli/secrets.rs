@@ -294,6 +294,15 @@ fn secrets_are_read_from_files() {
         (&[("PASSKIT_STORE_FILE", "empty")], "one line"),
         (&[("PASSKIT_STORE_FILE", "two")], "one line"),
         (
+            &[("PASSKIT_STORE_FILE", "/dev/zero")],
+            "PASSKIT_STORE_FILE has more than 64 KiB",
+        ),
+        // The folder of the credentials can't be searched.
+        (
+            &[("CREDENTIALS_DIRECTORY", "two")],
+            "can't read the credential PASSKIT_STORE",
+        ),
+        (
             &[("PASSKIT_STORE_FILE", "postgres://frobozz:xyzzyplugh@h/d")],
             "PASSKIT_STORE_FILE",
         ),
