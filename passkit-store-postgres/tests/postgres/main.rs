@@ -8,6 +8,7 @@
 mod clocks;
 mod coordination;
 mod crash;
+mod delivery;
 mod disk_full;
 mod errors;
 mod examples;

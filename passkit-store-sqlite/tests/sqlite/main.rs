@@ -7,6 +7,7 @@
 
 mod backup;
 mod crash;
+mod delivery;
 mod disk_full;
 mod durability;
 mod flipped_bits;

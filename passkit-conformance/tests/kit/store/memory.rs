@@ -15,8 +15,7 @@ impl Stores for Memory {
     type Place = TestStore;
 
     async fn open(&self) -> Result<(TestStore, TestStore), BoxError> {
-        let store = Arc::new(MemoryStore::new());
-        let store = TestStore::with_all(store.clone()).with_delivery(store);
+        let store = TestStore::with_all(Arc::new(MemoryStore::new()));
         Ok((store.clone(), store))
     }
 

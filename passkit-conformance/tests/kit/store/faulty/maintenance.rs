@@ -147,11 +147,6 @@ impl Faulty {
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
 /// The place of a store. Reopening either copies the store or returns the same store.
-/// Returns the store with all traits.
-fn with_all_traits(store: Arc<Faulty>) -> TestStore {
-    TestStore::with_all(store.clone()).with_delivery(store)
-}
-
 pub(crate) enum Place {
     Faulty(Arc<Faulty>),
     Kinds(Arc<Kinds>),
@@ -167,7 +162,7 @@ impl Stores for FaultyStores {
             return Ok((TestStore::with_all(store.clone()), Place::Kinds(store)));
         }
         let store = Arc::new(Faulty::new(self.0));
-        Ok((with_all_traits(store.clone()), Place::Faulty(store)))
+        Ok((TestStore::with_all(store.clone()), Place::Faulty(store)))
     }
 
     async fn reopen(&self, place: &Place) -> Option<Result<TestStore, BoxError>> {
@@ -189,7 +184,7 @@ impl Stores for FaultyStores {
                     .unregister(&all[0].device, &all[0].pass)
                     .await
                     .unwrap();
-                with_all_traits(store.clone())
+                TestStore::with_all(store.clone())
             }
             Fault::OpensEmpty | Fault::ReopeningForgetsNotes => {
                 TestStore::with_all(Arc::new(MemoryStore::new()))
@@ -201,7 +196,7 @@ impl Stores for FaultyStores {
             }
             Fault::ReopeningForgetsDigests => {
                 store.forget_digests(|_| true);
-                with_all_traits(store.clone())
+                TestStore::with_all(store.clone())
             }
             Fault::ReopeningForgetsTokens => {
                 store.memory(|memory| {
@@ -210,10 +205,10 @@ impl Stores for FaultyStores {
                         .values_mut()
                         .for_each(|one| one.tokens.truncate(1))
                 });
-                with_all_traits(store.clone())
+                TestStore::with_all(store.clone())
             }
             // This returns the same store, because nothing is lost.
-            _ => with_all_traits(store.clone()),
+            _ => TestStore::with_all(store.clone()),
         }))
     }
 }
