@@ -1,5 +1,6 @@
 //! Measures the path from the commit of a change to the push service, over TLS. For a single push, the bench measures the
-//! time. For a pass on a million devices, it measures the time until the first push, the pushes per second and the memory.
+//! time. For a pass on a million devices, it measures the time until the first push, the pushes per second, the memory, and how
+//! much delivery records change them.
 
 #![allow(clippy::expect_used)]
 
@@ -22,6 +23,7 @@ use passkit_benches::{
 };
 use passkit_server::{
     Changed,
+    delivery::DeliveryRecorder,
     identifiers::PushToken,
     maintenance::Registration,
     push::{Publisher, PushConfig, PushQueue},
@@ -54,11 +56,21 @@ fn main() {
             );
         }
         let shown = data::grouped(devices);
+        let store = load(devices).await;
+        // With and without records in turns, so that other load on the machine affects both alike.
+        let mut turns = Vec::new();
+        for recorder in [false, true, true, false] {
+            let recorder = recorder.then(|| DeliveryRecorder::new(store.clone(), store.clone()));
+            turns.push(broadcast(&store, devices, recorder).await);
+        }
+        let [plain, recorded, recorded_again, plain_again] = &turns[..] else {
+            unreachable!("four turns")
+        };
         let Broadcast {
             first,
             rate,
             kilobytes,
-        } = broadcast(devices).await;
+        } = *plain;
         bench.note(
             format!("memory, a pass on {shown} devices, ms to the first push"),
             first,
@@ -70,6 +82,18 @@ fn main() {
         bench.note(
             format!("memory, a pass on {shown} devices, MB more at the peak"),
             kilobytes / 1_024.0,
+        );
+        let seconds =
+            |turns: [&Broadcast; 2]| turns.map(|turn| 1.0 / turn.rate).iter().sum::<f64>();
+        bench.note(
+            format!(
+                "memory, a pass on {shown} devices, rate with delivery records, compared with none"
+            ),
+            seconds([plain, plain_again]) / seconds([recorded, recorded_again]),
+        );
+        bench.note(
+            format!("memory, a pass on {shown} devices, MB more at the peak with delivery records"),
+            recorded.kilobytes / 1_024.0,
         );
     });
     bench.finish();
@@ -84,6 +108,7 @@ fn token(index: usize) -> PushToken {
 async fn publisher(
     queue: Arc<dyn PushQueue>,
     only_first: bool,
+    recorder: Option<DeliveryRecorder>,
 ) -> (Arc<Publisher>, LocalApns, UnboundedReceiver<Instant>) {
     let (sender, times) = unbounded_channel();
     let is_first = Arc::new(AtomicBool::new(true));
@@ -108,7 +133,11 @@ async fn publisher(
         .root_certificates(apns.root_pem());
     let sender = Arc::new(ApnsSender::new(config).expect("a sender"));
     let config = PushConfig::new().spacing(Duration::ZERO);
-    (Arc::new(Publisher::new(queue, sender, config)), apns, times)
+    let mut publisher = Publisher::new(queue, sender, config);
+    if let Some(recorder) = recorder {
+        publisher = publisher.delivery_log(recorder);
+    }
+    (Arc::new(publisher), apns, times)
 }
 
 async fn single(queue: Arc<dyn PushQueue>) -> f64 {
@@ -116,7 +145,7 @@ async fn single(queue: Arc<dyn PushQueue>) -> f64 {
         .register(&data::device(0), &pass(0), &token(0))
         .await
         .expect("registered");
-    let (publisher, _apns, mut times) = publisher(queue, false).await;
+    let (publisher, _apns, mut times) = publisher(queue, false, None).await;
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
     let mut took = Vec::with_capacity(SINGLE);
@@ -141,7 +170,8 @@ struct Broadcast {
     kilobytes: f64,
 }
 
-async fn broadcast(devices: usize) -> Broadcast {
+/// Makes a store in which this many devices have a pass.
+async fn load(devices: usize) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
     for first in (0..devices).step_by(PART) {
         let end = devices.min(first + PART);
@@ -160,8 +190,19 @@ async fn broadcast(devices: usize) -> Broadcast {
             devices,
         );
     }
-    let (publisher, _apns, mut times) = publisher(store.clone(), true).await;
+    store
+}
+
+async fn broadcast(
+    store: &Arc<MemoryStore>,
+    devices: usize,
+    recorder: Option<DeliveryRecorder>,
+) -> Broadcast {
+    let (publisher, _apns, mut times) = publisher(store.clone(), true, recorder.clone()).await;
     let memory = Memory::now();
+    let recording = recorder.map(|recorder| {
+        tokio::spawn(async move { recorder.run_until(std::future::pending()).await })
+    });
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
     publisher
@@ -188,6 +229,9 @@ async fn broadcast(devices: usize) -> Broadcast {
     let seconds = committed.elapsed().as_secs_f64();
     let kilobytes = memory.more_at_peak();
     running.abort();
+    if let Some(recording) = recording {
+        recording.abort();
+    }
     data::progress("pushing", devices, devices);
     let sent = publisher.totals().sent;
     assert_eq!(sent, devices as u64, "one push for each device");

@@ -18,7 +18,6 @@ use crate::{
 /// How often old records are discarded.
 const EVERY: Duration = Duration::from_secs(3_600);
 /// The claim of the instance that discards lasts a little shorter, so that each hour has its own.
-const CLAIM: &str = "passkit-delivery-records";
 const CLAIMED_FOR: Duration = Duration::from_secs(3_500);
 /// How many records are discarded in one call.
 const STEP: usize = 1_000;
@@ -92,7 +91,9 @@ pub(crate) async fn discard_old(store: Arc<dyn Store>, keep: Keep) {
 }
 
 async fn discard_once(store: &dyn Store, keep: Keep) -> Result<(), StoreError> {
-    if !store.claim(CLAIM, &random_text()?, CLAIMED_FOR).await? {
+    // The time is in the name, so that a service with a new time discards at its start.
+    let claim = format!("passkit-delivery-records:{keep}");
+    if !store.claim(&claim, &random_text()?, CLAIMED_FOR).await? {
         return Ok(());
     }
     let before = SystemTime::now()

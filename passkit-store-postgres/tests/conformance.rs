@@ -30,9 +30,7 @@ impl Stores for Databases {
 
 fn with_all_traits(store: PostgresStore) -> TestStore {
     let store = Arc::new(store);
-    TestStore::with_all(store.clone())
-        .with_delivery(store.clone())
-        .with_archives(store)
+    TestStore::with_all(store.clone()).with_archives(store)
 }
 
 passkit_conformance::store_tests!(Databases(Server::find()));

@@ -14,8 +14,7 @@ use passkit_store_sled::SledStore;
 use tempfile::TempDir;
 
 fn open(folder: &Path) -> Result<TestStore, BoxError> {
-    let store = Arc::new(SledStore::open(folder)?);
-    Ok(TestStore::with_all(store.clone()).with_delivery(store))
+    Ok(TestStore::with_all(Arc::new(SledStore::open(folder)?)))
 }
 
 struct Folders;

@@ -26,9 +26,7 @@ impl Stores for Files {
 
 fn with_all_traits(store: SqliteStore) -> TestStore {
     let store = Arc::new(store);
-    TestStore::with_all(store.clone())
-        .with_delivery(store.clone())
-        .with_archives(store)
+    TestStore::with_all(store.clone()).with_archives(store)
 }
 
 passkit_conformance::store_tests!(Files);

@@ -21,6 +21,7 @@ mod configuration;
 mod conformance;
 mod copying;
 mod crash;
+mod delivery;
 mod dependencies;
 mod disk_full;
 mod enrolling;

@@ -121,10 +121,13 @@ impl TestStore {
 
     /// Makes a test store that implements all traits except [`ArchiveStore`].
     #[must_use]
-    pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
+    pub fn with_all<S: PushQueue + StoreMaintenance + DeliveryLog + 'static>(
+        store: Arc<S>,
+    ) -> Self {
         Self::new(store.clone())
             .with_queue(store.clone())
-            .with_maintenance(store)
+            .with_maintenance(store.clone())
+            .with_delivery(store)
     }
 
     /// Adds [`Coordination`].

@@ -45,7 +45,8 @@ pub use recorder::{DeliveryRecorder, RecorderTotals};
 ///
 /// # Cancel safety and errors
 /// A dropped or failed call may have taken effect for some of the records, each of them completely.
-/// Do not repeat a failed `record`: the numbers of its records could be counted twice.
+/// Do not repeat a failed `record`, because its records could be counted twice. A store that repeats
+/// calls itself after a broken connection may count a record twice.
 #[async_trait]
 pub trait DeliveryLog: Send + Sync {
     /// Merges records into the stored ones. Any number of records of a subject may occur.

@@ -28,7 +28,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// How many entries wait at most. Further entries are dropped and counted.
 const WAITING: usize = 65_536;
-/// How many bytes the types and devices of waiting lists take at most.
+/// How many bytes the types and devices of waiting lists usually take at most. If they are longer,
+/// the list grows.
 const NAMES: usize = WAITING * 64;
 /// How many entries wait at most that strangers may have caused. They cost questions to the store,
 /// and must not displace the others.
@@ -109,7 +110,7 @@ struct Listed {
     at: SystemTime,
     since: Option<UpdateTag>,
     tag: UpdateTag,
-    serials: usize,
+    serials: u32,
     /// The lengths of the type and the device in `names`.
     lengths: [u8; 2],
 }
@@ -240,6 +241,7 @@ impl DeliveryRecorder {
     }
 
     /// A list was answered. A device without a registration leaves no record.
+    #[inline(always)] // This is the hottest path, and it has a single caller.
     pub(crate) fn listed(
         &self,
         type_id: &TypeIdentifier,
@@ -255,20 +257,22 @@ impl DeliveryRecorder {
             at: SystemTime::now(),
             since,
             tag: changes.tag,
-            serials: changes.serials.len(),
+            serials: u32::try_from(changes.serials.len()).unwrap_or(u32::MAX),
             // Both have at most 128 characters, which are ASCII.
             lengths: [type_id.len() as u8, device.len() as u8],
         };
-        let mut waiting = self.0.waiting();
+        let mut guard = self.0.waiting();
+        let waiting = &mut *guard;
         let before = waiting.listed.len();
-        if before < WAITING && waiting.names.len() < NAMES - 256 {
-            waiting.names.push_str(type_id);
-            waiting.names.push_str(device);
-            waiting.listed.push(one);
+        if before >= WAITING {
+            drop(guard);
+            return self.0.count_dropped(1);
         }
-        let is_dropped = waiting.listed.len() == before;
-        drop(waiting);
-        self.0.added(before, is_dropped);
+        waiting.names.push_str(type_id);
+        waiting.names.push_str(device);
+        waiting.listed.push(one);
+        drop(guard);
+        self.0.added(before);
     }
 
     pub(crate) fn fetched(&self, pass: &PassId, version: u64, unchanged: bool) {
@@ -390,19 +394,18 @@ impl Shared {
     fn add(&self, entry: Entry) {
         let mut waiting = self.waiting();
         let before = waiting.entries.len();
-        let is_dropped = before >= WAITING;
-        if !is_dropped {
-            waiting.entries.push(entry);
+        if before >= WAITING {
+            drop(waiting);
+            return self.count_dropped(1);
         }
+        waiting.entries.push(entry);
         drop(waiting);
-        self.added(before, is_dropped);
+        self.added(before);
     }
 
-    /// An entry was added to a list with `before` entries, or was dropped.
-    fn added(&self, before: usize, is_dropped: bool) {
-        if is_dropped {
-            self.count_dropped(1);
-        } else if before == WAITING / 2 {
+    /// An entry was added to a list with `before` entries.
+    fn added(&self, before: usize) {
+        if before == WAITING / 2 {
             self.crowded.notify_one();
         }
     }
@@ -419,6 +422,7 @@ impl Shared {
         }
     }
 
+    #[cold]
     fn count_dropped(&self, records: u64) {
         self.dropped.fetch_add(records, Relaxed);
         #[cfg(feature = "metrics")]
@@ -568,7 +572,7 @@ impl Merged {
         };
         let detail = ListDetail {
             since: one.since,
-            serials: one.serials as u64,
+            serials: one.serials.into(),
             tag: one.tag,
         };
         let record = Record {

@@ -9,6 +9,7 @@ mod archives;
 mod clocks;
 mod coordination;
 mod crash;
+mod delivery;
 mod disk_full;
 mod errors;
 mod faults;

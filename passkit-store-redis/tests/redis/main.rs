@@ -27,6 +27,7 @@ macro_rules! in_time {
 
 mod changes;
 mod coordination;
+mod delivery;
 mod durability;
 mod errors;
 mod failover;

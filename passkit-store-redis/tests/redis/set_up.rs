@@ -1,9 +1,13 @@
 //! Wrong settings of servers, and wrong addresses. Each error is one line that says how to fix it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use passkit_server::{
     Changed,
+    delivery::{DeliveryLog as _, Event, Record, Subject},
     push::{DeferredPush, Progress, PushQueue as _},
     store::{Audience, Content, Coordination as _, RegistrationStore, StoreError, StoreErrorKind},
 };
@@ -135,6 +139,19 @@ async fn every_call(store: &RedisStore) -> Result<(), StoreError> {
             ..content("3", [7; 32])
         },
     ];
+    let subjects = [Subject::Device(type_id.clone(), device.clone())];
+    let record = Record {
+        subject: subjects[0].clone(),
+        event: Event::Asked,
+        version: 0,
+        count: 1,
+        at: 1,
+        detail: String::new(),
+    };
+    store.record(&[record]).await?;
+    assert_eq!(store.records(&subjects).await?[0].len(), 1);
+    while !store.discard_before(SystemTime::now(), 10).await? {}
+    store.forget(&subjects).await?;
     store
         .mark_and_push(&type_id, Changed::Contents(&contents))
         .await?;

@@ -8,6 +8,7 @@
 mod archives;
 mod backup;
 mod crash;
+mod delivery;
 mod disk_full;
 mod durability;
 mod flipped_bits;

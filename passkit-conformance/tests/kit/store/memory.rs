@@ -16,9 +16,7 @@ impl Stores for Memory {
 
     async fn open(&self) -> Result<(TestStore, TestStore), BoxError> {
         let store = Arc::new(MemoryStore::new());
-        let store = TestStore::with_all(store.clone())
-            .with_delivery(store.clone())
-            .with_archives(store);
+        let store = TestStore::with_all(store.clone()).with_archives(store);
         Ok((store.clone(), store))
     }
 

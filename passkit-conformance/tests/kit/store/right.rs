@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore, cases};
 use passkit_server::{
     Changed, PassId, PassState,
+    delivery::{DeliveryLog, Record, Subject},
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
@@ -448,6 +449,25 @@ impl StoreMaintenance for Right {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.slowly(self.inner.stats()).await
+    }
+}
+
+#[async_trait]
+impl DeliveryLog for Right {
+    async fn record(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.slowly(self.inner.record(records)).await
+    }
+
+    async fn records(&self, subjects: &[Subject]) -> Result<Vec<Vec<Record>>, StoreError> {
+        self.slowly(self.inner.records(subjects)).await
+    }
+
+    async fn forget(&self, subjects: &[Subject]) -> Result<(), StoreError> {
+        self.slowly(self.inner.forget(subjects)).await
+    }
+
+    async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError> {
+        self.slowly(self.inner.discard_before(time, limit)).await
     }
 }
 

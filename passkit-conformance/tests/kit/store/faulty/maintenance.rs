@@ -151,9 +151,7 @@ pub(crate) struct FaultyStores(pub(crate) Fault);
 
 /// Returns the store with all traits.
 fn with_all_traits(store: Arc<Faulty>) -> TestStore {
-    TestStore::with_all(store.clone())
-        .with_delivery(store.clone())
-        .with_archives(store)
+    TestStore::with_all(store.clone()).with_archives(store)
 }
 
 /// The place of a store. Reopening either copies the store or returns the same store.

@@ -1,4 +1,4 @@
-//! Import, export and counts.
+//! Import, export, counts and delivery records.
 
 use super::*;
 
@@ -98,5 +98,25 @@ impl StoreMaintenance for Kinds {
             }
         }
         Ok(stats)
+    }
+}
+
+/// No fault of this kind is in the delivery records.
+#[async_trait]
+impl DeliveryLog for Kinds {
+    async fn record(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.inner.record(records).await
+    }
+
+    async fn records(&self, subjects: &[Subject]) -> Result<Vec<Vec<Record>>, StoreError> {
+        self.inner.records(subjects).await
+    }
+
+    async fn forget(&self, subjects: &[Subject]) -> Result<(), StoreError> {
+        self.inner.forget(subjects).await
+    }
+
+    async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError> {
+        self.inner.discard_before(time, limit).await
     }
 }

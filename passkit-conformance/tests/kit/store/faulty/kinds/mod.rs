@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use passkit_conformance::store::TestStore;
 use passkit_server::{
     Changed, PassId, PassState,
+    delivery::{DeliveryLog, Record, Subject},
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
