@@ -342,7 +342,7 @@ pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<
 }
 
 /// Returns a random text that occurs nowhere else.
-fn random_text() -> Result<String, StoreError> {
+pub(crate) fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -318,7 +318,10 @@ fn a_change_of_nothing_that_phones_show() {
         .block_on(phone.add(&one, Some(&service.url())));
     assert!(added.unwrap().complaints.is_empty());
     let sentence = wait_for(&service, (TYPE, "A"), &folder(&passes), "all-is-well");
-    assert!(sentence.contains("whether phones show a change is unknown"), "{sentence}");
+    assert!(
+        sentence.contains("whether phones show a change is unknown"),
+        "{sentence}"
+    );
     replace(&file, &two);
     eventually("the phone gets the change", || {
         let synced = local.runtime.block_on(phone.sync()).unwrap();
