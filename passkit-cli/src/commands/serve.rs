@@ -381,6 +381,9 @@ impl Serve {
             health.set_tls(tls.clone());
         }
         let recorder = self.keep_records.recorder(&store.store);
+        if let Some(recorder) = &recorder {
+            config = config.delivery_log(recorder.clone());
+        }
         let publisher = apns::publisher(&store, apns, recorder.as_ref());
         let archives = self.archives(&store)?;
         let store = store.store;
