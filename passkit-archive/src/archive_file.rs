@@ -80,8 +80,7 @@ impl ArchiveFile {
     /// damaged.
     pub fn identify(&mut self) -> Option<Identified> {
         let layout = Layout::of(self.kind);
-        let text = self.entry(layout.description_file)?;
-        let object: Map<String, Value> = serde_json::from_slice(&json::readable(&text)).ok()?;
+        let object = self.description()?;
         let text = |key: &str| object.get(key)?.as_str();
         Some(Identified {
             id: PassId {
@@ -91,6 +90,12 @@ impl ArchiveFile {
             auth_token: text("authenticationToken").and_then(|token| AuthToken::new(token).ok()),
             voided: object.get("voided") == Some(&Value::Bool(true)),
         })
+    }
+
+    /// Reads `pass.json` or `order.json`. Returns `None` if the archive is damaged.
+    pub fn description(&mut self) -> Option<Map<String, Value>> {
+        let text = self.entry(Layout::of(self.kind).description_file)?;
+        serde_json::from_slice(&json::readable(&text)).ok()
     }
 
     fn entry(&mut self, name: &str) -> Option<Vec<u8>> {

@@ -15,6 +15,7 @@ mod apns;
 mod certificate;
 mod commands;
 mod config_file;
+mod explain;
 mod failure;
 mod health;
 mod listen;
@@ -72,6 +73,7 @@ enum Command {
     Conformance(commands::conformance::Conformance),
     Bench(commands::bench::Bench),
     Migrate(commands::migrate::Migrate),
+    Explain(Box<commands::explain::Explain>),
     Stats(commands::stats::Stats),
     Import(commands::import::Import),
     Export(commands::export::Export),
@@ -122,6 +124,7 @@ fn run(command: Command, options: Options) -> Result<ExitCode, Failure> {
         Command::Conformance(conformance) => runtime.block_on(conformance.run()),
         Command::Bench(bench) => runtime.block_on(bench.run()),
         Command::Migrate(migrate) => runtime.block_on(migrate.run()),
+        Command::Explain(explain) => runtime.block_on(explain.run()),
         Command::Stats(stats) => runtime.block_on(stats.run()),
         Command::Import(import) => runtime.block_on(import.run()),
         Command::Export(export) => runtime.block_on(export.run()),
@@ -151,6 +154,7 @@ fn prepare(command: &Command) {
     if matches!(
         command,
         Command::Migrate(_)
+            | Command::Explain(_)
             | Command::Stats(_)
             | Command::Import(_)
             | Command::Export(_)

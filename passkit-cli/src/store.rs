@@ -35,6 +35,11 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
+    /// Returns the delivery records, if the store keeps them.
+    pub(crate) fn delivery_log(&self) -> Option<&dyn passkit_server::delivery::DeliveryLog> {
+        None
+    }
+
     /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {

@@ -91,7 +91,7 @@ pub use config::Config;
 pub use error::FolderError;
 pub use folder::Folder;
 pub use passkit_archive;
-pub use read::read_archives;
+pub use read::{find_archive, read_archives};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

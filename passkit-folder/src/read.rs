@@ -1,7 +1,10 @@
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use passkit_archive::{Archive, Level, Rules};
-use passkit_server::identifiers::Kind;
+use passkit_archive::{Archive, ArchiveFile, Level, Rules};
+use passkit_server::{PassId, identifiers::Kind};
 
 use crate::{
     check::{Checked, check_all, summary},
@@ -46,4 +49,27 @@ pub fn read_archives(
         }
     }
     Ok(())
+}
+
+/// Finds the file of a pass or an order below a folder. Reads only the identity in each file, and
+/// begins with the files whose names contain the serial number.
+///
+/// # Errors
+/// Fails with the error of the operating system if the folder can't be listed.
+pub fn find_archive(root: &Path, pass: &PassId) -> io::Result<Option<PathBuf>> {
+    fs::read_dir(root)?;
+    let mut found = Found::default();
+    find(pass.type_id.kind(), root, &mut found);
+    let mut paths: Vec<PathBuf> = found.files.into_iter().map(|(path, _)| path).collect();
+    let is_named = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(pass.serial.as_str())
+    };
+    paths.sort_by_cached_key(|path| (!is_named(path), path.clone()));
+    let is_of_pass = |path: &PathBuf| {
+        let file = ArchiveFile::open(path).ok().flatten();
+        file.and_then(|mut file| file.identify())
+            .is_some_and(|identified| identified.id == *pass)
+    };
+    Ok(paths.into_iter().find(is_of_pass))
 }

@@ -10,6 +10,7 @@ pub(crate) mod copy;
 mod csv;
 pub(crate) mod demo;
 pub(crate) mod device;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod healthcheck;
 pub(crate) mod import;
