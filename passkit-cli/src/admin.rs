@@ -14,7 +14,6 @@ use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use passkit_server::{
     Changed, PassId,
@@ -31,6 +30,7 @@ use crate::{
     admin_passes::{Making, NoPass},
     failure::{Chain, Failure},
     making::Refused,
+    request_body::{self, BodyError},
 };
 
 pub(crate) const PATH: &str = "/admin/v1/publish";
@@ -38,7 +38,6 @@ const PASSES: &str = "/admin/v1/passes";
 const BODY_LIMIT: usize = 1024 * 1024;
 /// The longest row in bytes, as in a table.
 const ROW_LIMIT: usize = 256 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with a wrong token waits for its answer.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 /// How many passes a request may have.
@@ -70,6 +69,11 @@ impl AdminToken {
         Err(Failure::new(
             "--admin-token must be at least 16 printable ASCII characters without spaces",
         ))
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn is(&self, shown: &[u8]) -> bool {
+        shown.ct_eq(self.0.as_bytes()).into()
     }
 }
 
@@ -263,7 +267,7 @@ impl Admin {
         let Some((scheme, token)) = shown.split_at_checked(7) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(self.token.0.as_bytes()))
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.token.is(token)
     }
 }
 
@@ -376,15 +380,12 @@ async fn read_body(
     limit: usize,
     too_large: &str,
 ) -> Result<Bytes, Refusal> {
-    let body = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::TooLarge(too_large.to_owned()))
-        }
-        Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
-        Err(_) => Err(Refusal::Slow),
-    }
+    let body = request_body::read(request, limit).await;
+    body.map_err(|error| match error {
+        BodyError::TooLarge => Refusal::TooLarge(too_large.to_owned()),
+        BodyError::EndedEarly => Refusal::Malformed("the body ended early".into()),
+        BodyError::Slow => Refusal::Slow,
+    })
 }
 
 fn answer(status: StatusCode, json: &serde_json::Value) -> Response<ResponseBody> {

@@ -82,15 +82,21 @@ pub(crate) async fn serve<S>(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<ResponseBody>,
-            Error = Infallible,
-        > + Clone
-        + Send
-        + Sync
-        + Unpin
-        + 'static,
+    S: Answers + Clone + Sync,
+    S::Future: Send + 'static,
+{
+    serve_each(listener, tls, |_| service.clone(), limits, stop).await;
+}
+
+/// Like [`serve`]. Each connection has its own service, which knows the address of the client.
+pub(crate) async fn serve_each<S>(
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    service_of: impl Fn(Option<IpAddr>) -> S,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) where
+    S: Answers,
     S::Future: Send + 'static,
 {
     let http = Http::new();
@@ -119,6 +125,7 @@ pub(crate) async fn serve<S>(
             },
         };
         // A client of a Unix socket is a proxy.
+        let service = service_of(client);
         let share = match client.map(|client| shares.take(client)) {
             Some(None) => continue,
             Some(share) => share,
@@ -127,13 +134,7 @@ pub(crate) async fn serve<S>(
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
-        let (http, tls, service, stopped, open) = (
-            http.clone(),
-            tls.clone(),
-            service.clone(),
-            stopped.clone(),
-            open.clone(),
-        );
+        let (http, tls, stopped, open) = (http.clone(), tls.clone(), stopped.clone(), open.clone());
         tokio::spawn(async move {
             let ended = match tls {
                 Some(tls) => http.answer_tls(&tls, stream, service, stopped).await,
@@ -301,7 +302,7 @@ impl Http {
 }
 
 /// A service that never fails.
-trait Answers:
+pub(crate) trait Answers:
     hyper::service::Service<
         Request<Incoming>,
         Response = Response<ResponseBody>,
@@ -450,7 +451,7 @@ impl Drop for Share {
 
 /// Returns the address that connections are counted for. An IPv6 client usually has a whole /64
 /// network.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),

@@ -90,6 +90,7 @@ impl Demo {
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,
+            page: None,
             make: None,
             metrics: None,
             log: self.log.clone(),

@@ -32,6 +32,7 @@ use crate::{
     making::LiveMaker,
     metrics::Metrics,
     options::Options,
+    page::{self, Page, PageListener},
     reload::Reload,
     server::{self, Limits},
     service_manager,
@@ -176,6 +177,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
+    /// The address for the operator's page, such as 127.0.0.1:9001: what became of a pass, its picture, and the state of the
+    /// service. People sign in with the token of --admin-token. If the address is not of this machine, the page uses the
+    /// certificate of --tls-cert.
+    #[arg(long, env = "PASSKIT_PAGE", value_name = "ADDRESS:PORT")]
+    pub(crate) page: Option<SocketAddr>,
+
     /// The address for /metrics (for Prometheus), /healthz and /readyz. The public should not reach
     /// this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
@@ -220,6 +227,7 @@ pub(crate) struct Ready {
     admin_listener: Option<Listener>,
     maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
+    page: Option<(PageListener, Page)>,
     address: Address,
 }
 
@@ -312,6 +320,14 @@ impl Serve {
             }
             None => None,
         };
+        let page_listener = match (self.page, &self.admin_token) {
+            (Some(address), Some(token)) => {
+                let listener = PageListener::bind(address, tls.is_some()).await?;
+                Some((listener, token.clone()))
+            }
+            (Some(_), None) => return Err(Failure::new("--page needs --admin-token")),
+            (None, _) => None,
+        };
         let store = self.store.open_or_create().await?;
         store::check_finished(&*store.store, &self.store).await?;
         let edition = store::edition(&*store.store)
@@ -327,6 +343,10 @@ impl Serve {
             health.set_tls(tls.clone());
         }
         let publisher = apns::publisher(&store, apns);
+        let page_store = match &page_listener {
+            Some(_) => Some(self.store.open_for_page(&store).await?),
+            None => None,
+        };
         let store = store.store;
         let folder = Folder::open(config, publisher.clone())
             .await
@@ -352,6 +372,20 @@ impl Serve {
             metrics.measure(store.clone(), folder.clone());
         }
         health.serve(store, folder.clone());
+        let page = page_listener
+            .zip(page_store)
+            .map(|((listener, token), store)| {
+                let page = Page {
+                    token,
+                    store,
+                    folder: folder.clone(),
+                    publisher: publisher.clone(),
+                    health: health.clone(),
+                    tls: tls.clone(),
+                    state: page::State::default(),
+                };
+                (listener, page)
+            });
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
@@ -376,6 +410,7 @@ impl Serve {
             admin_listener,
             maker,
             publisher,
+            page,
             address,
         })
     }
@@ -428,6 +463,9 @@ impl Ready {
         beside.spawn(async move { publisher.run().await });
         if let Some(maker) = self.maker {
             beside.spawn(maker.watch());
+        }
+        if let Some((listener, page)) = self.page {
+            beside.spawn(listener.serve(page));
         }
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {

@@ -52,7 +52,10 @@ pub(crate) enum Cause {
     /// The fetches were answered 304.
     NotModified(Time),
     /// Fewer fetches than phones that were told.
-    FetchedBySome { fetches: u64, told: usize },
+    FetchedBySome {
+        fetches: u64,
+        told: usize,
+    },
     /// A phone reported that it can't use the archive.
     ArchiveRefused(Complaint, Time),
     /// Nothing that a phone shows has changed. The text names what has changed.
@@ -111,7 +114,9 @@ impl Cause {
     pub(crate) fn sentence(&self, pass: &PassFacts) -> String {
         let id = OneLine::of(&pass.id.to_string()).to_string();
         let type_id = &pass.id.type_id;
-        let changed = pass.changed_at().map_or_else(String::new, |at| at.to_string());
+        let changed = pass
+            .changed_at()
+            .map_or_else(String::new, |at| at.to_string());
         match self {
             Self::Unknown => format!(
                 "this store knows neither {id} nor a phone that has it: check the type, the serial number and --store"
@@ -228,7 +233,10 @@ impl Cause {
 }
 
 fn no_request(pass: &PassFacts) -> String {
-    let url = pass.content.as_ref().and_then(|content| content.web_service_url.as_deref());
+    let url = pass
+        .content
+        .as_ref()
+        .and_then(|content| content.web_service_url.as_deref());
     let url = url.map_or_else(
         || "the webServiceURL of the pass does not lead".to_owned(),
         |url| format!("its webServiceURL, {}, does not lead", OneLine::url(url)),
@@ -282,7 +290,9 @@ fn stopped(failure: PushFailure, reason: &str) -> String {
         PushFailure::Unreachable => format!(
             "APNs can't be reached ({reason}): allow connections to api.push.apple.com, port 443 or 2197"
         ),
-        PushFailure::Unavailable => format!("APNs has a fault ({reason}): the pushes are tried again"),
+        PushFailure::Unavailable => {
+            format!("APNs has a fault ({reason}): the pushes are tried again")
+        }
         PushFailure::BadToken => format!(
             "APNs refuses every push token ({reason}): the push certificate is for another type than the pass, or the service \
              at --apns-endpoint is not the production one"
@@ -315,11 +325,15 @@ fn refused(failure: PushFailure, reason: &str, pass: &PassFacts) -> String {
             "APNs refuses the push certificate, the key or the topic ({shown}): renew the certificate, and check that it is \
              for {type_id}"
         ),
-        (PushFailure::Unsupported, _) => "the phone uses another wallet than Apple's, which gets no pushes and asks by itself"
-            .into(),
+        (PushFailure::Unsupported, _) => {
+            "the phone uses another wallet than Apple's, which gets no pushes and asks by itself"
+                .into()
+        }
         (PushFailure::TooMany, _) => format!("there were too many pushes to this phone ({shown})"),
         (PushFailure::Unavailable, _) => format!("APNs had a fault until the last try ({shown})"),
-        (PushFailure::Unreachable, _) => format!("APNs did not answer until the last try ({shown})"),
+        (PushFailure::Unreachable, _) => {
+            format!("APNs did not answer until the last try ({shown})")
+        }
         _ => format!("APNs will never accept a push like this ({shown}): please report this fault"),
     }
 }

@@ -27,6 +27,7 @@ const HIDDEN: [&str; 14] = [
 const DESCRIPTIONS: [&str; 2] = ["pass.json", "order.json"];
 /// The names of arrays of fields end with this.
 const FIELDS: &str = "Fields";
+const DAMAGED: &str = "is not a pass or an order, or is damaged";
 /// How many changes are named.
 const NAMED: usize = 5;
 
@@ -68,24 +69,28 @@ pub(crate) struct Version {
 impl Version {
     /// Reads an archive file, whether or not it is signed.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let damaged = || "is not a pass or an order, or is damaged".to_owned();
         let cannot_read = |error: std::io::Error| format!("can't be read: {error}");
-        let mut file = ArchiveFile::open(path)
+        // The file is not read if it is too large.
+        ArchiveFile::open(path)
             .map_err(cannot_read)?
-            .ok_or_else(damaged)?;
-        let description = file.description().ok_or_else(damaged)?;
-        let bytes = std::fs::read(path).map_err(cannot_read)?;
-        let archive = Report::of(&bytes, Rules::development()).archive;
-        let archive = archive.ok_or_else(damaged)?;
-        let manifest = PassFiles::of_archive(&bytes).map(|files| files.into_builder().manifest());
-        let manifest = manifest.map_err(|finding| finding.to_string())?;
+            .ok_or(DAMAGED)?;
+        Self::read(&std::fs::read(path).map_err(cannot_read)?)
+    }
+
+    /// Reads an archive, whether or not it is signed.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
+        let archive = Report::of(bytes, Rules::development()).archive;
+        let archive = archive.ok_or(DAMAGED)?;
+        let files = PassFiles::of_archive(bytes).map_err(|finding| finding.to_string())?;
+        let description = files.description().map_err(|finding| finding.to_string())?;
+        let manifest = files.into_builder().manifest();
         Ok(Self {
             id: archive.id,
             digest: archive.content_digest,
             web_service_url: archive.web_service_url,
             has_token: archive.auth_token.is_some(),
             description,
-            files: serde_json::from_slice(&manifest).map_err(|_| damaged())?,
+            files: serde_json::from_slice(&manifest).map_err(|_| DAMAGED)?,
         })
     }
 }
@@ -159,10 +164,14 @@ impl Changes {
             }
         }
         let removed = old.keys().filter(|field| !new.contains_key(*field));
-        self.visible.extend(removed.map(|(_, key)| (*key).to_owned()));
+        self.visible
+            .extend(removed.map(|(_, key)| (*key).to_owned()));
         for (name, style) in after.iter().filter(|(key, _)| Styles::named(key).is_some()) {
             let empty = Map::new();
-            let old = before.get(name).and_then(Value::as_object).unwrap_or(&empty);
+            let old = before
+                .get(name)
+                .and_then(Value::as_object)
+                .unwrap_or(&empty);
             let new = style.as_object().unwrap_or(&empty);
             let other = differing(old, new).filter(|key| !key.ends_with(FIELDS));
             self.visible.extend(other.map(str::to_owned));
@@ -223,7 +232,12 @@ fn fields(description: &Map<String, Value>) -> BTreeMap<(&str, &str), &Value> {
         .filter_map(|(name, fields)| Some((name, fields.as_array()?)));
     arrays
         .flat_map(|(name, fields)| {
-            let keyed = |field| Some(((name.as_str(), Value::as_str(Value::get(field, "key")?)?), field));
+            let keyed = |field| {
+                Some((
+                    (name.as_str(), Value::as_str(Value::get(field, "key")?)?),
+                    field,
+                ))
+            };
             fields.iter().filter_map(keyed)
         })
         .collect()
@@ -280,14 +294,34 @@ mod tests {
         for (after, visible, hidden, messages) in [
             (base(), &[][..], &[][..], &[][..]),
             (with("userInfo", json!(2)), &[], &["userInfo"], &[]),
-            (with("relevantDate", json!("x")), &[], &["relevantDate"], &[]),
+            (
+                with("relevantDate", json!("x")),
+                &[],
+                &["relevantDate"],
+                &[],
+            ),
             (with("logoText", json!("New")), &["logoText"], &[], &[]),
             (with("voided", json!(true)), &["voided"], &[], &[]),
-            (field(0, "value", json!("2")), &["balance"], &[], &["balance"]),
+            (
+                field(0, "value", json!("2")),
+                &["balance"],
+                &[],
+                &["balance"],
+            ),
             (field(0, "label", json!("L")), &["balance"], &[], &[]),
             (field(1, "value", json!("Bob")), &["name"], &[], &[]),
-            (field(1, "changeMessage", json!("%@")), &[], &["changeMessage of name"], &[]),
-            (with("coupon", json!({ "transitType": "x" })), &["transitType"], &[], &[]),
+            (
+                field(1, "changeMessage", json!("%@")),
+                &[],
+                &["changeMessage of name"],
+                &[],
+            ),
+            (
+                with("coupon", json!({ "transitType": "x" })),
+                &["transitType"],
+                &[],
+                &[],
+            ),
         ] {
             let (one, other) = (version(base(), json!({})), version(after, json!({})));
             let changes = Changes::between(&one, &other);
@@ -296,7 +330,10 @@ mod tests {
             assert_eq!(changes.messages, messages);
         }
         let mut fewer = base();
-        fewer["storeCard"]["primaryFields"].as_array_mut().unwrap().pop();
+        fewer["storeCard"]["primaryFields"]
+            .as_array_mut()
+            .unwrap()
+            .pop();
         let changes = Changes::between(&version(base(), json!({})), &version(fewer, json!({})));
         assert_eq!(changes.visible, ["name"]);
     }
@@ -306,15 +343,27 @@ mod tests {
         let files = json!({ "pass.json": "1", "icon.png": "1", "logo.png": "1" });
         let newer = json!({ "pass.json": "2", "icon.png": "2", "de.lproj/pass.strings": "1" });
         let changes = Changes::between(&version(base(), files), &version(base(), newer));
-        assert_eq!(changes.visible, ["logo.png", "de.lproj/pass.strings", "icon.png"]);
-        assert_eq!(changes.to_string(), "logo.png, de.lproj/pass.strings, icon.png");
+        assert_eq!(
+            changes.visible,
+            ["logo.png", "de.lproj/pass.strings", "icon.png"]
+        );
+        assert_eq!(
+            changes.to_string(),
+            "logo.png, de.lproj/pass.strings, icon.png"
+        );
     }
 
     #[test]
     fn many_changes_are_counted() {
         let names: Vec<String> = (0..8).map(|number| format!("key{number}")).collect();
-        let changes = Changes { visible: names, ..Changes::default() };
-        assert_eq!(changes.to_string(), "key0, key1, key2, key3, key4 and 3 more");
+        let changes = Changes {
+            visible: names,
+            ..Changes::default()
+        };
+        assert_eq!(
+            changes.to_string(),
+            "key0, key1, key2, key3, key4 and 3 more"
+        );
         assert_eq!(Changes::default().to_string(), "nothing changed");
     }
 

@@ -223,7 +223,10 @@ pub(crate) fn name_of(type_id: &TypeIdentifier, device: &DeviceIdentifier) -> St
     hash.update(b"\0");
     hash.update(device.as_str());
     let digest = hash.finalize();
-    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use passkit_server::{
     delivery::{Complaint, DeliveryLog, Denial, Event, PushFailure, Record, Subject},
     identifiers::{DeviceIdentifier, TypeIdentifier},
     push::{PendingChange, Scope},
-    store::{Audience, StoreError, UpdateTag},
+    store::{Audience, PageCursor, StoreError, UpdateTag},
 };
 
 use super::{
@@ -28,18 +28,20 @@ const DEFERRED: usize = 1_000;
 /// At most this many pages of phones are read, because a store may return short pages.
 const PAGES: usize = 100;
 
-/// Reads what is known about a pass, and about at most about `most_phones` of its phones.
+/// Reads what is known about a pass, and about a page of at most about `most_phones` of its phones. Also
+/// returns where the next page begins.
 pub(super) async fn gather(
     store: &dyn Store,
     log: Option<&dyn DeliveryLog>,
     pass: &PassId,
     content: Option<Content>,
+    after: Option<&PageCursor>,
     most_phones: usize,
-) -> Result<(PassFacts, Vec<Phone>), StoreError> {
+) -> Result<(PassFacts, Vec<Phone>, Option<PageCursor>), StoreError> {
     let state = store.pass_state(pass).await?;
     let published = store.published(slice::from_ref(pass)).await?;
     let removed = published.iter().flatten().any(|known| known.removed);
-    let devices = devices(store, pass, most_phones).await?;
+    let (devices, next) = devices(store, pass, after, most_phones).await?;
     let counted = store.count_devices(pass, COUNTED).await?;
     let subjects: Vec<Subject> = [
         Subject::Pass(pass.clone()),
@@ -63,7 +65,17 @@ pub(super) async fn gather(
     let mut phones = Vec::new();
     for (device, records) in devices.iter().zip(records) {
         let deferred = deferred.get(device).copied();
-        phones.push(phone(store, pass, state.version, device, Records(records), deferred).await?);
+        phones.push(
+            phone(
+                store,
+                pass,
+                state.version,
+                device,
+                Records(records),
+                deferred,
+            )
+            .await?,
+        );
     }
     let facts = PassFacts {
         id: pass.clone(),
@@ -93,17 +105,18 @@ pub(super) async fn gather(
         },
         content,
     };
-    Ok((facts, phones))
+    Ok((facts, phones, next))
 }
 
-/// Returns at most about `most` phones that have the pass, each once.
+/// Returns about `most` phones that have the pass, each once, and where the next ones begin.
 async fn devices(
     store: &dyn Store,
     pass: &PassId,
+    after: Option<&PageCursor>,
     most: usize,
-) -> Result<Vec<DeviceIdentifier>, StoreError> {
+) -> Result<(Vec<DeviceIdentifier>, Option<PageCursor>), StoreError> {
     let mut devices = Vec::new();
-    let mut after = None;
+    let mut after = after.cloned();
     for _ in 0..PAGES {
         let left = most.saturating_sub(devices.len());
         let audience = Audience::Pass(pass);
@@ -118,8 +131,7 @@ async fn devices(
             break;
         }
     }
-    devices.truncate(most);
-    Ok(devices)
+    Ok((devices, after))
 }
 
 async fn pending(store: &dyn Store, pass: &PassId) -> Result<Pending, StoreError> {
@@ -158,7 +170,9 @@ fn ended(of_pass: &Records, of_type: &Records, version: u64) -> Option<Seen> {
     let of_type = of_type.seen(Event::PushEnded);
     let of_all = of_type.filter(|seen| version > 0 && seen.version == version);
     let of_pass = of_pass.seen(Event::PushEnded);
-    of_pass.filter(|seen| seen.version >= version || of_all.is_none()).or(of_all)
+    of_pass
+        .filter(|seen| seen.version >= version || of_all.is_none())
+        .or(of_all)
 }
 
 async fn phone(
@@ -176,7 +190,9 @@ async fn phone(
     let held = if told_at >= asked_at {
         tags_told.last().copied()
     } else {
-        asked.as_ref().and_then(|asked| tags(&asked.detail).first().copied())
+        asked
+            .as_ref()
+            .and_then(|asked| tags(&asked.detail).first().copied())
     };
     // The phone was told of this version by its last answer with changes, unless it had the change
     // before.
@@ -184,7 +200,9 @@ async fn phone(
     let knows = match held {
         None => Knows::Unknown,
         Some(tag) => {
-            let changes = store.changes_since(device, &pass.type_id, Some(tag)).await?;
+            let changes = store
+                .changes_since(device, &pass.type_id, Some(tag))
+                .await?;
             if changes.serials.contains(&pass.serial) {
                 Knows::Older
             } else {

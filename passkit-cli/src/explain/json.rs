@@ -52,12 +52,8 @@ fn pass(pass: &PassFacts) -> Value {
         Pending::Yes { begun: true } => "partly",
         Pending::Unknown => "unknown",
     };
-    let failure = |(failure, it): &(PushFailure, Seen)| {
-        json!({ "event": Event::PushFailed(*failure).name(), "last": seen(it) })
-    };
-    let denial = |(denial, it): &(Denial, Seen)| {
-        json!({ "event": Event::Refused(*denial).name(), "last": seen(it) })
-    };
+    let failure = |(failure, it): &(PushFailure, Seen)| json!({ "event": Event::PushFailed(*failure).name(), "last": seen(it) });
+    let denial = |(denial, it): &(Denial, Seen)| json!({ "event": Event::Refused(*denial).name(), "last": seen(it) });
     let content = pass.content.as_ref().map(|content| {
         json!({
             "web_service_url": content.web_service_url,

@@ -25,14 +25,18 @@ mod facts;
 mod gather;
 mod json;
 mod reasoning;
-mod text;
+pub(crate) mod text;
 mod timeline;
 
-use passkit_server::{PassId, delivery::DeliveryLog, store::StoreError};
+use passkit_server::{
+    PassId,
+    delivery::DeliveryLog,
+    store::{PageCursor, StoreError},
+};
 
 pub(crate) use cause::Cause;
 pub(crate) use content::{Content, Version};
-pub(crate) use facts::{PassFacts, Phone};
+pub(crate) use facts::{PassFacts, Phone, Time};
 pub(crate) use timeline::Entry;
 
 use crate::store::Store;
@@ -66,6 +70,21 @@ pub(crate) async fn explain(
     content: Option<Content>,
     most_phones: usize,
 ) -> Result<Explanation, StoreError> {
-    let (pass, phones) = gather::gather(store, log, pass, content, most_phones).await?;
-    Ok(reasoning::conclude(pass, phones))
+    let explained = explain_page(store, log, pass, content, None, most_phones).await?;
+    Ok(explained.0)
+}
+
+/// Explains a pass with a page of its phones, from the start or after the page that ended at `after`.
+/// Also returns where the next page begins.
+pub(crate) async fn explain_page(
+    store: &dyn Store,
+    log: Option<&dyn DeliveryLog>,
+    pass: &PassId,
+    content: Option<Content>,
+    after: Option<&PageCursor>,
+    most_phones: usize,
+) -> Result<(Explanation, Option<PageCursor>), StoreError> {
+    let (pass, phones, next) =
+        gather::gather(store, log, pass, content, after, most_phones).await?;
+    Ok((reasoning::conclude(pass, phones), next))
 }

@@ -190,7 +190,9 @@ fn of_pending(pass: &PassFacts) -> Cause {
     };
     if let Some((failure, seen)) = &pushes.type_failed
         && stops(*failure)
-        && pushes.type_accepted.is_none_or(|accepted| accepted < seen.at)
+        && pushes
+            .type_accepted
+            .is_none_or(|accepted| accepted < seen.at)
     {
         return Cause::PushesStopped(*failure, seen.detail.clone());
     }
@@ -237,9 +239,7 @@ fn of_content(pass: &PassFacts, fetched: Time) -> Cause {
     let complaint = |complaints: &[Complaint]| {
         pass.complaints
             .iter()
-            .find(|(complaint, seen)| {
-                complaints.contains(complaint) && seen.at.0 >= pass.version
-            })
+            .find(|(complaint, seen)| complaints.contains(complaint) && seen.at.0 >= pass.version)
             .map(|(complaint, seen)| (*complaint, seen.at))
     };
     if let Some((complaint, at)) = complaint(&[Complaint::InvalidPass, Complaint::WrongPass]) {

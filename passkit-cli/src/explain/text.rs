@@ -27,7 +27,7 @@ impl Explanation {
                 };
                 format!("{concerned} of {of}: {sentence}.")
             }
-            _ => format!("{}.", capitalized(&sentence)),
+            _ => self::sentence(&sentence),
         }
     }
 
@@ -46,6 +46,11 @@ impl Explanation {
         let _ = write!(text, "\n{}", self.sentence());
         text
     }
+}
+
+/// Makes a sentence with a capital letter and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    format!("{}.", capitalized(text))
 }
 
 fn capitalized(sentence: &str) -> String {
@@ -77,20 +82,29 @@ fn pass(pass: &PassFacts) -> String {
         let count: u64 = pass.refused.iter().map(|(_, seen)| seen.count).sum();
         line(
             "refused",
-            format!("{}, the last at {}: {}", times(count), seen.at, denial_text(*denial)),
+            format!(
+                "{}, the last at {}: {}",
+                times(count),
+                seen.at,
+                denial_text(*denial)
+            ),
         );
     }
     if let Some((complaint, seen)) = pass.complaints.iter().max_by_key(|(_, seen)| seen.at) {
         let count: u64 = pass.complaints.iter().map(|(_, seen)| seen.count).sum();
         line(
             "complaints",
-            format!("{count}, the last at {}: {}", seen.at, complaint_text(*complaint)),
+            format!(
+                "{count}, the last at {}: {}",
+                seen.at,
+                complaint_text(*complaint)
+            ),
         );
     }
     text
 }
 
-fn pushes(pass: &PassFacts) -> String {
+pub(crate) fn pushes(pass: &PassFacts) -> String {
     let pushes = &pass.pushes;
     let of_newest = |seen: &&Seen| seen.version >= pass.version;
     let accepted = pushes.accepted.as_ref().filter(of_newest);
@@ -100,7 +114,12 @@ fn pushes(pass: &PassFacts) -> String {
     }];
     let failed = pushes.failed.iter().filter(|(_, seen)| of_newest(&seen));
     parts.extend(failed.map(|(failure, seen)| {
-        format!("{} {}{}", seen.count, failure_text(*failure), in_brackets(&seen.detail))
+        format!(
+            "{} {}{}",
+            seen.count,
+            failure_text(*failure),
+            in_brackets(&seen.detail)
+        )
     }));
     match pushes.pending {
         Pending::No => {}
@@ -111,13 +130,17 @@ fn pushes(pass: &PassFacts) -> String {
     format!("for this change: {}", parts.join(", "))
 }
 
-fn fetches(pass: &PassFacts) -> String {
+pub(crate) fn fetches(pass: &PassFacts) -> String {
     let [fetched, unchanged] = pass.of_newest();
     let newest = match (fetched, unchanged) {
         (None, None) => "the newest version: no fetch is known".into(),
         (None, Some(seen)) => format!("the newest version: answered 304 {}", times(seen.count)),
         (Some(seen), None) => {
-            format!("the newest version: {}, the last at {}", times(seen.count), seen.at)
+            format!(
+                "the newest version: {}, the last at {}",
+                times(seen.count),
+                seen.at
+            )
         }
         (Some(seen), Some(unchanged)) => format!(
             "the newest version: {}, the last at {}; answered 304 {}",
@@ -136,7 +159,8 @@ fn fetches(pass: &PassFacts) -> String {
 
 /// Lists the phones with their causes.
 fn phones(explanation: &Explanation) -> String {
-    let mut text = String::from("\nPhones, the worst first (a fetch does not say which phone it is from):\n");
+    let mut text =
+        String::from("\nPhones, the worst first (a fetch does not say which phone it is from):\n");
     let _ = writeln!(
         text,
         "  {:<8}  {:<23}  {:<23}  {:<16}  {}",
@@ -155,16 +179,19 @@ fn phones(explanation: &Explanation) -> String {
     }
     let (shown, all) = (explanation.phones.len(), explanation.pass.registrations);
     if shown < all.count {
-        let _ = writeln!(text, "  {shown} of {all} phones were read; --devices N reads more");
+        let _ = writeln!(
+            text,
+            "  {shown} of {all} phones were read; --devices N reads more"
+        );
     }
     text
 }
 
-fn time_or_unknown(time: Option<Time>) -> String {
+pub(crate) fn time_or_unknown(time: Option<Time>) -> String {
     time.map_or_else(|| "unknown".into(), |time| time.to_string())
 }
 
-fn told(phone: &Phone) -> &'static str {
+pub(crate) fn told(phone: &Phone) -> &'static str {
     match phone.knows {
         Knows::Newest { .. } => "yes",
         Knows::Older => "no",
@@ -172,7 +199,7 @@ fn told(phone: &Phone) -> &'static str {
     }
 }
 
-fn described(entry: &Entry, pass: &PassFacts) -> String {
+pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
     let phone = entry.phone.as_deref().unwrap_or("a phone");
     let version = match entry.version {
         0 => "",
@@ -197,18 +224,26 @@ fn described(entry: &Entry, pass: &PassFacts) -> String {
                 || format!("{count} pushes{version}"),
                 |phone| format!("push{version} to {phone}"),
             );
-            format!("{whom} {}{}", failure_text(failure), in_brackets(&entry.detail))
+            format!(
+                "{whom} {}{}",
+                failure_text(failure),
+                in_brackets(&entry.detail)
+            )
         }
         Event::Complaint(complaint) => format!(
             "{} reported that {}",
-            if count == 1 { "a phone".into() } else { format!("phones, {},", times(count)) },
+            if count == 1 {
+                "a phone".into()
+            } else {
+                format!("phones, {},", times(count))
+            },
             complaint_text(complaint)
         ),
         _ => event.name().into(),
     }
 }
 
-fn times(count: u64) -> String {
+pub(crate) fn times(count: u64) -> String {
     match count {
         1 => "once".into(),
         count => format!("{count} times"),
@@ -223,7 +258,7 @@ fn in_brackets(detail: &str) -> String {
     }
 }
 
-fn denial_text(denial: Denial) -> &'static str {
+pub(crate) fn denial_text(denial: Denial) -> &'static str {
     match denial {
         Denial::NoAuthorization => "no Authorization header",
         Denial::Scheme => "another scheme, or no token",
@@ -233,7 +268,7 @@ fn denial_text(denial: Denial) -> &'static str {
     }
 }
 
-fn failure_text(failure: PushFailure) -> &'static str {
+pub(crate) fn failure_text(failure: PushFailure) -> &'static str {
     match failure {
         PushFailure::Gone => "failed, because the push token went out of use",
         PushFailure::BadToken => "failed, because APNs does not know the push token",
@@ -247,7 +282,7 @@ fn failure_text(failure: PushFailure) -> &'static str {
     }
 }
 
-fn complaint_text(complaint: Complaint) -> &'static str {
+pub(crate) fn complaint_text(complaint: Complaint) -> &'static str {
     match complaint {
         Complaint::AuthenticationFailure => "it was answered 401",
         Complaint::UnexpectedStatus => "it got a status that phones don't understand there",

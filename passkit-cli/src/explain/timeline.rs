@@ -71,9 +71,18 @@ fn of_pass(pass: &PassFacts) -> impl Iterator<Item = Entry> {
     let single = single
         .into_iter()
         .filter_map(|(event, seen)| Some((event, seen.as_ref()?)));
-    let refused = pass.refused.iter().map(|(it, seen)| (Event::Refused(*it), seen));
-    let failed = pushes.failed.iter().map(|(it, seen)| (Event::PushFailed(*it), seen));
-    let complaints = pass.complaints.iter().map(|(it, seen)| (Event::Complaint(*it), seen));
+    let refused = pass
+        .refused
+        .iter()
+        .map(|(it, seen)| (Event::Refused(*it), seen));
+    let failed = pushes
+        .failed
+        .iter()
+        .map(|(it, seen)| (Event::PushFailed(*it), seen));
+    let complaints = pass
+        .complaints
+        .iter()
+        .map(|(it, seen)| (Event::Complaint(*it), seen));
     let recorded = single.chain(refused).chain(failed).chain(complaints);
     changed
         .into_iter()
@@ -90,7 +99,10 @@ fn of_phone(phone: &Phone) -> impl Iterator<Item = Entry> {
     let times = [
         (Event::Registered, phone.registered),
         // A call that brought a change is both.
-        (Event::Asked, phone.asked.filter(|asked| phone.told != Some(*asked))),
+        (
+            Event::Asked,
+            phone.asked.filter(|asked| phone.told != Some(*asked)),
+        ),
         (Event::Told, phone.told),
     ];
     let times = times
