@@ -115,3 +115,7 @@ pub(super) fn style() -> Answer {
 pub(super) fn script() -> Answer {
     Answer::new("text/javascript", include_str!("live.js"))
 }
+
+pub(super) fn nothing() -> Answer {
+    Answer::new("image/png", Bytes::new()).status(StatusCode::NO_CONTENT)
+}

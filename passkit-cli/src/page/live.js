@@ -2,6 +2,14 @@
 "use strict";
 (() => {
   const EVERY = 3000;
+  // Replaces only the parts that differ, because a screen reader reads a new part aloud.
+  const update = (live, fresh) => {
+    const [before, after] = [[...live.children], [...fresh.children]];
+    if (before.length !== after.length) return live.replaceChildren(...after);
+    before.forEach((part, index) => {
+      if (part.outerHTML !== after[index].outerHTML) part.replaceWith(after[index]);
+    });
+  };
   const refresh = async () => {
     const live = document.getElementById("live");
     // A selection or a focused link would be lost.
@@ -13,7 +21,7 @@
     const fresh = page.getElementById("live");
     // A page that reports a problem has no live part.
     const shown = fresh ?? page.querySelector("main");
-    if (shown && live.innerHTML !== shown.innerHTML) live.replaceChildren(...shown.childNodes);
+    if (shown) update(live, shown);
   };
   const again = async () => {
     try {

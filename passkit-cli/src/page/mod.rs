@@ -185,7 +185,8 @@ impl Page {
             ("/live.js", false) => return Ok(answer::script()),
             ("/sign-in", false) => return Ok(view::sign_in("")),
             ("/sign-in", true) => return self.sign_in(request, caller).await,
-            ("/favicon.ico", _) => return Err(Refusal::NotFound),
+            // Browsers ask for it, and report a 404 as an error.
+            ("/favicon.ico", false) => return Ok(answer::nothing()),
             _ => {}
         }
         let Some(session) = caller
