@@ -1,7 +1,8 @@
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::File,
-    io::{self, BufReader, Read as _},
+    io::{self, BufReader, Read, Seek},
     path::Path,
 };
 
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use zip::ZipArchive;
 
 use crate::{
-    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, json,
+    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, changes, json,
     layout::{Layout, MANIFEST, SIGNATURE},
 };
 
@@ -22,9 +23,12 @@ const BUFFER_BYTES: usize = 4 << 10;
 
 /// An archive in a file, to read a few of its entries without the others. It checks nothing. For
 /// that, use [`Report::of`](crate::Report::of).
-pub struct ArchiveFile {
-    zip: ZipArchive<BufReader<File>>,
-    kind: Kind,
+pub struct ArchiveFile(Entries<BufReader<File>>);
+
+/// The entries of an archive, wherever it is. Nothing is checked.
+pub(crate) struct Entries<R> {
+    zip: ZipArchive<R>,
+    pub(crate) kind: Kind,
 }
 
 /// What an [`ArchiveFile`] says about itself.
@@ -53,34 +57,31 @@ impl ArchiveFile {
             return Ok(None);
         }
         let reader = BufReader::with_capacity(BUFFER_BYTES, file);
-        let zip = match ZipArchive::new(reader) {
-            Ok(zip) if zip.len() <= MAX_ENTRIES => zip,
-            _ => return Ok(None),
-        };
-        let has = |kind: &Kind| {
-            let name = Layout::of(*kind).description_file;
-            zip.index_for_name(name).is_some()
-        };
-        let kind = Kind::ALL.into_iter().find(has);
-        Ok(kind.map(|kind| Self { zip, kind }))
+        Ok(Entries::open(reader).map(Self))
     }
 
     /// Returns whether there is a signature. It may be wrong.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.zip.index_for_name(SIGNATURE).is_some()
+        self.0.zip.index_for_name(SIGNATURE).is_some()
     }
 
     /// Reads `manifest.json`. Returns `None` if it is missing, damaged or too large.
     pub fn manifest(&mut self) -> Option<Vec<u8>> {
-        self.entry(MANIFEST)
+        self.0.entry(MANIFEST)
+    }
+
+    /// Returns the keys of the fields that have a `changeMessage`. Returns `None` if the archive is
+    /// damaged.
+    pub fn fields_with_messages(&mut self) -> Option<Vec<String>> {
+        self.0.description().as_ref().map(changes::messages)
     }
 
     /// Reads the identity and the token of the pass or order. Returns `None` if the archive is
     /// damaged.
     pub fn identify(&mut self) -> Option<Identified> {
-        let layout = Layout::of(self.kind);
-        let object = self.description()?;
+        let layout = Layout::of(self.0.kind);
+        let object = self.0.description()?;
         let text = |key: &str| object.get(key)?.as_str();
         Some(Identified {
             id: PassId {
@@ -91,11 +92,38 @@ impl ArchiveFile {
             voided: object.get("voided") == Some(&Value::Bool(true)),
         })
     }
+}
 
-    /// Reads `pass.json` or `order.json`. Returns `None` if the archive is damaged.
-    pub fn description(&mut self) -> Option<Map<String, Value>> {
+impl<R: Read + Seek> Entries<R> {
+    /// Returns `None` if this is no archive.
+    pub(crate) fn open(reader: R) -> Option<Self> {
+        let zip = match ZipArchive::new(reader) {
+            Ok(zip) if zip.len() <= MAX_ENTRIES => zip,
+            _ => return None,
+        };
+        let has = |kind: &Kind| {
+            let name = Layout::of(*kind).description_file;
+            zip.index_for_name(name).is_some()
+        };
+        let kind = Kind::ALL.into_iter().find(has)?;
+        Some(Self { zip, kind })
+    }
+
+    /// Reads `pass.json` or `order.json`.
+    pub(crate) fn description(&mut self) -> Option<Map<String, Value>> {
         let text = self.entry(Layout::of(self.kind).description_file)?;
         serde_json::from_slice(&json::readable(&text)).ok()
+    }
+
+    /// Returns the checksum and the size of each entry, without reading it.
+    pub(crate) fn checksums(&mut self) -> Option<BTreeMap<String, (u32, u64)>> {
+        (0..self.zip.len())
+            .map(|index| {
+                let entry = self.zip.by_index_raw(index).ok()?;
+                let name = entry.name().ok()?.into_owned();
+                Some((name, (entry.crc32(), entry.size())))
+            })
+            .collect()
     }
 
     fn entry(&mut self, name: &str) -> Option<Vec<u8>> {
@@ -110,7 +138,7 @@ impl ArchiveFile {
 impl fmt::Debug for ArchiveFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArchiveFile")
-            .field("kind", &self.kind)
+            .field("kind", &self.0.kind)
             .finish_non_exhaustive()
     }
 }

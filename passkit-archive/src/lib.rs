@@ -59,6 +59,7 @@ mod ber;
 mod builder;
 mod bundle;
 mod certificate;
+mod changes;
 mod checks;
 mod color;
 mod contents;
@@ -86,6 +87,7 @@ pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
+pub use changes::{ChangeSummary, Changes};
 pub use checks::{schemes::shown_style, strings::MAX_STRINGS};
 pub use color::parse as read_color;
 pub use contents::{

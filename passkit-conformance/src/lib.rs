@@ -71,8 +71,8 @@
 //!
 //! # Testing a store
 //! A [`store::TestStore`] says which traits the store implements. Make one with `with_all`, or with
-//! `new` for `RegistrationStore` alone, and add `with_queue`, `with_coordination` or
-//! `with_maintenance`. The cases of missing traits are shown as ignored, with the reason. To check
+//! `new` for `RegistrationStore` alone, and add `with_queue`, `with_coordination`,
+//! `with_maintenance` or `with_delivery`. The cases of missing traits are shown as ignored, with the reason. To check
 //! durability as well, implement [`store::Stores`] instead of passing a closure.
 //! `Stores` can open the data of a store again.
 //!

@@ -175,6 +175,16 @@ rules! {
     Q4 "Q4" "the last deferred push of each device and type is kept until it is removed"
         "keep one deferred push for each device and type, replace it as a whole, and remove it only when asked";
 }
+"the contract of DeliveryLog" "https://docs.rs/passkit-server/latest/passkit_server/delivery/trait.DeliveryLog.html" {
+    D1 "D1" "records of the same subject and event are merged, in any order and from any number of callers: the newest version stays, its counts are added, and its last time stays with its detail"
+        "merge with one upsert that follows Record::merge, and lock the rows of a batch in a fixed order";
+    D2 "D2" "the answers are in the order of the requested subjects, and contain exactly the records of each subject"
+        "look up each subject by its kind, its type and its name, and answer in the order of the request";
+    D3 "D3" "a forgotten subject has no records, and discarding removes exactly the records before the given time"
+        "delete by the whole key of the subject, and compare the current last time of each record with <";
+    D4 "D4" "every instance that shares the store sees the effect of an acknowledged call"
+        "write the records before the call returns, and don't keep records in a cache";
+}
 "Apple, Adding a Web Service to Update Passes" "https://developer.apple.com/documentation/walletpasses/adding-a-web-service-to-update-passes" {
     URL_1 "URL-1" "the URL of an endpoint is the webServiceURL, then /v1/, then the path of the endpoint"
         "serve the paths below /v1/ under the webServiceURL";

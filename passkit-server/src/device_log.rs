@@ -352,7 +352,7 @@ impl DeviceLog for TracingLog {
 
 /// Returns the start of a message, up to the first quote, digit or long word, because the rest may
 /// be an identifier or a token. Control characters are escaped.
-fn redacted(message: &str) -> String {
+pub(crate) fn redacted(message: &str) -> String {
     let start: String = message.chars().take(200).collect();
     let mut words = Vec::new();
     for word in start.split(char::is_whitespace) {

@@ -29,6 +29,7 @@
 //! | [`source`] | [`PassSource`], where passes come from |
 //! | [`store`] | the store traits, their contract, and a store in memory |
 //! | [`push`] | [`Publisher`](push::Publisher) and the traits of the queue and the sender |
+//! | [`delivery`] | delivery records, for "why does my phone not update?" |
 //! | [`identifiers`] | identifiers and secrets of the protocol, checked when they are made |
 //! | [`device_log`] | the log messages that phones post |
 //! | [`maintenance`] | import and export of registrations, and counting them |
@@ -44,6 +45,7 @@
 //! | [`RegistrationStore`](store::RegistrationStore) | a store | [`WalletService`], [`Publisher`](push::Publisher) |
 //! | [`Coordination`](store::Coordination) | a store | [`Publisher`](push::Publisher), to choose one worker for each type |
 //! | [`PushQueue`](push::PushQueue) | a store | [`Publisher`](push::Publisher) |
+//! | [`DeliveryLog`](delivery::DeliveryLog) | a store; optional | [`DeliveryRecorder`](delivery::DeliveryRecorder), operators' tools |
 //! | [`StoreMaintenance`](maintenance::StoreMaintenance) | a store | operators' tools; the service works without it |
 //! | [`PushSender`](push::PushSender) | `passkit-apns`, or your program | [`Publisher`](push::Publisher) |
 //! | [`DeviceLog`](device_log::DeviceLog) | your program; optional | [`WalletService`] |
@@ -123,6 +125,7 @@
 //! | `passkit_store_errors_total` | `method` | store calls that failed |
 //! | `passkit_pushes_total` | `outcome` | pushes |
 //! | `passkit_push_seconds` | | time until a push was answered |
+//! | `passkit_delivery_records_total` | `outcome` | [delivery records](delivery): written or dropped |
 //! | `passkit_fetched_after_seconds` | | time from the change of a pass to a fetch of it |
 //!
 //! In `passkit_fetched_after_seconds`, phones that came because of the change are in the low

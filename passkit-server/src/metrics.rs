@@ -9,6 +9,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
     Changed, PassId, PassState,
+    delivery::{DeliveryLog, Record, Subject},
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{
@@ -27,6 +28,7 @@ const STORE_SECONDS: &str = "passkit_store_seconds";
 const STORE_ERRORS: &str = "passkit_store_errors_total";
 const PUSHES: &str = "passkit_pushes_total";
 const PUSH_SECONDS: &str = "passkit_push_seconds";
+const DELIVERY_RECORDS: &str = "passkit_delivery_records_total";
 const FETCHED_AFTER: &str = "passkit_fetched_after_seconds";
 
 /// Describes the metrics of this crate to the recorder. Call this function after the recorder was
@@ -49,6 +51,10 @@ pub fn describe_metrics() {
         PUSH_SECONDS,
         Unit::Seconds,
         "Time until a push was answered."
+    );
+    describe_counter!(
+        DELIVERY_RECORDS,
+        "Delivery records, by outcome: written or dropped."
     );
     describe_histogram!(
         FETCHED_AFTER,
@@ -110,6 +116,16 @@ pub(crate) fn fetched(state: PassState) {
         let age = Duration::from_micros(clock::now_micros().saturating_sub(state.version));
         histogram!(FETCHED_AFTER).record(age);
     }
+}
+
+/// Counts delivery records that the store has accepted.
+pub(crate) fn records_written(records: u64) {
+    counter!(DELIVERY_RECORDS, "outcome" => "written").increment(records);
+}
+
+/// Counts delivery records that are lost.
+pub(crate) fn records_dropped(records: u64) {
+    counter!(DELIVERY_RECORDS, "outcome" => "dropped").increment(records);
 }
 
 /// A store or a push sender whose calls are counted and timed.
@@ -275,6 +291,25 @@ impl<S: PushQueue> PushQueue for Measured<S> {
         limit: usize,
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
         store_call("deferred", self.0.deferred(type_id, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl<S: DeliveryLog> DeliveryLog for Measured<S> {
+    async fn record(&self, records: &[Record]) -> Result<(), StoreError> {
+        store_call("record", self.0.record(records)).await
+    }
+
+    async fn records(&self, subjects: &[Subject]) -> Result<Vec<Vec<Record>>, StoreError> {
+        store_call("records", self.0.records(subjects)).await
+    }
+
+    async fn forget(&self, subjects: &[Subject]) -> Result<(), StoreError> {
+        store_call("forget", self.0.forget(subjects)).await
+    }
+
+    async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError> {
+        store_call("discard_before", self.0.discard_before(time, limit)).await
     }
 }
 

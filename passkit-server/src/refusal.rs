@@ -8,6 +8,7 @@ use http::{
 use crate::{
     PassId, SourceError,
     body::ResponseBody,
+    delivery::Denial,
     identifiers::Kind,
     response,
     route::{MalformedEscape, Route},
@@ -86,6 +87,17 @@ impl From<StoreError> for Refusal {
 }
 
 impl Denied {
+    /// Returns the reason as it is recorded, if the request may be about a known pass.
+    pub(crate) fn as_denial(self) -> Option<Denial> {
+        match self {
+            Self::NoAuthorization => Some(Denial::NoAuthorization),
+            Self::Scheme | Self::OtherWallet => Some(Denial::Scheme),
+            Self::Removed => Some(Denial::Removed),
+            Self::WrongToken => Some(Denial::WrongToken),
+            Self::Type | Self::Unknown => None,
+        }
+    }
+
     fn reason(self) -> &'static str {
         match self {
             Self::NoAuthorization => "no Authorization; a proxy may have removed it",

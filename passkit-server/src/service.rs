@@ -14,14 +14,15 @@ use tower_service::Service;
 use crate::{
     PassSource,
     authorization::{Access, authorize},
+    delivery::DeliveryRecorder,
     device_limit::DeviceLimit,
     device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
-    identifiers::Kind,
+    identifiers::{Kind, TypeIdentifier},
     refusal::Refusal,
     refused::RefusedLog,
     request_body::{self, BodyBudget},
-    route::Route,
+    route::{Route, decode, serial_candidates},
     store::RegistrationStore,
 };
 
@@ -92,6 +93,7 @@ struct Options {
     body_budget: Arc<BodyBudget>,
     prefix: Prefix,
     refused: Arc<RefusedLog>,
+    recorder: Option<DeliveryRecorder>,
 }
 
 /// The default of [`WalletService::max_devices_per_pass`].
@@ -111,6 +113,7 @@ impl<S, P> WalletService<S, P> {
             body_budget: Arc::new(BodyBudget::new(MAX_BODY_BYTES)),
             prefix: Prefix::ROOT,
             refused: Arc::default(),
+            recorder: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -129,6 +132,14 @@ impl<S, P> WalletService<S, P> {
     #[must_use]
     pub fn device_log(mut self, hook: impl DeviceLog + 'static) -> Self {
         self.options_mut().device_log = Arc::new(hook);
+        self
+    }
+
+    /// Records what became of changes, for operators. See [`DeliveryRecorder`]. Default: nothing is
+    /// recorded.
+    #[must_use]
+    pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
+        self.options_mut().recorder = Some(recorder);
         self
     }
 
@@ -235,6 +246,7 @@ where
             };
             let mut answer = answer.unwrap_or_else(|refusal| {
                 shared.options.refused.record(&head.method, path, &refusal);
+                shared.options.record_refusal(route.as_ref(), &refusal);
                 refusal.into_response()
             });
             if head.method == Method::HEAD {
@@ -244,6 +256,38 @@ where
             measured.answered(answer.status());
             Ok(answer)
         })
+    }
+}
+
+impl Options {
+    /// Records that a request for a pass had no valid token.
+    fn record_refusal(&self, route: Option<&Route<'_>>, refusal: &Refusal) {
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        let (
+            &Refusal::Unauthorized(_, denied),
+            Some(
+                Route::Registration {
+                    type_id, serial, ..
+                }
+                | Route::Latest {
+                    type_id, serial, ..
+                },
+            ),
+        ) = (refusal, route)
+        else {
+            return;
+        };
+        let Some(denial) = denied.as_denial() else {
+            return;
+        };
+        if let Ok(type_id) = decode(type_id)
+            && let Ok(type_id) = TypeIdentifier::new(&type_id)
+        {
+            let serials = serial_candidates(serial).serials().collect();
+            recorder.refused(type_id, serials, denial);
+        }
     }
 }
 
@@ -259,6 +303,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (store, source, options) = (&*self.store, &*self.source, &self.options);
+        let recorder = options.recorder.as_ref();
         let authorized = async |kind, pass, access| {
             authorize(
                 (store, source),
@@ -283,7 +328,9 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 let budget = &options.body_budget.registrations;
                 let body = request_body::read(body, register::BODY_LIMIT, budget).await?;
                 let limit = &options.device_limit;
-                register::register(store, limit, device, &pass, &body, options.other_wallets).await
+                let other_wallets = options.other_wallets;
+                register::register(store, limit, device, &pass, &body, other_wallets, recorder)
+                    .await
             }
             (
                 &Route::Registration {
@@ -294,10 +341,10 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 &Method::DELETE,
             ) => {
                 let pass = authorized(None, (type_id, serial), Access::Unregister).await?;
-                unregister(store, device, &pass).await
+                unregister(store, device, &pass, recorder).await
             }
             (&Route::Updatable { device, type_id }, &Method::GET | &Method::HEAD) => {
-                updatable(store, device, type_id, head.uri.query()).await
+                updatable(store, device, type_id, head.uri.query(), recorder).await
             }
             (
                 &Route::Latest {
@@ -312,12 +359,12 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
                     Kind::Order => options.order_media_type.clone(),
                 };
-                latest(store, source, media_type, &pass, head).await
+                latest(store, source, media_type, &pass, head, recorder).await
             }
             (&Route::Log, &Method::POST) => {
                 let budget = &options.body_budget.logs;
                 let body = request_body::read(body, log::BODY_LIMIT, budget).await?;
-                Ok(log::log(&*options.device_log, &body))
+                Ok(log::log(&*options.device_log, recorder, &body))
             }
             _ => Err(Refusal::Method(route.allowed_methods())),
         }

@@ -9,6 +9,7 @@
 //! | `published` | pass that was ever published | type, serial | whether the pass was removed, digests of its tokens |
 //! | `pending_push` | pending change | type, serial or an empty text | versions, progress; an index by type, age |
 //! | `deferred_push` | deferred push | type, device | push token, times, attempts; an index by type, time |
+//! | `delivery` | delivery record | kind of the subject, type, serial or device or an empty text, event | version, count, time, detail; an index by the hour of the time |
 //! | `claim` | claim, also an expired one | name | owner, time of expiry |
 //! | `note` | note | name | text |
 //! | `store` | store: one row | – | time of creation |
@@ -16,7 +17,8 @@
 //!
 //! **Locks.** A statement that writes registrations locks the rows of their devices first. A statement that writes a pass, its
 //! published content or a pending push locks the row of its type in `clock` first. Devices are locked in order, and a
-//! statement locks only one type. Therefore statements can't deadlock.
+//! statement locks only one type. A statement that writes or forgets delivery records locks them in the order of their keys.
+//! Therefore statements can't deadlock.
 //!
 //! If a call takes several steps, or its plan needs settings, the statement calls a function that `migrations/` defines.
 
@@ -193,6 +195,44 @@ pub(crate) const DEFER: &str = "select passkit.defer($1, $2, $3, $4, $5, $6)";
 pub(crate) const DEFERRED: &str = "\
 select d.device_id, d.push_token, d.due, d.attempts, d.bad_since from passkit.deferred($1, $2, $3) d";
 
+/// Arrays of kinds, types, names, events, versions, counts, times, details. Each record must occur once, and the records must
+/// be in the order of their keys.
+pub(crate) const RECORD: &str = "\
+insert into passkit.delivery as d (kind, pass_type, name, event, version, count, at, detail)
+select a.kind, a.pass_type, a.name, a.event, a.version, a.count, a.at, a.detail
+from (
+    select $1::text[] as k, $2::text[] as t, $3::text[] as n, $4::text[] as e, $5::bigint[] as v, $6::bigint[] as c,
+        $7::bigint[] as x, $8::text[] as y
+    offset 0
+) arrays, unnest(k, t, n, e, v, c, x, y) as a(kind, pass_type, name, event, version, count, at, detail)
+on conflict (kind, pass_type, name, event) do update
+set version = excluded.version,
+    count = case when excluded.version > d.version then excluded.count
+        else least(d.count + excluded.count, 9007199254740991) end,
+    at = case when excluded.version > d.version then excluded.at else greatest(d.at, excluded.at) end,
+    detail = case when excluded.version > d.version or (excluded.at, excluded.detail) > (d.at, d.detail)
+        then excluded.detail else d.detail end
+where excluded.version >= d.version";
+
+/// Arrays of kinds, types, names → for each record: the number of the subject in the arrays, event, version, count, time,
+/// detail.
+///
+/// "Plans" in migrations/0001 explains `offset 0` and the limit. There are fewer events than that.
+pub(crate) const RECORDS: &str = "\
+select a.n, d.event, d.version, d.count, d.at, d.detail
+from (select $1::text[] as k, $2::text[] as t, $3::text[] as n offset 0) arrays,
+    unnest(k, t, arrays.n) with ordinality as a(kind, pass_type, name, n)
+cross join lateral (
+    select d.event, d.version, d.count, d.at, d.detail from passkit.delivery d
+    where d.kind = a.kind and d.pass_type = a.pass_type and d.name = a.name limit 1000
+) d";
+
+/// Arrays of kinds, types, names, in order.
+pub(crate) const FORGET_RECORDS: &str = "select passkit.forget_deliveries($1, $2, $3)";
+
+/// Microseconds, limit → whether no older record remains.
+pub(crate) const DISCARD_RECORDS: &str = "select passkit.discard_deliveries($1, $2)";
+
 /// Name, owner, microseconds → a row if the owner now has the claim.
 pub(crate) const CLAIM: &str = "\
 insert into passkit.claim as c (name, owner, until) values ($1, $2, passkit.now_micros() + $3)
@@ -257,6 +297,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("record progress", RECORD_PROGRESS),
     ("defer", DEFER),
     ("deferred", DEFERRED),
+    ("record", RECORD),
+    ("records", RECORDS),
+    ("forget records", FORGET_RECORDS),
+    ("discard records", DISCARD_RECORDS),
     ("claim", CLAIM),
     ("release", RELEASE),
     ("note", NOTE),

@@ -1,7 +1,8 @@
 //! The registrations of an Apple Wallet web service in PostgreSQL, for any number of instances.
 //!
 //! [`PostgresStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
-//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue),
+//! [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). It uses the pool that you have, or makes one.
 //!
 //! ```no_run
@@ -65,11 +66,12 @@
 //! [`PostgresStore::check`] reports a missing or wrong schema when a program starts.
 
 // Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,
-// queue, maintenance.
+// delivery, queue, maintenance.
 mod batches;
 mod changes;
 mod config;
 mod coordination;
+mod delivery;
 mod engine;
 mod error;
 mod layout;

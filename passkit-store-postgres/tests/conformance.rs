@@ -18,18 +18,19 @@ impl Stores for Databases {
         let store = PostgresStore::connect(&url, Config::new()).await?;
         store.migrate().await?;
         let other = PostgresStore::connect(&url, Config::new()).await?;
-        let [one, other] = [store, other].map(|store| TestStore::with_all(Arc::new(store)));
+        let [one, other] = [store, other].map(with_all_traits);
         Ok((TestStore::spread(one, vec![other]), url))
     }
 
     async fn reopen(&self, url: &String) -> Option<Result<TestStore, BoxError>> {
         let store = PostgresStore::connect(url, Config::new()).await;
-        Some(
-            store
-                .map(|store| TestStore::with_all(Arc::new(store)))
-                .map_err(Into::into),
-        )
+        Some(store.map(with_all_traits).map_err(Into::into))
     }
+}
+
+fn with_all_traits(store: PostgresStore) -> TestStore {
+    let store = Arc::new(store);
+    TestStore::with_all(store.clone()).with_delivery(store)
 }
 
 passkit_conformance::store_tests!(Databases(Server::find()));

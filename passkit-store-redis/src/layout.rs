@@ -17,6 +17,8 @@
 //! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that last removed something; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and the count of the device's registrations of the type. See `register.lua` |
 //! | `p{T:S:k}` | hash | part k of the index of a pass: device -> number of the entry |
 //! | `y{T:k}` | hash | part k of the index of a type: device -> number of the entry |
+//! | `e{K:T:N}` | hash | the delivery records of a subject of the kind K (`pass`, `device` or `type`), the type T and the name N: event -> `version:count:time:detail`; and `\tu`, the call that last wrote records |
+//! | `f{k}` | sorted set | part k of the index of these subjects: `K:T:N` -> a time that is not after its oldest record |
 //! | `l{H}N` | string | the owner of the claim N; expires with the claim |
 //! | `n{H}N` | hash | `v` the note N |
 //! | `r{H}N` | sorted set | the calls that recently replaced the note N -> when |
@@ -28,6 +30,7 @@
 
 use passkit_server::{
     PassId,
+    delivery::Subject,
     identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
     store::Audience,
 };
@@ -52,8 +55,11 @@ pub(crate) const BUCKET_CLOCK: &str = "\tc";
 pub(crate) const WHOLE_TYPE: &str = "\tall";
 pub(crate) const UNDER_WAY: &str = "\tp";
 
-const KINDS: [&str; 13] = [
-    "a{", "b{", "d{", "h{", "l{", "n{", "o{", "p{", "q{", "r{", "t{", "y{", "z{",
+/// The number of parts of the index of subjects with delivery records. The layout depends on it too.
+pub(crate) const DELIVERY_PARTS: u64 = 64;
+
+const KINDS: [&str; 15] = [
+    "a{", "b{", "d{", "e{", "f{", "h{", "l{", "n{", "o{", "p{", "q{", "r{", "t{", "y{", "z{",
 ];
 
 pub(crate) const PUSH_TOKEN: &str = "t";
@@ -190,6 +196,19 @@ impl Keys {
         ))
     }
 
+    pub(crate) fn deliveries(&self, member: &str) -> String {
+        format!("{}e{{{member}}}", self.prefix)
+    }
+
+    /// Returns the key of the index part that contains a subject with delivery records.
+    pub(crate) fn delivery_part_with(&self, member: &str) -> String {
+        self.delivery_part(hash(member) % DELIVERY_PARTS)
+    }
+
+    pub(crate) fn delivery_part(&self, part: u64) -> String {
+        format!("{}f{{{part}}}", self.prefix)
+    }
+
     fn named(&self, kind: char, name: &str) -> String {
         format!("{}{kind}{{{:x}}}{name}", self.prefix, hash(name))
     }
@@ -227,6 +246,12 @@ impl Indexed {
             Self::Type(type_id) => Audience::Type(type_id),
         }
     }
+}
+
+/// Returns the member that stands for a subject in the index of subjects with delivery records.
+pub(crate) fn member(subject: &Subject) -> String {
+    let (kind, type_id, name) = subject.parts();
+    format!("{kind}:{type_id}:{name}")
 }
 
 /// Returns the number of parts of an index.

@@ -58,6 +58,9 @@
 //! reads all buckets. The very first push of a type may wait longer: until the next push of the type, or until
 //! [`RedisStore::repair`] runs.
 //!
+//! **Delivery records** never wait for replicas, so a failover may lose the newest of them. If a connection breaks before the
+//! answer, a record may be counted twice.
+//!
 //! **After a loss or a restored backup**, mark each type with `Changed::All`, so that devices fetch what they missed.
 //! [`RedisStore::repair`] rebuilds the indexes. A device whose registration was lost registers again only when its user does
 //! something. With `min_replicas` 0, the clocks of the service's machines should agree within about a second, which is
@@ -109,10 +112,11 @@
 //! | `tls` | off | Accepts `rediss://`, `rediss+cluster://` and `rediss+sentinel://` URLs, and the certificates of [`Config`]. |
 
 // Each file uses only the files that come before it in this list: config, error, layout, engine, dirty, store, changes,
-// registrations, coordination, queue, maintenance.
+// registrations, coordination, delivery, queue, maintenance.
 mod changes;
 mod config;
 mod coordination;
+mod delivery;
 mod dirty;
 mod engine;
 mod error;

@@ -30,9 +30,9 @@ struct RedisStores {
 impl RedisStores {
     async fn connect(&self, prefix: &str) -> Result<TestStore, BoxError> {
         let (url, _) = self.servers.get_or_init(|| (self.start)().unwrap());
-        Ok(TestStore::with_all(Arc::new(
-            RedisStore::connect(url, Config::new().prefix(prefix)).await?,
-        )))
+        let store = RedisStore::connect(url, Config::new().prefix(prefix)).await?;
+        let store = Arc::new(store);
+        Ok(TestStore::with_all(store.clone()).with_delivery(store))
     }
 }
 

@@ -14,6 +14,8 @@
 //! | `h` type NUL device | a deferred push, see [`encode_deferred`] |
 //! | `e` type NUL due (8) device | empty; the index of all deferred pushes that have a due time, by that time |
 //! | `q` type | the number of pending changes (8) and deferred pushes (8) of the type; exists only if there are any |
+//! | `l` kind NUL type NUL name NUL event | a delivery record: its version (8), count (8), last time (8) and detail. The kind of the subject is `pass`, `device` or `type`. Its name is a serial number, a device or empty |
+//! | `g` time (8) kind NUL type NUL name NUL event | empty; the index of all delivery records by their last time |
 //! | `n` name | a note |
 //!
 //! The numbers in brackets are sizes in bytes. Numbers are big-endian. Versions are microseconds since the Unix epoch, and
@@ -24,6 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_server::{
     PassId, PassState,
+    delivery::Subject,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
     push::{DeferredPush, Progress, Scope},
     store::{ContentDigest, PageCursor, Published, clock},
@@ -51,6 +54,9 @@ pub(crate) const PUBLISHED: &[u8] = b"c";
 
 /// The prefix of all counts of pending changes and deferred pushes. A type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
+
+/// The prefix of all delivery records by their time. A time follows.
+pub(crate) const DELIVERIES_BY_AGE: &[u8] = b"g";
 
 /// The size of a time in a key, in bytes.
 pub(crate) const TIME_BYTES: usize = 8;
@@ -181,6 +187,25 @@ pub(crate) fn deferred_until(
 
 pub(crate) fn queue(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'q', &[type_id.as_str()])
+}
+
+/// The prefix of the delivery records of a subject. The name of an event follows.
+pub(crate) fn deliveries(subject: &Subject) -> Vec<u8> {
+    let (kind, type_id, name) = subject.parts();
+    key(b'l', &[kind, type_id, name, ""])
+}
+
+/// Returns the key in the index of the delivery record with the key `record`.
+pub(crate) fn delivery_at(at: u64, record: &[u8]) -> Vec<u8> {
+    let rest = record.get(1..).unwrap_or_default();
+    [DELIVERIES_BY_AGE, &at.to_be_bytes(), rest].concat()
+}
+
+/// Returns the time and the key of the record that a key in the index is about.
+pub(crate) fn read_delivery_at(key: &[u8]) -> Result<(u64, Vec<u8>), SledError> {
+    let mut rest = key.get(DELIVERIES_BY_AGE.len()..).unwrap_or_default();
+    let at = number(&mut rest, "time")?;
+    Ok((at, [b"l", rest].concat()))
 }
 
 pub(crate) fn note(name: &str) -> Vec<u8> {
@@ -688,6 +713,33 @@ pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, SledError> {
         attempts: u32::from_be_bytes(*attempts),
         bad_since,
     })
+}
+
+/// What a row contains of a delivery record. The key has the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeliveryRow {
+    pub(crate) version: u64,
+    pub(crate) count: u64,
+    pub(crate) at: u64,
+    pub(crate) detail: String,
+}
+
+impl DeliveryRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let numbers = [self.version, self.count, self.at].map(u64::to_be_bytes);
+        [numbers.as_flattened(), self.detail.as_bytes()].concat()
+    }
+
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, SledError> {
+        const WHAT: &str = "delivery record";
+        let value = &mut value;
+        Ok(Self {
+            version: number(value, WHAT)?,
+            count: number(value, WHAT)?,
+            at: number(value, WHAT)?,
+            detail: text(value, WHAT)?.to_owned(),
+        })
+    }
 }
 
 pub(crate) fn decode_note(value: &[u8]) -> Result<String, SledError> {

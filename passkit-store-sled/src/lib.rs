@@ -1,7 +1,8 @@
 //! Keeps the registrations of an Apple Wallet web service in a folder on one machine.
 //!
 //! [`SledStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
-//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue),
+//! [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Only one process at a time can open a folder.
 //!
 //! ```
@@ -30,10 +31,11 @@
 //! again, but at most once a second.
 
 // Each file uses only the files that come before it in this list: config, error, layout, engine, changes, registrations,
-// store, coordination, queue, maintenance.
+// store, coordination, delivery, queue, maintenance.
 mod changes;
 mod config;
 mod coordination;
+mod delivery;
 mod engine;
 mod error;
 mod layout;

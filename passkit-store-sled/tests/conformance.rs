@@ -14,7 +14,8 @@ use passkit_store_sled::SledStore;
 use tempfile::TempDir;
 
 fn open(folder: &Path) -> Result<TestStore, BoxError> {
-    Ok(TestStore::with_all(Arc::new(SledStore::open(folder)?)))
+    let store = Arc::new(SledStore::open(folder)?);
+    Ok(TestStore::with_all(store.clone()).with_delivery(store))
 }
 
 struct Folders;

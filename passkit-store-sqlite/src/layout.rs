@@ -10,6 +10,7 @@
 //! | `passkit_registration` | device, type, serial | the reading of the device's clock at the registration |
 //! | `passkit_pending` | type, serial | a pending change: since when, its version, its progress. The serial is empty for a change of the whole type |
 //! | `passkit_deferred` | type, device | a deferred push |
+//! | `passkit_delivery` | kind, type, name, event | a delivery record: its version, count, last time (`at`) and detail. The kind of the subject is `pass`, `device` or `type`; its name is a serial, a device or empty |
 //! | `passkit_claim` | name | owner, end |
 //! | `passkit_note` | name | note |
 //!
@@ -89,6 +90,18 @@ create table passkit_deferred (
     primary key (type, device)
 ) strict, without rowid;
 create index passkit_deferred_by_due on passkit_deferred (type, due) where due is not null;
+create table passkit_delivery (
+    kind text not null,
+    type text not null,
+    name text not null,
+    event text not null,
+    version integer not null,
+    count integer not null,
+    at integer not null,
+    detail text not null,
+    primary key (kind, type, name, event)
+) strict, without rowid;
+create index passkit_delivery_by_age on passkit_delivery (at);
 create table passkit_claim (
     name text not null primary key,
     owner text not null,
@@ -126,12 +139,17 @@ create view pending_pushes as
 select p.type, nullif(p.serial, '') as serial, datetime(p.since / 1000000, 'unixepoch') as pending_since,
     p.progress_version is not null as started
 from passkit_pending p;
+create view delivery_records as
+select d.type, iif(d.kind = 'pass', d.name, null) as serial, iif(d.kind = 'device', d.name, null) as device,
+    d.event, d.version, d.count, datetime(d.at / 1000000, 'unixepoch') as last_at, d.detail
+from passkit_delivery d;
 ";
 
 /// Returns the number of tables, views and other objects, and how many of them have a name that the schema needs.
 pub(crate) const TABLES: &str = "\
 select count(*), count(*) filter (
-    where name in ('passes', 'devices', 'registrations', 'pending_pushes') or name like 'passkit\\_%' escape '\\'
+    where name in ('passes', 'devices', 'registrations', 'pending_pushes', 'delivery_records')
+    or name like 'passkit\\_%' escape '\\'
 ) from sqlite_schema";
 
 pub(crate) const HAS_STORE: &str =
@@ -331,6 +349,33 @@ pub(crate) const DEFERRED: &str = "\
 select device, push_token, due, attempts, bad_since
 from passkit_deferred where type = ?1 and device > ?2 order by device limit ?3";
 
+/// Parameters: kind, type, name, event, version, count, time, detail. Merges the record into a stored one, as
+/// [`Record::merge`](passkit_server::delivery::Record::merge) describes.
+pub(crate) const RECORD: &str = "\
+insert into passkit_delivery as d (kind, type, name, event, version, count, at, detail)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+on conflict (kind, type, name, event) do update
+set version = excluded.version,
+    count = iif(excluded.version > d.version, excluded.count, min(d.count + excluded.count, 9007199254740991)),
+    at = iif(excluded.version > d.version, excluded.at, max(excluded.at, d.at)),
+    detail = iif(excluded.version > d.version or (excluded.at, excluded.detail) > (d.at, d.detail),
+        excluded.detail, d.detail)
+where excluded.version >= d.version";
+
+/// Parameters: kind, type, name. Returns event, version, count, time and detail.
+pub(crate) const RECORDS: &str = "\
+select event, version, count, at, detail from passkit_delivery where kind = ?1 and type = ?2 and name = ?3";
+
+/// Parameters: kind, type, name.
+pub(crate) const FORGET_RECORDS: &str =
+    "delete from passkit_delivery where kind = ?1 and type = ?2 and name = ?3";
+
+/// Parameters: microseconds, limit.
+pub(crate) const DISCARD_RECORDS: &str = "\
+delete from passkit_delivery where (kind, type, name, event) in (
+    select kind, type, name, event from passkit_delivery where at < ?1 order by at limit ?2
+)";
+
 /// Parameters: microseconds.
 pub(crate) const END_CLAIMS: &str = "delete from passkit_claim where until <= ?1";
 
@@ -464,6 +509,10 @@ mod tests {
         DEFER,
         REMOVE_DEFERRED,
         DEFERRED,
+        RECORD,
+        RECORDS,
+        FORGET_RECORDS,
+        DISCARD_RECORDS,
         CLAIM,
         RELEASE,
         NOTE,
@@ -503,6 +552,7 @@ mod tests {
                         insert into passkit_device select distinct device, 'ab', 1 from passkit_registration;
                         insert into passkit_pass select distinct type, serial, 1, 1, null from passkit_registration;
                         insert into passkit_pending select type, serial, 1, 1, null, null from passkit_pass;
+                        insert into passkit_delivery select 'pass', type, serial, 'asked', 1, 1, 1, '' from passkit_pass;
                         insert into passkit_type values ('t', 1, 0, 1, 1);
                         analyze;",
                     )

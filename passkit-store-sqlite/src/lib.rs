@@ -1,7 +1,8 @@
 //! Keeps the registrations of an Apple Wallet web service in one SQLite file.
 //!
 //! [`SqliteStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
-//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue),
+//! [`DeliveryLog`](passkit_server::delivery::DeliveryLog) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes of one machine can open the same file.
 //!
 //! ```
@@ -69,6 +70,7 @@ mod backup;
 mod changes;
 mod config;
 mod coordination;
+mod delivery;
 mod engine;
 mod error;
 mod layout;

@@ -254,7 +254,7 @@ fn make_store(connection: &Connection) -> rusqlite::Result<()> {
 ///
 /// # Errors
 /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the database has a table or view named `passes`, `devices`,
-/// `registrations`, `pending_pushes`, or with a name that starts with `passkit_`.
+/// `registrations`, `pending_pushes`, `delivery_records`, or with a name that starts with `passkit_`.
 pub fn create_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     let path = PathBuf::from(transaction.path().unwrap_or_default());
     let failed = |error| SqliteError::sqlite(&path, error);

@@ -15,17 +15,18 @@ impl Stores for Files {
     async fn open(&self) -> Result<(TestStore, TempDir), BoxError> {
         let folder = tempfile::tempdir()?;
         let store = SqliteStore::create(folder.path().join("passkit.db"))?;
-        Ok((TestStore::with_all(Arc::new(store)), folder))
+        Ok((with_all_traits(store), folder))
     }
 
     async fn reopen(&self, folder: &TempDir) -> Option<Result<TestStore, BoxError>> {
         let store = SqliteStore::open(folder.path().join("passkit.db"));
-        Some(
-            store
-                .map(|store| TestStore::with_all(Arc::new(store)))
-                .map_err(Into::into),
-        )
+        Some(store.map(with_all_traits).map_err(Into::into))
     }
+}
+
+fn with_all_traits(store: SqliteStore) -> TestStore {
+    let store = Arc::new(store);
+    TestStore::with_all(store.clone()).with_delivery(store)
 }
 
 passkit_conformance::store_tests!(Files);

@@ -126,7 +126,7 @@ impl Explain {
         let newest = version(&file, pass)?;
         let previous = self.previous.as_deref();
         let previous = previous.map(|file| version(file, pass)).transpose()?;
-        Ok(Some(Content::of(&newest, previous.as_ref())))
+        Ok(Some(newest.content(previous.as_ref())))
     }
 }
 

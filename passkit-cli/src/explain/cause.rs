@@ -72,7 +72,9 @@ impl Cause {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown-pass",
-            Self::Removed => "removed",
+            Self::Removed => "the pass was removed from the service, so phones keep the last version that they fetched: put its \
+                 file back to update it, and void a pass instead of removing it"
+                .into(),
             Self::NotPublished => "not-published",
             Self::NeverChanged => "never-changed",
             Self::NoService => "no-web-service",
@@ -108,6 +110,11 @@ impl Cause {
             self,
             Self::PushUnderWay | Self::NoMessage(_) | Self::AllIsWell(_)
         )
+    }
+
+    /// Returns whether the sentence itself says how many phones it is about.
+    pub(crate) fn counts_phones(&self) -> bool {
+        matches!(self, Self::FetchedBySome { .. })
     }
 
     /// Returns one sentence for an operator, without a full stop.
@@ -199,8 +206,9 @@ impl Cause {
                  the change, so it has this version already, or the date is from another service"
             ),
             Self::FetchedBySome { fetches, told } => format!(
-                "{told} phones were told of the change, but the newest version was fetched only {fetches} times, and a fetch \
-                 does not say which phone it is from"
+                "{told} phones were told of the change, but the newest version was fetched only {}, and a fetch does not say \
+                 which phone it is from",
+                times(*fetches)
             ),
             Self::ArchiveRefused(complaint, at) => format!(
                 "the newest version was fetched, but a phone reported at {at} that {}: run passkit check on its file",
@@ -210,7 +218,8 @@ impl Cause {
                 }
             ),
             Self::NothingVisible(what) => format!(
-                "the newest version was fetched, but phones show nothing of what changed since the previous version: {what}"
+                "the newest version was fetched, but phones show nothing on the pass of what changed since the previous version: \
+                 {what}"
             ),
             Self::SameContent(at) => format!(
                 "the newest version was fetched, but a phone reported at {at} that its content is the same as before: the pass \
@@ -226,9 +235,31 @@ impl Cause {
                 .into(),
             Self::AllIsWell(at) => format!(
                 "all is well: the phone was told of the change of {changed}, and the newest version was fetched, the last \
-                 time at {at}"
+                 time at {at}{}",
+                shown(pass)
             ),
         }
+    }
+}
+
+/// Says what phones show of a change that arrived.
+fn shown(pass: &PassFacts) -> String {
+    match pass.changes() {
+        Some(changes) if changes.messages > 0 => {
+            format!(", and phones show a notification ({})", changes.names)
+        }
+        Some(changes) => format!(", and phones show it ({})", changes.names),
+        None => "; whether phones show a change is unknown, because the previous version is not kept (--previous names a \
+                 copy of it)"
+            .into(),
+    }
+}
+
+/// Says how often something happened.
+pub(crate) fn times(count: u64) -> String {
+    match count {
+        1 => "once".into(),
+        count => format!("{count} times"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use passkit_archive::ChangeSummary;
 use passkit_server::{
     PassId,
     delivery::{Complaint, Denial, PushFailure},
@@ -102,6 +103,8 @@ pub(crate) struct PassFacts {
     pub(crate) pushes: Pushes,
     /// What the archive says, if it was given.
     pub(crate) content: Option<Content>,
+    /// What changed with the content that was published last, if that is recorded.
+    pub(crate) recorded_changes: Option<ChangeSummary>,
 }
 
 impl PassFacts {
@@ -119,6 +122,15 @@ impl PassFacts {
     pub(crate) fn of_newest(&self) -> [Option<&Seen>; 2] {
         [&self.fetched, &self.unchanged]
             .map(|seen| seen.as_ref().filter(|seen| seen.version >= self.version))
+    }
+
+    /// Returns what changed with the newest version, if that is known.
+    pub(crate) fn changes(&self) -> Option<&ChangeSummary> {
+        let compared = self
+            .content
+            .as_ref()
+            .and_then(|content| content.changes.as_ref());
+        compared.or(self.recorded_changes.as_ref())
     }
 
     /// Returns whether anything is recorded about the pass since its last change.

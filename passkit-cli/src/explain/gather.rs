@@ -1,7 +1,10 @@
 //! Reads the facts from a store. The number of calls depends on the number of phones to show, and
 //! not on the number of phones that have the pass.
 
-use std::{collections::HashMap, slice};
+use std::{
+    collections::{HashMap, HashSet},
+    slice,
+};
 
 use passkit_server::{
     PassId,
@@ -25,11 +28,13 @@ const COUNTED: u64 = 10_000;
 const PENDING: usize = 1_000;
 /// How many deferred pushes of the type are searched for the phones.
 const DEFERRED: usize = 1_000;
+/// The records of this many subjects are read at once.
+const SUBJECTS: usize = 1_000;
 /// At most this many pages of phones are read, because a store may return short pages.
 const PAGES: usize = 100;
 
-/// Reads what is known about a pass, and about a page of at most about `most_phones` of its phones. Also
-/// returns where the next page begins.
+/// Reads what is known about a pass, and about a page of at most about `most_phones` of its phones.
+/// Also returns where the next page begins.
 pub(super) async fn gather(
     store: &dyn Store,
     log: Option<&dyn DeliveryLog>,
@@ -54,11 +59,14 @@ pub(super) async fn gather(
             .map(|device| Subject::Device(pass.type_id.clone(), device.clone())),
     )
     .collect();
-    let mut records = match log {
-        Some(log) => log.records(&subjects).await?,
-        None => vec![Vec::new(); subjects.len()],
+    let mut records = Vec::new();
+    for subjects in subjects.chunks(SUBJECTS) {
+        records.extend(match log {
+            Some(log) => log.records(subjects).await?,
+            None => vec![Vec::new(); subjects.len()],
+        });
     }
-    .into_iter();
+    let mut records = records.into_iter();
     let of_pass = Records(records.next().unwrap_or_default());
     let of_type = Records(records.next().unwrap_or_default());
     let deferred = deferred(store, &pass.type_id).await?;
@@ -104,6 +112,7 @@ pub(super) async fn gather(
             type_failed: of_type.last_failed(),
         },
         content,
+        recorded_changes: None,
     };
     Ok((facts, phones, next))
 }
@@ -115,17 +124,14 @@ async fn devices(
     after: Option<&PageCursor>,
     most: usize,
 ) -> Result<(Vec<DeviceIdentifier>, Option<PageCursor>), StoreError> {
-    let mut devices = Vec::new();
+    let (mut devices, mut known) = (Vec::new(), HashSet::new());
     let mut after = after.cloned();
     for _ in 0..PAGES {
         let left = most.saturating_sub(devices.len());
         let audience = Audience::Pass(pass);
         let page = store.devices(audience, after.as_ref(), left).await?;
-        for registered in page.items {
-            if !devices.contains(&registered.device) {
-                devices.push(registered.device);
-            }
-        }
+        let new = page.items.into_iter().map(|registered| registered.device);
+        devices.extend(new.filter(|device| known.insert(device.clone())));
         after = page.next;
         if after.is_none() || devices.len() >= most {
             break;
@@ -280,5 +286,217 @@ impl Records {
 
     fn last_failed(&self) -> Option<(PushFailure, Seen)> {
         self.failed().into_iter().next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use passkit_server::{
+        Changed,
+        identifiers::PushToken,
+        push::{DeferredPush, Progress, PushQueue as _},
+        store::{Content, MemoryStore, RegistrationStore as _},
+    };
+
+    use super::*;
+
+    fn pass(serial: &str) -> PassId {
+        PassId::new("pass.com.example.gathered", serial).unwrap()
+    }
+
+    fn device(number: usize) -> DeviceIdentifier {
+        DeviceIdentifier::new(&format!("D-{number}")).unwrap()
+    }
+
+    async fn register(store: &MemoryStore, number: usize, serial: &str) {
+        let token = PushToken::new("c0ffee").unwrap();
+        let (device, pass) = (device(number), pass(serial));
+        store.register(&device, &pass, &token).await.unwrap();
+    }
+
+    async fn publish(store: &MemoryStore, serial: &str, digest: u8) {
+        let pass = pass(serial);
+        let content = Content {
+            serial: pass.serial,
+            digest: Some([digest; 32]),
+            tokens: Vec::new(),
+        };
+        let changed = Changed::Contents(slice::from_ref(&content));
+        store.mark_and_push(&pass.type_id, changed).await.unwrap();
+    }
+
+    /// The phone asks, and the call is recorded as the service does it.
+    async fn ask(store: &MemoryStore, number: usize, since: Option<UpdateTag>) -> UpdateTag {
+        let (device, type_id) = (device(number), pass("A").type_id);
+        let changes = store.changes_since(&device, &type_id, since);
+        let changes = changes.await.unwrap();
+        let told = !changes.serials.is_empty();
+        let record = Record {
+            subject: Subject::Device(type_id, device),
+            event: if told { Event::Told } else { Event::Asked },
+            version: 0,
+            count: 1,
+            at: Time::now().0,
+            detail: detail(since, told.then_some(changes.tag)),
+        };
+        store.record(&[record]).await.unwrap();
+        changes.tag
+    }
+
+    fn detail(since: Option<UpdateTag>, tag: Option<UpdateTag>) -> String {
+        let since = since.map(|tag| format!("since={tag}"));
+        let tag = tag.map(|tag| format!("tag={tag}"));
+        since.into_iter().chain(tag).collect::<Vec<_>>().join(" ")
+    }
+
+    async fn facts(store: &MemoryStore, most: usize) -> (PassFacts, Vec<Phone>) {
+        let gathered = gather(store, Some(store), &pass("A"), None, None, most).await;
+        let (facts, phones, _) = gathered.unwrap();
+        (facts, phones)
+    }
+
+    async fn knows(store: &MemoryStore) -> Knows {
+        facts(store, 1).await.1[0].knows
+    }
+
+    #[tokio::test]
+    async fn a_phone_knows_what_the_tag_covers_that_it_holds() {
+        let store = MemoryStore::new();
+        publish(&store, "A", 1).await;
+        register(&store, 0, "A").await;
+        assert_eq!(knows(&store).await, Knows::Unknown);
+        let first = ask(&store, 0, None).await;
+        let is_newest = |knows| matches!(knows, Knows::Newest { told_at: Some(_) });
+        assert!(is_newest(knows(&store).await));
+        publish(&store, "A", 2).await;
+        assert_eq!(knows(&store).await, Knows::Older);
+        let second = ask(&store, 0, Some(first)).await;
+        assert!(is_newest(knows(&store).await));
+        ask(&store, 0, Some(second)).await;
+        assert!(is_newest(knows(&store).await));
+
+        // The phone is told of another pass. So it is unknown when it was told of this one.
+        publish(&store, "B", 1).await;
+        register(&store, 0, "B").await;
+        ask(&store, 0, Some(second)).await;
+        assert_eq!(knows(&store).await, Knows::Newest { told_at: None });
+        // The phone lost its last answers.
+        ask(&store, 0, Some(first)).await;
+        assert!(is_newest(knows(&store).await));
+    }
+
+    #[tokio::test]
+    async fn a_tag_from_before_the_registration_covers_no_pass() {
+        let store = MemoryStore::new();
+        publish(&store, "A", 1).await;
+        register(&store, 0, "B").await;
+        ask(&store, 0, None).await;
+        register(&store, 0, "A").await;
+        assert_eq!(knows(&store).await, Knows::Older);
+    }
+
+    #[tokio::test]
+    async fn pushes_are_pending_until_they_end() {
+        let store = MemoryStore::new();
+        let type_id = pass("A").type_id;
+        assert_eq!(facts(&store, 1).await.0.pushes.pending, Pending::No);
+        publish(&store, "A", 1).await;
+        let pending = facts(&store, 1).await.0.pushes.pending;
+        assert_eq!(pending, Pending::Yes { begun: false });
+        let change = store.pending(&type_id, 1).await.unwrap().remove(0);
+        let progress = |next| Progress {
+            version: change.version,
+            next,
+        };
+        let begun = progress(Some(passkit_server::store::PageCursor::new("D-0")));
+        for (progress, expected) in [
+            (begun, Pending::Yes { begun: true }),
+            (progress(None), Pending::No),
+        ] {
+            let progress = [(change.scope.clone(), progress)];
+            store.record_progress(&type_id, &progress).await.unwrap();
+            assert_eq!(facts(&store, 1).await.0.pushes.pending, expected);
+        }
+        store.mark_and_push(&type_id, Changed::All).await.unwrap();
+        let pending = facts(&store, 1).await.0.pushes.pending;
+        assert_eq!(pending, Pending::Yes { begun: false });
+    }
+
+    #[tokio::test]
+    async fn a_pass_behind_many_others_may_be_pending() {
+        let store = MemoryStore::new();
+        for number in 0..PENDING {
+            publish(&store, &format!("other-{number}"), 1).await;
+        }
+        publish(&store, "A", 1).await;
+        let pending = facts(&store, 1).await.0.pushes.pending;
+        assert_eq!(pending, Pending::Unknown);
+    }
+
+    #[tokio::test]
+    async fn few_of_many_phones_are_read_with_what_is_theirs() {
+        let store = MemoryStore::new();
+        let type_id = pass("A").type_id;
+        for number in 0..250 {
+            register(&store, number, "A").await;
+            ask(&store, number, None).await;
+        }
+        let due = SystemTime::now() + Duration::from_secs(60);
+        let deferred = DeferredPush {
+            push_token: PushToken::new("c0ffee").unwrap(),
+            due: Some(due),
+            attempts: 2,
+            bad_since: None,
+        };
+        let push = [(device(7), Some(deferred))];
+        store.defer(&type_id, &push).await.unwrap();
+        let (pass, phones) = facts(&store, 100).await;
+        assert_eq!((pass.registrations.count, phones.len()), (250, 100));
+        let (_, phones) = facts(&store, 1_000).await;
+        let names: HashSet<&str> = phones.iter().map(|phone| &*phone.name).collect();
+        assert_eq!((phones.len(), names.len()), (250, 250));
+        let with_push: Vec<&Phone> = phones
+            .iter()
+            .filter(|phone| phone.deferred.is_some())
+            .collect();
+        assert_eq!(with_push.len(), 1);
+        assert_eq!(with_push[0].name, name_of(&type_id, &device(7)));
+        assert_eq!(with_push[0].deferred.unwrap().due, Some(Time::of(due)));
+        assert!(phones.iter().all(|phone| phone.asked.is_some()));
+    }
+
+    #[tokio::test]
+    async fn records_are_kept_apart_by_version_and_kind() {
+        let store = MemoryStore::new();
+        let of = |event, version, detail: &str| Record {
+            subject: Subject::Pass(pass("A")),
+            event,
+            version,
+            count: 3,
+            at: 5,
+            detail: detail.into(),
+        };
+        let failed = Event::PushFailed(PushFailure::BadToken);
+        let records = [
+            of(Event::Fetched, 7, ""),
+            of(Event::Refused(Denial::Scheme), 0, ""),
+            of(failed, 7, "BadDeviceToken"),
+            of(Event::Complaint(Complaint::SpuriousPush), 0, "said"),
+        ];
+        store.record(&records).await.unwrap();
+        let (facts, phones) = facts(&store, 1).await;
+        assert!(phones.is_empty());
+        let fetched = facts.fetched.unwrap();
+        assert_eq!(
+            (fetched.version, fetched.count, fetched.at),
+            (7, 3, Time(5))
+        );
+        assert_eq!(facts.refused[0].0, Denial::Scheme);
+        assert_eq!(facts.complaints[0].1.detail, "said");
+        assert_eq!(facts.pushes.failed[0].1.detail, "BadDeviceToken");
+        assert_eq!(facts.pushes.type_failed, None);
+        assert_eq!((facts.unchanged, facts.pushes.accepted), (None, None));
     }
 }

@@ -58,9 +58,12 @@ fn pass(pass: &PassFacts) -> Value {
         json!({
             "web_service_url": content.web_service_url,
             "fields_with_change_message": content.messages,
-            "changed": content.changes.as_ref().map(|changes| json!({
-                "visible": changes.visible, "hidden": changes.hidden, "with_change_message": changes.messages,
-            })),
+        })
+    });
+    let changes = pass.changes().map(|changes| {
+        json!({
+            "visible": changes.visible, "with_change_message": changes.messages, "hidden": changes.hidden,
+            "names": changes.names,
         })
     });
     json!({
@@ -84,6 +87,7 @@ fn pass(pass: &PassFacts) -> Value {
             "type_last_failed": pushes.type_failed.as_ref().map(failure),
         },
         "archive": content,
+        "changes": changes,
     })
 }
 

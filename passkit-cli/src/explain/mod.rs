@@ -25,6 +25,8 @@ mod facts;
 mod gather;
 mod json;
 mod reasoning;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 mod timeline;
 
@@ -74,8 +76,8 @@ pub(crate) async fn explain(
     Ok(explained.0)
 }
 
-/// Explains a pass with a page of its phones, from the start or after the page that ended at `after`.
-/// Also returns where the next page begins.
+/// Explains a pass with a page of its phones, from the start or after the page that ended at
+/// `after`. Also returns where the next page begins.
 pub(crate) async fn explain_page(
     store: &dyn Store,
     log: Option<&dyn DeliveryLog>,

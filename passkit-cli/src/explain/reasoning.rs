@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
-use passkit_server::delivery::{Complaint, Denial, PushFailure};
+use passkit_server::{
+    delivery::{Complaint, PushFailure},
+    identifiers::Kind,
+};
 
 use super::{
     Cause, Explanation,
@@ -248,13 +251,13 @@ fn of_content(pass: &PassFacts, fetched: Time) -> Cause {
     if let Some((_, at)) = complaint(&[Complaint::PassUnchanged, Complaint::ConditionIgnored]) {
         return Cause::SameContent(at);
     }
-    let Some(content) = &pass.content else {
-        return Cause::AllIsWell(fetched);
-    };
-    match &content.changes {
-        Some(changes) if !changes.is_visible() => Cause::NothingVisible(changes.to_string()),
-        Some(changes) if !changes.has_message() => Cause::NoMessage(Some(changes.to_string())),
-        None if content.has_fields && content.messages.is_empty() => Cause::NoMessage(None),
+    let is_pass = pass.id.type_id.kind() == Kind::Pass;
+    match (pass.changes(), &pass.content) {
+        (Some(changes), _) if changes.visible == 0 => Cause::NothingVisible(changes.names.clone()),
+        (Some(changes), _) if is_pass && changes.messages == 0 => {
+            Cause::NoMessage(Some(changes.names.clone()))
+        }
+        (None, Some(content)) if is_pass && content.messages.is_empty() => Cause::NoMessage(None),
         _ => Cause::AllIsWell(fetched),
     }
 }

@@ -7,6 +7,7 @@ use passkit_server::{
     text::OneLine,
 };
 
+pub(crate) use super::cause::times;
 use super::{
     Explanation,
     facts::{Knows, PassFacts, Pending, Phone, Seen, Time},
@@ -17,15 +18,11 @@ impl Explanation {
     /// Returns the answer in one sentence.
     pub(crate) fn sentence(&self) -> String {
         let sentence = self.cause.sentence(&self.pass);
-        let read = self.phones.len();
+        let (read, all) = (self.phones.len(), self.pass.registrations.count);
         match self.concerned {
-            Some(concerned) if self.pass.registrations.count > 1 => {
-                let of = if read < self.pass.registrations.count {
-                    format!("{read} phones that were read")
-                } else {
-                    format!("{read} phones")
-                };
-                format!("{concerned} of {of}: {sentence}.")
+            Some(concerned) if all > 1 && !self.cause.counts_phones() => {
+                let were_read = if read < all { " that were read" } else { "" };
+                format!("For {concerned} of {read} phones{were_read}, {sentence}.")
             }
             _ => self::sentence(&sentence),
         }
@@ -240,13 +237,6 @@ pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
             complaint_text(complaint)
         ),
         _ => event.name().into(),
-    }
-}
-
-pub(crate) fn times(count: u64) -> String {
-    match count {
-        1 => "once".into(),
-        count => format!("{count} times"),
     }
 }
 

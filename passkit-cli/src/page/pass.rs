@@ -18,7 +18,7 @@ use super::{
     request::{Caller, Form, Refusal, query_of},
     view::{self, Confirm, Line, PassLink, PassView, PhoneLine, TimeLine},
 };
-use crate::explain::{Content, Explanation, Time, Version, explain_page, text};
+use crate::explain::{Explanation, Time, Version, explain_page, text};
 
 /// How many phones a page shows.
 const PHONES: usize = 50;
@@ -59,10 +59,12 @@ impl Page {
         let archive = self.archive(&pass).await?;
         let has_archive = archive.is_some();
         let content = match archive {
-            Some(archive) => blocking(move || Version::read(&archive)).await?.ok(),
+            Some(archive) => blocking(move || Version::read(archive.to_vec()))
+                .await?
+                .ok(),
             None => None,
         };
-        let content = content.map(|version| Content::of(&version, None));
+        let content = content.map(|version| version.content(None));
         let after = query
             .get("after")
             .and_then(|name| self.state.cursors.get(name));

@@ -23,6 +23,7 @@ mod copying;
 mod crash;
 mod dependencies;
 mod disk_full;
+mod explain;
 mod folder;
 mod health;
 mod hostile;

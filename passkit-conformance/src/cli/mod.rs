@@ -319,7 +319,8 @@ fn names(written: &str, id: &str) -> bool {
 }
 
 fn unknown(id: &str, all: &[ServiceCase]) -> String {
-    if id.starts_with("store/") || id.starts_with("queue/") {
+    let of_stores = ["store/", "queue/", "coordination/", "delivery/"];
+    if of_stores.iter().any(|group| id.starts_with(group)) {
         return format!(
             "{id:?} is a case of a store, which runs in the store's own tests, not against a URL"
         );

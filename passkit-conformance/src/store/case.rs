@@ -108,7 +108,7 @@ impl StoreCase {
 /// Defines the `CASES` of a module. Each entry consists of the id, the level, the rules, the
 /// argument of the function, the function, the steps and the consequence.
 ///
-/// With `store`, `maintenance`, `coordination` or `queue`, the function gets the store as one of
+/// With `store`, `maintenance`, `coordination`, `queue` or `delivery`, the function gets the store as one of
 /// its traits. With `opened`, the function gets all traits of the store, and can open the data
 /// again.
 macro_rules! catalogue {
@@ -123,6 +123,9 @@ macro_rules! catalogue {
     };
     (@run queue $function:ident) => {
         |opened| Box::pin(async move { Ok($function(opened.queue()?).await?) })
+    };
+    (@run delivery $function:ident) => {
+        |opened| Box::pin(async move { Ok($function(opened.delivery()?).await?) })
     };
     (@run opened $function:ident) => {
         |opened| Box::pin(async move { $function(&opened).await })

@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use passkit_server::{
     Changed, PassId, PassState,
+    delivery::{DeliveryLog, Record, Subject},
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
@@ -28,7 +29,8 @@ use crate::random::Random;
 const TIMEOUT: &str = "PASSKIT_CONFORMANCE_TIMEOUT";
 
 /// These cases have batches of many thousand items. Their calls may take ten times as long.
-const BIG: [&str; 4] = [
+const BIG: [&str; 5] = [
+    "delivery/batches-of-many-sizes",
     "queue/batches-of-many-sizes",
     "store/batches-of-many-sizes",
     "store/one-pass-on-many-devices",
@@ -244,6 +246,12 @@ macro_rules! calls {
                 fn published_passes(after: Option<&PageCursor>, limit: usize) -> Page<PassId>;
                 fn forget_pass(pass: &PassId) -> bool;
                 fn stats() -> StoreStats;
+            }
+            DeliveryLog {
+                fn record(records: &[Record]) -> ();
+                fn records(subjects: &[Subject]) -> Vec<Vec<Record>>;
+                fn forget(subjects: &[Subject]) -> ();
+                fn discard_before(time: SystemTime, limit: usize) -> bool;
             }
         }
     };

@@ -47,6 +47,7 @@ mod publishing;
 mod purging;
 mod queue;
 mod racing;
+mod recording;
 mod registering;
 mod reopening;
 mod sizes;
@@ -89,6 +90,7 @@ pub fn cases() -> Vec<StoreCase> {
         deferring::CASES,
         finishing::CASES,
         undisturbed::CASES,
+        recording::CASES,
         lasting::CASES,
     ]
     .concat()
@@ -186,6 +188,7 @@ mod tests {
                 .strip_prefix("store/")
                 .or_else(|| case.id.strip_prefix("queue/"))
                 .or_else(|| case.id.strip_prefix("coordination/"))
+                .or_else(|| case.id.strip_prefix("delivery/"))
                 .unwrap();
             assert!(
                 name.bytes()

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use passkit_server::{
     Changed, PassId, PassState,
+    delivery::{DeliveryLog, Record, Subject},
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},

@@ -2,6 +2,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use passkit_server::{
+    delivery::DeliveryLog,
     maintenance::StoreMaintenance,
     push::PushQueue,
     store::{Coordination, RegistrationStore},
@@ -88,6 +89,7 @@ pub struct TestStore {
     coordination: Option<Arc<dyn Coordination>>,
     queue: Option<Arc<dyn PushQueue>>,
     maintenance: Option<Arc<dyn StoreMaintenance>>,
+    delivery: Option<Arc<dyn DeliveryLog>>,
 }
 
 impl fmt::Debug for TestStore {
@@ -96,6 +98,7 @@ impl fmt::Debug for TestStore {
             .field("coordination", &self.coordination.is_some())
             .field("queue", &self.queue.is_some())
             .field("maintenance", &self.maintenance.is_some())
+            .field("delivery", &self.delivery.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -109,6 +112,7 @@ impl TestStore {
             coordination: None,
             queue: None,
             maintenance: None,
+            delivery: None,
         }
     }
 
@@ -147,6 +151,15 @@ impl TestStore {
             ..self
         }
     }
+
+    /// Adds [`DeliveryLog`].
+    #[must_use]
+    pub fn with_delivery<S: DeliveryLog + 'static>(self, store: Arc<S>) -> Self {
+        Self {
+            delivery: Some(store),
+            ..self
+        }
+    }
 }
 
 impl TestStore {
@@ -175,6 +188,11 @@ impl TestStore {
                 others.iter().map(|one| one.maintenance.clone()),
             )
             .map(|store| store as _),
+            delivery: all(
+                first.delivery,
+                others.iter().map(|one| one.delivery.clone()),
+            )
+            .map(|store| store as _),
             registrations: Spread::new(
                 first.registrations,
                 others.into_iter().map(|one| one.registrations).collect(),
@@ -193,6 +211,7 @@ impl TestStore {
             maintenance: self
                 .maintenance
                 .map(|store| Limited::new(watch, store) as _),
+            delivery: self.delivery.map(|store| Limited::new(watch, store) as _),
         }
     }
 }
@@ -290,6 +309,13 @@ impl Opened {
             .maintenance
             .as_ref()
             .ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
+    }
+
+    pub(super) fn delivery(&self) -> Result<&Arc<dyn DeliveryLog>, Stop> {
+        self.store
+            .delivery
+            .as_ref()
+            .ok_or_else(|| lacks("DeliveryLog", "with_delivery"))
     }
 
     /// Opens the data as they are now, while the first store stays open.

@@ -9,10 +9,10 @@
 pub enum Event {
     /// A device registered for a pass of the type.
     Registered,
-    /// A device asked which of its passes changed. The detail has the tags of the call.
+    /// A device asked which of its passes changed. The detail is a [`ListDetail`](super::ListDetail).
     Asked,
-    /// A device asked which of its passes changed, and was told serial numbers. The detail has the
-    /// tags of the call.
+    /// A device asked which of its passes changed, and was told serial numbers. The detail is a
+    /// [`ListDetail`](super::ListDetail).
     Told,
     /// The pass was fetched: this version was sent.
     Fetched,
@@ -20,13 +20,16 @@ pub enum Event {
     Unchanged,
     /// A request for the pass was refused with 401.
     Refused(Denial),
-    /// Pushes about this version were accepted. The count is the number of devices.
+    /// Pushes about this version were accepted. The count is the number of devices. If all passes of
+    /// the type changed at once, the type has the record, and the passes have none.
     PushAccepted,
     /// A push about this version failed. The detail is the reason that the push service gave.
     PushFailed(PushFailure),
     /// The pushes about this version ended: each device had its push, or failed.
     PushEnded,
-    /// A device posted a log message about the pass. The detail is the message.
+    /// A device posted a log message about the pass. The detail has the status of
+    /// [`UnexpectedStatus`](self::Complaint::UnexpectedStatus), and the first harmless words of
+    /// [`Other`](self::Complaint::Other).
     Complaint(Complaint),
 }
 

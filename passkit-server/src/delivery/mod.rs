@@ -5,6 +5,8 @@
 //! answers. A [`DeliveryLog`], which most stores implement, keeps them for all instances.
 
 mod event;
+mod list_detail;
+mod recorder;
 
 use std::time::SystemTime;
 
@@ -17,6 +19,8 @@ use crate::{
 };
 
 pub use event::{Complaint, Denial, Event, PushFailure};
+pub use list_detail::ListDetail;
+pub use recorder::{DeliveryRecorder, RecorderTotals};
 
 /// A store for delivery records.
 ///
@@ -56,8 +60,8 @@ pub trait DeliveryLog: Send + Sync {
     /// Removes all records of these subjects.
     async fn forget(&self, subjects: &[Subject]) -> Result<(), StoreError>;
 
-    /// Removes up to about `limit` records whose last time is before `time`. Returns whether none
-    /// remains.
+    /// Removes up to about `limit` records whose last time is before `time`, or all of them if the
+    /// store needs no limit. Returns `true` if none remains, and `false` if some may remain.
     async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError>;
 }
 
@@ -72,7 +76,21 @@ pub enum Subject {
     Type(TypeIdentifier),
 }
 
-/// How often an event happened to a subject, and when it last happened.
+impl Subject {
+    /// Returns the subject as three texts, for stores: its kind (`pass`, `device` or `type`), its
+    /// type, and its serial number or device identifier. The last text is empty for a type.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &str, &str) {
+        match self {
+            Self::Pass(pass) => ("pass", pass.type_id.as_str(), pass.serial.as_str()),
+            Self::Device(type_id, device) => ("device", type_id.as_str(), device.as_str()),
+            Self::Type(type_id) => ("type", type_id.as_str(), ""),
+        }
+    }
+}
+
+/// How often an event happened to a subject, and when it last happened. No number in a record is
+/// greater than [`Record::MAX_NUMBER`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// To what the event happened.
@@ -95,16 +113,21 @@ impl Record {
     /// The longest [`detail`](Self::detail), in bytes.
     pub const MAX_DETAIL: usize = 200;
 
+    /// The greatest [`version`](Self::version), [`count`](Self::count) and [`at`](Self::at):
+    /// 2^53 - 1. A store may therefore compute with floating-point numbers.
+    pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+
     /// Merges a record of the same subject and event into this one.
     ///
     /// The record with the greater version stays and the other is dropped. If the versions are
-    /// equal, the counts are added (up to `i64::MAX`), and the later time stays with its detail. If the times
-    /// are equal too, the detail that is greater by its bytes stays.
+    /// equal, the counts are added (up to [`MAX_NUMBER`](Self::MAX_NUMBER)), and the later time
+    /// stays with its detail. If the times are equal too, the detail that is greater by its bytes
+    /// stays.
     pub fn merge(&mut self, other: Self) {
         if other.version > self.version {
             *self = other;
         } else if other.version == self.version {
-            self.count = self.count.saturating_add(other.count).min(i64::MAX as u64);
+            self.count = self.count.saturating_add(other.count).min(Self::MAX_NUMBER);
             if (other.at, &other.detail) > (self.at, &self.detail) {
                 self.at = other.at;
                 self.detail = other.detail;

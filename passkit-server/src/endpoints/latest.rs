@@ -10,6 +10,7 @@ use crate::{
     PassId, PassSource,
     body::ResponseBody,
     conditional,
+    delivery::DeliveryRecorder,
     refusal::{Denied, Refusal},
     response,
     store::{RegistrationStore, clock},
@@ -28,6 +29,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     media_type: HeaderValue,
     pass: &PassId,
     head: &Parts,
+    recorder: Option<&DeliveryRecorder>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let fetch = Fetch::new(pass);
     let state = store.pass_state(pass).await?;
@@ -57,6 +59,12 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     fetch.answered(state, answer.status());
+    if head.method == Method::GET
+        && let Some(recorder) = recorder
+    {
+        let unchanged = answer.status() == StatusCode::NOT_MODIFIED;
+        recorder.fetched(pass, state.version, unchanged);
+    }
     #[cfg(feature = "metrics")]
     if head.method == Method::GET && answer.status() == StatusCode::OK {
         crate::metrics::fetched(state);

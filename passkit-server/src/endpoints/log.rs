@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use crate::{
     body::ResponseBody,
+    delivery::DeliveryRecorder,
     device_log::{DeviceLog, LogEntry},
     response,
 };
@@ -15,8 +16,18 @@ pub(crate) const BODY_LIMIT: usize = 256 * 1024;
 ///
 /// Apple's form is `{"logs":["…"]}`. Other forms that were seen are `{"description":"…"}` and a
 /// bare array. Any other text counts as one message.
-pub(crate) fn log(hook: &dyn DeviceLog, body: &[u8]) -> Response<ResponseBody> {
-    let record = |text: &str| hook.record(&LogEntry::parse(text));
+pub(crate) fn log(
+    hook: &dyn DeviceLog,
+    recorder: Option<&DeliveryRecorder>,
+    body: &[u8],
+) -> Response<ResponseBody> {
+    let record = |text: &str| {
+        let entry = LogEntry::parse(text);
+        hook.record(&entry);
+        if let Some(recorder) = recorder {
+            recorder.complained(&entry);
+        }
+    };
     let messages = match serde_json::from_slice(body) {
         Ok(Value::Object(mut object)) => object
             .remove("logs")

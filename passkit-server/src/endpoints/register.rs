@@ -4,6 +4,7 @@ use serde_json::Value;
 use crate::{
     PassId,
     body::ResponseBody,
+    delivery::DeliveryRecorder,
     device_limit::DeviceLimit,
     identifiers::{DeviceIdentifier, PushToken},
     refusal::{Part, Refusal},
@@ -23,12 +24,16 @@ pub(crate) async fn register<S: RegistrationStore>(
     pass: &PassId,
     body: &[u8],
     other_wallets: bool,
+    recorder: Option<&DeliveryRecorder>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let device = DeviceIdentifier::new(&decode(device)?)?;
     let push_token = push_token(body, other_wallets)?;
     limit.admit(store, &device, pass).await?;
     let registered = store.register(&device, pass, &push_token).await?;
     limit.registered(store, pass, registered).await?;
+    if let (Registered::Created, Some(recorder)) = (registered, recorder) {
+        recorder.registered(&pass.type_id, device);
+    }
     Ok(response::empty(match registered {
         Registered::Created => StatusCode::CREATED,
         Registered::Existing => StatusCode::OK,

@@ -8,6 +8,7 @@ use http::{
 
 use crate::{
     body::ResponseBody,
+    delivery::DeliveryRecorder,
     identifiers::{DeviceIdentifier, Kind, TypeIdentifier},
     refusal::Refusal,
     response,
@@ -26,6 +27,7 @@ pub(crate) async fn updatable<S: RegistrationStore>(
     device: &str,
     type_id: &str,
     query: Option<&str>,
+    recorder: Option<&DeliveryRecorder>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let device = DeviceIdentifier::new(&decode(device)?)?;
     let Ok(type_id) = TypeIdentifier::new(&decode(type_id)?) else {
@@ -38,6 +40,9 @@ pub(crate) async fn updatable<S: RegistrationStore>(
     let list = List::new(&device, &type_id, since);
     let changes = store.changes_since(&device, &type_id, since).await?;
     list.answered(&changes);
+    if let Some(recorder) = recorder {
+        recorder.listed(type_id, device, since, &changes);
+    }
     if changes.serials.is_empty() {
         return Ok(response::empty(StatusCode::NO_CONTENT));
     }

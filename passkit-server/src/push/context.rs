@@ -5,12 +5,14 @@ use std::{
 };
 
 use super::{queue::PushQueue, report::PushReport, sender::PushSender};
+use crate::delivery::DeliveryRecorder;
 
 /// The state that the workers of all types share.
 pub(super) struct Context {
     pub(super) queue: Arc<dyn PushQueue>,
     pub(super) sender: Arc<dyn PushSender>,
     pub(super) config: PushConfig,
+    pub(super) recorder: Option<DeliveryRecorder>,
     /// The owner name of this publisher's claims. No other publisher has the same name.
     pub(super) name: String,
     totals: Mutex<PushReport>,
@@ -28,6 +30,7 @@ impl Context {
             queue,
             sender,
             config,
+            recorder: None,
             name,
             totals: Mutex::default(),
         }

@@ -9,12 +9,16 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    deliveries::failure,
     queue::DeferredPush,
     recent::{Pushed, Recent, TokenKey},
     report::{PushReport, Stopped},
     sender::PushOutcome,
 };
-use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
+use crate::{
+    delivery::PushFailure,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+};
 
 /// How long a token must be reported as bad before its device is removed.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
@@ -66,6 +70,8 @@ pub(super) struct Feedback {
     /// How many tokens were bad since the last accepted push.
     refused: u32,
     pub(super) refused_because: String,
+    /// The last reason of each kind of failure.
+    pub(super) reasons: HashMap<PushFailure, String>,
     /// How many 5xx answers came in a row.
     unavailable: u32,
     /// When a push was last accepted.
@@ -100,7 +106,20 @@ impl Feedback {
         actions: &mut Actions,
         report: &mut PushReport,
     ) -> Option<Stop> {
-        let mut pushed = Pushed { at, gone: None };
+        let failure = failure(&outcome);
+        let mut pushed = Pushed {
+            at,
+            gone: None,
+            failure: failure.map(|(failure, _)| failure),
+        };
+        if let Some((failure, reason)) = failure
+            && self
+                .reasons
+                .get(&failure)
+                .is_none_or(|known| known != reason)
+        {
+            self.reasons.insert(failure, reason.to_owned());
+        }
         self.unavailable = if matches!(outcome, PushOutcome::Unavailable(_)) {
             self.unavailable + 1
         } else {

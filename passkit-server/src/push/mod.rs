@@ -1,6 +1,7 @@
 //! Pushes: the publisher, the queue of pending pushes, and the sender.
 
 mod context;
+mod deliveries;
 mod feedback;
 mod publisher;
 mod queue;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Changed,
+    delivery::DeliveryRecorder,
     identifiers::TypeIdentifier,
     store::{RegistrationStore, StoreError},
     text::Chain,
@@ -92,6 +93,16 @@ impl Publisher {
     #[must_use]
     pub fn marking(store: Arc<dyn RegistrationStore>) -> Self {
         Self::with_role(Role::Mark(store))
+    }
+
+    /// Records how far pushes came. See [`DeliveryRecorder`]. A publisher that sends no pushes records
+    /// nothing.
+    #[must_use]
+    pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
+        if let Role::Send(context) = &mut self.role {
+            context.recorder = Some(recorder);
+        }
+        self
     }
 
     fn with_role(role: Role) -> Self {

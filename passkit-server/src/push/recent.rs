@@ -6,7 +6,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::identifiers::PushToken;
+use crate::{delivery::PushFailure, identifiers::PushToken};
 
 /// A key of fixed size for a push token. Equal tokens have equal keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,8 @@ pub(super) struct Pushed {
     pub(super) at: Instant,
     /// When the token went out of use, if it did.
     pub(super) gone: Option<SystemTime>,
+    /// How the push failed. `None` if it was accepted.
+    pub(super) failure: Option<PushFailure>,
 }
 
 /// How many tokens each of the two generations holds.

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use super::{
     context::{Context, PushConfig},
+    deliveries,
     feedback::{Actions, Delivery, Feedback, Stop},
     queue::{DeferredPush, PendingChange, Progress, Scope},
     recent::{Recent, TokenKey},
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     PassId,
+    delivery::DeliveryRecorder,
     identifiers::{DeviceIdentifier, TypeIdentifier},
     store::{Audience, RegisteredDevice, StoreError},
     traced,
@@ -310,7 +312,13 @@ impl TypeWorker {
             .filter(|page| is_open(page))
             .map(|page| (page.change.scope.clone(), page.change.version))
             .collect();
-        let done: Vec<(Scope, Progress)> = pages
+        if let (Some(recorder), Some(stop)) = (&context.recorder, &stop) {
+            let changes = pages
+                .iter()
+                .map(|page| (&page.change.scope, page.progress.version));
+            deliveries::record_stop(recorder, type_id, changes, stop);
+        }
+        let done: Vec<DevicesOfChange> = pages
             .into_iter()
             .filter(|page| {
                 self.seen
@@ -318,9 +326,16 @@ impl TypeWorker {
                     .is_none_or(|seen| seen.waits_until.is_none())
             })
             .filter(|page| !unfinished.contains_key(&page.change.scope))
-            .map(|page| (page.change.scope, page.progress))
             .collect();
-        context.queue.record_progress(type_id, &done).await?;
+        let progress: Vec<(Scope, Progress)> = done
+            .iter()
+            .map(|page| (page.change.scope.clone(), page.progress.clone()))
+            .collect();
+        context.queue.record_progress(type_id, &progress).await?;
+        if let Some(recorder) = &context.recorder {
+            done.iter()
+                .for_each(|page| self.record_page(recorder, type_id, page));
+        }
         if matches!(stop, Some(Stop::AllRefused(_))) {
             self.refused.extend(unfinished);
             // Nothing was accepted, so no earlier push covers a later change.
@@ -328,6 +343,26 @@ impl TypeWorker {
         }
         self.in_round = false;
         Ok(stop.map_or(Round::Continued, Round::Stopped))
+    }
+
+    /// Records the pushes to the devices of a page that is done.
+    fn record_page(
+        &self,
+        recorder: &DeliveryRecorder,
+        type_id: &TypeIdentifier,
+        page: &DevicesOfChange,
+    ) {
+        let scope = &page.change.scope;
+        let seen = self.seen.get(scope).map(|seen| seen.at);
+        let recent = &self.feedback.recent;
+        let pushes = page
+            .devices
+            .iter()
+            .filter_map(|device| recent.get(recent.key(&device.push_token)))
+            .filter(|push| seen.is_none_or(|seen| push.at >= seen));
+        let Progress { version, next } = &page.progress;
+        let change = (scope, *version, next.is_none());
+        deliveries::record_page(recorder, type_id, change, pushes, &self.feedback.reasons);
     }
 
     /// Returns whether a push of the type was ever accepted with these credentials, from any
@@ -536,6 +571,13 @@ impl TypeWorker {
             let Some((key, delivery, at, outcome)) = next else {
                 break;
             };
+            if let Some(recorder) = &context.recorder
+                && let Some((failure, reason)) = deliveries::failure(&outcome)
+            {
+                let version = delivery.version.unwrap_or_default();
+                let devices = &delivery.devices;
+                recorder.push_failed(type_id, devices, failure, version, reason);
+            }
             answered |= !matches!(
                 outcome,
                 PushOutcome::Unreachable(_) | PushOutcome::Unsupported
@@ -576,7 +618,7 @@ impl TypeWorker {
         actions: &mut Actions,
         report: &mut PushReport,
     ) -> Result<(), StoreError> {
-        report.forgotten += forget(context, &actions.forget).await?;
+        report.forgotten += forget(context, type_id, &actions.forget).await?;
         context.queue.defer(type_id, &actions.defer).await
     }
 
@@ -590,7 +632,7 @@ impl TypeWorker {
         if suspects.is_empty() {
             return Ok(());
         }
-        let forgotten = forget(context, &suspects).await?;
+        let forgotten = forget(context, type_id, &suspects).await?;
         report.forgotten += forgotten;
         context.count(&PushReport {
             forgotten,
@@ -698,11 +740,19 @@ async fn read_page(
 /// Removes devices. Returns how many were removed.
 async fn forget(
     context: &Context,
+    type_id: &TypeIdentifier,
     devices: &[(DeviceIdentifier, SystemTime)],
 ) -> Result<u64, StoreError> {
     let mut calls = stream::iter(devices.to_vec())
         .map(|(device, since)| {
-            async move { context.queue.forget_device(&device, since).await }.boxed()
+            async move {
+                let removed = context.queue.forget_device(&device, since).await?;
+                if let (true, Some(recorder)) = (removed, &context.recorder) {
+                    recorder.left(type_id, &device);
+                }
+                Ok::<_, StoreError>(removed)
+            }
+            .boxed()
         })
         .buffer_unordered(STORE_CALLS);
     let mut count = 0;

@@ -12,6 +12,7 @@ use crate::support::{new_database, new_store};
 
 /// 30,000 devices with three of 1,000 passes each, and one device with 10,000 passes. 30,000 pending changes and deferred
 /// pushes, half of them of one type, the others of 30 types. 30,000 claims and notes.
+/// 40,000 delivery records, four in each hour.
 const FILL: &str = "
 insert into passkit.device select lpad(to_hex(n), 32, '0'), 'c0ffee', n from generate_series(1, 30000) n;
 insert into passkit.registration
@@ -32,6 +33,9 @@ select 'pass.com.example.' || case when n % 2 = 0 then 'ticket' else n % 60 || '
 from generate_series(1, 30000) n;
 insert into passkit.claim select n, 'owner', 1 from generate_series(1, 30000) n;
 insert into passkit.note select n, 'old' from generate_series(1, 30000) n;
+insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
+select k, 'pass.com.example.ticket', n, e, 1, 1, n * 3600000000::bigint, ''
+from generate_series(1, 10000) n, (values ('pass'), ('device')) k(k), (values ('fetched'), ('asked')) e(e);
 insert into passkit.clock values ('pass.com.example.ticket', 20000, 0, 0, 20000);
 ";
 
@@ -44,6 +48,8 @@ insert into passkit.published select 'pass.com.example.trial', n, false, '' from
 insert into passkit.pending_push select 'pass.com.example.trial', n, n, n from generate_series(1, 1000) n;
 insert into passkit.deferred_push
 select 'pass.com.example.trial', n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
+insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
+select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 1, '' from generate_series(1, 1000) n;
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
@@ -56,6 +62,8 @@ insert into passkit.published values ('pass.com.example.trial', 'coupon', false,
 insert into passkit.pending_push values ('pass.com.example.trial', 'coupon', 1, 1);
 insert into passkit.deferred_push
 select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
+insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
+select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 1, '' from generate_series(1, 1000) n;
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
@@ -144,6 +152,19 @@ fn calls() -> Vec<BoundedCall> {
             10,
         ),
         call("record progress", format!("{t}, array['778', '780'], array[778, 1], array[null, 'x']"), 10),
+        call(
+            "record",
+            format!(
+                "array['device', 'pass', 'pass'], array[{t}, {t}, 'x'], array['777', '777', 'x'],
+                array['asked', 'fetched', 'fetched'], array[1, 1, 1], array[1, 1, 1], array[1, 1, 1], array['', '', '']"
+            ),
+            6,
+        ),
+        call("records", format!("array['pass', 'device', 'type'], array[{t}, {t}, {t}], array['777', '778', '']"), 8),
+        call("forget records", format!("array['device', 'pass'], array[{t}, {t}], array['777', '777']"), 8),
+        // Reads the records of the last hour twice: some of them are newer than the time.
+        call("discard records", "36000000001, 20".into(), 60),
+        call("discard records", "36000000001, 1000".into(), 120),
         call("claim", "'777', 'owner', 1000".into(), 2),
         call("release", "'777', 'owner'".into(), 2),
         call("note", "'777'".into(), 2),

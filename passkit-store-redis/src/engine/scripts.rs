@@ -28,6 +28,9 @@ scripts! {
     CLEAR_DIRTY = "clear_dirty";
     CONFIRM = "confirm";
     DEFER = "defer";
+    DELIVERY_DISCARD = "delivery_discard";
+    DELIVERY_RECORD = "delivery_record";
+    DELIVERY_UNINDEX = "delivery_unindex";
     FORGET = "forget";
     FORGET_PASS = "forget_pass";
     INDEX_ADD = "index_add";

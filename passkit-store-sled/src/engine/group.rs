@@ -168,6 +168,13 @@ impl<'w> Group<'w> {
         self.undo.push(Undo::Row(key, last));
     }
 
+    /// Removes a row.
+    pub(crate) fn remove(&mut self, key: Vec<u8>) -> Result<(), SledError> {
+        let before = self.get(&key)?;
+        self.put(key, before, None);
+        Ok(())
+    }
+
     pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
         self.types
             .get(type_id)

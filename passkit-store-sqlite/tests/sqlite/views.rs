@@ -1,7 +1,8 @@
 use passkit_server::{
     Changed,
+    delivery::{DeliveryLog as _, Event, PushFailure, Record, Subject},
     push::PushQueue as _,
-    store::{Content, RegistrationStore as _},
+    store::{Content, RegistrationStore as _, clock},
 };
 use passkit_store_sqlite::{
     SqliteStore,
@@ -112,6 +113,29 @@ async fn an_operator_can_look_inside() {
         rows(&own, pending),
         [[ticket, "-", "1", "0"], [ticket, "1", "1", "0"]]
     );
+    let of = |subject| Record {
+        subject,
+        event: Event::PushFailed(PushFailure::Gone),
+        version: 7,
+        count: 2,
+        at: clock::now_micros(),
+        detail: "Unregistered".to_owned(),
+    };
+    let subjects = [
+        Subject::Device(type_id(), device("a")),
+        Subject::Pass(pass("1")),
+        Subject::Type(type_id()),
+    ];
+    store.record(&subjects.map(of)).await.unwrap();
+    let records =
+        "select type, serial, device, event, version, count, last_at > '2020', detail from delivery_records
+        order by device, serial";
+    let failed = ["push-gone", "7", "2", "1", "Unregistered"];
+    assert_eq!(
+        rows(&own, records),
+        [("-", "-"), ("1", "-"), ("-", "a")]
+            .map(|(serial, device)| { [&[ticket, serial, device], &failed[..]].concat() })
+    );
     for (view, columns) in [
         (
             "passes",
@@ -120,6 +144,10 @@ async fn an_operator_can_look_inside() {
         ("devices", "device push_token registered_at registrations"),
         ("registrations", "device type serial registered_at"),
         ("pending_pushes", "type serial pending_since started"),
+        (
+            "delivery_records",
+            "type serial device event version count last_at detail",
+        ),
     ] {
         let statement = own.prepare(&format!("select * from {view}")).unwrap();
         let names =

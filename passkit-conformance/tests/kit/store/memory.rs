@@ -15,7 +15,8 @@ impl Stores for Memory {
     type Place = TestStore;
 
     async fn open(&self) -> Result<(TestStore, TestStore), BoxError> {
-        let store = TestStore::with_all(Arc::new(MemoryStore::new()));
+        let store = Arc::new(MemoryStore::new());
+        let store = TestStore::with_all(store.clone()).with_delivery(store);
         Ok((store.clone(), store))
     }
 

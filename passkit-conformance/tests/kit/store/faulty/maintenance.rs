@@ -147,6 +147,11 @@ impl Faulty {
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
 /// The place of a store. Reopening either copies the store or returns the same store.
+/// Returns the store with all traits.
+fn with_all_traits(store: Arc<Faulty>) -> TestStore {
+    TestStore::with_all(store.clone()).with_delivery(store)
+}
+
 pub(crate) enum Place {
     Faulty(Arc<Faulty>),
     Kinds(Arc<Kinds>),
@@ -162,7 +167,7 @@ impl Stores for FaultyStores {
             return Ok((TestStore::with_all(store.clone()), Place::Kinds(store)));
         }
         let store = Arc::new(Faulty::new(self.0));
-        Ok((TestStore::with_all(store.clone()), Place::Faulty(store)))
+        Ok((with_all_traits(store.clone()), Place::Faulty(store)))
     }
 
     async fn reopen(&self, place: &Place) -> Option<Result<TestStore, BoxError>> {
@@ -184,7 +189,7 @@ impl Stores for FaultyStores {
                     .unregister(&all[0].device, &all[0].pass)
                     .await
                     .unwrap();
-                TestStore::with_all(store.clone())
+                with_all_traits(store.clone())
             }
             Fault::OpensEmpty | Fault::ReopeningForgetsNotes => {
                 TestStore::with_all(Arc::new(MemoryStore::new()))
@@ -196,7 +201,7 @@ impl Stores for FaultyStores {
             }
             Fault::ReopeningForgetsDigests => {
                 store.forget_digests(|_| true);
-                TestStore::with_all(store.clone())
+                with_all_traits(store.clone())
             }
             Fault::ReopeningForgetsTokens => {
                 store.memory(|memory| {
@@ -205,10 +210,10 @@ impl Stores for FaultyStores {
                         .values_mut()
                         .for_each(|one| one.tokens.truncate(1))
                 });
-                TestStore::with_all(store.clone())
+                with_all_traits(store.clone())
             }
             // This returns the same store, because nothing is lost.
-            _ => TestStore::with_all(store.clone()),
+            _ => with_all_traits(store.clone()),
         }))
     }
 }

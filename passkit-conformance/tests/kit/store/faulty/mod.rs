@@ -2,6 +2,7 @@
 
 mod contents;
 mod coordination;
+mod delivery;
 pub(crate) mod kinds;
 mod maintenance;
 mod queue;
@@ -184,6 +185,53 @@ pub(crate) enum Fault {
     PublishedOfUnknownIsEmpty,
     ContentsOfSerialsFolded,
     EqualContentsPush,
+    RecordsTheFirstThousand,
+    RecordsTwiceCountOnce,
+    RecordsShowLater,
+    RecordsAreReadFirst,
+    RecordKeepsTheFirstTime,
+    RecordTakesTheLastTime,
+    RecordTakesTheLastDetail,
+    RecordCountsAreOverwritten,
+    RecordCountsOverflow,
+    RecordCountsAre32Bits,
+    RecordTakesTheLastVersion,
+    RecordKeepsTheFirstVersion,
+    RecordTakesTheLatestVersion,
+    RecordComparesVersionsAsTexts,
+    RecordAddsCountsOfVersions,
+    RecordKeepsTheLaterTimeOfVersions,
+    RecordTimesAreMillis,
+    RecordDetailsAreTrimmed,
+    RecordDetailsAreCut,
+    EqualTimesKeepTheFirstDetail,
+    EqualTimesTakeTheLastDetail,
+    EqualTimesCompareDetailsWithoutCase,
+    EqualTimesCompareUtf16,
+    EventsAreCut,
+    SubjectsWithoutKind,
+    SubjectsWithoutType,
+    SubjectsAreJoined,
+    SubjectsAreFolded,
+    SubjectTypesAreFolded,
+    SubjectsAreTrimmed,
+    SubjectsByPrefix,
+    AnswersAreSorted,
+    AnswersLackUnknownSubjects,
+    AnswersLackRepeatedSubjects,
+    AnswersOfTheFirstThousand,
+    AnswersAreCached,
+    ForgetsOtherKinds,
+    ForgetsTheFirstEventOnly,
+    ForgetsTheFirstSubjectOnly,
+    ForgetsTheFirstThousand,
+    ForgottenVersionsHideOlder,
+    DiscardsTheTimeItself,
+    DiscardsWholeMilliseconds,
+    DiscardsByTheFirstTime,
+    DiscardsWholeSubjects,
+    DiscardStopsEarly,
+    DiscardNeverEnds,
     Kind(kinds::Kind),
 }
 
@@ -215,6 +263,7 @@ struct Memory {
     digests: HashSet<(PassId, ContentDigest)>,
     owners: HashMap<String, String>,
     group: registrations::Group,
+    delivery: delivery::Log,
 }
 
 impl Faulty {

@@ -1,0 +1,592 @@
+//! Collects delivery records behind the answers, and writes them in batches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use super::{Complaint, DeliveryLog, Denial, Event, ListDetail, PushFailure, Record, Subject};
+use crate::{
+    PassId,
+    device_log::{DeviceReport, LogEntry, redacted},
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::{Audience, Changes, RegistrationStore, StoreError, UpdateTag, clock},
+    text::Chain,
+};
+
+/// How long entries are collected before they are written.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How many entries wait at most. Further entries are dropped and counted.
+const WAITING: usize = 65_536;
+/// How many entries wait at most that strangers may have caused. They cost questions to the store,
+/// and must not displace the others.
+const DOUBTFUL: usize = 256;
+/// How many records go into one call of the store.
+const BATCH: usize = 1_000;
+/// How many entries are merged before other tasks have a turn.
+const TURN: usize = 4_096;
+/// At least this long after a warning about a failed write, there is no further warning.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Collects delivery records of a [`WalletService`](crate::WalletService) and a
+/// [`Publisher`](crate::push::Publisher), and writes them into a [`DeliveryLog`].
+///
+/// An answer to a phone never waits for a record. Entries wait in memory, and
+/// [`run_until`](Self::run_until) merges and writes them about once a second. If more than 65,536
+/// entries wait, further entries are dropped. If the store fails, the entries of this second are
+/// dropped. [`totals`](Self::totals) counts both.
+///
+/// **Strangers.** Anyone may post log messages, ask with made-up devices, and fetch with wrong
+/// tokens. A device that is not registered leaves no record. Refused requests and log messages leave
+/// a record only if the pass was published or is on a device. At most 256 of them are looked at in a
+/// second.
+///
+/// **Privacy.** If a device leaves its last pass of a type, or is removed, its records of the type
+/// are removed. No record contains a push token, an authentication token, or free text of a device
+/// beyond its first harmless words.
+///
+/// Clones share their state.
+#[derive(Clone)]
+pub struct DeliveryRecorder(Arc<Shared>);
+
+struct Shared {
+    log: Arc<dyn DeliveryLog>,
+    store: Arc<dyn RegistrationStore>,
+    waiting: Mutex<Waiting>,
+    /// Many entries wait.
+    crowded: Notify,
+    /// An empty list, to swap with the list of waiting entries. Only one task writes at a time.
+    writing: tokio::sync::Mutex<Vec<Entry>>,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    warned: Mutex<Option<Instant>>,
+}
+
+struct Waiting {
+    /// This list has its whole capacity from the start, so that no request pays for its growth.
+    entries: Vec<Entry>,
+    doubtful: Vec<Doubtful>,
+}
+
+/// What happened, with the time in microseconds.
+enum Entry {
+    Listed {
+        at: u64,
+        type_id: TypeIdentifier,
+        device: DeviceIdentifier,
+        since: Option<UpdateTag>,
+        tag: UpdateTag,
+        serials: usize,
+    },
+    Fetched {
+        at: u64,
+        pass: PassId,
+        version: u64,
+        unchanged: bool,
+    },
+    Record(Box<Record>),
+    /// The device may have left its last pass of the type.
+    Left(TypeIdentifier, DeviceIdentifier),
+}
+
+/// An event that counts only if the store knows the pass or the type.
+struct Doubtful {
+    type_id: TypeIdentifier,
+    /// The pass is the first of these that the store knows.
+    serials: Vec<SerialNumber>,
+    event: Event,
+    at: u64,
+    detail: String,
+}
+
+/// How many records were written and dropped since the recorder was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecorderTotals {
+    /// Records that the store has accepted. Records that were merged in memory count once.
+    pub written: u64,
+    /// Entries that found no room, and records that the store did not accept.
+    pub dropped: u64,
+}
+
+impl DeliveryRecorder {
+    /// Makes a recorder that writes into `log`. It asks `store` which passes and devices exist. Both
+    /// may be the same store.
+    #[must_use]
+    pub fn new(log: Arc<dyn DeliveryLog>, store: Arc<dyn RegistrationStore>) -> Self {
+        Self(Arc::new(Shared {
+            log,
+            store,
+            waiting: Mutex::new(Waiting {
+                entries: Vec::with_capacity(WAITING),
+                doubtful: Vec::new(),
+            }),
+            crowded: Notify::new(),
+            writing: tokio::sync::Mutex::new(Vec::with_capacity(WAITING)),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            warned: Mutex::default(),
+        }))
+    }
+
+    /// Writes records about once a second until `stop` is ready. Then writes what is left, and
+    /// returns.
+    pub async fn run_until(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let is_over = tokio::select! {
+                () = &mut stop => true,
+                () = sleep(PERIOD) => false,
+                () = self.0.crowded.notified() => false,
+            };
+            self.flush().await;
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Writes all records that wait now. If the store fails, they are dropped and counted.
+    pub async fn flush(&self) {
+        let shared = &*self.0;
+        let mut entries = shared.writing.lock().await;
+        let doubtful = {
+            let mut waiting = shared.waiting();
+            std::mem::swap(&mut waiting.entries, &mut entries);
+            std::mem::take(&mut waiting.doubtful)
+        };
+        let mut merged = Merged::default();
+        let mut left = HashSet::new();
+        for (number, entry) in entries.drain(..).enumerate() {
+            merged.add(entry, &mut left);
+            if number % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if let Err(error) = shared.add_known(doubtful, &mut merged).await {
+            shared.warn(&error);
+        }
+        shared.write(merged.0.into_values().collect()).await;
+        if let Err(error) = shared.forget(left).await {
+            shared.warn(&error);
+        }
+    }
+
+    /// Returns how many records were written and dropped so far.
+    #[must_use]
+    pub fn totals(&self) -> RecorderTotals {
+        RecorderTotals {
+            written: self.0.written.load(Relaxed),
+            dropped: self.0.dropped.load(Relaxed),
+        }
+    }
+
+    /// Drops all entries that wait, so that a bench can measure the requests alone.
+    #[doc(hidden)]
+    pub fn forget_waiting(&self) {
+        let mut waiting = self.0.waiting();
+        waiting.entries.clear();
+        waiting.doubtful.clear();
+    }
+
+    pub(crate) fn registered(&self, type_id: &TypeIdentifier, device: DeviceIdentifier) {
+        let subject = Subject::Device(type_id.clone(), device);
+        self.record(subject, Event::Registered, 0, 1, String::new());
+    }
+
+    /// A list was answered. A device without a registration leaves no record.
+    pub(crate) fn listed(
+        &self,
+        type_id: TypeIdentifier,
+        device: DeviceIdentifier,
+        since: Option<UpdateTag>,
+        changes: &Changes,
+    ) {
+        if changes.tag.device_version > 0 {
+            self.0.add(Entry::Listed {
+                at: clock::now_micros(),
+                type_id,
+                device,
+                since,
+                tag: changes.tag,
+                serials: changes.serials.len(),
+            });
+        }
+    }
+
+    pub(crate) fn fetched(&self, pass: &PassId, version: u64, unchanged: bool) {
+        self.0.add(Entry::Fetched {
+            at: clock::now_micros(),
+            pass: pass.clone(),
+            version,
+            unchanged,
+        });
+    }
+
+    /// A request for one of these passes was refused.
+    pub(crate) fn refused(
+        &self,
+        type_id: TypeIdentifier,
+        serials: Vec<SerialNumber>,
+        denial: Denial,
+    ) {
+        self.0.add_doubtful(Doubtful {
+            type_id,
+            serials,
+            event: Event::Refused(denial),
+            at: clock::now_micros(),
+            detail: String::new(),
+        });
+    }
+
+    /// A device posted a log message. A message that names no type is ignored.
+    pub(crate) fn complained(&self, entry: &LogEntry<'_>) {
+        let Some(Ok(type_id)) = entry.type_id.map(TypeIdentifier::new) else {
+            return;
+        };
+        let serial = entry.serial.and_then(|text| SerialNumber::new(text).ok());
+        let (complaint, detail) = complaint(&entry.report);
+        self.0.add_doubtful(Doubtful {
+            type_id,
+            serials: serial.into_iter().collect(),
+            event: Event::Complaint(complaint),
+            at: clock::now_micros(),
+            detail,
+        });
+    }
+
+    /// The device may have left its last pass of the type.
+    pub(crate) fn left(&self, type_id: &TypeIdentifier, device: &DeviceIdentifier) {
+        self.0.add(Entry::Left(type_id.clone(), device.clone()));
+    }
+
+    /// A push to these devices failed.
+    pub(crate) fn push_failed(
+        &self,
+        type_id: &TypeIdentifier,
+        devices: &[DeviceIdentifier],
+        failure: PushFailure,
+        version: u64,
+        reason: &str,
+    ) {
+        for device in devices {
+            let subject = Subject::Device(type_id.clone(), device.clone());
+            let event = Event::PushFailed(failure);
+            self.record(subject, event, version, 1, cut(reason));
+        }
+    }
+
+    /// Something happened `count` times now.
+    pub(crate) fn record(
+        &self,
+        subject: Subject,
+        event: Event,
+        version: u64,
+        count: u64,
+        detail: String,
+    ) {
+        self.0.add(Entry::Record(Box::new(Record {
+            subject,
+            event,
+            version: version.min(Record::MAX_NUMBER),
+            count,
+            at: clock::now_micros(),
+            detail,
+        })));
+    }
+}
+
+impl fmt::Debug for DeliveryRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliveryRecorder")
+            .field("totals", &self.totals())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, entry: Entry) {
+        let mut waiting = self.waiting();
+        let before = waiting.entries.len();
+        if before < WAITING {
+            waiting.entries.push(entry);
+        }
+        drop(waiting);
+        if before == WAITING / 2 {
+            self.crowded.notify_one();
+        } else if before >= WAITING {
+            self.count_dropped(1);
+        }
+    }
+
+    fn add_doubtful(&self, doubtful: Doubtful) {
+        let mut waiting = self.waiting();
+        let has_room = waiting.doubtful.len() < DOUBTFUL;
+        if has_room {
+            waiting.doubtful.push(doubtful);
+        }
+        drop(waiting);
+        if !has_room {
+            self.count_dropped(1);
+        }
+    }
+
+    fn count_dropped(&self, records: u64) {
+        self.dropped.fetch_add(records, Relaxed);
+        #[cfg(feature = "metrics")]
+        crate::metrics::records_dropped(records);
+    }
+
+    async fn write(&self, records: Vec<Record>) {
+        let mut left = records.len() as u64;
+        for part in records.chunks(BATCH) {
+            if let Err(error) = self.log.record(part).await {
+                // A failed call must not be repeated, and the next one would fail too.
+                self.warn(&error);
+                return self.count_dropped(left);
+            }
+            let written = part.len() as u64;
+            left -= written;
+            self.written.fetch_add(written, Relaxed);
+            #[cfg(feature = "metrics")]
+            crate::metrics::records_written(written);
+        }
+    }
+
+    fn warn(&self, error: &StoreError) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|warned| warned.elapsed() >= QUIET) {
+            *warned = Some(Instant::now());
+            tracing::warn!(error = %Chain(error), "delivery records are lost");
+        }
+    }
+
+    /// Removes the records of devices that have no pass of the type any more.
+    async fn forget(
+        &self,
+        left: HashSet<(TypeIdentifier, DeviceIdentifier)>,
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for (type_id, device) in left {
+            let list = self.store.changes_since(&device, &type_id, None).await?;
+            if list.serials.is_empty() {
+                gone.push(Subject::Device(type_id, device));
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.log.forget(&gone).await
+    }
+
+    /// Adds the events of passes and types that the store knows.
+    async fn add_known(
+        &self,
+        doubtful: Vec<Doubtful>,
+        merged: &mut Merged,
+    ) -> Result<(), StoreError> {
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let passes: BTreeSet<PassId> = doubtful.iter().flat_map(Doubtful::passes).collect();
+        let known = self.known_passes(passes.into_iter().collect()).await?;
+        let mut types: BTreeMap<TypeIdentifier, bool> = BTreeMap::new();
+        for pass in &known {
+            types.insert(pass.type_id.clone(), true);
+        }
+        for one in doubtful {
+            let is_known = match types.get(&one.type_id) {
+                Some(is_known) => *is_known,
+                None => {
+                    let of_type = Audience::Type(&one.type_id);
+                    let page = self.store.devices(of_type, None, 1).await?;
+                    let is_known = !page.items.is_empty();
+                    types.insert(one.type_id.clone(), is_known);
+                    is_known
+                }
+            };
+            if !is_known {
+                continue;
+            }
+            if let Some(pass) = one.passes().find(|pass| known.contains(pass)) {
+                merged.merge(one.record(Subject::Pass(pass)));
+            }
+            merged.merge(one.record(Subject::Type(one.type_id.clone())));
+        }
+        Ok(())
+    }
+
+    /// Returns the passes that were published, or are on a device. The version of a pass does not
+    /// help, because made-up passes of a type share the version of its last mark.
+    async fn known_passes(&self, passes: Vec<PassId>) -> Result<HashSet<PassId>, StoreError> {
+        let published = self.store.published(&passes).await?;
+        let mut known = HashSet::new();
+        for (pass, published) in passes.into_iter().zip(published) {
+            if published.is_some() || self.store.count_devices(&pass, 1).await? > 0 {
+                known.insert(pass);
+            }
+        }
+        Ok(known)
+    }
+}
+
+impl Doubtful {
+    fn passes(&self) -> impl Iterator<Item = PassId> {
+        self.serials.iter().map(|serial| PassId {
+            type_id: self.type_id.clone(),
+            serial: serial.clone(),
+        })
+    }
+
+    fn record(&self, subject: Subject) -> Record {
+        Record {
+            subject,
+            event: self.event,
+            version: 0,
+            count: 1,
+            at: self.at,
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+/// Records that are merged in memory.
+#[derive(Default)]
+struct Merged(HashMap<(Subject, Event), Record>);
+
+impl Merged {
+    fn merge(&mut self, record: Record) {
+        let key = (record.subject.clone(), record.event);
+        match self.0.get_mut(&key) {
+            Some(known) => known.merge(record),
+            None => _ = self.0.insert(key, record),
+        }
+    }
+
+    fn add(&mut self, entry: Entry, left: &mut HashSet<(TypeIdentifier, DeviceIdentifier)>) {
+        match entry {
+            Entry::Listed {
+                at,
+                type_id,
+                device,
+                since,
+                tag,
+                serials,
+            } => {
+                let detail = ListDetail {
+                    since,
+                    serials: serials as u64,
+                    tag,
+                };
+                let record = Record {
+                    subject: Subject::Device(type_id, device),
+                    event: Event::Asked,
+                    version: 0,
+                    count: 1,
+                    at,
+                    detail: detail.to_string(),
+                };
+                if serials > 0 {
+                    self.merge(Record {
+                        event: Event::Told,
+                        ..record.clone()
+                    });
+                }
+                self.merge(record);
+            }
+            Entry::Fetched {
+                at,
+                pass,
+                version,
+                unchanged,
+            } => self.merge(Record {
+                subject: Subject::Pass(pass),
+                event: if unchanged {
+                    Event::Unchanged
+                } else {
+                    Event::Fetched
+                },
+                version: version.min(Record::MAX_NUMBER),
+                count: 1,
+                at,
+                detail: String::new(),
+            }),
+            Entry::Record(record) => self.merge(*record),
+            Entry::Left(type_id, device) => _ = left.insert((type_id, device)),
+        }
+    }
+}
+
+/// Returns the kind of a message, and what to keep of it.
+fn complaint(report: &DeviceReport<'_>) -> (Complaint, String) {
+    let complaint = match report {
+        DeviceReport::AuthenticationFailure => Complaint::AuthenticationFailure,
+        DeviceReport::UnexpectedStatus(status) => {
+            return (Complaint::UnexpectedStatus, format!("status {status}"));
+        }
+        DeviceReport::MalformedResponse => Complaint::MalformedResponse,
+        DeviceReport::InvalidPass => Complaint::InvalidPass,
+        DeviceReport::WrongPass => Complaint::WrongPass,
+        DeviceReport::TagUnchanged => Complaint::TagUnchanged,
+        DeviceReport::TagMissing => Complaint::TagMissing,
+        DeviceReport::SpuriousPush => Complaint::SpuriousPush,
+        DeviceReport::PassUnchanged => Complaint::PassUnchanged,
+        DeviceReport::ConditionIgnored => Complaint::ConditionIgnored,
+        DeviceReport::LastModifiedMissing => Complaint::LastModifiedMissing,
+        DeviceReport::NotRegistered => Complaint::NotRegistered,
+        DeviceReport::PersonalizationUnchanged => Complaint::PersonalizationUnchanged,
+        DeviceReport::Other(message) => return (Complaint::Other, cut(&redacted(message))),
+    };
+    (complaint, String::new())
+}
+
+/// Cuts a text to the length of a detail, and replaces control characters.
+fn cut(text: &str) -> String {
+    let mut detail = String::new();
+    for char in text.chars() {
+        let char = if char.is_control() { ' ' } else { char };
+        if detail.len() + char.len_utf8() > Record::MAX_DETAIL {
+            break;
+        }
+        detail.push(char);
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_is_short_and_has_no_control_characters() {
+        assert_eq!(cut("a\u{7}b\nc"), "a b c");
+        assert_eq!(cut(&"x".repeat(500)).len(), Record::MAX_DETAIL);
+        assert_eq!(cut(&"\u{1f3ab}".repeat(500)).len(), Record::MAX_DETAIL);
+        assert_eq!(
+            cut(&format!("x{}", "\u{fc}".repeat(500))).len(),
+            Record::MAX_DETAIL - 1
+        );
+    }
+
+    #[test]
+    fn an_unknown_message_keeps_only_its_harmless_start() {
+        let text = "could not reach token 0123456789abcdef0123 of device";
+        let (kind, detail) = complaint(&DeviceReport::Other(text));
+        assert_eq!(kind, Complaint::Other);
+        assert_eq!(detail, "could not reach token …");
+    }
+}
