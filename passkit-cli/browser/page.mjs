@@ -53,7 +53,7 @@ try {
   const version = await changed();
 
   // Push again, with a confirmation.
-  const pressed = name => Promise.all([tab.waitForNavigation(LIMIT), tab.locator(`::-p-aria(${name})`).click()]);
+  const pressed = name => Promise.all([tab.waitForNavigation(LIMIT), tab.locator(`::-p-aria(${name})`).setTimeout(LIMIT.timeout).click()]);
   await pressed("Push again");
   assert.match(await text(tab), /One phone gets a push/);
   await pressed("Cancel");
@@ -86,7 +86,9 @@ try {
   await plain.goto(tab.url());
   assert.match(await text(plain), /What happened/);
 
-  await tab.locator("::-p-aria(Sign out)").click();
+  // A tab in the background draws nothing, and its buttons can't be pressed.
+  await tab.bringToFront();
+  await tab.locator("::-p-aria(Sign out)").setTimeout(LIMIT.timeout).click();
   await tab.waitForSelector("#token", LIMIT);
   await plain.reload();
   assert.match(plain.url(), /\/sign-in$/);

@@ -10,7 +10,7 @@ try {
   const files = fs.readdirSync(folder).filter(name => name.endsWith(".svg"));
   const uri = name => `data:image/svg+xml;base64,${fs.readFileSync(path.join(folder, name)).toString("base64")}`;
   const draw = async (names, width, output) => {
-    const images = names.map(name => `<img src="${uri(name)}" style="margin:8px">`).join("");
+    const images = names.map(name => `<img src="${uri(name)}" style="margin:8px;vertical-align:top">`).join("");
     await tab.setViewport({ width, height: 600, deviceScaleFactor: output === "styles.png" ? 0.6 : 2 });
     await tab.setContent(`<body style="margin:0;background:#fff;line-height:0">${images}`, { waitUntil: "load" });
     await tab.screenshot({ path: path.join(folder, output), fullPage: true });

@@ -101,15 +101,15 @@ impl Default for Turns {
     }
 }
 
-/// The listener of the page, and whether it uses the certificate of the service.
+/// The listener of the page.
 pub(crate) struct PageListener {
     listener: Listener,
     is_loopback: bool,
 }
 
 impl PageListener {
-    /// Listens. Only the addresses of this machine are served without a certificate as if it were
-    /// one.
+    /// Listens. On an address of this machine, the page never uses TLS, because no certificate is
+    /// for such an address.
     pub(crate) async fn bind(address: SocketAddr, has_tls: bool) -> Result<Self, Failure> {
         let is_loopback = address.ip().is_loopback();
         let (listener, address) = server::bind(address, "--page").await?;

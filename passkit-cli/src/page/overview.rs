@@ -7,7 +7,7 @@ use std::{
 };
 
 use passkit_server::{
-    delivery::{Complaint, Denial, Event, PushFailure, Record, Subject},
+    delivery::{Event, Record, Subject},
     maintenance::StoreStats,
     push::Backlog,
 };
@@ -94,16 +94,16 @@ impl Page {
         match self.records().await {
             Ok(records) => {
                 overview.refusals = lines(&records, |event| match event {
-                    Event::Refused(denial) => Some(denial_name(denial)),
+                    Event::Refused(denial) => Some(text::denial_text(denial)),
                     _ => None,
                 });
                 overview.complaints = lines(&records, |event| match event {
-                    Event::Complaint(complaint) => Some(complaint_name(complaint)),
+                    Event::Complaint(complaint) => Some(text::complaint_text(complaint)),
                     _ => None,
                 });
                 overview.pushes = lines(&records, |event| match event {
-                    Event::PushAccepted => Some("accepted".into()),
-                    Event::PushFailed(failure) => Some(failure_name(failure)),
+                    Event::PushAccepted => Some("accepted"),
+                    Event::PushFailed(failure) => Some(text::failure_text(failure)),
                     _ => None,
                 });
             }
@@ -206,8 +206,8 @@ fn ago(age: Duration) -> String {
 }
 
 /// Sums the records of each kind over all types.
-fn lines(records: &[Record], name_of: impl Fn(Event) -> Option<String>) -> Vec<Line> {
-    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+fn lines(records: &[Record], name_of: impl Fn(Event) -> Option<&'static str>) -> Vec<Line> {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for record in records {
         if let Some(name) = name_of(record.event) {
             let (count, last) = sums.entry(name).or_default();
@@ -223,18 +223,6 @@ fn lines(records: &[Record], name_of: impl Fn(Event) -> Option<String>) -> Vec<L
             Line::new(name, value)
         })
         .collect()
-}
-
-fn denial_name(denial: Denial) -> String {
-    text::denial_text(denial).into()
-}
-
-fn complaint_name(complaint: Complaint) -> String {
-    text::complaint_text(complaint).into()
-}
-
-fn failure_name(failure: PushFailure) -> String {
-    text::failure_text(failure).into()
 }
 
 #[cfg(test)]

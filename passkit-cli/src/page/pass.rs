@@ -1,7 +1,9 @@
 //! The page of a pass, its picture, and what an operator can do with it.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -13,7 +15,7 @@ use passkit_server::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Page,
+    PATIENCE, Page,
     answer::Answer,
     request::{Caller, Form, Refusal, query_of},
     view::{self, Confirm, Line, PassLink, PassView, PhoneLine, TimeLine},
@@ -114,7 +116,10 @@ impl Page {
             tracing::warn!("the operator's page can't read {pass}: {error}");
         };
         let archive = match self.folder.credentials(pass).await {
-            Ok(Some(_)) => self.folder.archive(pass, &state).await,
+            // The folder may ask the store too.
+            Ok(Some(_)) => tokio::time::timeout(PATIENCE, self.folder.archive(pass, &state))
+                .await
+                .map_err(|_| Refusal::Store)?,
             Ok(None) => return Ok(None),
             Err(error) => Err(error),
         };

@@ -104,7 +104,7 @@ fn named(text: &str) -> Option<PassId> {
         _ => return None,
     };
     let (type_id, serial) = path.split_once('/')?;
-    let decode = |text: &'_ str| {
+    let decode = |text: &str| {
         percent_decode_str(text)
             .decode_utf8()
             .ok()

@@ -166,7 +166,7 @@ fn wrong_tokens_are_refused_and_then_all_tokens_for_a_minute() {
             (429, Some("60"))
         );
     }
-    // Who is signed in, stays so.
+    // A session that is open stays open.
     assert_eq!(page.get("/").status, 200);
     let said = page.service.said();
     assert!(
