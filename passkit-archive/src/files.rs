@@ -187,6 +187,7 @@ impl PassFiles {
     ///
     /// # Errors
     /// Fails if the file is damaged, or too large.
+    #[must_use]
     pub fn texts(&self, language: &str) -> Option<Result<BTreeMap<String, String>, Finding>> {
         let name = format!("{language}.lproj/pass.strings");
         let texts = strings::read(self.get(&name)?);
