@@ -107,9 +107,12 @@ mod making {
 }
 
 use http_body_util::{BodyExt as _, Empty};
-use passkit_archive::{Archive, ArchiveBuilder, Bundle, Level, Report, Rules, placeholder_icon};
+use passkit_archive::{
+    Archive, ArchiveBuilder, Bundle, Level, PassFiles, Report, Rules, placeholder_icon,
+};
 use passkit_conformance::{load::ListAnswer, service::TargetFile};
 use passkit_identity::{Identity, pem};
+use passkit_picture::{Drawing, MAX_SVG_BYTES, Side};
 use passkit_server::{
     ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
     async_trait,
@@ -152,6 +155,30 @@ pub fn json(input: &[u8]) {
     for kind in Kind::ALL {
         let builder = ArchiveBuilder::new(kind, input).file("icon.png", placeholder_icon(1));
         report(&builder.build_unsigned().expect("a small archive"));
+    }
+}
+
+/// Draws any bytes as the `pass.json` of a pass, and as its logo and its translations.
+pub fn picture(input: &[u8]) {
+    let fixed = r#"{"storeCard":{"primaryFields":[{"key":"a","value":"a"}]}}"#;
+    let builders = [
+        ArchiveBuilder::new(Kind::Pass, input),
+        ArchiveBuilder::new(Kind::Pass, fixed)
+            .file("logo.png", input)
+            .file("en.lproj/pass.strings", input),
+    ];
+    for builder in builders {
+        let archive = builder.build_unsigned().expect("a small archive");
+        let Ok(files) = PassFiles::of_archive(&archive) else {
+            continue;
+        };
+        for classic in [false, true] {
+            if let Ok(picture) = Drawing::new(Side::Both).classic(classic).draw(&files) {
+                assert!(picture.svg.len() <= MAX_SVG_BYTES);
+                // A tag that the crate does not write itself would come from the input.
+                assert!(!picture.svg.contains("<script") && !picture.svg.contains('\0'));
+            }
+        }
     }
 }
 

@@ -53,11 +53,19 @@ fn archives_are_replayed() {
 }
 
 #[test]
+fn pictures_are_replayed() {
+    replay(passkit_fuzz::picture, "corpus/picture");
+}
+
+#[test]
 fn descriptions_are_replayed() {
     replay(passkit_fuzz::json, "corpus/json");
     parts("pass.json")
         .iter()
         .for_each(|text| passkit_fuzz::json(text));
+    parts("pass.json")
+        .iter()
+        .for_each(|text| passkit_fuzz::picture(text));
 }
 
 #[test]

@@ -14,7 +14,6 @@ use http::{
     HeaderValue, Request, Response, StatusCode,
     header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use passkit_archive::{Findings, MAX_ARCHIVE_BYTES};
 use passkit_server::{
@@ -35,6 +34,7 @@ use crate::{
     failure::{Chain, Failure},
     log_lines::OnceAMinute,
     making::{Change, MAX_ROW_BYTES, Refused},
+    request_body::{self, BodyError},
 };
 
 /// The path of the endpoint for publishing.
@@ -104,6 +104,11 @@ impl AdminToken {
         Err(Failure::new(
             "--admin-token must be at least 16 printable ASCII characters without spaces",
         ))
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn is(&self, shown: &[u8]) -> bool {
+        shown.ct_eq(self.0.as_bytes()).into()
     }
 }
 
@@ -315,7 +320,7 @@ impl Admin {
         let Some((scheme, token)) = shown.split_at_checked(7) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(self.token.0.as_bytes()))
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.token.is(token)
     }
 }
 
@@ -496,15 +501,12 @@ async fn read_body(
     time: Duration,
     too_large: &str,
 ) -> Result<Bytes, Refusal> {
-    let body = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(time, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::TooLarge(too_large.to_owned()))
-        }
-        Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
-        Err(_) => Err(Refusal::Slow(time)),
-    }
+    let body = request_body::read(request, limit, time).await;
+    body.map_err(|error| match error {
+        BodyError::TooLarge => Refusal::TooLarge(too_large.to_owned()),
+        BodyError::EndedEarly => Refusal::Malformed("the body ended early".into()),
+        BodyError::Slow => Refusal::Slow(time),
+    })
 }
 
 fn answer(status: StatusCode, json: &serde_json::Value) -> Response<ResponseBody> {

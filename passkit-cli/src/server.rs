@@ -58,11 +58,23 @@ pub(crate) async fn serve<S: Answers + Clone + Sync>(
     stop: impl Future<Output = ()>,
     drained: impl Future<Output = ()>,
 ) {
+    serve_each(listener, tls, |_| service.clone(), limits, stop, drained).await;
+}
+
+/// Like [`serve`]. Each connection has its own service, which knows the address of the client.
+pub(crate) async fn serve_each<S: Answers>(
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    service_of: impl Fn(Option<IpAddr>) -> S,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+    drained: impl Future<Output = ()>,
+) {
     let (next_stage, stage) = watch::channel(Stage::Serving);
     let acceptor = Acceptor {
         listener,
         tls,
-        service,
+        service_of,
         http: Http::new(),
         places: Arc::new(Semaphore::new(limits.connections)),
         shares: Arc::new(Shares::new(limits)),
@@ -90,17 +102,18 @@ pub(crate) async fn serve<S: Answers + Clone + Sync>(
 }
 
 /// A listener, and what its connections need.
-struct Acceptor<S> {
+struct Acceptor<F> {
     listener: Listener,
     tls: Option<Arc<Tls>>,
-    service: S,
+    /// Makes the service of a connection.
+    service_of: F,
     http: Http,
     places: Arc<Semaphore>,
     shares: Arc<Shares>,
     stage: watch::Receiver<Stage>,
 }
 
-impl<S: Answers + Clone + Sync> Acceptor<S> {
+impl<S: Answers, F: Fn(Option<IpAddr>) -> S> Acceptor<F> {
     /// Accepts connections until `end` is ready.
     async fn accept_until(&self, end: impl Future<Output = ()>, open: &mpsc::Sender<Infallible>) {
         let mut end = std::pin::pin!(end);
@@ -136,6 +149,7 @@ impl<S: Answers + Clone + Sync> Acceptor<S> {
                 return tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
+        let service = (self.service_of)(client);
         // A client of a Unix socket is a proxy.
         let share = match client.map(|client| self.shares.take(client)) {
             Some(None) => return,
@@ -145,10 +159,9 @@ impl<S: Answers + Clone + Sync> Acceptor<S> {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
-        let (http, tls, service, stage, open) = (
+        let (http, tls, stage, open) = (
             self.http.clone(),
             self.tls.clone(),
-            self.service.clone(),
             self.stage.clone(),
             open.clone(),
         );
@@ -242,7 +255,7 @@ impl Drop for Share {
 
 /// Returns the address that connections are counted for. An IPv6 client usually has a whole /64
 /// network.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),

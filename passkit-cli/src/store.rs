@@ -125,6 +125,26 @@ impl StoreUrl {
         }
     }
 
+    /// Opens the store for the operator's page: with few connections of its own, so that the page
+    /// never takes one from phones. A store that only one handle can open is shared.
+    pub(crate) async fn open_for_page(&self, opened: &OpenStore) -> Result<OpenStore, Failure> {
+        match self {
+            Self::Sled(_) => Ok(opened.clone()),
+            Self::Sqlite(path) => {
+                let config = passkit_store_sqlite::Config::new(path).readers(PAGE_CONNECTIONS);
+                let store = blocking(move || SqliteStore::open_with(&config)).await?;
+                Ok(OpenStore::new(store, true))
+            }
+            Self::Postgres(url) => {
+                let config = postgres_config()?.connections(PAGE_CONNECTIONS as u32);
+                let store = PostgresStore::connect(url, config).await;
+                let store = store.map_err(|error| self.cannot("connect to", &error))?;
+                Ok(OpenStore::new(store, true))
+            }
+            Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
+        }
+    }
+
     /// Makes or updates the tables of the store. Returns `false` if the store needs no tables.
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
@@ -180,9 +200,7 @@ impl StoreUrl {
     }
 
     async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
-        let pooler = setting("PASSKIT_POSTGRES_POOLER")?
-            .is_some_and(|value| value != "0" && value != "false");
-        PostgresStore::connect(url, Config::new().transaction_pooler(pooler))
+        PostgresStore::connect(url, postgres_config()?)
             .await
             .map_err(|error| self.cannot("connect to", &error))
     }
@@ -254,6 +272,15 @@ impl StoreUrl {
             "this command backs up sqlite: stores only; for {self}, {how}"
         )))
     }
+}
+
+/// How many connections the operator's page has.
+const PAGE_CONNECTIONS: usize = 2;
+
+fn postgres_config() -> Result<Config, Failure> {
+    let pooler =
+        setting("PASSKIT_POSTGRES_POOLER")?.is_some_and(|value| value != "0" && value != "false");
+    Ok(Config::new().transaction_pooler(pooler))
 }
 
 /// The name of the note with the edition of a store, which is a random text. If the edition

@@ -121,6 +121,11 @@ impl Tls {
         }
     }
 
+    /// Returns when the certificate expires.
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.current().not_after
+    }
+
     fn current(&self) -> Current {
         self.current
             .read()

@@ -158,3 +158,8 @@ fn sheet(pass: &Pass<'_>, sides: Vec<Svg>) -> String {
     let title = pass.text("description").unwrap_or_default();
     sheet.document(&title)
 }
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,8 +20,14 @@ fn is_shown(c: char) -> bool {
 
 /// Returns the text on one line.
 pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words: Vec<&str> = words(text).collect();
     words.join(" ")
+}
+
+/// Splits a text at white space. A no-break space is part of a word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| c.is_whitespace() && c != '\u{a0}');
+    words.filter(|word| !word.is_empty())
 }
 
 /// Returns about how wide a text is in a font like Helvetica.
@@ -77,10 +83,7 @@ pub(crate) fn lines(text: &str, size: f64, room: f64, most: usize) -> Vec<String
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
         let mut line = String::new();
-        for word in paragraph
-            .split_whitespace()
-            .flat_map(|word| pieces(word, size, room))
-        {
+        for word in words(paragraph).flat_map(|word| pieces(word, size, room)) {
             let longer = width(&line, size) + width(" ", size) + width(&word, size);
             if !line.is_empty() && longer > room {
                 lines.push(std::mem::take(&mut line));

@@ -94,6 +94,7 @@ impl Demo {
             admin_token: None,
             admin_listen: None,
             archives_in_store: false,
+            page: None,
             make: None,
             enroll_url: None,
             enroll_secret: None,

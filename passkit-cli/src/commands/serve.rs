@@ -41,6 +41,7 @@ use crate::{
     making::LiveMaker,
     metrics::Metrics,
     options::Options,
+    page::{self, Page, PageListener},
     reload::Reload,
     server::{self, Limits},
     service_manager,
@@ -219,6 +220,12 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
+    /// The address for the operator's page, such as 127.0.0.1:9001: what became of a pass, its picture, and the state of the
+    /// service. People sign in with the token of --admin-token. If the address is not of this machine, the page uses the
+    /// certificate of --tls-cert.
+    #[arg(long, env = "PASSKIT_PAGE", value_name = "ADDRESS:PORT")]
+    pub(crate) page: Option<SocketAddr>,
+
     /// The address for /metrics (for Prometheus), /healthz and /readyz. The public should not reach
     /// this address.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
@@ -270,6 +277,7 @@ pub(crate) struct Ready {
     keep: Keep,
     store: Arc<dyn Store>,
     drain: Duration,
+    page: Option<(PageListener, Page)>,
     address: Address,
 }
 
@@ -366,6 +374,14 @@ impl Serve {
             }
             None => None,
         };
+        let page_listener = match (self.page, &self.admin_token) {
+            (Some(address), Some(token)) => {
+                let listener = PageListener::bind(address, tls.is_some()).await?;
+                Some((listener, token.clone()))
+            }
+            (Some(_), None) => return Err(Failure::new("--page needs --admin-token")),
+            (None, _) => None,
+        };
         let store = self.store.open_or_create().await?;
         store::check_finished(&*store.store, &self.store).await?;
         let edition = store::edition(&*store.store)
@@ -386,6 +402,10 @@ impl Serve {
         }
         let publisher = apns::publisher(&store, apns, recorder.as_ref());
         let archives = self.archives(&store)?;
+        let page_store = match &page_listener {
+            Some(_) => Some(self.store.open_for_page(&store).await?),
+            None => None,
+        };
         let store = store.store;
         let folder = if has_folders {
             let folder = Folder::open(config, publisher.clone()).await;
@@ -448,6 +468,21 @@ impl Serve {
             let publisher = publisher.clone();
             Arc::new(Archives::new(archives, source.clone(), publisher, rules))
         });
+        let page = page_listener
+            .zip(page_store)
+            .map(|((listener, token), store)| {
+                let page = Page {
+                    token,
+                    store,
+                    source: source.clone(),
+                    keeps_records: recorder.is_some(),
+                    publisher: publisher.clone(),
+                    health: health.clone(),
+                    tls: tls.clone(),
+                    state: page::State::default(),
+                };
+                (listener, page)
+            });
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
@@ -474,6 +509,7 @@ impl Serve {
             keep: self.keep_records,
             store,
             drain: Duration::from_secs(self.drain),
+            page,
             address,
         })
     }
@@ -546,6 +582,9 @@ impl Ready {
         let recording = self.recorder.map(|recorder| {
             tokio::spawn(async move { recorder.run_until(async { drop(stopped.await) }).await })
         });
+        if let Some((listener, page)) = self.page {
+            beside.spawn(listener.serve(page));
+        }
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));

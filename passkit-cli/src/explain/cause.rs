@@ -258,7 +258,7 @@ fn shown(pass: &PassFacts) -> String {
 }
 
 /// Says how often something happened.
-pub(super) fn times(count: u64) -> String {
+pub(crate) fn times(count: u64) -> String {
     match count {
         1 => "once".into(),
         count => format!("{count} times"),

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use passkit_archive::{ArchiveFile, ChangeSummary, Changes, Report, Rules};
+use passkit_archive::{ArchiveFile, ChangeSummary, Changes, PassFiles, Report, Rules};
 use passkit_server::PassId;
+
+const DAMAGED: &str = "is not a pass or an order, or is damaged";
 
 /// What the archive of a pass says about updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +29,20 @@ pub(crate) struct Version {
 impl Version {
     /// Reads an archive file, whether or not it is signed.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let damaged = || "is not a pass or an order, or is damaged".to_owned();
         let cannot_read = |error: std::io::Error| format!("can't be read: {error}");
-        let mut file = ArchiveFile::open(path)
+        // A file that is too large is not read.
+        ArchiveFile::open(path)
             .map_err(cannot_read)?
-            .ok_or_else(damaged)?;
-        let messages = file.fields_with_messages().ok_or_else(damaged)?;
-        let bytes = std::fs::read(path).map_err(cannot_read)?;
+            .ok_or(DAMAGED)?;
+        Self::read(std::fs::read(path).map_err(cannot_read)?)
+    }
+
+    /// Reads an archive, whether or not it is signed.
+    pub(crate) fn read(bytes: Vec<u8>) -> Result<Self, String> {
         let archive = Report::of(&bytes, Rules::development()).archive;
-        let archive = archive.ok_or_else(damaged)?;
+        let archive = archive.ok_or(DAMAGED)?;
+        let files = PassFiles::of_archive(&bytes).map_err(|_| DAMAGED)?;
+        let messages = files.fields_with_messages().ok_or(DAMAGED)?;
         Ok(Self {
             id: archive.id,
             bytes,

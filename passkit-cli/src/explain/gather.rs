@@ -13,7 +13,7 @@ use passkit_server::{
     delivery::{Complaint, Denial, Event, ListDetail, PushFailure, Record, Subject},
     identifiers::{DeviceIdentifier, TypeIdentifier},
     push::{PendingChange, Scope},
-    store::{Audience, PassState, StoreError},
+    store::{Audience, PageCursor, PassState, StoreError},
 };
 
 use super::{
@@ -38,17 +38,19 @@ const SUBJECTS: usize = 1_000;
 /// At most this many pages of phones are read, because a store may return short pages.
 const PAGES: usize = 100;
 
-/// Reads what is known about a pass, and about at most about `most_phones` of its phones.
+/// Reads what is known about a pass, and about a page of at most about `most_phones` of its phones.
+/// Also returns where the next page begins.
 pub(super) async fn gather(
     store: &dyn Store,
     pass: &PassId,
     content: Option<Content>,
+    after: Option<&PageCursor>,
     most_phones: usize,
-) -> Result<(PassFacts, Vec<Phone>), StoreError> {
+) -> Result<(PassFacts, Vec<Phone>, Option<PageCursor>), StoreError> {
     let state = store.pass_state(pass).await?;
     let published = store.published(slice::from_ref(pass)).await?;
     let removed = published.iter().flatten().any(|known| known.removed);
-    let devices = devices(store, pass, most_phones).await?;
+    let (devices, next) = devices(store, pass, after, most_phones).await?;
     let counted = store.count_devices(pass, COUNTED).await?;
     let subjects: Vec<Subject> = [
         Subject::Pass(pass.clone()),
@@ -111,17 +113,18 @@ pub(super) async fn gather(
         content_changed: of_pass.seen(Event::ContentChanged),
         recorded_changes: recorded_changes(&of_pass, state),
     };
-    Ok((facts, phones))
+    Ok((facts, phones, next))
 }
 
-/// Returns at most about `most` phones that have the pass, each once.
+/// Returns about `most` phones that have the pass, each once, and where the next ones begin.
 async fn devices(
     store: &dyn Store,
     pass: &PassId,
+    after: Option<&PageCursor>,
     most: usize,
-) -> Result<Vec<DeviceIdentifier>, StoreError> {
+) -> Result<(Vec<DeviceIdentifier>, Option<PageCursor>), StoreError> {
     let (mut devices, mut known) = (Vec::new(), HashSet::new());
-    let mut after = None;
+    let mut after = after.cloned();
     for _ in 0..PAGES {
         let left = most.saturating_sub(devices.len());
         let audience = Audience::Pass(pass);
@@ -133,8 +136,7 @@ async fn devices(
             break;
         }
     }
-    devices.truncate(most);
-    Ok(devices)
+    Ok((devices, after))
 }
 
 async fn pending(store: &dyn Store, pass: &PassId) -> Result<Pending, StoreError> {
@@ -381,7 +383,9 @@ mod tests {
     }
 
     async fn facts(store: &MemoryStore, most: usize) -> (PassFacts, Vec<Phone>) {
-        gather(store, &pass("A"), None, most).await.unwrap()
+        let gathered = gather(store, &pass("A"), None, None, most).await;
+        let (facts, phones, _) = gathered.unwrap();
+        (facts, phones)
     }
 
     async fn knows(store: &MemoryStore) -> Knows {

@@ -27,14 +27,17 @@ mod json;
 mod reasoning;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod timeline;
 
-use passkit_server::{PassId, store::StoreError};
+use passkit_server::{
+    PassId,
+    store::{PageCursor, StoreError},
+};
 
 pub(crate) use cause::Cause;
 pub(crate) use content::{Content, Version};
-pub(crate) use facts::{PassFacts, Phone};
+pub(crate) use facts::{PassFacts, Phone, Time};
 pub(crate) use timeline::Entry;
 
 use crate::store::Store;
@@ -65,6 +68,19 @@ pub(crate) async fn explain(
     content: Option<Content>,
     most_phones: usize,
 ) -> Result<Explanation, StoreError> {
-    let (pass, phones) = gather::gather(store, pass, content, most_phones).await?;
-    Ok(reasoning::conclude(pass, phones))
+    let explained = explain_page(store, pass, content, None, most_phones).await?;
+    Ok(explained.0)
+}
+
+/// Explains a pass with a page of its phones, from the start or after the page that ended at
+/// `after`. Also returns where the next page begins.
+pub(crate) async fn explain_page(
+    store: &dyn Store,
+    pass: &PassId,
+    content: Option<Content>,
+    after: Option<&PageCursor>,
+    most_phones: usize,
+) -> Result<(Explanation, Option<PageCursor>), StoreError> {
+    let (pass, phones, next) = gather::gather(store, pass, content, after, most_phones).await?;
+    Ok((reasoning::conclude(pass, phones), next))
 }

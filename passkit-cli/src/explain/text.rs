@@ -7,9 +7,10 @@ use passkit_server::{
     text::OneLine,
 };
 
+pub(crate) use super::cause::times;
 use super::{
     Explanation,
-    cause::{in_brackets, times},
+    cause::in_brackets,
     facts::{Knows, PassFacts, Pending, Phone, Seen, Time},
     timeline::{Entry, What},
 };
@@ -24,7 +25,7 @@ impl Explanation {
                 let were_read = if read < all { " that were read" } else { "" };
                 format!("For {concerned} of {read} phones{were_read}, {sentence}.")
             }
-            _ => format!("{}.", capitalized(&sentence)),
+            _ => self::sentence(&sentence),
         }
     }
 
@@ -43,6 +44,11 @@ impl Explanation {
         let _ = write!(text, "\n{}", self.sentence());
         text
     }
+}
+
+/// Makes a sentence with a capital letter and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    format!("{}.", capitalized(text))
 }
 
 fn capitalized(sentence: &str) -> String {
@@ -92,7 +98,7 @@ fn pass(pass: &PassFacts) -> String {
     text
 }
 
-fn pushes(pass: &PassFacts) -> String {
+pub(crate) fn pushes(pass: &PassFacts) -> String {
     let pushes = &pass.pushes;
     let of_newest = |seen: &&Seen| seen.version >= pass.version;
     let accepted = pushes.accepted.as_ref().filter(of_newest);
@@ -118,7 +124,7 @@ fn pushes(pass: &PassFacts) -> String {
     format!("for this change: {}", parts.join(", "))
 }
 
-fn fetches(pass: &PassFacts) -> String {
+pub(crate) fn fetches(pass: &PassFacts) -> String {
     let [fetched, unchanged] = pass.of_newest();
     let newest = match (fetched, unchanged) {
         (None, None) => "the newest version: no fetch is known".into(),
@@ -175,11 +181,11 @@ fn phones(explanation: &Explanation) -> String {
     text
 }
 
-fn time_or_unknown(time: Option<Time>) -> String {
+pub(crate) fn time_or_unknown(time: Option<Time>) -> String {
     time.map_or_else(|| "unknown".into(), |time| time.to_string())
 }
 
-fn told(phone: &Phone) -> &'static str {
+pub(crate) fn told(phone: &Phone) -> &'static str {
     match phone.knows {
         Knows::Newest { .. } => "yes",
         Knows::Older => "no",
@@ -187,7 +193,7 @@ fn told(phone: &Phone) -> &'static str {
     }
 }
 
-fn described(entry: &Entry, pass: &PassFacts) -> String {
+pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
     let phone = entry.phone.as_deref().unwrap_or("a phone");
     let version = match entry.version {
         0 => "",
@@ -239,7 +245,7 @@ fn names(detail: &str) -> &str {
     detail.split_once(": ").map_or("", |(_, names)| names)
 }
 
-fn denial_text(denial: Denial) -> &'static str {
+pub(crate) fn denial_text(denial: Denial) -> &'static str {
     match denial {
         Denial::NoAuthorization => "no Authorization header",
         Denial::Scheme => "another scheme, or no token",
@@ -249,7 +255,7 @@ fn denial_text(denial: Denial) -> &'static str {
     }
 }
 
-fn failure_text(failure: PushFailure) -> &'static str {
+pub(crate) fn failure_text(failure: PushFailure) -> &'static str {
     match failure {
         PushFailure::Gone => "failed, because the push token went out of use",
         PushFailure::BadToken => "failed, because APNs does not know the push token",
@@ -263,7 +269,7 @@ fn failure_text(failure: PushFailure) -> &'static str {
     }
 }
 
-fn complaint_text(complaint: Complaint) -> &'static str {
+pub(crate) fn complaint_text(complaint: Complaint) -> &'static str {
     match complaint {
         Complaint::AuthenticationFailure => "it was answered 401",
         Complaint::UnexpectedStatus => "it got a status that phones don't understand there",

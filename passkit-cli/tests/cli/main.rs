@@ -45,10 +45,11 @@ mod new;
 mod openapi;
 #[cfg(feature = "otlp-tests")]
 mod otlp;
+mod page;
 mod phone;
-mod picture;
 mod postgres;
 mod prefix;
+mod preview;
 mod private;
 mod program;
 mod proxies;
