@@ -59,7 +59,7 @@ impl DeliveryLog for SledStore {
     async fn discard_before(&self, time: SystemTime, limit: usize) -> Result<bool, StoreError> {
         let (time, limit) = (clock::micros(time), limit.max(1));
         let oldest = self
-            .read(move |view| Ok(view.scan(layout::DELIVERIES_BY_AGE, None, limit)?))
+            .read(move |view| view.scan(layout::DELIVERIES_BY_AGE, None, limit))
             .await?;
         let mut old = Vec::new();
         for (key, _) in &oldest.rows {

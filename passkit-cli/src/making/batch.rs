@@ -128,7 +128,7 @@ impl From<MakeError> for Outcome {
 enum Plan<'a> {
     /// The file has the pass of the row already.
     Keep,
-    Write(Change, Filled<'a>),
+    Write(Change, Box<Filled<'a>>),
 }
 
 /// A pass that was made by itself.
@@ -345,7 +345,7 @@ impl Batch<'_> {
                 Change::Changed
             }
         };
-        Ok(Plan::Write(change, filled))
+        Ok(Plan::Write(change, Box::new(filled)))
     }
 
     /// Checks that a new pass may replace the old one. Both must be the same pass, and the token of phones

@@ -63,7 +63,7 @@ pub struct Publisher {
 enum Role {
     Mark(Arc<dyn RegistrationStore>),
     Record(Arc<dyn PushQueue>),
-    Send(Context),
+    Send(Box<Context>),
 }
 
 /// The pause after an error of the store.
@@ -77,7 +77,7 @@ impl Publisher {
     /// [cover](PushSender::covers).
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
-        Self::with_role(Role::Send(Context::new(queue, sender, config)))
+        Self::with_role(Role::Send(Box::new(Context::new(queue, sender, config))))
     }
 
     /// Makes a publisher that marks and records pushes. Other processes send them.

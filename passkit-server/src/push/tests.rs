@@ -1064,7 +1064,7 @@ async fn records_say_why_the_pushes_of_a_type_stopped() {
         "BadCertificate".to_owned(),
     );
     let of_pass = recorded(&f, &recorder, Subject::Pass(pass("1"))).await;
-    assert_eq!(of_pass, [stopped.clone()]);
+    assert_eq!(of_pass, std::slice::from_ref(&stopped));
     sleep(Duration::from_secs(3_600)).await;
     f.publisher.push_pending().await.unwrap();
     let of_pass = recorded(&f, &recorder, Subject::Pass(pass("1"))).await;
