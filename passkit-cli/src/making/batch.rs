@@ -124,13 +124,6 @@ impl From<MakeError> for Outcome {
     }
 }
 
-/// What has to be done for a row.
-enum Plan<'a> {
-    /// The file has the pass of the row already.
-    Keep,
-    Write(Change, Box<Filled<'a>>),
-}
-
 /// A pass that was made by itself.
 pub(crate) struct MadeOne {
     /// `None` if the file had this content already.
@@ -222,8 +215,8 @@ impl Batch<'_> {
     pub(crate) fn make_one(&self, row: Row) -> Result<MadeOne, MakeError> {
         let Named { row, name } = self.name(row, &mut HashSet::new())?;
         let (change, archive) = match self.plan(&row, &name)? {
-            Plan::Keep => (None, self.read(&name)?),
-            Plan::Write(change, filled) => (Some(change), filled.sign()?.archive),
+            None => (None, self.read(&name)?),
+            Some((change, filled)) => (Some(change), filled.sign()?.archive),
         };
         let report = Report::of(&archive, Rules::strict());
         if change.is_some() {
@@ -309,9 +302,8 @@ impl Batch<'_> {
     }
 
     fn try_make(&self, Named { row, name }: &Named) -> Result<Outcome, MakeError> {
-        let (change, filled) = match self.plan(row, name)? {
-            Plan::Keep => return Ok(Outcome::Unchanged),
-            Plan::Write(change, filled) => (change, filled),
+        let Some((change, filled)) = self.plan(row, name)? else {
+            return Ok(Outcome::Unchanged);
         };
         let staged = if self.is_dry {
             filled.check()?;
@@ -322,8 +314,8 @@ impl Batch<'_> {
         Ok(Outcome::Written(name.clone(), change, staged))
     }
 
-    /// Compares the pass of a row with the existing file.
-    fn plan(&self, row: &Row, name: &str) -> Result<Plan<'_>, MakeError> {
+    /// Compares the pass of a row with the existing file. Returns `None` if the file has this pass already.
+    fn plan(&self, row: &Row, name: &str) -> Result<Option<(Change, Filled<'_>)>, MakeError> {
         let mut filled = self.maker.fill(row, self.seen)?;
         let manifest = filled.manifest()?;
         let change = match self.folder.existing(name)? {
@@ -331,7 +323,7 @@ impl Batch<'_> {
             Existing::Archive(mut archive) => {
                 let old_manifest = archive.manifest();
                 if archive.is_signed() && old_manifest.as_ref() == Some(&manifest) {
-                    return Ok(Plan::Keep);
+                    return Ok(None);
                 }
                 if let Some(old) = old_manifest {
                     self.maker.check_still_enrolled(row, &old)?;
@@ -345,7 +337,7 @@ impl Batch<'_> {
                 Change::Changed
             }
         };
-        Ok(Plan::Write(change, Box::new(filled)))
+        Ok(Some((change, filled)))
     }
 
     /// Checks that a new pass may replace the old one. Both must be the same pass, and the token of phones
