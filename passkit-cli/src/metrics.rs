@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
@@ -163,6 +163,8 @@ async fn answer(
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, length);
+    // There are few connections. Clients that keep theirs would keep the health check of others out.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
