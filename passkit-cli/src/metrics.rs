@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
@@ -196,6 +196,8 @@ async fn answer(
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
+    // There are few connections. Clients that keep theirs would keep the health check of others out.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 

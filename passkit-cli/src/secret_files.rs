@@ -35,7 +35,8 @@ pub(crate) fn named_by_variable(variable: &str) -> Result<Option<Secret>, Failur
 
 /// Reads the secret of an option from the systemd credential with the name of the variable, if there is one.
 pub(crate) fn credential(variable: &str) -> Result<Option<Secret>, Failure> {
-    let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else {
+    let folder = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    let Some(folder) = folder else {
         return Ok(None);
     };
     let path = Path::new(&folder).join(variable);

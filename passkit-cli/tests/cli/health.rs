@@ -57,6 +57,21 @@ fn a_service_that_works_is_ready() {
     }
 }
 
+/// Few clients may be connected. Those that keep their connections would keep the checks of others out.
+#[test]
+fn an_answer_ends_its_connection() {
+    let mut service = Service::new().given(&METRICS);
+    service.start();
+    let mut client = TcpStream::connect(metrics::address(&service)).unwrap();
+    client
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+}
+
 #[test]
 fn a_failed_check_is_one_line() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -525,6 +525,10 @@ pub(crate) fn answer_of(stream: &mut TcpStream, method: &str) -> std::io::Result
 
 /// Runs a command to its end. Returns its exit code, stdout and stderr. If the command goes on for 10 minutes, all tests end,
 /// because it can't be stopped from here.
+#[expect(
+    clippy::exit,
+    reason = "a panic would end only the thread that watches the time"
+)]
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let shown = format!("{command:?}");
     let (ended, end) = mpsc::channel::<()>();
