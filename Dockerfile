@@ -25,8 +25,9 @@ ENV PASSKIT_LISTEN=0.0.0.0:8080 \
     PASSKIT_METRICS=0.0.0.0:9090 \
     PASSKIT_PASSES=/var/lib/passkit/passes \
     PASSKIT_ORDERS=/var/lib/passkit/orders \
-    PASSKIT_COPIES=/var/lib/passkit/copies \
-    PASSKIT_STORE=sqlite:/var/lib/passkit/passkit.db
+    PASSKIT_COPIES=/var/lib/passkit/copies
+# The default store is ./passkit.db in the folder above. It is not set here, because a store can also be set by
+# PASSKIT_STORE_FILE, and both together are an error.
 EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=5s CMD ["passkit", "healthcheck"]
 ENTRYPOINT ["passkit"]
