@@ -48,7 +48,7 @@ const RUN: &str = "PASSKIT_BENCH_RUN";
 
 const UNDER_VALGRIND: usize = 2_000;
 /// How many runs of a path are counted.
-const RUNS: usize = 4;
+const RUNS: usize = 2;
 
 /// The number of devices. This many give the maps some depth.
 const DEVICES: usize = 1_000;
