@@ -120,7 +120,7 @@ fn a_purge_removes_the_records_of_the_pass_and_of_its_devices() {
 #[test]
 fn a_time_without_a_unit_is_refused() {
     for wrong in ["30", "1.5d", "-1d", "30m", "4000d", ""] {
-        let service = Service::with_arguments(&["--keep-records", wrong]);
+        let service = Service::with_arguments(&[&format!("--keep-records={wrong}")]);
         let refusal = service.refusal().unwrap();
         assert!(refusal.contains("--keep-records"), "{wrong:?}: {refusal}");
     }

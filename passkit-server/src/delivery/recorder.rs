@@ -110,7 +110,7 @@ struct Listed {
     at: SystemTime,
     since: Option<UpdateTag>,
     tag: UpdateTag,
-    serials: u32,
+    serials: usize,
     /// The lengths of the type and the device in `names`.
     lengths: [u8; 2],
 }
@@ -241,7 +241,6 @@ impl DeliveryRecorder {
     }
 
     /// A list was answered. A device without a registration leaves no record.
-    #[inline(always)] // This is the hottest path, and it has a single caller.
     pub(crate) fn listed(
         &self,
         type_id: &TypeIdentifier,
@@ -257,7 +256,7 @@ impl DeliveryRecorder {
             at: SystemTime::now(),
             since,
             tag: changes.tag,
-            serials: u32::try_from(changes.serials.len()).unwrap_or(u32::MAX),
+            serials: changes.serials.len(),
             // Both have at most 128 characters, which are ASCII.
             lengths: [type_id.len() as u8, device.len() as u8],
         };
@@ -572,7 +571,7 @@ impl Merged {
         };
         let detail = ListDetail {
             since: one.since,
-            serials: one.serials.into(),
+            serials: one.serials as u64,
             tag: one.tag,
         };
         let record = Record {

@@ -50,7 +50,7 @@ insert into passkit.pending_push select 'pass.com.example.trial', n, n, n from g
 insert into passkit.deferred_push
 select 'pass.com.example.trial', n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
 insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
-select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 1, '' from generate_series(1, 1000) n;
+select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 3600000000000000, '' from generate_series(1, 1000) n;
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
@@ -64,7 +64,7 @@ insert into passkit.pending_push values ('pass.com.example.trial', 'coupon', 1, 
 insert into passkit.deferred_push
 select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
 insert into passkit.delivery (kind, pass_type, name, event, version, count, at, detail)
-select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 1, '' from generate_series(1, 1000) n;
+select 'device', 'pass.com.example.trial', n, 'asked', 1, 1, 3600000000000000, '' from generate_series(1, 1000) n;
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
