@@ -160,7 +160,7 @@ impl Cause {
             ),
             Self::NobodyPushes => nobody_pushes(pass, &changed),
             Self::PushUnderWay => format!(
-                "the pushes of the change of {changed} are being sent; run this again in a minute"
+                "the change of {changed} is new, or its pushes are still being sent: run this again in a minute"
             ),
             Self::PushRefused(failure, reason, at) => {
                 format!("the push was refused at {at}: {}", refused(*failure, reason, pass))
