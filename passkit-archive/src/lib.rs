@@ -87,7 +87,7 @@ pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
-pub use changes::{ChangeSummary, Changes};
+pub use changes::{ChangeSummary, Changes, fields_with_messages};
 pub use checks::strings::MAX_STRINGS;
 pub use contents::{
     MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES, MAX_TEXTS_BYTES,

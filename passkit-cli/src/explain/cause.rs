@@ -316,9 +316,9 @@ pub(super) fn in_brackets(reason: &str) -> String {
 fn denied(denial: Denial, pass: &PassFacts) -> String {
     let scheme = pass.id.type_id.kind().auth_scheme();
     match denial {
-        Denial::NoAuthorization => format!(
-            "they have no Authorization header: a proxy in front of the service removes it, or the caller is no phone"
-        ),
+        Denial::NoAuthorization => {
+            "they have no Authorization header: a proxy in front of the service removes it, or the caller is no phone".into()
+        }
         Denial::Scheme => format!(
             "their Authorization is not `{scheme}` with a token: another wallet sends them, or a proxy changes the header"
         ),

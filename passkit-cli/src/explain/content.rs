@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use passkit_archive::{ArchiveFile, ChangeSummary, Changes, Report, Rules};
+use passkit_archive::{
+    ChangeSummary, Changes, MAX_ARCHIVE_BYTES, Report, Rules, fields_with_messages,
+};
 use passkit_server::PassId;
 
 /// What the archive of a pass says about updates.
@@ -27,16 +29,20 @@ pub(crate) struct Version {
 impl Version {
     /// Reads an archive file, whether or not it is signed.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let damaged = || "is not a pass or an order, or is damaged".to_owned();
         let cannot_read = |error: std::io::Error| format!("can't be read: {error}");
-        let mut file = ArchiveFile::open(path)
-            .map_err(cannot_read)?
-            .ok_or_else(damaged)?;
-        let messages = file.fields_with_messages().ok_or_else(damaged)?;
-        let bytes = std::fs::read(path).map_err(cannot_read)?;
-        let archive = Report::of(&bytes, Rules::development()).archive;
-        let archive = archive.ok_or_else(damaged)?;
-        Ok(Self {
+        let size = std::fs::metadata(path).map_err(cannot_read)?.len();
+        if size > MAX_ARCHIVE_BYTES as u64 {
+            return Err("is too large for a pass or an order".to_owned());
+        }
+        Self::of_bytes(std::fs::read(path).map_err(cannot_read)?)
+            .ok_or_else(|| "is not a pass or an order, or is damaged".to_owned())
+    }
+
+    /// Reads an archive, whether or not it is signed. Returns `None` if it is damaged.
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let messages = fields_with_messages(&bytes)?;
+        let archive = Report::of(&bytes, Rules::development()).archive?;
+        Some(Self {
             id: archive.id,
             bytes,
             content: Content {

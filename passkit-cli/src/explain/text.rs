@@ -151,8 +151,8 @@ fn phones(explanation: &Explanation) -> String {
         String::from("\nPhones, the worst first (a fetch does not say which phone it is from):\n");
     let _ = writeln!(
         text,
-        "  {:<8}  {:<23}  {:<23}  {:<16}  {}",
-        "phone", "last registered", "last asked", "told of it", "cause"
+        "  {:<8}  {:<23}  {:<23}  {:<16}  cause",
+        "phone", "last registered", "last asked", "told of it"
     );
     for (phone, cause) in &explanation.phones {
         let _ = writeln!(
