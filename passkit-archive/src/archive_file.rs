@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use zip::ZipArchive;
 
 use crate::{
-    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, changes, json,
+    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, json,
     layout::{Layout, MANIFEST, SIGNATURE},
 };
 
@@ -70,12 +70,6 @@ impl ArchiveFile {
     /// Reads `manifest.json`. Returns `None` if it is missing, damaged or too large.
     pub fn manifest(&mut self) -> Option<Vec<u8>> {
         self.0.entry(MANIFEST)
-    }
-
-    /// Returns the keys of the fields that have a `changeMessage`. Returns `None` if the archive is
-    /// damaged.
-    pub fn fields_with_messages(&mut self) -> Option<Vec<String>> {
-        self.0.description().as_ref().map(changes::messages)
     }
 
     /// Reads the identity and the token of the pass or order. Returns `None` if the archive is

@@ -275,8 +275,15 @@ fn has_message(field: &Value) -> bool {
     message.is_some_and(|message| !message.is_empty())
 }
 
-/// Returns the keys of the fields that have a `changeMessage`.
-pub(crate) fn messages(description: &Map<String, Value>) -> Vec<String> {
+/// Returns the keys of the fields of a pass that have a `changeMessage`. Returns `None` if the archive
+/// is damaged.
+#[must_use]
+pub fn fields_with_messages(archive: &[u8]) -> Option<Vec<String>> {
+    let description = Entries::open(Cursor::new(archive))?.description()?;
+    Some(messages(&description))
+}
+
+fn messages(description: &Map<String, Value>) -> Vec<String> {
     let fields = fields(description).into_iter();
     let with_message = fields.filter(|(_, field)| has_message(field));
     with_message.map(|((_, key), _)| key.to_owned()).collect()
@@ -399,6 +406,8 @@ mod tests {
             ["icon.png", "logo.png", "de.lproj/pass.strings"]
         );
         assert_eq!(changes.hidden, ["userInfo"]);
+        assert_eq!(fields_with_messages(&before), Some(vec!["balance".into()]));
+        assert_eq!(fields_with_messages(b"PK"), None);
         assert_eq!(Changes::between(&after, &after), Some(Changes::default()));
         assert_eq!(Changes::between(&before, b"PK"), None);
         assert_eq!(Changes::between(&before[..100], &after), None);

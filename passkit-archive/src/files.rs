@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     ArchiveBuilder, Finding, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_UNPACKED_BYTES,
-    changes,
     checks::strings,
     contents::{self, Litter},
     directory, json,
@@ -173,13 +172,6 @@ impl PassFiles {
         serde_json::from_str(&text).map_err(|error| {
             Finding::in_file(&rules::JSON, file, format!("is not valid JSON: {error}"))
         })
-    }
-
-    /// Returns the keys of the fields that have a `changeMessage`. Returns `None` if `pass.json` or
-    /// `order.json` can't be read.
-    #[must_use]
-    pub fn fields_with_messages(&self) -> Option<Vec<String>> {
-        self.description().ok().as_ref().map(changes::messages)
     }
 
     /// Reads `pass.strings` of a language, such as `de`. Returns `None` if the pass has no such

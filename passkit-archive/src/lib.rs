@@ -87,7 +87,7 @@ pub use archive::{Archive, Report, Rules};
 pub use archive_file::{ArchiveFile, Identified};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, MAX_BUNDLE_PASSES};
-pub use changes::{ChangeSummary, Changes};
+pub use changes::{ChangeSummary, Changes, fields_with_messages};
 pub use checks::{schemes::shown_style, strings::MAX_STRINGS};
 pub use color::parse as read_color;
 pub use contents::{

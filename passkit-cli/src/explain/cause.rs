@@ -160,7 +160,7 @@ impl Cause {
             ),
             Self::NobodyPushes => nobody_pushes(pass, &changed),
             Self::PushUnderWay => format!(
-                "the pushes of the change of {changed} are being sent; run this again in a minute"
+                "the change of {changed} is new, or its pushes are still being sent: run this again in a minute"
             ),
             Self::PushRefused(failure, reason, at) => {
                 format!("the push was refused at {at}: {}", refused(*failure, reason, pass))
@@ -316,7 +316,9 @@ pub(super) fn in_brackets(reason: &str) -> String {
 fn denied(denial: Denial, pass: &PassFacts) -> String {
     let scheme = pass.id.type_id.kind().auth_scheme();
     match denial {
-        Denial::NoAuthorization => "they have no Authorization header: a proxy in front of the service removes it, or the caller is not a phone".to_owned(),
+        Denial::NoAuthorization => {
+            "they have no Authorization header: a proxy in front of the service removes it, or the caller is not a phone".into()
+        }
         Denial::Scheme => format!(
             "their Authorization is not `{scheme}` with a token: another wallet sends them, or a proxy changes the header"
         ),

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use passkit_archive::{ArchiveFile, ChangeSummary, Changes, PassFiles, Report, Rules};
+use passkit_archive::{
+    ChangeSummary, Changes, MAX_ARCHIVE_BYTES, Report, Rules, fields_with_messages,
+};
 use passkit_server::PassId;
-
-const DAMAGED: &str = "is not a pass or an order, or is damaged";
 
 /// What the archive of a pass says about updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,20 +30,19 @@ impl Version {
     /// Reads an archive file, whether or not it is signed.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let cannot_read = |error: std::io::Error| format!("can't be read: {error}");
-        // A file that is too large is not read.
-        ArchiveFile::open(path)
-            .map_err(cannot_read)?
-            .ok_or(DAMAGED)?;
-        Self::read(std::fs::read(path).map_err(cannot_read)?)
+        let size = std::fs::metadata(path).map_err(cannot_read)?.len();
+        if size > MAX_ARCHIVE_BYTES as u64 {
+            return Err("is too large for a pass or an order".to_owned());
+        }
+        Self::of_bytes(std::fs::read(path).map_err(cannot_read)?)
+            .ok_or_else(|| "is not a pass or an order, or is damaged".to_owned())
     }
 
-    /// Reads an archive, whether or not it is signed.
-    pub(crate) fn read(bytes: Vec<u8>) -> Result<Self, String> {
-        let archive = Report::of(&bytes, Rules::development()).archive;
-        let archive = archive.ok_or(DAMAGED)?;
-        let files = PassFiles::of_archive(&bytes).map_err(|_| DAMAGED)?;
-        let messages = files.fields_with_messages().ok_or(DAMAGED)?;
-        Ok(Self {
+    /// Reads an archive, whether or not it is signed. Returns `None` if it is damaged.
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let messages = fields_with_messages(&bytes)?;
+        let archive = Report::of(&bytes, Rules::development()).archive?;
+        Some(Self {
             id: archive.id,
             bytes,
             content: Content {

@@ -312,7 +312,7 @@ const CASES: &[(&str, Change, &str, &str)] = &[
             pass.pushes.pending = Pending::Yes { begun: true };
         },
         "push-under-way",
-        "are being sent",
+        "are still being sent",
     ),
     (
         "a token for another topic",

@@ -208,13 +208,13 @@ pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
         Event::Registered => format!("{phone} registered"),
         Event::Asked => format!("{phone} asked, and nothing had changed for it"),
         Event::Told => format!("{phone} asked, and was told of changes"),
-        Event::Fetched => format!("fetched{version}, {}", times(count)),
-        Event::Unchanged => format!("answered 304{version}, {}", times(count)),
+        Event::Fetched => format!("fetch{version}, {}", times(count)),
+        Event::Unchanged => format!("fetch{version}, answered 304, {}", times(count)),
         Event::Refused(denial) => format!("refused, {}: {}", times(count), denial_text(denial)),
         Event::ContentChanged => {
             format!("the content changed{}", in_brackets(names(&entry.detail)))
         }
-        Event::PushAccepted => format!("{count} pushes{version} accepted"),
+        Event::PushAccepted => format!("pushes{version} accepted: {count}"),
         Event::PushEnded => format!("the pushes{version} ended"),
         Event::PushFailed(failure) => {
             let whom = entry.phone.as_ref().map_or_else(

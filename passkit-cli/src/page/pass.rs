@@ -61,9 +61,7 @@ impl Page {
         let archive = self.archive(&pass).await?;
         let has_archive = archive.is_some();
         let content = match archive {
-            Some(archive) => blocking(move || Version::read(archive.to_vec()))
-                .await?
-                .ok(),
+            Some(archive) => blocking(move || Version::of_bytes(archive.to_vec())).await?,
             None => None,
         };
         let content = content.map(|version| version.content(None));
