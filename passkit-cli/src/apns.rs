@@ -10,6 +10,7 @@ use clap::Args;
 use passkit_apns::{ApnsSender, Config, TokenKey};
 use passkit_identity::{Identity, IdentityError, pem};
 use passkit_server::{
+    delivery::DeliveryRecorder,
     identifiers::TypeIdentifier,
     metrics::Measured,
     push::{Publisher, PushConfig},
@@ -178,9 +179,15 @@ impl ApnsOptions {
 /// Makes the publisher of a store. With certificates, the publisher sends pushes. Without
 /// certificates, it records pushes for other processes if they may use the store, and otherwise
 /// only marks passes.
-pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
+///
+/// If there is a recorder, it records how far pushes came.
+pub(crate) fn publisher(
+    store: &OpenStore,
+    apns: Option<Apns>,
+    recorder: Option<&DeliveryRecorder>,
+) -> Arc<Publisher> {
     let OpenStore { store, shared } = store.clone();
-    Arc::new(match apns {
+    let publisher = match apns {
         Some(Apns {
             sender, spacing, ..
         }) => {
@@ -189,6 +196,10 @@ pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher>
         }
         None if shared => Publisher::recording(store),
         None => Publisher::marking(store),
+    };
+    Arc::new(match recorder {
+        Some(recorder) => publisher.delivery_log(recorder.clone()),
+        None => publisher,
     })
 }
 

@@ -15,6 +15,7 @@ mod apns;
 mod certificate;
 mod commands;
 mod config_file;
+mod delivery;
 mod explain;
 mod failure;
 mod health;

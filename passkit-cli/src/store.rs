@@ -8,6 +8,7 @@ use std::{
 
 use passkit_identity::pem;
 use passkit_server::{
+    delivery::DeliveryLog,
     maintenance::StoreMaintenance,
     metrics::Measured,
     push::PushQueue,
@@ -22,9 +23,9 @@ use crate::failure::{Chain, Failure};
 pub(crate) use crate::store_url::StoreUrl;
 
 /// Everything that the program needs from a store.
-pub(crate) trait Store: PushQueue + StoreMaintenance {}
+pub(crate) trait Store: PushQueue + StoreMaintenance + DeliveryLog {}
 
-impl<T: PushQueue + StoreMaintenance> Store for T {}
+impl<T: PushQueue + StoreMaintenance + DeliveryLog> Store for T {}
 
 /// A store that is ready.
 #[derive(Clone)]
@@ -35,11 +36,6 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Returns the delivery records, if the store keeps them.
-    pub(crate) fn delivery_log(&self) -> Option<&dyn passkit_server::delivery::DeliveryLog> {
-        None
-    }
-
     /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
@@ -373,7 +369,7 @@ pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<
 }
 
 /// Returns a random text that occurs nowhere else.
-fn random_text() -> Result<String, StoreError> {
+pub(crate) fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use passkit_server::{identifiers::Kind, service::Prefix};
+use passkit_server::{delivery::DeliveryRecorder, identifiers::Kind, service::Prefix};
 
 /// Says which folders a [`Folder`](crate::Folder) serves, and with which rules.
 ///
@@ -32,6 +32,9 @@ pub struct Config {
     /// The path below which the service answers, in addition to the root. If it is set, the log
     /// has a warning about each other path in a `webServiceURL`.
     pub prefix: Option<Prefix>,
+    /// Where to record what differs when the content of a pass changes. Without it, nothing is
+    /// compared.
+    pub delivery_log: Option<DeliveryRecorder>,
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             edition: None,
             allow_unsigned: false,
             prefix: None,
+            delivery_log: None,
         }
     }
 
@@ -88,6 +92,13 @@ impl Config {
     #[must_use]
     pub fn prefix(mut self, prefix: Prefix) -> Self {
         self.prefix = Some(prefix);
+        self
+    }
+    /// Records what differs when the content of a pass changes: which fields, other keys and files,
+    /// and whether phones show it. No value of a pass is recorded.
+    #[must_use]
+    pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
+        self.delivery_log = Some(recorder);
         self
     }
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_archive::{Archive, Findings, Level, Report, Rules};
+use passkit_archive::{Archive, Changes, Findings, Level, Report, Rules};
 use passkit_server::{
     AuthToken, Changed, PassId,
+    delivery::DeliveryRecorder,
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
     service::Prefix,
@@ -50,6 +51,7 @@ pub(crate) struct Publishing {
     from_the_start: BTreeSet<PassId>,
     pauses: Pauses,
     prefixes: Prefixes,
+    recorder: Option<DeliveryRecorder>,
 }
 
 /// The paths to which passes point, and which of them were reported.
@@ -139,6 +141,7 @@ impl Publishing {
                 served: config.prefix.clone(),
                 ..Prefixes::default()
             },
+            recorder: config.delivery_log.clone(),
         };
         let shared = publishing.shared.clone();
         shared.write(|passes| shared.catalog.rows(|row| publishing.recall(row, passes)))?;
@@ -506,7 +509,13 @@ impl Publishing {
         };
         let copy = match self.shared.catalog.archive(&archive.id) {
             Ok(Some(copy)) if copy == bytes => Copy::Keep,
-            Ok(_) | Err(CatalogError::Damaged) => Copy::Put(bytes),
+            Ok(Some(copy)) => {
+                if !is_same {
+                    self.record_changes(archive, &copy, &bytes);
+                }
+                Copy::Put(bytes)
+            }
+            Ok(None) | Err(CatalogError::Damaged) => Copy::Put(bytes),
             Err(error) => return Err(error),
         };
         let is_known = before.as_ref() == Some(&listed) && !self.is_news(Path::new(path), stamp);
@@ -521,6 +530,16 @@ impl Publishing {
             },
             copy,
         )))
+    }
+
+    /// Records what differs between the copy of a pass and its new content.
+    fn record_changes(&self, archive: &Archive, before: &[u8], after: &[u8]) {
+        let Some(recorder) = &self.recorder else {
+            return;
+        };
+        if let Some(changes) = Changes::between(before, after) {
+            recorder.content_changed(&archive.id, &archive.content_digest, changes.summary());
+        }
     }
 
     /// Withdraws the passes of files that are gone. Returns the same as [`publish`](Self::publish).

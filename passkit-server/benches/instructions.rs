@@ -25,6 +25,7 @@ use http_body_util::Full;
 use passkit_server::{
     ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
     WalletService, async_trait,
+    delivery::DeliveryRecorder,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest},
     store::{MemoryStore, RegistrationStore as _},
 };
@@ -53,6 +54,9 @@ const DEVICES: usize = 1_000;
 /// The number of passes on each device.
 const EACH: usize = 3;
 
+/// Recording may take this many percent more instructions for a request.
+const MOST_FOR_RECORDING: f64 = 3.0;
+
 const TYPE: &str = "pass.com.example.bench";
 const TOKEN: &str = "a-token-of-the-bench";
 
@@ -60,6 +64,8 @@ const TOKEN: &str = "a-token-of-the-bench";
 #[derive(Clone, Copy)]
 struct Path {
     name: &'static str,
+    /// Whether the service has a recorder of delivery records.
+    recorder: bool,
     status: u16,
     request: fn(known: &Known, device: usize) -> Request<Full<Bytes>>,
 }
@@ -70,34 +76,47 @@ struct Known {
     last_modified: HeaderValue,
 }
 
-const PATHS: [Path; 5] = [
-    Path {
-        name: "list 204",
-        status: 204,
-        request: |known, _| get(format!("{}?passesUpdatedSince={}", list(0), known.tag)),
+const LIST_204: Path = Path {
+    name: "list 204",
+    recorder: false,
+    status: 204,
+    request: |known, _| get(format!("{}?passesUpdatedSince={}", list(0), known.tag)),
+};
+
+const LIST_200: Path = Path {
+    name: "list 200",
+    recorder: false,
+    status: 200,
+    request: |_, device| get(list(device)),
+};
+
+const PASS_304: Path = Path {
+    name: "pass 304",
+    recorder: false,
+    status: 304,
+    request: |known, device| {
+        let mut request = get(pass(device));
+        let date = known.last_modified.clone();
+        request.headers_mut().insert("if-modified-since", date);
+        request
     },
-    Path {
-        name: "list 200",
-        status: 200,
-        request: |_, device| get(list(device)),
-    },
-    Path {
-        name: "pass 304",
-        status: 304,
-        request: |known, device| {
-            let mut request = get(pass(device));
-            let date = known.last_modified.clone();
-            request.headers_mut().insert("if-modified-since", date);
-            request
-        },
-    },
-    Path {
-        name: "pass 200",
-        status: 200,
-        request: |_, device| get(pass(device)),
-    },
+};
+
+const PASS_200: Path = Path {
+    name: "pass 200",
+    recorder: false,
+    status: 200,
+    request: |_, device| get(pass(device)),
+};
+
+const PATHS: [Path; 9] = [
+    LIST_204,
+    LIST_200,
+    PASS_304,
+    PASS_200,
     Path {
         name: "register 200",
+        recorder: false,
         status: 200,
         request: |_, device| {
             let mut request = get(format!("{}/{}", list(device), serial(device, 0)));
@@ -106,6 +125,26 @@ const PATHS: [Path; 5] = [
                 Full::from(format!(r#"{{"pushToken":"{}"}}"#, push_token().as_str()));
             request
         },
+    },
+    Path {
+        name: "list 204 recorded",
+        recorder: true,
+        ..LIST_204
+    },
+    Path {
+        name: "list 200 recorded",
+        recorder: true,
+        ..LIST_200
+    },
+    Path {
+        name: "pass 304 recorded",
+        recorder: true,
+        ..PASS_304
+    },
+    Path {
+        name: "pass 200 recorded",
+        recorder: true,
+        ..PASS_200
     },
 ];
 
@@ -145,7 +184,11 @@ impl PassSource for Passes {
 }
 
 /// Makes the service over a store with registrations. All passes have the same date.
-async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, Known) {
+async fn service() -> (
+    WalletService<Arc<MemoryStore>, Passes>,
+    DeliveryRecorder,
+    Known,
+) {
     let store = Arc::new(MemoryStore::new());
     let device =
         |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
@@ -178,8 +221,10 @@ async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, Known) {
         last_modified: httpdate::fmt_http_date(date).parse().expect("a date"),
     };
     let token = AuthToken::new(TOKEN).expect("a token").digest();
+    let recorder = DeliveryRecorder::new(store.clone(), store.clone());
     (
         WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))),
+        recorder,
         known,
     )
 }
@@ -199,6 +244,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let counted: Result<Vec<Counts>, String> = (0..PATHS.len()).map(count).collect();
+    let counted = counted.and_then(|counts| check_recording(&counts).map(|()| counts));
     let checked = counted.and_then(|counts| {
         if env::args().any(|arg| arg == "--bless") {
             bless(&counts)
@@ -213,6 +259,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Compares the paths with a recorder to the same paths without one.
+fn check_recording(counts: &[Counts]) -> Result<(), String> {
+    let instructions = |name: &str| {
+        let mut named = PATHS.iter().zip(counts);
+        named
+            .find_map(|(path, counts)| (path.name == name).then_some(counts.instructions))
+            .ok_or_else(|| format!("there is no path {name}"))
+    };
+    for path in PATHS.iter().filter(|path| path.recorder) {
+        let without = path.name.trim_end_matches(" recorded");
+        let more = (instructions(path.name)? / instructions(without)? - 1.0) * 100.0;
+        println!("{}: {more:+.1} % compared with {without}", path.name);
+        if more > MOST_FOR_RECORDING {
+            return Err(format!(
+                "{} takes {more:.1} % more instructions than {without}, and may take {MOST_FOR_RECORDING} % more",
+                path.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn count(path: usize) -> Result<Counts, String> {
@@ -269,7 +337,10 @@ fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let (mut service, known) = service().await;
+        let (mut service, recorder, known) = service().await;
+        if path.recorder {
+            service = service.delivery_log(recorder.clone());
+        }
         let mut counts = Vec::with_capacity(rounds.len());
         let mut all = 0;
         for requests in rounds {
@@ -282,6 +353,9 @@ fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
                 }
                 all += allocations() - before;
             }
+            // Another task writes what was recorded. What the request itself costs includes the
+            // identifiers, which this frees.
+            recorder.forget_waiting();
             let stats = ALLOCATOR.stats();
             counts.push((
                 all,

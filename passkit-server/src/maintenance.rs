@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Changed, PassId,
+    delivery::{DeliveryLog, Subject},
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     push::PushQueue,
-    store::{Audience, Content, Page, PageCursor, RegistrationStore, StoreError},
+    store::{Audience, Content, Page, PageCursor, RegisteredDevice, RegistrationStore, StoreError},
 };
 
 /// Store operations for operators: import and export of registrations, counting them, and removing
@@ -127,10 +128,10 @@ const AT_ONCE: usize = 32;
 const WAIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Removes everything that a store keeps about these passes: their registrations, their marks and dates, the
-/// digests of their content, their authentication tokens, and their pending pushes. A device without
-/// other registrations is removed too. So are the deferred pushes of devices that have no
-/// registration of these types left.
+/// Removes everything that a store keeps about these passes: their registrations, their marks and
+/// dates, the digests of their content, their authentication tokens, their pending pushes, and their
+/// delivery records. A device without other registrations is removed too. So are the deferred pushes
+/// and the delivery records of devices that have no registration of these types left.
 ///
 /// The source must no longer offer the passes. Otherwise a phone that registers brings them back.
 /// The call first publishes the removal of each pass, so that the service refuses new registrations.
@@ -141,7 +142,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// the call.
 pub async fn purge<S>(store: &S, passes: &[PassId]) -> Result<Purged, StoreError>
 where
-    S: PushQueue + StoreMaintenance + ?Sized,
+    S: PushQueue + StoreMaintenance + DeliveryLog + ?Sized,
 {
     let mut purged = Purged::default();
     for passes in passes.chunks(AT_ONCE) {
@@ -163,7 +164,7 @@ where
 /// Returns how many registrations were removed, and whether the rest of the pass is gone.
 async fn purge_one<S>(store: &S, pass: &PassId) -> Result<(u64, bool), StoreError>
 where
-    S: StoreMaintenance + ?Sized,
+    S: StoreMaintenance + DeliveryLog + ?Sized,
 {
     publish_removal(store, pass).await?;
     let mut removed = unregister_all(store, pass).await?;
@@ -175,6 +176,7 @@ where
     }
     // A registration may have been under way when the removal was published.
     removed += unregister_all(store, pass).await?;
+    store.forget(&[Subject::Pass(pass.clone())]).await?;
     Ok((removed, is_forgotten))
 }
 
@@ -200,10 +202,11 @@ where
     store.mark(&pass.type_id, contents).await
 }
 
-/// Removes all registrations of a pass. Returns how many registrations there were.
+/// Removes all registrations of a pass, and the delivery records of devices that have no other pass
+/// of the type. Returns how many registrations there were.
 async fn unregister_all<S>(store: &S, pass: &PassId) -> Result<u64, StoreError>
 where
-    S: RegistrationStore + ?Sized,
+    S: RegistrationStore + DeliveryLog + ?Sized,
 {
     let mut removed = 0;
     // The pages may lack a device that registers while they are read. They are therefore read until
@@ -218,6 +221,7 @@ where
             let existed =
                 try_join_all(calls.map(|one| store.unregister(&one.device, pass))).await?;
             found += existed.into_iter().filter(|existed| *existed).count() as u64;
+            forget_devices(store, &pass.type_id, &page.items).await?;
             after = page.next;
             if after.is_none() {
                 break;
@@ -228,6 +232,27 @@ where
         }
         removed += found;
     }
+}
+
+/// Removes the delivery records of the devices that have no registration of the type.
+async fn forget_devices<S>(
+    store: &S,
+    type_id: &TypeIdentifier,
+    devices: &[RegisteredDevice],
+) -> Result<(), StoreError>
+where
+    S: RegistrationStore + DeliveryLog + ?Sized,
+{
+    let calls = devices.iter();
+    let lists = calls.map(|one| store.changes_since(&one.device, type_id, None));
+    let lists = try_join_all(lists).await?;
+    let gone: Vec<_> = devices
+        .iter()
+        .zip(lists)
+        .filter(|(_, list)| list.serials.is_empty())
+        .map(|(one, _)| Subject::Device(type_id.clone(), one.device.clone()))
+        .collect();
+    store.forget(&gone).await
 }
 
 /// Removes the deferred pushes of devices without a registration of the type. Returns how many
@@ -265,6 +290,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        delivery::{Event, Record},
         push::DeferredPush,
         store::{MemoryStore, PassState},
     };
@@ -313,6 +339,21 @@ mod tests {
         }
         let pushes = ["D-0", "D-2"].map(|name| (device(name), Some(deferred.clone())));
         store.defer(type_id, &pushes).await.unwrap();
+        let subjects = [
+            Subject::Pass(gone.clone()),
+            Subject::Device(type_id.clone(), device("D-50")),
+            Subject::Pass(stays.clone()),
+            Subject::Device(type_id.clone(), device("D-1")),
+        ];
+        let records = subjects.clone().map(|subject| Record {
+            subject,
+            event: Event::Fetched,
+            version: 1,
+            count: 1,
+            at: 1,
+            detail: String::new(),
+        });
+        store.record(&records).await.unwrap();
         let before = store.pass_state(&stays).await.unwrap();
 
         let purged = purge(&store, &[gone.clone(), pass("never known")])
@@ -335,6 +376,10 @@ mod tests {
         let left = store.deferred(type_id, None, 10).await.unwrap().items;
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0, device("D-0"));
+
+        let left = store.records(&subjects).await.unwrap();
+        let left: Vec<_> = left.iter().map(Vec::len).collect();
+        assert_eq!(left, [0, 0, 1, 1]);
 
         let again = purge(&store, &[pass("A")]).await.unwrap();
         assert_eq!(again, Purged::default());

@@ -18,6 +18,7 @@ use super::{
     serve::Serve,
 };
 use crate::{
+    delivery::Keep,
     failure::Failure,
     listen::Address,
     local_pushes::{LocalPushes, Push},
@@ -87,6 +88,7 @@ impl Demo {
             max_devices_per_pass: MAX_DEVICES_PER_PASS,
             max_body_bytes: MAX_BODY_BYTES,
             other_wallets: false,
+            keep_records: Keep::OFF,
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,

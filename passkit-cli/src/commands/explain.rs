@@ -83,15 +83,9 @@ impl Explain {
         };
         let content = self.content(&pass)?;
         let opened = self.store.open().await?;
-        let explanation = explain(
-            &*opened.store,
-            opened.delivery_log(),
-            &pass,
-            content,
-            self.devices,
-        )
-        .await
-        .map_err(|error| Failure::from_error("can't read the store", &error))?;
+        let explanation = explain(&*opened.store, &pass, content, self.devices)
+            .await
+            .map_err(|error| Failure::from_error("can't read the store", &error))?;
         match self.format {
             Format::Text => say!("{}", explanation.text()),
             Format::Json => say!("{:#}", explanation.json()),

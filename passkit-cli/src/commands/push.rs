@@ -3,6 +3,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use clap::Args;
 use passkit_server::{
     Changed,
+    delivery::DeliveryRecorder,
     identifiers::{SerialNumber, TypeIdentifier},
     push::{Publisher, Stopped},
     store::StoreError,
@@ -87,7 +88,8 @@ impl Push {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let publisher = apns::publisher(&store, Some(apns));
+        let recorder = DeliveryRecorder::new(store.store.clone(), store.store.clone());
+        let publisher = apns::publisher(&store, Some(apns), Some(&recorder));
         let store = store.store;
         if !publisher.sends(&self.type_id) {
             return Err(Failure::new(format!(
@@ -137,6 +139,7 @@ impl Push {
         progress.finish();
         // If this fails, other instances send the rest a little later.
         let _ = publisher.close().await;
+        recorder.flush().await;
         // The reason is printed below.
         let mut report = publisher.totals();
         report.stopped = None;

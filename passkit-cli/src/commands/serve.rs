@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,18 +14,20 @@ use hyper::{body::Incoming, service::service_fn};
 use passkit_folder::{Config, Folder};
 use passkit_server::{
     WalletService,
+    delivery::DeliveryRecorder,
     identifiers::Kind,
     private_files,
     push::Publisher,
     service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, Prefix, ResponseBody},
 };
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tower_service::Service as _;
 
 use crate::{
     admin::{self, Admin, AdminToken},
     admin_passes::Making,
     apns::{self, ApnsOptions},
+    delivery::{self, Keep},
     failure::{Chain, Failure},
     health::Health,
     listen::{Address, Listener},
@@ -153,6 +156,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) other_wallets: bool,
 
+    /// How long to keep records of what became of pushes, lists and fetches, in days or hours, such as 30d or 12h. With 0,
+    /// nothing is recorded, and earlier records are discarded.
+    #[arg(long, env = "PASSKIT_KEEP_RECORDS", default_value = Keep::DEFAULT, value_name = "TIME")]
+    pub(crate) keep_records: Keep,
+
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
@@ -213,6 +221,9 @@ const ADMIN_LIMITS: Limits = Limits {
     per_address: None,
 };
 
+/// How long the service waits at its end until the last delivery records are written.
+const RECORDING: Duration = Duration::from_secs(5);
+
 /// A service that listens, but does not answer yet.
 pub(crate) struct Ready {
     listener: Listener,
@@ -228,6 +239,9 @@ pub(crate) struct Ready {
     maker: Option<Arc<LiveMaker>>,
     publisher: Arc<Publisher>,
     page: Option<(PageListener, Page)>,
+    recorder: Option<DeliveryRecorder>,
+    keep: Keep,
+    store: Arc<dyn Store>,
     address: Address,
 }
 
@@ -342,7 +356,11 @@ impl Serve {
             tls.measure();
             health.set_tls(tls.clone());
         }
-        let publisher = apns::publisher(&store, apns);
+        let recorder = self.keep_records.recorder(&store.store);
+        if let Some(recorder) = &recorder {
+            config = config.delivery_log(recorder.clone());
+        }
+        let publisher = apns::publisher(&store, apns, recorder.as_ref());
         let page_store = match &page_listener {
             Some(_) => Some(self.store.open_for_page(&store).await?),
             None => None,
@@ -363,15 +381,18 @@ impl Serve {
                 );
             }
         }
-        let service = WalletService::new(store.clone(), folder.clone())
+        let mut service = WalletService::new(store.clone(), folder.clone())
             .prefix(self.prefix.clone())
             .other_wallets(self.other_wallets)
             .max_devices_per_pass(self.max_devices_per_pass)
             .max_body_bytes(self.max_body_bytes);
+        if let Some(recorder) = &recorder {
+            service = service.delivery_log(recorder.clone());
+        }
         if let Some(metrics) = &mut metrics {
             metrics.measure(store.clone(), folder.clone());
         }
-        health.serve(store, folder.clone());
+        health.serve(store.clone(), folder.clone());
         let page = page_listener
             .zip(page_store)
             .map(|((listener, token), store)| {
@@ -382,6 +403,7 @@ impl Serve {
                     publisher: publisher.clone(),
                     health: health.clone(),
                     tls: tls.clone(),
+                    keeps_records: self.keep_records.is_on(),
                     state: page::State::default(),
                 };
                 (listener, page)
@@ -411,6 +433,9 @@ impl Serve {
             maker,
             publisher,
             page,
+            recorder,
+            keep: self.keep_records,
+            store,
             address,
         })
     }
@@ -467,6 +492,11 @@ impl Ready {
         if let Some((listener, page)) = self.page {
             beside.spawn(listener.serve(page));
         }
+        beside.spawn(delivery::discard_old(self.store, self.keep));
+        let (stop_recording, stopped) = oneshot::channel::<()>();
+        let recording = self.recorder.map(|recorder| {
+            tokio::spawn(async move { recorder.run_until(async { drop(stopped.await) }).await })
+        });
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
@@ -502,6 +532,13 @@ impl Ready {
                 "other instances send the pending pushes a little later: {}",
                 Chain(&error)
             );
+        }
+        // The last pushes and requests are recorded too.
+        drop(stop_recording);
+        if let Some(recording) = recording
+            && timeout(RECORDING, recording).await.is_err()
+        {
+            tracing::warn!("the last delivery records are lost, because the store does not answer");
         }
         self.folder.close().await;
     }

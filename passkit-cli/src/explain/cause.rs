@@ -36,6 +36,8 @@ pub(crate) enum Cause {
     /// The pushes are being sent.
     PushUnderWay,
     PushRefused(PushFailure, String, Time),
+    /// The push was put off, and no longer waits.
+    PushPutOff(PushFailure, String, Time),
     /// The push is tried again at this time.
     PushDeferred(Option<PushFailure>, Time),
     /// Nothing is recorded about the pushes of this change.
@@ -72,9 +74,7 @@ impl Cause {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown-pass",
-            Self::Removed => "the pass was removed from the service, so phones keep the last version that they fetched: put its \
-                 file back to update it, and void a pass instead of removing it"
-                .into(),
+            Self::Removed => "removed",
             Self::NotPublished => "not-published",
             Self::NeverChanged => "never-changed",
             Self::NoService => "no-web-service",
@@ -86,6 +86,7 @@ impl Cause {
             Self::NobodyPushes => "nobody-pushes",
             Self::PushUnderWay => "push-under-way",
             Self::PushRefused(..) => "push-refused",
+            Self::PushPutOff(..) => "push-put-off",
             Self::PushDeferred(..) => "push-deferred",
             Self::PushUnrecorded => "push-unrecorded",
             Self::NeverAsked(_) => "never-asked",
@@ -128,10 +129,9 @@ impl Cause {
             Self::Unknown => format!(
                 "this store knows neither {id} nor a phone that has it: check the type, the serial number and --store"
             ),
-            Self::Removed => format!(
-                "{id} was removed from the service, so phones keep the last version that they fetched: put its file back to \
-                 update it, and void a pass instead of removing it"
-            ),
+            Self::Removed => "the pass was removed from the service, so phones keep the last version that they fetched: put its \
+                 file back to update it, and void a pass instead of removing it"
+                .into(),
             Self::NotPublished => "the file in the folder is not the version that was published last: passkit serve does not \
                  run, does not serve this folder, refuses the file, or has not noticed it yet"
                 .into(),
@@ -167,11 +167,13 @@ impl Cause {
             }
             Self::PushDeferred(failure, due) => format!(
                 "the push could not be delivered yet and is tried again at {due}, because {}",
-                match failure {
-                    Some(PushFailure::TooMany) => "there were too many pushes to this phone",
-                    Some(PushFailure::Unreachable) => "APNs did not answer it",
-                    _ => "APNs had a fault",
-                }
+                put_off(*failure)
+            ),
+            Self::PushPutOff(failure, reason, at) => format!(
+                "the push was put off at {at}, because {}{}, and does not wait any more: it was accepted later, or given up \
+                 after about a day, and the phone has not asked for changes since",
+                put_off(Some(*failure)),
+                in_brackets(reason)
             ),
             Self::PushUnrecorded => format!(
                 "the phone is not known to have asked since the change of {changed}, and whether a push was sent is unknown: \
@@ -272,28 +274,41 @@ fn no_request(pass: &PassFacts) -> String {
         || "the webServiceURL of the pass does not lead".to_owned(),
         |url| format!("its webServiceURL, {}, does not lead", OneLine::url(url)),
     );
-    let known = if pass.keeps_records {
-        "no request for it was refused, as far as is recorded"
-    } else {
-        "this store keeps no records, so whether requests were refused is unknown"
-    };
     format!(
-        "no phone is registered for this pass, and {known}: {url} to this service, phones don't trust the certificate chain at \
+        "no phone is registered for this pass, and no refused request for it is recorded: {url} to this service, phones don't trust the certificate chain at \
          that address, or automatic updates of the pass are switched off"
     )
 }
 
 fn nobody_pushes(pass: &PassFacts, changed: &str) -> String {
     let type_id = &pass.id.type_id;
-    match pass.pushes.type_accepted {
-        None => format!(
-            "the push has been pending since {changed}, because no running instance has a push certificate for {type_id}: name \
-             one with --apns-cert, because a certificate for another type can't be used"
-        ),
-        Some(last) => format!(
-            "the push has been pending since {changed}, and the last push of {type_id} was accepted before that, at {last}: no \
-             instance with its push certificate is running, or --push-spacing is long"
-        ),
+    let last = pass
+        .pushes
+        .accepted
+        .as_ref()
+        .map_or_else(String::new, |seen| {
+            format!("; the last push of this pass was accepted at {}", seen.at)
+        });
+    format!(
+        "the push has been pending since {changed}, because no running instance has a push certificate for {type_id} (a \
+         certificate for another type can't be used){last}"
+    )
+}
+
+/// Says why a push was put off, after "because".
+fn put_off(failure: Option<PushFailure>) -> &'static str {
+    match failure {
+        Some(PushFailure::TooMany) => "there were too many pushes to this phone",
+        Some(PushFailure::Unreachable) => "APNs did not answer it",
+        _ => "APNs had a fault",
+    }
+}
+
+/// Returns the reason of the push service in brackets, if there is one.
+pub(super) fn in_brackets(reason: &str) -> String {
+    match reason {
+        "" => String::new(),
+        reason => format!(" ({})", OneLine::of(reason)),
     }
 }
 
@@ -316,55 +331,50 @@ fn denied(denial: Denial, pass: &PassFacts) -> String {
 
 /// Says why no push of the type is sent, after "because".
 fn stopped(failure: PushFailure, reason: &str) -> String {
-    let reason = OneLine::of(reason);
+    let said = in_brackets(reason);
     match failure {
-        PushFailure::Unreachable => format!(
-            "APNs can't be reached ({reason}): allow connections to api.push.apple.com, port 443 or 2197"
-        ),
-        PushFailure::Unavailable => {
-            format!("APNs has a fault ({reason}): the pushes are tried again")
+        PushFailure::Unreachable => {
+            format!(
+                "APNs can't be reached{said}: allow connections to api.push.apple.com, port 443 or 2197"
+            )
         }
+        PushFailure::Unavailable => format!("APNs has a fault{said}: the pushes are tried again"),
         PushFailure::BadToken => format!(
-            "APNs refuses every push token ({reason}): the push certificate is for another type than the pass, or the service \
-             at --apns-endpoint is not the production one"
+            "APNs refuses every push token{said}: the push certificate is for another type than the pass, or the service at \
+             --apns-endpoint is not the production one"
         ),
         _ => format!(
-            "APNs refuses the push certificate, the key or the topic ({reason}): renew the certificate, and check that it is \
-             for this type"
+            "APNs refuses the push certificate, the key or the topic{said}: renew the certificate, and check that it is for \
+             this type"
         ),
     }
 }
 
 /// Says why a push was refused.
 fn refused(failure: PushFailure, reason: &str, pass: &PassFacts) -> String {
-    let shown = OneLine::of(reason);
+    let said = in_brackets(reason);
     let type_id = &pass.id.type_id;
     match (failure, reason) {
         (_, "DeviceTokenNotForTopic") => format!(
-            "the push token does not belong to {type_id} (DeviceTokenNotForTopic), because the certificate is for another \
-             type, or the phone registered at a service for another type"
+            "the push token does not belong to {type_id}{said}, because the certificate is for another type, or the phone \
+             registered the token for another type"
         ),
-        (_, "BadDeviceToken") | (PushFailure::BadToken, _) => format!(
-            "APNs does not know the push token ({shown}), because the token is of another environment than production, or \
-             another wallet than Apple's registered it"
+        (PushFailure::BadToken, _) => format!(
+            "APNs does not know the push token{said}, because the token is of another environment than production, or another \
+             wallet than Apple's registered it"
         ),
         (PushFailure::Gone, _) => format!(
-            "the push token went out of use ({shown}), because the pass was deleted or the phone was erased; the phone \
-             registers again when the pass is added again"
+            "the push token went out of use{said}, because the pass was deleted or the phone was erased; the phone registers \
+             again when the pass is added again"
         ),
         (PushFailure::Misconfigured, _) => format!(
-            "APNs refuses the push certificate, the key or the topic ({shown}): renew the certificate, and check that it is \
-             for {type_id}"
+            "APNs refuses the push certificate, the key or the topic{said}: renew the certificate, and check that it is for \
+             {type_id}"
         ),
         (PushFailure::Unsupported, _) => {
             "the phone uses another wallet than Apple's, which gets no pushes and asks by itself"
                 .into()
         }
-        (PushFailure::TooMany, _) => format!("there were too many pushes to this phone ({shown})"),
-        (PushFailure::Unavailable, _) => format!("APNs had a fault until the last try ({shown})"),
-        (PushFailure::Unreachable, _) => {
-            format!("APNs did not answer until the last try ({shown})")
-        }
-        _ => format!("APNs will never accept a push like this ({shown}): please report this fault"),
+        _ => format!("APNs will never accept a push like this{said}: please report this fault"),
     }
 }

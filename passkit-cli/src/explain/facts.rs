@@ -17,6 +17,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::content::Content;
 
+/// The clocks of instances and of the store may differ by this much.
+pub(super) const SKEW: Duration = Duration::from_secs(2);
+
 /// A moment, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Time(pub(crate) u64);
@@ -92,8 +95,6 @@ pub(crate) struct PassFacts {
     /// Whether the pass is no longer offered.
     pub(crate) removed: bool,
     pub(crate) registrations: Registrations,
-    /// Whether the store keeps delivery records at all.
-    pub(crate) keeps_records: bool,
     /// The fetches of the newest version that was fetched.
     pub(crate) fetched: Option<Seen>,
     /// The fetches that were answered 304, for the newest version with such an answer.
@@ -103,7 +104,9 @@ pub(crate) struct PassFacts {
     pub(crate) pushes: Pushes,
     /// What the archive says, if it was given.
     pub(crate) content: Option<Content>,
-    /// What changed with the content that was published last, if that is recorded.
+    /// When the content last changed. The detail says what changed.
+    pub(crate) content_changed: Option<Seen>,
+    /// What changed with the newest version, if that is recorded.
     pub(crate) recorded_changes: Option<ChangeSummary>,
 }
 
@@ -161,10 +164,8 @@ pub(crate) struct Pushes {
     pub(crate) failed: Vec<(PushFailure, Seen)>,
     /// The end of the pushes of the newest version whose pushes ended.
     pub(crate) ended: Option<Seen>,
-    /// When a push of any pass of the type was last accepted.
-    pub(crate) type_accepted: Option<Time>,
-    /// The last failure of any pass of the type.
-    pub(crate) type_failed: Option<(PushFailure, Seen)>,
+    /// Whether all deferred pushes of the type were read.
+    pub(crate) knows_deferred: bool,
 }
 
 /// Whether pushes of the pass are waiting to be sent.

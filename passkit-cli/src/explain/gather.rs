@@ -4,20 +4,23 @@
 use std::{
     collections::{HashMap, HashSet},
     slice,
+    time::Duration,
 };
 
+use passkit_archive::ChangeSummary;
 use passkit_server::{
     PassId,
-    delivery::{Complaint, DeliveryLog, Denial, Event, PushFailure, Record, Subject},
+    delivery::{Complaint, Denial, Event, ListDetail, PushFailure, Record, Subject},
     identifiers::{DeviceIdentifier, TypeIdentifier},
     push::{PendingChange, Scope},
-    store::{Audience, PageCursor, StoreError, UpdateTag},
+    store::{Audience, PageCursor, PassState, StoreError},
 };
 
 use super::{
     content::Content,
     facts::{
-        Deferred, Knows, PassFacts, Pending, Phone, Pushes, Registrations, Seen, Time, name_of,
+        Deferred, Knows, PassFacts, Pending, Phone, Pushes, Registrations, SKEW, Seen, Time,
+        name_of,
     },
 };
 use crate::store::Store;
@@ -28,6 +31,8 @@ const COUNTED: u64 = 10_000;
 const PENDING: usize = 1_000;
 /// How many deferred pushes of the type are searched for the phones.
 const DEFERRED: usize = 1_000;
+/// A service marks changed content within this time, unless its store fails.
+const MARKED_WITHIN: Duration = Duration::from_secs(60);
 /// The records of this many subjects are read at once.
 const SUBJECTS: usize = 1_000;
 /// At most this many pages of phones are read, because a store may return short pages.
@@ -37,7 +42,6 @@ const PAGES: usize = 100;
 /// Also returns where the next page begins.
 pub(super) async fn gather(
     store: &dyn Store,
-    log: Option<&dyn DeliveryLog>,
     pass: &PassId,
     content: Option<Content>,
     after: Option<&PageCursor>,
@@ -61,15 +65,17 @@ pub(super) async fn gather(
     .collect();
     let mut records = Vec::new();
     for subjects in subjects.chunks(SUBJECTS) {
-        records.extend(match log {
-            Some(log) => log.records(subjects).await?,
-            None => vec![Vec::new(); subjects.len()],
-        });
+        records.extend(store.records(subjects).await?);
     }
     let mut records = records.into_iter();
     let of_pass = Records(records.next().unwrap_or_default());
     let of_type = Records(records.next().unwrap_or_default());
-    let deferred = deferred(store, &pass.type_id).await?;
+    let (deferred, knows_deferred) = deferred(store, &pass.type_id).await?;
+    let pushes = Pushes {
+        pending: pending(store, pass).await?,
+        knows_deferred,
+        ..pushes(&of_pass, &of_type, state.version)
+    };
     let mut phones = Vec::new();
     for (device, records) in devices.iter().zip(records) {
         let deferred = deferred.get(device).copied();
@@ -98,21 +104,14 @@ pub(super) async fn gather(
                 .max(phones.len()),
             or_more: counted >= COUNTED,
         },
-        keeps_records: log.is_some(),
         fetched: of_pass.seen(Event::Fetched),
         unchanged: of_pass.seen(Event::Unchanged),
         refused: of_pass.refused(),
         complaints: of_pass.complaints(),
-        pushes: Pushes {
-            pending: pending(store, pass).await?,
-            accepted: of_pass.seen(Event::PushAccepted),
-            failed: of_pass.failed(),
-            ended: ended(&of_pass, &of_type, state.version),
-            type_accepted: of_type.seen(Event::PushAccepted).map(|seen| seen.at),
-            type_failed: of_type.last_failed(),
-        },
+        pushes,
         content,
-        recorded_changes: None,
+        content_changed: of_pass.seen(Event::ContentChanged),
+        recorded_changes: recorded_changes(&of_pass, state),
     };
     Ok((facts, phones, next))
 }
@@ -155,11 +154,13 @@ async fn pending(store: &dyn Store, pass: &PassId) -> Result<Pending, StoreError
     })
 }
 
+/// Returns the first deferred pushes of the type, and whether these are all.
 async fn deferred(
     store: &dyn Store,
     type_id: &TypeIdentifier,
-) -> Result<HashMap<DeviceIdentifier, Deferred>, StoreError> {
+) -> Result<(HashMap<DeviceIdentifier, Deferred>, bool), StoreError> {
     let page = store.deferred(type_id, None, DEFERRED).await?;
+    let is_all = page.next.is_none();
     let pushes = page.items.into_iter().map(|(device, push)| {
         let deferred = Deferred {
             due: push.due.map(Time::of),
@@ -167,18 +168,37 @@ async fn deferred(
         };
         (device, deferred)
     });
-    Ok(pushes.collect())
+    Ok((pushes.collect(), is_all))
 }
 
-/// Returns the end of the pushes of the pass. If all passes of the type changed at once, only the
-/// type has a record of it.
-fn ended(of_pass: &Records, of_type: &Records, version: u64) -> Option<Seen> {
-    let of_type = of_type.seen(Event::PushEnded);
-    let of_all = of_type.filter(|seen| version > 0 && seen.version == version);
-    let of_pass = of_pass.seen(Event::PushEnded);
-    of_pass
-        .filter(|seen| seen.version >= version || of_all.is_none())
-        .or(of_all)
+/// Returns what changed with the newest version. A version may also be new because the pass was
+/// marked, without a change of its content.
+fn recorded_changes(of_pass: &Records, state: PassState) -> Option<ChangeSummary> {
+    let changed = of_pass.seen(Event::ContentChanged)?;
+    let (digest, summary) = changed.detail.split_once(' ')?;
+    let published: String = state
+        .published?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let marked = Time(state.version);
+    let is_newest = published.starts_with(digest)
+        && marked.plus(SKEW) >= changed.at
+        && changed.at.plus(MARKED_WITHIN) >= marked;
+    summary.parse().ok().filter(|_| is_newest)
+}
+
+/// Returns what is recorded about the pushes of the pass. If all passes of the type changed at once,
+/// only the type has records of it.
+fn pushes(of_pass: &Records, of_type: &Records, version: u64) -> Pushes {
+    let is_of_all = !of_pass.has_push(|of| of >= version) && of_type.has_push(|of| of == version);
+    let records = if is_of_all { of_type } else { of_pass };
+    Pushes {
+        accepted: records.seen(Event::PushAccepted),
+        failed: records.failed(),
+        ended: records.seen(Event::PushEnded),
+        ..Pushes::default()
+    }
 }
 
 async fn phone(
@@ -192,17 +212,21 @@ async fn phone(
     let (asked, told) = (records.seen(Event::Asked), records.seen(Event::Told));
     let at = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.at);
     let (asked_at, told_at) = (at(&asked), at(&told));
-    let tags_told = told.as_ref().map_or(Vec::new(), |told| tags(&told.detail));
-    let held = if told_at >= asked_at {
-        tags_told.last().copied()
-    } else {
-        asked
-            .as_ref()
-            .and_then(|asked| tags(&asked.detail).first().copied())
+    let detail = |seen: &Option<Seen>| {
+        let detail = seen.as_ref().map(|seen| ListDetail::parse(&seen.detail));
+        detail.flatten()
     };
-    // The phone was told of this version by its last answer with changes, unless it had the change
+    // An empty answer has no tag, so the phone keeps its tag. A phone that sent none had no passes.
+    let last = detail(if told_at >= asked_at { &told } else { &asked });
+    let held = last.map(|list| match list.since {
+        Some(since) if list.serials == 0 => since,
+        _ => list.tag,
+    });
+    // The last answer with changes told the phone of this version, unless the phone had been told
     // before.
-    let was_told_then = tags_told.len() < 2 || tags_told[0].type_version < version;
+    let was_told_then = detail(&told)
+        .and_then(|list| list.since)
+        .is_none_or(|since| since.type_version < version);
     let knows = match held {
         None => Knows::Unknown,
         Some(tag) => {
@@ -227,15 +251,6 @@ async fn phone(
         failure: records.last_failed(),
         deferred,
     })
-}
-
-/// Returns the update tags in a detail: the tag that the phone sent, and then the tag that it got.
-fn tags(detail: &str) -> Vec<UpdateTag> {
-    let is_of_tag = |c: char| c.is_ascii_hexdigit() || c == '-';
-    detail
-        .split(|c| !is_of_tag(c))
-        .filter_map(UpdateTag::parse)
-        .collect()
 }
 
 /// The records of a subject.
@@ -284,6 +299,17 @@ impl Records {
         })
     }
 
+    /// Returns whether there is a record about pushes of a version that fulfils the condition.
+    fn has_push(&self, condition: impl Fn(u64) -> bool) -> bool {
+        self.0.iter().any(|record| {
+            let is_push = matches!(
+                record.event,
+                Event::PushAccepted | Event::PushFailed(_) | Event::PushEnded
+            );
+            is_push && condition(record.version)
+        })
+    }
+
     fn last_failed(&self) -> Option<(PushFailure, Seen)> {
         self.failed().into_iter().next()
     }
@@ -291,13 +317,14 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use passkit_server::{
         Changed,
+        delivery::DeliveryLog as _,
         identifiers::PushToken,
         push::{DeferredPush, Progress, PushQueue as _},
-        store::{Content, MemoryStore, RegistrationStore as _},
+        store::{Content, MemoryStore, RegistrationStore as _, UpdateTag},
     };
 
     use super::*;
@@ -332,27 +359,31 @@ mod tests {
         let (device, type_id) = (device(number), pass("A").type_id);
         let changes = store.changes_since(&device, &type_id, since);
         let changes = changes.await.unwrap();
-        let told = !changes.serials.is_empty();
-        let record = Record {
-            subject: Subject::Device(type_id, device),
-            event: if told { Event::Told } else { Event::Asked },
+        let detail = ListDetail {
+            since,
+            serials: changes.serials.len() as u64,
+            tag: changes.tag,
+        };
+        let record = |event| Record {
+            subject: Subject::Device(type_id.clone(), device.clone()),
+            event,
             version: 0,
             count: 1,
             at: Time::now().0,
-            detail: detail(since, told.then_some(changes.tag)),
+            detail: detail.to_string(),
         };
-        store.record(&[record]).await.unwrap();
+        let told = detail.serials > 0;
+        let records = [
+            told.then(|| record(Event::Told)),
+            Some(record(Event::Asked)),
+        ];
+        let records: Vec<Record> = records.into_iter().flatten().collect();
+        store.record(&records).await.unwrap();
         changes.tag
     }
 
-    fn detail(since: Option<UpdateTag>, tag: Option<UpdateTag>) -> String {
-        let since = since.map(|tag| format!("since={tag}"));
-        let tag = tag.map(|tag| format!("tag={tag}"));
-        since.into_iter().chain(tag).collect::<Vec<_>>().join(" ")
-    }
-
     async fn facts(store: &MemoryStore, most: usize) -> (PassFacts, Vec<Phone>) {
-        let gathered = gather(store, Some(store), &pass("A"), None, None, most).await;
+        let gathered = gather(store, &pass("A"), None, None, most).await;
         let (facts, phones, _) = gathered.unwrap();
         (facts, phones)
     }
@@ -422,6 +453,76 @@ mod tests {
         store.mark_and_push(&type_id, Changed::All).await.unwrap();
         let pending = facts(&store, 1).await.0.pushes.pending;
         assert_eq!(pending, Pending::Yes { begun: false });
+    }
+
+    #[tokio::test]
+    async fn a_change_of_the_whole_type_is_recorded_of_the_type() {
+        let store = MemoryStore::new();
+        let type_id = pass("A").type_id;
+        store.mark_and_push(&type_id, Changed::All).await.unwrap();
+        let version = store.pass_state(&pass("A")).await.unwrap().version;
+        let of = |subject, event, version, count| Record {
+            subject,
+            event,
+            version,
+            count,
+            at: version,
+            detail: String::new(),
+        };
+        let (of_type, of_pass) = (Subject::Type(type_id), Subject::Pass(pass("A")));
+        let records = [
+            of(of_type.clone(), Event::PushAccepted, version, 9),
+            of(of_pass.clone(), Event::PushAccepted, version - 1, 1),
+        ];
+        store.record(&records).await.unwrap();
+        let accepted = facts(&store, 1).await.0.pushes.accepted.unwrap();
+        assert_eq!((accepted.version, accepted.count), (version, 9));
+        // The pass has a change of its own since.
+        publish(&store, "A", 1).await;
+        let version = store.pass_state(&pass("A")).await.unwrap().version;
+        let accepted = facts(&store, 1).await.0.pushes.accepted.unwrap();
+        assert_eq!(accepted.count, 1);
+        store
+            .record(&[of(of_pass, Event::PushAccepted, version, 2)])
+            .await
+            .unwrap();
+        let accepted = facts(&store, 1).await.0.pushes.accepted.unwrap();
+        assert_eq!((accepted.version, accepted.count), (version, 2));
+    }
+
+    #[tokio::test]
+    async fn recorded_changes_count_if_they_are_about_the_newest_version() {
+        let store = MemoryStore::new();
+        publish(&store, "A", 7).await;
+        let version = store.pass_state(&pass("A")).await.unwrap().version;
+        let (second, summary) = (1_000_000, "visible=1 messages=0 hidden=0: balance");
+        for (at, digest, is_known) in [
+            (version, "0707070707070707", true),
+            (version + second, "0707070707070707", true),
+            (version - 50 * second, "0707070707070707", true),
+            (version - 70 * second, "0707070707070707", false),
+            (version + 70 * second, "0707070707070707", false),
+            (version, "0707070707070708", false),
+        ] {
+            let subject = Subject::Pass(pass("A"));
+            store.forget(slice::from_ref(&subject)).await.unwrap();
+            let record = Record {
+                subject,
+                event: Event::ContentChanged,
+                version: 0,
+                count: 1,
+                at,
+                detail: format!("{digest} {summary}"),
+            };
+            store.record(&[record]).await.unwrap();
+            let changes = facts(&store, 1).await.0.recorded_changes;
+            let expected = is_known.then(|| summary.to_owned());
+            assert_eq!(
+                changes.map(|changes| changes.to_string()),
+                expected,
+                "{at} {digest}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -496,7 +597,6 @@ mod tests {
         assert_eq!(facts.refused[0].0, Denial::Scheme);
         assert_eq!(facts.complaints[0].1.detail, "said");
         assert_eq!(facts.pushes.failed[0].1.detail, "BadDeviceToken");
-        assert_eq!(facts.pushes.type_failed, None);
         assert_eq!((facts.unchanged, facts.pushes.accepted), (None, None));
     }
 }

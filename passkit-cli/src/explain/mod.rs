@@ -32,7 +32,6 @@ mod timeline;
 
 use passkit_server::{
     PassId,
-    delivery::DeliveryLog,
     store::{PageCursor, StoreError},
 };
 
@@ -63,16 +62,13 @@ impl Explanation {
 }
 
 /// Explains how far the newest version of a pass came. Reads at most about `most_phones` phones.
-///
-/// `log` is `None` if the store keeps no delivery records.
 pub(crate) async fn explain(
     store: &dyn Store,
-    log: Option<&dyn DeliveryLog>,
     pass: &PassId,
     content: Option<Content>,
     most_phones: usize,
 ) -> Result<Explanation, StoreError> {
-    let explained = explain_page(store, log, pass, content, None, most_phones).await?;
+    let explained = explain_page(store, pass, content, None, most_phones).await?;
     Ok(explained.0)
 }
 
@@ -80,13 +76,11 @@ pub(crate) async fn explain(
 /// `after`. Also returns where the next page begins.
 pub(crate) async fn explain_page(
     store: &dyn Store,
-    log: Option<&dyn DeliveryLog>,
     pass: &PassId,
     content: Option<Content>,
     after: Option<&PageCursor>,
     most_phones: usize,
 ) -> Result<(Explanation, Option<PageCursor>), StoreError> {
-    let (pass, phones, next) =
-        gather::gather(store, log, pass, content, after, most_phones).await?;
+    let (pass, phones, next) = gather::gather(store, pass, content, after, most_phones).await?;
     Ok((reasoning::conclude(pass, phones), next))
 }

@@ -9,12 +9,10 @@ use passkit_server::{
 
 use super::{
     Cause, Explanation,
-    facts::{Knows, PassFacts, Pending, Phone, Seen, Time},
+    facts::{Knows, PassFacts, Pending, Phone, SKEW, Seen, Time},
     timeline,
 };
 
-/// The clocks of instances and of the store may differ by this much.
-const SKEW: Duration = Duration::from_secs(2);
 /// An instance that runs begins with a push within this time.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -141,67 +139,98 @@ fn of_phone(pass: &PassFacts, phone: &Phone, told: usize) -> Cause {
 /// Returns what became of the push to a phone that has not asked since the change.
 fn of_push(pass: &PassFacts, phone: &Phone) -> Cause {
     let pushes = &pass.pushes;
-    let is_about_this = |seen: &Seen| seen.version >= pass.version || seen.at.0 >= pass.version;
-    let failure = phone
-        .failure
-        .as_ref()
-        .filter(|(_, seen)| is_about_this(seen) || phone.deferred.is_some());
     if let Some(due) = phone.deferred.and_then(|deferred| deferred.due) {
+        let failure = phone.failure.as_ref();
         return Cause::PushDeferred(failure.map(|(failure, _)| *failure), due);
-    }
-    let refused = |(failure, seen): &(PushFailure, Seen)| {
-        Cause::PushRefused(*failure, seen.detail.clone(), seen.at)
-    };
-    // A failure that stops the type is not the fault of this phone.
-    if let Some(failure) = failure.filter(|_| pushes.pending == Pending::No) {
-        return refused(failure);
     }
     if pushes.pending != Pending::No {
         return of_pending(pass);
     }
-    let sent = [&pushes.accepted, &pushes.ended]
-        .into_iter()
-        .flatten()
-        .filter(|seen| seen.version >= pass.version)
-        .map(|seen| seen.at)
-        .min();
-    let accepted = pushes
-        .accepted
-        .as_ref()
-        .is_some_and(|seen| seen.version >= pass.version);
-    let of_this = |failed: &&(PushFailure, Seen)| failed.1.version >= pass.version;
-    match (sent, pushes.failed.iter().find(of_this)) {
+    if let Some(cause) = of_failure(pass, phone) {
+        return cause;
+    }
+    let [accepted, ended] = of_newest(pass);
+    let of_this =
+        |(failure, seen): &&(PushFailure, Seen)| seen.version >= pass.version && is_final(*failure);
+    match (
+        [accepted, ended].into_iter().flatten().next(),
+        pushes.failed.iter().find(of_this),
+    ) {
         // No push of this change was accepted, so this one was refused too.
-        (_, Some(failed)) if !accepted => refused(failed),
-        (Some(sent), _) => Cause::NeverAsked(sent),
+        (_, Some((failure, seen))) if accepted.is_none() => {
+            Cause::PushRefused(*failure, seen.detail.clone(), seen.at)
+        }
+        (Some(sent), _) => Cause::NeverAsked(sent.at),
         (None, _) => Cause::PushUnrecorded,
+    }
+}
+
+/// Returns the accepted pushes of the newest version, and their end.
+fn of_newest(pass: &PassFacts) -> [Option<&Seen>; 2] {
+    [&pass.pushes.accepted, &pass.pushes.ended]
+        .map(|seen| seen.as_ref().filter(|seen| seen.version >= pass.version))
+}
+
+/// Returns whether a push that failed in this way is not tried again for the same change.
+fn is_final(failure: PushFailure) -> bool {
+    !matches!(
+        failure,
+        PushFailure::Misconfigured
+            | PushFailure::TooMany
+            | PushFailure::Unavailable
+            | PushFailure::Unreachable
+    )
+}
+
+/// Returns the cause if the last failed push to a phone was about this change, and was not accepted
+/// later.
+fn of_failure(pass: &PassFacts, phone: &Phone) -> Option<Cause> {
+    let (failure, seen) = phone.failure.as_ref()?;
+    let is_quarantined = phone.deferred.is_some();
+    if seen.version < pass.version && seen.at.0 < pass.version && !is_quarantined {
+        return None;
+    }
+    let [accepted, ended] = of_newest(pass);
+    let is_before = |later: Option<&Seen>| later.is_some_and(|later| seen.at < later.at);
+    let refused = Cause::PushRefused(*failure, seen.detail.clone(), seen.at);
+    match failure {
+        // A device with a bad token stays among the deferred pushes until a push is accepted.
+        PushFailure::BadToken
+            if pass.pushes.knows_deferred && !is_quarantined && is_before(accepted) =>
+        {
+            None
+        }
+        // The pushes end only after this one was tried again.
+        PushFailure::Misconfigured if is_before(ended) => None,
+        _ if is_final(*failure) || *failure == PushFailure::Misconfigured => Some(refused),
+        _ => {
+            let all = !pass.registrations.or_more
+                && accepted.is_some_and(|seen| seen.count >= pass.registrations.count as u64);
+            (!all).then(|| Cause::PushPutOff(*failure, seen.detail.clone(), seen.at))
+        }
     }
 }
 
 /// Returns why pushes are pending.
 fn of_pending(pass: &PassFacts) -> Cause {
-    let pushes = &pass.pushes;
-    let changed = Time(pass.version);
-    let stops = |failure: PushFailure| {
-        matches!(
-            failure,
-            PushFailure::Misconfigured
-                | PushFailure::Unreachable
-                | PushFailure::Unavailable
-                | PushFailure::BadToken
-        )
+    let [accepted, _] = of_newest(pass);
+    let stops = |failure: PushFailure| match failure {
+        PushFailure::Misconfigured | PushFailure::Unreachable | PushFailure::Unavailable => true,
+        // Single tokens may be bad while others are accepted.
+        PushFailure::BadToken => accepted.is_none(),
+        _ => false,
     };
-    if let Some((failure, seen)) = &pushes.type_failed
-        && stops(*failure)
-        && pushes
-            .type_accepted
-            .is_none_or(|accepted| accepted < seen.at)
-    {
+    let mut failed = pass.pushes.failed.iter();
+    let stopped = failed.find(|(failure, seen)| {
+        seen.version >= pass.version
+            && stops(*failure)
+            && accepted.is_none_or(|accepted| accepted.at < seen.at)
+    });
+    if let Some((failure, seen)) = stopped {
         return Cause::PushesStopped(*failure, seen.detail.clone());
     }
-    let begun = matches!(pushes.pending, Pending::Yes { begun: true });
-    let sends = pushes.type_accepted.is_some_and(|at| at >= changed);
-    if begun || sends || changed.until(pass.now) < SOON {
+    let begun = matches!(pass.pushes.pending, Pending::Yes { begun: true });
+    if begun || accepted.is_some() || Time(pass.version).until(pass.now) < SOON {
         return Cause::PushUnderWay;
     }
     Cause::NobodyPushes

@@ -48,7 +48,6 @@ fn pass() -> PassFacts {
             count: 1,
             or_more: false,
         },
-        keeps_records: true,
         fetched: Some(seen(20, 1, "")),
         unchanged: None,
         refused: Vec::new(),
@@ -58,10 +57,10 @@ fn pass() -> PassFacts {
             accepted: Some(seen(1, 1, "")),
             failed: Vec::new(),
             ended: Some(seen(2, 1, "")),
-            type_accepted: Some(after(1)),
-            type_failed: None,
+            knows_deferred: true,
         },
         content: None,
+        content_changed: None,
         recorded_changes: None,
     }
 }
@@ -181,15 +180,6 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         "its webServiceURL, https://wallet.example.com/, does not lead to this service",
     ),
     (
-        "no phone, and no records",
-        |pass, phones| {
-            without_phone(pass, phones);
-            pass.keeps_records = false;
-        },
-        "no-request",
-        "whether requests were refused is unknown",
-    ),
-    (
         "the token of another pass",
         |pass, phones| {
             without_phone(pass, phones);
@@ -252,8 +242,8 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         |pass, phones| {
             phones[0] = away();
             pass.pushes.pending = Pending::Yes { begun: false };
-            pass.pushes.type_failed =
-                Some((PushFailure::Misconfigured, seen(2, 1, "ExpiredCertificate")));
+            pass.pushes.failed =
+                vec![(PushFailure::Misconfigured, seen(2, 1, "ExpiredCertificate"))];
         },
         "pushes-stopped",
         "refuses the push certificate, the key or the topic (ExpiredCertificate)",
@@ -263,7 +253,7 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         |pass, phones| {
             phones[0] = away();
             pass.pushes.pending = Pending::Yes { begun: false };
-            pass.pushes.type_failed = Some((PushFailure::Unreachable, seen(2, 1, "timed out")));
+            pass.pushes.failed = vec![(PushFailure::Unreachable, seen(2, 1, "timed out"))];
         },
         "pushes-stopped",
         "port 443 or 2197",
@@ -273,9 +263,9 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         |pass, phones| {
             phones[0] = away();
             pass.pushes.pending = Pending::Yes { begun: true };
-            pass.pushes.type_accepted = None;
-            pass.pushes.type_failed =
-                Some((PushFailure::BadToken, seen(2, 5, "DeviceTokenNotForTopic")));
+            pass.pushes.accepted = None;
+            pass.pushes.failed =
+                vec![(PushFailure::BadToken, seen(2, 5, "DeviceTokenNotForTopic"))];
         },
         "pushes-stopped",
         "for another type than the pass",
@@ -297,10 +287,10 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         |pass, phones| {
             phones[0] = away();
             pass.pushes.pending = Pending::Yes { begun: false };
-            pass.pushes.type_accepted = Some(after(-86_400));
+            pass.pushes.accepted = Some(older(seen(-86_400, 1, "")));
         },
         "nobody-pushes",
-        "no instance with its push certificate is running",
+        "the last push of this pass was accepted at 2026-11-27 09:41:00 UTC",
     ),
     (
         "a change of a moment ago",
@@ -391,6 +381,63 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         },
         "push-refused",
         "BadDeviceToken",
+    ),
+    (
+        "a token that was bad until the certificate was renewed",
+        |pass, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::BadToken, seen(0, 1, "BadDeviceToken")));
+            pass.pushes.failed = vec![(PushFailure::BadToken, seen(0, 1, "BadDeviceToken"))];
+        },
+        "never-asked",
+        "off or offline",
+    ),
+    (
+        "a token that may still be bad",
+        |pass, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::BadToken, seen(0, 1, "BadDeviceToken")));
+            pass.pushes.knows_deferred = false;
+        },
+        "push-refused",
+        "BadDeviceToken",
+    ),
+    (
+        "a certificate that was renewed",
+        |_, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::Misconfigured, seen(0, 1, "BadCertificate")));
+        },
+        "never-asked",
+        "off or offline",
+    ),
+    (
+        "a certificate that was refused at last",
+        |_, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::Misconfigured, seen(9, 1, "BadCertificate")));
+        },
+        "push-refused",
+        "check that it is for pass.com.example.explained",
+    ),
+    (
+        "a push that was put off",
+        |pass, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::TooMany, seen(1, 1, "TooManyRequests")));
+            pass.registrations.count = 2;
+        },
+        "push-put-off",
+        "because there were too many pushes to this phone (TooManyRequests), and does not wait any more",
+    ),
+    (
+        "a push that was put off, and all pushes were accepted",
+        |_, phones| {
+            phones[0] = away();
+            phones[0].failure = Some((PushFailure::Unreachable, seen(1, 1, "")));
+        },
+        "never-asked",
+        "off or offline",
     ),
     (
         "a failure of an earlier change alone",

@@ -10,6 +10,7 @@ use passkit_server::{
 pub(crate) use super::cause::times;
 use super::{
     Explanation,
+    cause::in_brackets,
     facts::{Knows, PassFacts, Pending, Phone, Seen, Time},
     timeline::{Entry, What},
 };
@@ -69,10 +70,6 @@ fn pass(pass: &PassFacts) -> String {
     };
     line("changed", changed);
     line("phones", pass.registrations.to_string());
-    if !pass.keeps_records {
-        line("records", "this store keeps no delivery records".into());
-        return text;
-    }
     line("pushes", pushes(pass));
     line("fetched", fetches(pass));
     if let Some((denial, seen)) = pass.last_refused() {
@@ -214,6 +211,9 @@ pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
         Event::Fetched => format!("fetched{version}, {}", times(count)),
         Event::Unchanged => format!("answered 304{version}, {}", times(count)),
         Event::Refused(denial) => format!("refused, {}: {}", times(count), denial_text(denial)),
+        Event::ContentChanged => {
+            format!("the content changed{}", in_brackets(names(&entry.detail)))
+        }
         Event::PushAccepted => format!("{count} pushes{version} accepted"),
         Event::PushEnded => format!("the pushes{version} ended"),
         Event::PushFailed(failure) => {
@@ -240,12 +240,9 @@ pub(crate) fn described(entry: &Entry, pass: &PassFacts) -> String {
     }
 }
 
-/// Returns a short text from outside in brackets, if there is one.
-fn in_brackets(detail: &str) -> String {
-    match detail {
-        "" => String::new(),
-        detail => format!(" ({})", OneLine::of(detail)),
-    }
+/// Returns the names in the detail of a change of the content.
+fn names(detail: &str) -> &str {
+    detail.split_once(": ").map_or("", |(_, names)| names)
 }
 
 pub(crate) fn denial_text(denial: Denial) -> &'static str {

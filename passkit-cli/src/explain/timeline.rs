@@ -65,6 +65,7 @@ fn of_pass(pass: &PassFacts) -> impl Iterator<Item = Entry> {
     let single = [
         (Event::Fetched, &pass.fetched),
         (Event::Unchanged, &pass.unchanged),
+        (Event::ContentChanged, &pass.content_changed),
         (Event::PushAccepted, &pushes.accepted),
         (Event::PushEnded, &pushes.ended),
     ];

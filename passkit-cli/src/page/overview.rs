@@ -82,7 +82,7 @@ impl Page {
             refusals: Vec::new(),
             complaints: Vec::new(),
             pushes: Vec::new(),
-            keeps_records: self.store.delivery_log().is_some(),
+            keeps_records: self.keeps_records,
             now: Time::now().to_string(),
             signed_in: true,
             search: String::new(),
@@ -164,12 +164,9 @@ impl Page {
 
     /// Reads the records of all types.
     async fn records(&self) -> Result<Vec<Record>, Refusal> {
-        let Some(log) = self.store.delivery_log() else {
-            return Ok(Vec::new());
-        };
         let types = self.folder.types().into_iter().take(MAX_TYPES);
         let subjects: Vec<Subject> = types.map(Subject::Type).collect();
-        let records = self.ask(log.records(&subjects)).await?;
+        let records = self.ask(self.store.store.records(&subjects)).await?;
         Ok(records.into_iter().flatten().collect())
     }
 }

@@ -70,14 +70,7 @@ impl Page {
         let after = query
             .get("after")
             .and_then(|name| self.state.cursors.get(name));
-        let explained = explain_page(
-            &*self.store.store,
-            self.store.delivery_log(),
-            &pass,
-            content,
-            after.as_ref(),
-            PHONES,
-        );
+        let explained = explain_page(&*self.store.store, &pass, content, after.as_ref(), PHONES);
         let (explanation, next) = self.ask(explained).await?;
         let next = next.map(|next| {
             let name = self.state.cursors.keep(next);
@@ -259,10 +252,6 @@ fn facts(explanation: &Explanation) -> Vec<Line> {
     }
     if pass.removed {
         facts.push(Line::new("Removed", "the pass is no longer served").bad_if(true));
-    }
-    if !pass.keeps_records {
-        facts.push(Line::new("Records", "this store keeps no delivery records"));
-        return facts;
     }
     facts.push(Line::new("Pushes", text::pushes(pass)));
     facts.push(Line::new("Fetches", text::fetches(pass)));

@@ -289,12 +289,12 @@ fn a_push_token_for_another_topic() {
     );
 }
 
-/// A pass whose `userInfo` has this value.
-fn with_user_info(value: &str) -> Vec<u8> {
-    let fields = json!([{ "key": "balance", "value": "1", "changeMessage": "now %@" }]);
+/// A pass with this `userInfo` and this balance.
+fn with(user_info: &str, balance: &str) -> Vec<u8> {
+    let fields = json!([{ "key": "balance", "value": balance, "changeMessage": "now %@" }]);
     with_json(
         TYPE,
-        &json!({ "userInfo": { "order": value }, "generic": { "primaryFields": fields } }),
+        &json!({ "userInfo": { "order": user_info }, "generic": { "primaryFields": fields } }),
     )
 }
 
@@ -307,10 +307,8 @@ fn a_change_of_nothing_that_phones_show() {
         .given(&["--allow-unsigned"]);
     let passes = service.passes();
     let file = passes.join("a.pkpass");
-    let (one, two) = (with_user_info("1"), with_user_info("2"));
+    let (one, two) = (with("1", "10"), with("2", "10"));
     fs::write(&file, &one).unwrap();
-    let previous = local.folder.path().join("previous.pkpass");
-    fs::write(&previous, &one).unwrap();
     service.start();
     quiet(&service);
     let mut phone = phone();
@@ -319,23 +317,31 @@ fn a_change_of_nothing_that_phones_show() {
         .runtime
         .block_on(phone.add(&one, Some(&service.url())));
     assert!(added.unwrap().complaints.is_empty());
+    let sentence = wait_for(&service, (TYPE, "A"), &folder(&passes), "all-is-well");
+    assert!(
+        sentence.contains("whether phones show a change is unknown"),
+        "{sentence}"
+    );
     replace(&file, &two);
     eventually("the phone gets the change", || {
         let synced = local.runtime.block_on(phone.sync()).unwrap();
         synced.updated.len() == 1
     });
+    let ends_rightly = |sentence: &str| {
+        let end =
+            "phones show nothing on the pass of what changed since the previous version: userInfo.";
+        assert!(sentence.ends_with(end), "{sentence}");
+    };
+    ends_rightly(&wait_for(&service, (TYPE, "A"), &[], "nothing-visible"));
+
+    // A copy says what changed since another version.
+    let previous = local.folder.path().join("previous.pkpass");
+    fs::write(&previous, with("1", "9")).unwrap();
     let mut arguments = folder(&passes);
+    arguments.extend(["--previous", previous.to_str().unwrap()]);
     let sentence = wait_for(&service, (TYPE, "A"), &arguments, "all-is-well");
     assert!(
-        sentence.contains("whether phones show a change is unknown"),
-        "{sentence}"
-    );
-    arguments.extend(["--previous", previous.to_str().unwrap()]);
-    let sentence = wait_for(&service, (TYPE, "A"), &arguments, "nothing-visible");
-    assert!(
-        sentence.ends_with(
-            "phones show nothing on the pass of what changed since the previous version: userInfo."
-        ),
+        sentence.ends_with("and phones show a notification (balance, userInfo)."),
         "{sentence}"
     );
 }

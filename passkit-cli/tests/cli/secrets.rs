@@ -10,10 +10,11 @@ use crate::{
 };
 
 /// Every command that takes the URL of a store, with the option for it at the end.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 13] = [
     &["serve", "--passes", ".", "--store"],
     &["push", TYPE, "A", "--apns-cert", "none.pem", "--store"],
     &["migrate", "--store"],
+    &["explain", TYPE, "A", "--store"],
     &["stats", "--store"],
     &["import", "--from", "a.csv", "--store"],
     &["export", "--store"],

@@ -18,6 +18,9 @@ pub enum Event {
     Fetched,
     /// The pass was fetched, and the phone had this version already: 304.
     Unchanged,
+    /// The content of the pass changed. The detail says what differs, see
+    /// [`DeliveryRecorder::content_changed`](super::DeliveryRecorder::content_changed).
+    ContentChanged,
     /// A request for the pass was refused with 401.
     Refused(Denial),
     /// Pushes about this version were accepted. The count is the number of devices. If all passes of
@@ -105,12 +108,13 @@ pub enum Complaint {
 }
 
 /// Every event with its name in stores. Names never change.
-const NAMES: [(Event, &str); 33] = [
+const NAMES: [(Event, &str); 34] = [
     (Event::Registered, "registered"),
     (Event::Asked, "asked"),
     (Event::Told, "told"),
     (Event::Fetched, "fetched"),
     (Event::Unchanged, "unchanged"),
+    (Event::ContentChanged, "content-changed"),
     (
         Event::Refused(Denial::NoAuthorization),
         "refused-no-authorization",

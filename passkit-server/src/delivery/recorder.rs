@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -20,7 +20,7 @@ use crate::{
     PassId,
     device_log::{DeviceReport, LogEntry, redacted},
     identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
-    store::{Audience, Changes, RegistrationStore, StoreError, UpdateTag, clock},
+    store::{Audience, Changes, ContentDigest, RegistrationStore, StoreError, UpdateTag, clock},
     text::Chain,
 };
 
@@ -28,6 +28,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// How many entries wait at most. Further entries are dropped and counted.
 const WAITING: usize = 65_536;
+/// How many bytes the types and devices of waiting lists take at most.
+const NAMES: usize = WAITING * 64;
 /// How many entries wait at most that strangers may have caused. They cost questions to the store,
 /// and must not displace the others.
 const DOUBTFUL: usize = 256;
@@ -43,7 +45,7 @@ const QUIET: Duration = Duration::from_secs(60);
 ///
 /// An answer to a phone never waits for a record. Entries wait in memory, and
 /// [`run_until`](Self::run_until) merges and writes them about once a second. If more than 65,536
-/// entries wait, further entries are dropped. If the store fails, the entries of this second are
+/// lists or other entries wait, further ones are dropped. If the store fails, the entries of this second are
 /// dropped. [`totals`](Self::totals) counts both.
 ///
 /// **Strangers.** Anyone may post log messages, ask with made-up devices, and fetch with wrong
@@ -65,31 +67,57 @@ struct Shared {
     waiting: Mutex<Waiting>,
     /// Many entries wait.
     crowded: Notify,
-    /// An empty list, to swap with the list of waiting entries. Only one task writes at a time.
-    writing: tokio::sync::Mutex<Vec<Entry>>,
+    /// Empty lists, to swap with the waiting entries. Only one task writes at a time.
+    writing: tokio::sync::Mutex<Waiting>,
     written: AtomicU64,
     dropped: AtomicU64,
     warned: Mutex<Option<Instant>>,
 }
 
+/// What waits to be written. The lists that requests fill have their whole capacity from the start,
+/// so that no request pays for their growth.
 struct Waiting {
-    /// This list has its whole capacity from the start, so that no request pays for its growth.
     entries: Vec<Entry>,
+    listed: Vec<Listed>,
+    /// The types and devices of `listed`, one after the other.
+    names: String,
     doubtful: Vec<Doubtful>,
 }
 
-/// What happened, with the time in microseconds.
+impl Waiting {
+    fn new() -> Self {
+        Self {
+            entries: Vec::with_capacity(WAITING),
+            listed: Vec::with_capacity(WAITING),
+            names: String::with_capacity(NAMES),
+            doubtful: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.listed.clear();
+        self.names.clear();
+        self.doubtful.clear();
+    }
+}
+
+/// An answered list. Lists are the most frequent calls of phones, so this is small, and owns nothing
+/// that another thread would have to free.
+#[derive(Clone, Copy)]
+struct Listed {
+    at: SystemTime,
+    since: Option<UpdateTag>,
+    tag: UpdateTag,
+    serials: usize,
+    /// The lengths of the type and the device in `names`.
+    lengths: [u8; 2],
+}
+
+/// What happened.
 enum Entry {
-    Listed {
-        at: u64,
-        type_id: TypeIdentifier,
-        device: DeviceIdentifier,
-        since: Option<UpdateTag>,
-        tag: UpdateTag,
-        serials: usize,
-    },
     Fetched {
-        at: u64,
+        at: SystemTime,
         pass: PassId,
         version: u64,
         unchanged: bool,
@@ -127,12 +155,9 @@ impl DeliveryRecorder {
         Self(Arc::new(Shared {
             log,
             store,
-            waiting: Mutex::new(Waiting {
-                entries: Vec::with_capacity(WAITING),
-                doubtful: Vec::new(),
-            }),
+            waiting: Mutex::new(Waiting::new()),
             crowded: Notify::new(),
-            writing: tokio::sync::Mutex::new(Vec::with_capacity(WAITING)),
+            writing: tokio::sync::Mutex::new(Waiting::new()),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             warned: Mutex::default(),
@@ -159,12 +184,16 @@ impl DeliveryRecorder {
     /// Writes all records that wait now. If the store fails, they are dropped and counted.
     pub async fn flush(&self) {
         let shared = &*self.0;
-        let mut entries = shared.writing.lock().await;
-        let doubtful = {
-            let mut waiting = shared.waiting();
-            std::mem::swap(&mut waiting.entries, &mut entries);
-            std::mem::take(&mut waiting.doubtful)
-        };
+        let mut writing = shared.writing.lock().await;
+        // A dropped call may have left something.
+        writing.clear();
+        std::mem::swap(&mut *shared.waiting(), &mut *writing);
+        let Waiting {
+            entries,
+            listed,
+            names,
+            doubtful,
+        } = &mut *writing;
         let mut merged = Merged::default();
         let mut left = HashSet::new();
         for (number, entry) in entries.drain(..).enumerate() {
@@ -173,9 +202,17 @@ impl DeliveryRecorder {
                 tokio::task::yield_now().await;
             }
         }
+        let mut names = names.as_str();
+        for (number, one) in listed.iter().enumerate() {
+            merged.add_listed(one, &mut names);
+            if number % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
         if let Err(error) = shared.add_known(doubtful, &mut merged).await {
             shared.warn(&error);
         }
+        writing.clear();
         shared.write(merged.0.into_values().collect()).await;
         if let Err(error) = shared.forget(left).await {
             shared.warn(&error);
@@ -194,9 +231,7 @@ impl DeliveryRecorder {
     /// Drops all entries that wait, so that a bench can measure the requests alone.
     #[doc(hidden)]
     pub fn forget_waiting(&self) {
-        let mut waiting = self.0.waiting();
-        waiting.entries.clear();
-        waiting.doubtful.clear();
+        self.0.waiting().clear();
     }
 
     pub(crate) fn registered(&self, type_id: &TypeIdentifier, device: DeviceIdentifier) {
@@ -207,26 +242,38 @@ impl DeliveryRecorder {
     /// A list was answered. A device without a registration leaves no record.
     pub(crate) fn listed(
         &self,
-        type_id: TypeIdentifier,
-        device: DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        device: &DeviceIdentifier,
         since: Option<UpdateTag>,
         changes: &Changes,
     ) {
-        if changes.tag.device_version > 0 {
-            self.0.add(Entry::Listed {
-                at: clock::now_micros(),
-                type_id,
-                device,
-                since,
-                tag: changes.tag,
-                serials: changes.serials.len(),
-            });
+        if changes.tag.device_version == 0 {
+            return;
         }
+        let (type_id, device) = (type_id.as_str(), device.as_str());
+        let one = Listed {
+            at: SystemTime::now(),
+            since,
+            tag: changes.tag,
+            serials: changes.serials.len(),
+            // Both have at most 128 characters, which are ASCII.
+            lengths: [type_id.len() as u8, device.len() as u8],
+        };
+        let mut waiting = self.0.waiting();
+        let before = waiting.listed.len();
+        if before < WAITING && waiting.names.len() < NAMES - 256 {
+            waiting.names.push_str(type_id);
+            waiting.names.push_str(device);
+            waiting.listed.push(one);
+        }
+        let is_dropped = waiting.listed.len() == before;
+        drop(waiting);
+        self.0.added(before, is_dropped);
     }
 
     pub(crate) fn fetched(&self, pass: &PassId, version: u64, unchanged: bool) {
         self.0.add(Entry::Fetched {
-            at: clock::now_micros(),
+            at: SystemTime::now(),
             pass: pass.clone(),
             version,
             unchanged,
@@ -265,12 +312,32 @@ impl DeliveryRecorder {
         });
     }
 
+    /// The content of a pass changed, and is published next.
+    ///
+    /// The detail begins with the first 16 hexadecimal digits of the digest of the new content. A
+    /// blank and a summary follow, which says what differs from the content before. The summary has
+    /// no values of the pass, and no secret. What is too long is cut.
+    pub fn content_changed(
+        &self,
+        pass: &PassId,
+        digest: &ContentDigest,
+        summary: impl fmt::Display,
+    ) {
+        let digest: String = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let detail = cut(&format!("{digest} {summary}"));
+        let subject = Subject::Pass(pass.clone());
+        self.record(subject, Event::ContentChanged, 0, 1, detail);
+    }
+
     /// The device may have left its last pass of the type.
     pub(crate) fn left(&self, type_id: &TypeIdentifier, device: &DeviceIdentifier) {
         self.0.add(Entry::Left(type_id.clone(), device.clone()));
     }
 
-    /// A push to these devices failed.
+    /// A push to these devices failed. A device may occur more than once.
     pub(crate) fn push_failed(
         &self,
         type_id: &TypeIdentifier,
@@ -279,6 +346,7 @@ impl DeliveryRecorder {
         version: u64,
         reason: &str,
     ) {
+        let devices: BTreeSet<_> = devices.iter().collect();
         for device in devices {
             let subject = Subject::Device(type_id.clone(), device.clone());
             let event = Event::PushFailed(failure);
@@ -322,14 +390,20 @@ impl Shared {
     fn add(&self, entry: Entry) {
         let mut waiting = self.waiting();
         let before = waiting.entries.len();
-        if before < WAITING {
+        let is_dropped = before >= WAITING;
+        if !is_dropped {
             waiting.entries.push(entry);
         }
         drop(waiting);
-        if before == WAITING / 2 {
-            self.crowded.notify_one();
-        } else if before >= WAITING {
+        self.added(before, is_dropped);
+    }
+
+    /// An entry was added to a list with `before` entries, or was dropped.
+    fn added(&self, before: usize, is_dropped: bool) {
+        if is_dropped {
             self.count_dropped(1);
+        } else if before == WAITING / 2 {
+            self.crowded.notify_one();
         }
     }
 
@@ -396,7 +470,7 @@ impl Shared {
     /// Adds the events of passes and types that the store knows.
     async fn add_known(
         &self,
-        doubtful: Vec<Doubtful>,
+        doubtful: &[Doubtful],
         merged: &mut Merged,
     ) -> Result<(), StoreError> {
         if doubtful.is_empty() {
@@ -477,37 +551,45 @@ impl Merged {
         }
     }
 
+    /// Adds an answered list. Its type and device are at the start of `names`.
+    fn add_listed(&mut self, one: &Listed, names: &mut &str) {
+        let mut name = |length: u8| {
+            let (name, rest) = names.split_at_checked(length.into())?;
+            *names = rest;
+            Some(name)
+        };
+        let (Some(type_id), Some(device)) = (name(one.lengths[0]), name(one.lengths[1])) else {
+            return;
+        };
+        let (Ok(type_id), Ok(device)) =
+            (TypeIdentifier::new(type_id), DeviceIdentifier::new(device))
+        else {
+            return;
+        };
+        let detail = ListDetail {
+            since: one.since,
+            serials: one.serials as u64,
+            tag: one.tag,
+        };
+        let record = Record {
+            subject: Subject::Device(type_id, device),
+            event: Event::Asked,
+            version: 0,
+            count: 1,
+            at: clock::micros(one.at),
+            detail: detail.to_string(),
+        };
+        if one.serials > 0 {
+            self.merge(Record {
+                event: Event::Told,
+                ..record.clone()
+            });
+        }
+        self.merge(record);
+    }
+
     fn add(&mut self, entry: Entry, left: &mut HashSet<(TypeIdentifier, DeviceIdentifier)>) {
         match entry {
-            Entry::Listed {
-                at,
-                type_id,
-                device,
-                since,
-                tag,
-                serials,
-            } => {
-                let detail = ListDetail {
-                    since,
-                    serials: serials as u64,
-                    tag,
-                };
-                let record = Record {
-                    subject: Subject::Device(type_id, device),
-                    event: Event::Asked,
-                    version: 0,
-                    count: 1,
-                    at,
-                    detail: detail.to_string(),
-                };
-                if serials > 0 {
-                    self.merge(Record {
-                        event: Event::Told,
-                        ..record.clone()
-                    });
-                }
-                self.merge(record);
-            }
             Entry::Fetched {
                 at,
                 pass,
@@ -522,7 +604,7 @@ impl Merged {
                 },
                 version: version.min(Record::MAX_NUMBER),
                 count: 1,
-                at,
+                at: clock::micros(at),
                 detail: String::new(),
             }),
             Entry::Record(record) => self.merge(*record),
@@ -580,6 +662,41 @@ mod tests {
             cut(&format!("x{}", "\u{fc}".repeat(500))).len(),
             Record::MAX_DETAIL - 1
         );
+    }
+
+    #[tokio::test]
+    async fn more_entries_than_there_is_room_for_are_counted_and_dropped() {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let recorder = DeliveryRecorder::new(store.clone(), store.clone());
+        let pass = PassId::new("pass.a", "1").unwrap();
+        for _ in 0..WAITING + 10 {
+            recorder.fetched(&pass, 7, false);
+        }
+        recorder.flush().await;
+        let totals = recorder.totals();
+        assert_eq!((totals.written, totals.dropped), (1, 10));
+        recorder.fetched(&pass, 7, false);
+        recorder.flush().await;
+        let records = store.records(&[Subject::Pass(pass)]).await.unwrap();
+        assert_eq!(records[0][0].count, WAITING as u64 + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_is_written_before_the_second_is_over() {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let recorder = DeliveryRecorder::new(store.clone(), store);
+        let pass = PassId::new("pass.a", "1").unwrap();
+        for _ in 0..=WAITING / 2 {
+            recorder.fetched(&pass, 7, false);
+        }
+        let start = Instant::now();
+        let written = async {
+            while recorder.totals().written == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        recorder.run_until(written).await;
+        assert!(start.elapsed() < PERIOD);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) async fn updatable<S: RegistrationStore>(
     let changes = store.changes_since(&device, &type_id, since).await?;
     list.answered(&changes);
     if let Some(recorder) = recorder {
-        recorder.listed(type_id, device, since, &changes);
+        recorder.listed(&type_id, &device, since, &changes);
     }
     if changes.serials.is_empty() {
         return Ok(response::empty(StatusCode::NO_CONTENT));

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{
     Changed, PassId,
+    delivery::{DeliveryLog as _, DeliveryRecorder, Event, PushFailure, Subject},
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
     store::{
         Audience, Content, Coordination as _, MemoryStore, RegisteredDevice, RegistrationStore as _,
@@ -970,6 +971,121 @@ async fn a_token_gone_in_the_future_does_not_remove_a_later_registration() {
     );
     assert_eq!(f.change(&["1"]).await.forgotten, 0);
     assert!(f.is_registered("d1", "1").await);
+}
+
+/// A fixture whose publisher records how far pushes came.
+fn recording() -> (Fixture, DeliveryRecorder) {
+    let mut f = fixture();
+    let recorder = DeliveryRecorder::new(f.store.clone(), f.store.clone());
+    let publisher = Publisher::new(f.store.clone(), f.sender.clone(), PushConfig::new());
+    f.publisher = Arc::new(publisher.delivery_log(recorder.clone()));
+    (f, recorder)
+}
+
+/// Writes what waits, and returns the records of the subject: event, count, version and detail.
+async fn recorded(
+    f: &Fixture,
+    recorder: &DeliveryRecorder,
+    subject: Subject,
+) -> Vec<(Event, u64, u64, String)> {
+    recorder.flush().await;
+    let mut records = f.store.records(&[subject]).await.unwrap();
+    let records = records.pop().unwrap().into_iter();
+    records
+        .map(|one| (one.event, one.count, one.version, one.detail))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_say_how_far_the_pushes_of_each_change_came() {
+    let (f, recorder) = recording();
+    // Two passes share 1,200 devices, so that a push covers both and each has several pages. Two
+    // tokens are bad, one went out of use, and one is another wallet's.
+    for number in 0..1_200 {
+        let (name, token) = (format!("d{number}"), format!("{number:08x}"));
+        f.register(&name, "1", &token).await;
+        f.register(&name, "2", &token).await;
+    }
+    let bad = PushOutcome::BadToken("BadDeviceToken".into());
+    for token in ["00000001", "00000002"] {
+        f.sender.answer(token, [bad.clone()]);
+    }
+    f.sender
+        .answer("00000003", [PushOutcome::Gone(SystemTime::now())]);
+    f.sender.answer("00000004", [PushOutcome::Unsupported]);
+    let report = f.change(&["1", "2"]).await;
+    assert_eq!((report.sent, report.forgotten), (1_196, 1));
+
+    let failed = Event::PushFailed;
+    for serial in ["1", "2"] {
+        let version = f.store.pass_state(&pass(serial)).await.unwrap().version;
+        let of_pass = recorded(&f, &recorder, Subject::Pass(pass(serial))).await;
+        let expected = [
+            (Event::PushAccepted, 1_196, ""),
+            (failed(PushFailure::Gone), 1, ""),
+            (failed(PushFailure::BadToken), 2, "BadDeviceToken"),
+            (failed(PushFailure::Unsupported), 1, ""),
+            (Event::PushEnded, 1, ""),
+        ];
+        let mut expected: Vec<_> = expected
+            .map(|(event, count, detail)| (event, count, version, detail.to_owned()))
+            .into();
+        expected.sort();
+        assert_eq!(of_pass, expected, "{serial}");
+    }
+    let of_device = |name| Subject::Device(type_id(), device(name));
+    let version = f.store.pass_state(&pass("2")).await.unwrap().version;
+    let of_bad = recorded(&f, &recorder, of_device("d1")).await;
+    let expected = (
+        failed(PushFailure::BadToken),
+        1,
+        version,
+        "BadDeviceToken".to_owned(),
+    );
+    assert_eq!(of_bad, [expected]);
+    // Neither a device that got its push nor one that was removed has a record.
+    for name in ["d0", "d3"] {
+        assert_eq!(recorded(&f, &recorder, of_device(name)).await, [], "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_say_why_the_pushes_of_a_type_stopped() {
+    let (f, recorder) = recording();
+    f.register("d1", "1", "aa").await;
+    let misconfigured = PushOutcome::Misconfigured("BadCertificate".into());
+    f.sender.answer("aa", [misconfigured, PushOutcome::Sent]);
+    f.change(&["1"]).await;
+    let version = f.store.pass_state(&pass("1")).await.unwrap().version;
+    let stopped = (
+        Event::PushFailed(PushFailure::Misconfigured),
+        1,
+        version,
+        "BadCertificate".to_owned(),
+    );
+    let of_pass = recorded(&f, &recorder, Subject::Pass(pass("1"))).await;
+    assert_eq!(of_pass, [stopped.clone()]);
+    sleep(Duration::from_secs(3_600)).await;
+    f.publisher.push_pending().await.unwrap();
+    let of_pass = recorded(&f, &recorder, Subject::Pass(pass("1"))).await;
+    let accepted = (Event::PushAccepted, 1, version, String::new());
+    let ended = (Event::PushEnded, 1, version, String::new());
+    assert_eq!(of_pass, [accepted, stopped, ended]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_whole_type_is_recorded_for_the_type() {
+    let (f, recorder) = recording();
+    f.register("d1", "1", "aa").await;
+    f.register("d2", "2", "bb").await;
+    f.publisher.publish(&type_id(), Changed::All).await.unwrap();
+    f.publisher.push_pending().await.unwrap();
+    let version = f.store.pass_state(&pass("1")).await.unwrap().version;
+    let of_type = recorded(&f, &recorder, Subject::Type(type_id())).await;
+    let accepted = (Event::PushAccepted, 2, version, String::new());
+    let ended = (Event::PushEnded, 1, version, String::new());
+    assert_eq!(of_type, [accepted, ended]);
+    assert_eq!(recorded(&f, &recorder, Subject::Pass(pass("1"))).await, []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ mod test_store;
 
 mod auth;
 mod bodies;
+mod delivery;
 mod faults;
 mod fuzz;
 mod get;
