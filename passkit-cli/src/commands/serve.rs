@@ -479,6 +479,7 @@ impl Serve {
                     publisher: publisher.clone(),
                     health: health.clone(),
                     tls: tls.clone(),
+                    keeps_records: self.keep_records.is_on(),
                     state: page::State::default(),
                 };
                 (listener, page)

@@ -81,6 +81,8 @@ pub(crate) struct Page {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) health: Arc<Health>,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Whether this instance records what becomes of a change.
+    pub(crate) keeps_records: bool,
     pub(crate) state: State,
 }
 

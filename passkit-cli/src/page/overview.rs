@@ -89,7 +89,7 @@ impl Page {
         };
         match self.ask(self.store.store.backlog()).await {
             Ok(backlog) => overview.pending = pending(&backlog),
-            Err(_) => return Self::without_store(overview),
+            Err(_) => return without_store(overview),
         }
         match self.records().await {
             Ok(records) => {
@@ -107,18 +107,9 @@ impl Page {
                     _ => None,
                 });
             }
-            Err(_) => return Self::without_store(overview),
+            Err(_) => return without_store(overview),
         }
         view::page(&overview)
-    }
-
-    /// Shows what is known without the store.
-    fn without_store(mut overview: Overview) -> Answer {
-        let problem = "the store does not answer the page; the log has the reason";
-        if overview.problems.is_empty() {
-            overview.problems.push(problem.into());
-        }
-        view::page(&overview).status(http::StatusCode::SERVICE_UNAVAILABLE)
     }
 
     fn service(&self) -> Vec<Line> {
@@ -169,6 +160,15 @@ impl Page {
         let records = self.ask(self.store.store.records(&subjects)).await?;
         Ok(records.into_iter().flatten().collect())
     }
+}
+
+/// Shows what is known without the store.
+fn without_store(mut overview: Overview) -> Answer {
+    let problem = "the store does not answer the page; the log has the reason";
+    if overview.problems.is_empty() {
+        overview.problems.push(problem.into());
+    }
+    view::page(&overview).status(http::StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn pending(backlog: &[Backlog]) -> Vec<Line> {
