@@ -78,6 +78,12 @@ impl<'a> Route<'a> {
     pub(crate) fn allowed_methods(&self) -> &'static str {
         match self {
             Self::Registration { .. } => "POST, DELETE",
+            // The end of the path may also be the end of a serial number with slashes.
+            Self::Latest {
+                kind: Kind::Pass,
+                serial,
+                ..
+            } if enrolled_serial(serial).is_some() => "GET, HEAD, POST",
             Self::Updatable { .. } | Self::Latest { .. } => "GET, HEAD",
             Self::Log => "POST",
         }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use passkit_archive::{Archive, Rules};
 use passkit_conformance::{
     Client,
-    phone::{Outcome, Phone, State},
+    phone::{Outcome, Person, Phone, State},
 };
 use passkit_server::{PassId, private_files};
 
@@ -70,8 +70,49 @@ enum Action {
         #[arg(num_args = 0..=2, value_name = "PASS")]
         pass: Vec<String>,
     },
+    /// Enrols in the rewards programme of a pass, and fetches the personal version.
+    Personalize {
+        /// The serial number, the type and serial number, or the file of the pass. Not needed if
+        /// the phone has only one pass.
+        #[arg(num_args = 0..=2, value_name = "PASS")]
+        pass: Vec<String>,
+        #[command(flatten)]
+        answers: Answers,
+    },
     /// Lists the passes on the phone.
     List,
+}
+
+/// What the user answers in the form of a rewards programme.
+#[derive(Args)]
+struct Answers {
+    /// The full name.
+    #[arg(long)]
+    name: Option<String>,
+    /// The e-mail address.
+    #[arg(long)]
+    email: Option<String>,
+    /// The postal code.
+    #[arg(long, value_name = "CODE")]
+    postal_code: Option<String>,
+    /// The country, such as DE.
+    #[arg(long)]
+    country: Option<String>,
+    /// The phone number, as digits.
+    #[arg(long, value_name = "DIGITS")]
+    phone: Option<String>,
+}
+
+impl Answers {
+    fn person(&self) -> Person {
+        let mut person = Person::default();
+        person.full_name.clone_from(&self.name);
+        person.email_address.clone_from(&self.email);
+        person.postal_code.clone_from(&self.postal_code);
+        person.country_code.clone_from(&self.country);
+        person.phone_number.clone_from(&self.phone);
+        person
+    }
 }
 
 impl Device {
@@ -96,6 +137,13 @@ impl Device {
                     .remove(&pass)
                     .await
                     .map_err(|error| Failure::from_error("can't remove the pass", &error))?
+            }
+            Action::Personalize { pass, answers } => {
+                let pass = find(&phone, pass)?;
+                phone
+                    .personalize(&pass, &answers.person())
+                    .await
+                    .map_err(|error| Failure::from_error("can't enrol", &error))?
             }
             Action::Listen => {
                 // A new phone is saved before it registers, so that it keeps its push token.
@@ -207,6 +255,7 @@ pub(crate) fn save(phone: &Phone, path: &Path) -> Result<(), Failure> {
 pub(crate) fn print_outcome(outcome: &Outcome) {
     let lines = [
         ("registered", &outcome.registered),
+        ("enrolled", &outcome.enrolled),
         ("updated", &outcome.updated),
         ("unchanged", &outcome.unchanged),
         ("removed", &outcome.unregistered),

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::program::{Answer, Service, eventually, passkit, run, send};
 
-const TYPE: &str = "pass.com.example.concert";
+pub(crate) const TYPE: &str = "pass.com.example.concert";
 const SECRET: &str = "a-secret-of-the-receiver";
 
 /// The program that stores the data of customers.
-struct Receiver {
+pub(crate) struct Receiver {
     url: String,
     /// What it got: the bodies of all requests.
     got: Arc<Mutex<Vec<Value>>>,
@@ -28,7 +28,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/enrol", listener.local_addr().unwrap());
         let (got, answer) = (
@@ -52,7 +52,7 @@ impl Receiver {
         Self { url, got, answer }
     }
 
-    fn answers(&self, status: u16, row: &Value) {
+    pub(crate) fn answers(&self, status: u16, row: &Value) {
         *self.answer.lock().unwrap() = (status, row.to_string());
     }
 }
@@ -89,10 +89,10 @@ fn body_of(stream: &TcpStream) -> Value {
 }
 
 /// A folder with a template that offers enrolment.
-struct Desk(tempfile::TempDir);
+pub(crate) struct Desk(tempfile::TempDir);
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let desk = Self(tempfile::tempdir().unwrap());
         let made = run(passkit()
             .args(["new", "card.pkpasstemplate", "--style", "posterEventTicket"])
@@ -129,7 +129,7 @@ impl Desk {
         fs::write(self.path(name), content).unwrap();
     }
 
-    fn service(&self, receiver: &Receiver) -> Service {
+    pub(crate) fn service(&self, receiver: &Receiver) -> Service {
         self.start(Service::new(), receiver)
     }
 
@@ -151,7 +151,7 @@ impl Desk {
     }
 
     /// Returns the authentication token in a made pass.
-    fn token(&self, file: &str) -> String {
+    pub(crate) fn token(&self, file: &str) -> String {
         let files = PassFiles::open(self.path("passes").join(file)).unwrap();
         let pass = files.description().unwrap();
         pass["authenticationToken"].as_str().unwrap().to_owned()
@@ -186,7 +186,7 @@ fn fetch(service: &Service, serial: &str, token: &str) -> PassFiles {
     PassFiles::of_archive(&answer.body).unwrap()
 }
 
-fn body(name: &str) -> Value {
+pub(crate) fn body(name: &str) -> Value {
     json!({
         "personalizationToken": "abc",
         "requiredPersonalizationInfo": { "fullName": name, "emailAddress": "ada-secret@example.org" },
@@ -302,6 +302,52 @@ fn a_customer_gets_a_pass_with_their_name() {
         "{}",
         String::from_utf8_lossy(&found.stdout)
     );
+}
+
+#[test]
+fn a_virtual_phone_enrols() {
+    let (desk, receiver) = (Desk::new(), Receiver::start());
+    let service = desk.service(&receiver);
+    let url = service.url();
+    let phone = |arguments: &[&str]| {
+        let mut command = passkit();
+        command
+            .arg("device")
+            .args(arguments)
+            .current_dir(desk.0.path());
+        let (code, out, said) = run(&mut command);
+        (code, out + &said)
+    };
+    let form = ["--name", "Ada", "--email", "ada-secret@example.org"];
+    let personalize = || phone(&[&["personalize"], &form[..]].concat());
+    let (code, said) = phone(&["add", "passes/A-1~8.pkpass", "--url", &url]);
+    assert_eq!(code, Some(0), "{said}");
+
+    receiver.answers(500, &json!({}));
+    let (code, said) = personalize();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("wrong: Personalize pass task (pass type")
+            && said.contains("encountered error: Unexpected response code 503"),
+        "{said}"
+    );
+
+    receiver.answers(200, &json!({ "id": "A-1", "customer": "7", "name": "Ada" }));
+    let (code, said) = personalize();
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        format!("enrolled: {TYPE} A-1\n"),
+        format!("updated: {TYPE} A-1\n"),
+    ] {
+        assert!(said.contains(&line), "{line}{said}");
+    }
+    let person = json!({ "fullName": "Ada", "emailAddress": "ada-secret@example.org" });
+    assert_eq!(receiver.got.lock().unwrap()[1]["person"], person);
+
+    // The personal version has no form.
+    let (code, said) = personalize();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("offers no rewards enrolment"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use self::document::{Document, Documented};
 use crate::{
     archives::{order, pass},
+    enrolling::{self, Desk, Receiver},
     making::Workshop,
     metrics,
     program::{Answer, Service, answer_of, authorization, eventually, send},
@@ -135,6 +136,7 @@ struct Paths {
     registration: String,
     list: String,
     latest: String,
+    personalize: String,
     authorization: String,
 }
 
@@ -142,10 +144,12 @@ impl Paths {
     fn of(type_id: &str) -> Self {
         let collection = if type_id == PASS { "passes" } else { "orders" };
         let list = format!("/v1/devices/D-1/registrations/{type_id}");
+        let latest = format!("/v1/{collection}/{type_id}/{ENCODED}");
         Self {
             registration: format!("{list}/{ENCODED}"),
             list,
-            latest: format!("/v1/{collection}/{type_id}/{ENCODED}"),
+            personalize: format!("{latest}/personalize"),
+            latest,
             authorization: authorization(type_id, SERIAL),
         }
     }
@@ -160,6 +164,10 @@ impl Paths {
 
     fn list<'a>(&'a self, method: &'a str) -> Request<'a> {
         Request::new(method, &self.list, "", b"")
+    }
+
+    fn personalize<'a>(&'a self, body: &'a [u8]) -> Request<'a> {
+        Request::new("POST", &self.personalize, &self.authorization, body)
     }
 
     fn latest<'a>(&'a self, method: &'a str) -> Request<'a> {
@@ -186,6 +194,7 @@ fn the_service_answers_as_documented() {
             programs,
             without_a_store,
             with_a_damaged_store,
+            customers,
             operators,
         ] {
             let tested = &tested;
@@ -258,6 +267,7 @@ fn phones(tested: &Tested) {
     tested.expect(address, 413, log(&[b' '; 256 * 1024 + 1]));
     tested.expect(address, 503, log(&[b' '; 40 * 1024]));
     let paths = Paths::of(PASS);
+    tested.expect(address, 404, paths.personalize(b"{}"));
     let (stalled, broken) = (
         "Content-Length: 9\r\n\r\n{",
         "Transfer-Encoding: chunked\r\n\r\nnot a length\r\n",
@@ -309,7 +319,11 @@ fn methods(tested: &Tested, address: &str, below: &str) {
             .split(", ")
             .map(str::to_ascii_lowercase)
             .collect();
-        let documented: BTreeSet<_> = tested.document.methods(path).cloned().collect();
+        let mut documented: BTreeSet<_> = tested.document.methods(path).cloned().collect();
+        if path.ends_with("/personalize") {
+            // A serial number may end so.
+            documented.extend(["get".to_owned(), "head".to_owned()]);
+        }
         assert_eq!(allowed, documented, "{path}");
     }
 }
@@ -423,17 +437,7 @@ fn with_a_damaged_store(tested: &Tested) {
     write_archives(&service);
     service.start();
     let address = &service.address();
-    let script = "import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None)
-for kind in ['view', 'table']:
-    for name, in database.execute('select name from sqlite_master where type = ? and name not like \"sqlite_%\"', [kind]).fetchall():
-        database.execute(f'drop {kind} \"{name}\"')";
-    let database = service.store().join("passkit.db");
-    let dropped = Command::new("python3")
-        .args(["-c", script])
-        .arg(database)
-        .status();
-    assert!(dropped.unwrap().success());
+    damage(&service);
     let archive = pass(PASS, "another", "one");
     let bearer = &*format!("Bearer {ADMIN}");
     let put = Request::new("PUT", "/admin/v1/archives", bearer, &archive);
@@ -447,6 +451,44 @@ for kind in ['view', 'table']:
             tested.expect(address, 500, paths.latest(method));
         }
     }
+}
+
+/// Removes all tables of the service's store.
+fn damage(service: &Service) {
+    let script = "import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+for kind in ['view', 'table']:
+    for name, in database.execute('select name from sqlite_master where type = ? and name not like \"sqlite_%\"', [kind]).fetchall():
+        database.execute(f'drop {kind} \"{name}\"')";
+    let database = service.store().join("passkit.db");
+    let dropped = Command::new("python3")
+        .args(["-c", script])
+        .arg(database)
+        .status();
+    assert!(dropped.unwrap().success());
+}
+
+/// Enrols in a rewards programme.
+fn customers(tested: &Tested) {
+    let (desk, receiver) = (Desk::new(), Receiver::start());
+    let service = desk.service(&receiver);
+    let address = &service.address();
+    let path = format!("/v1/passes/{}/A-1/personalize", enrolling::TYPE);
+    let authorization = format!("ApplePass {}", desk.token("A-1~8.pkpass"));
+    let enrol = |body| Request::new("POST", &path, &authorization, body);
+    let stranger = |body| Request::new("POST", &path, "ApplePass wrong", body);
+    let body = enrolling::body("Ada").to_string();
+    tested.expect(address, 400, enrol(b"{}"));
+    tested.expect(address, 401, stranger(body.as_bytes()));
+    tested.expect(address, 413, enrol(&[b' '; 16 * 1024 + 1]));
+    tested.expect_unfinished(address, 408, enrol(b""), "Content-Length: 9\r\n\r\n{");
+    receiver.answers(500, &json!({}));
+    tested.expect(address, 503, enrol(body.as_bytes()));
+    receiver.answers(200, &json!({ "id": "A-1", "customer": "7", "name": "Ada" }));
+    tested.expect(address, 200, enrol(body.as_bytes()));
+    tested.expect(address, 200, enrol(body.as_bytes()));
+    damage(&service);
+    tested.expect(address, 500, enrol(body.as_bytes()));
 }
 
 fn operators(tested: &Tested) {

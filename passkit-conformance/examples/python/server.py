@@ -5,9 +5,10 @@
 
 It serves unsigned archives and keeps everything in memory. Answer requests as it does. Like it, use one lock
 and one integer clock, so that no update is lost. Do not copy /touch and /save, because anyone can use them.
+For rewards enrolment, the program openssl signs, with a certificate that no phone accepts.
 """
 
-import calendar, hashlib, hmac, io, json, re, sys, threading, time, urllib.parse, zipfile
+import calendar, hashlib, hmac, io, json, re, subprocess, sys, tempfile, threading, time, urllib.parse, zipfile
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +20,9 @@ KINDS = {
                    tag="lastModified", media_type="application/vnd.apple.finance.order", file="order.json",
                    names=("orderTypeIdentifier", "orderIdentifier"), digest=hashlib.sha256),
 }
+REWARDS_TYPE = "pass.com.example.e"  # its passes offer rewards enrolment
+REPEATS = 24 * 3600  # for so long after an enrolment, a phone may repeat it, because the answer may get lost
+ANSWERS = "fullName", "givenName", "familyName", "emailAddress", "postalCode", "ISOCountryCode", "phoneNumber"
 DATES = "%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"
 
 
@@ -33,7 +37,8 @@ class Wallet:
         self.lock = threading.Lock()
         self.clock = time.time_ns() // 1000  # ahead of all tags from before a restart
         self.tokens = tokens                 # (type, serial) -> token
-        self.passes = {key: dict(content=1, tag=self.clock, modified=int(time.time())) for key in tokens}
+        self.passes = {key: dict(content=1, person=None, tag=self.clock, modified=int(time.time())) for key in tokens}
+        self.enrolled = {}                   # (type, serial) -> time of the enrolment
         self.registered = {}                 # (device, type) -> {serial: clock when registered}
         self.push_tokens = {}                # device -> push token
 
@@ -47,8 +52,22 @@ class Wallet:
             one = self.passes[key]
             content = change(one["content"])
             if content != one["content"]:
-                # Two versions never have the same date, even within a second.
-                one.update(content=content, tag=self.tick(), modified=max(int(time.time()), one["modified"] + 1))
+                self.change(one, content=content)
+
+    def change(self, one, **content):
+        # Two versions never have the same date, even within a second.
+        one.update(content, tag=self.tick(), modified=max(int(time.time()), one["modified"] + 1))
+
+    def can_enrol(self, key):
+        with self.lock:
+            return key[0] == REWARDS_TYPE and time.time() < self.enrolled.get(key, time.time()) + REPEATS
+
+    def enrol(self, key, person):
+        """Stores the data, and makes the personal version. The first data stay."""
+        with self.lock:
+            if key not in self.enrolled:
+                self.enrolled[key] = time.time()
+                self.change(self.passes[key], person=person)
 
     def register(self, device, key, push_token):
         with self.lock:
@@ -83,12 +102,42 @@ class Wallet:
             return dict(self.passes[key])
 
 
-def archive(kind, key, token, version, modified):
+class Signer:
+    """Signs the tokens of enrolments. Makes its certificate and the issuer's when they are needed."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.folder = None
+
+    def sign(self, token):
+        """A detached signature with both certificates. Phones check it like the signature of a pass."""
+        with self.lock:
+            self.folder = self.folder or self.new_certificate()
+        return self.openssl("cms -sign -binary -outform DER -signer pass.pem -inkey pass.key -certfile issuer.pem",
+                            self.folder, token.encode())
+
+    def new_certificate(self):
+        folder = tempfile.TemporaryDirectory()
+        new = "req -x509 -days 30 -newkey rsa:2048 -nodes -keyout {0}.key -out {0}.pem -subj".format
+        self.openssl(new("issuer") + " /CN=Throw-away", folder)
+        extension = f"-addext 1.2.840.113635.100.6.1.16=ASN1:UTF8String:{REWARDS_TYPE}"  # Apple names the type here
+        self.openssl(f"{new('pass')} /UID={REWARDS_TYPE}/CN=Example/OU=EXAMPLE123 {extension} "
+                     "-CA issuer.pem -CAkey issuer.key", folder)
+        return folder
+
+    def openssl(self, arguments, folder, data=b""):
+        command = ["openssl", *arguments.split()]
+        return subprocess.run(command, cwd=folder.name, input=data, capture_output=True, check=True, timeout=20).stdout
+
+
+def archive(kind, key, token, version, modified, person):
     """Makes the same bytes for the same version. A real service adds images, and signs the manifest."""
     content = dict(zip(kind["names"], key), webServiceURL="https://wallet.example.com", authenticationToken=token)
     if kind["file"] == "pass.json":
         content |= {"formatVersion": 1, "teamIdentifier": "EXAMPLE123", "organizationName": "Example",
                     "description": "An example", "generic": {"primaryFields": [{"key": "version", "value": version}]}}
+        if person is not None:
+            content["generic"]["secondaryFields"] = [{"key": "name", "value": person.get("fullName", "a member")}]
     else:
         changed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(modified))
         content |= {"schemaVersion": 1, "orderType": "ecommerce", "orderManagementURL": "https://shop.example.com",
@@ -96,6 +145,9 @@ def archive(kind, key, token, version, modified):
                     "merchant": {"merchantIdentifier": "merchant.com.example", "displayName": "Example",
                                  "url": "https://shop.example.com"}}
     files = {kind["file"]: json.dumps(content).encode()}
+    if key[0] == REWARDS_TYPE and person is None:
+        form = {"requiredPersonalizationFields": ["PKPassPersonalizationFieldName"], "description": "Join the club."}
+        files["personalization.json"] = json.dumps(form).encode()
     digests = {name: kind["digest"](data).hexdigest() for name, data in files.items()}
     files["manifest.json"] = json.dumps(digests).encode()
     buffer = io.BytesIO()
@@ -107,7 +159,7 @@ def archive(kind, key, token, version, modified):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version, wbufsize, disable_nagle_algorithm, timeout = "HTTP/1.1", -1, True, 60
-    wallet = None
+    wallet, signer = None, Signer()
 
     def answer(self):
         self.body = self.read_body()
@@ -124,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
             case ["v1", "devices", device, "registrations", type_id, *serial]:
                 key = type_id, "/".join(serial)  # a serial number may contain slashes, encoded or not
                 return self.only(POST=lambda: self.register(device, key), DELETE=lambda: self.unregister(device, key))
+            case ["v1", "passes", type_id, *serial, "personalize"] if serial and self.command == "POST":
+                return self.enrol((type_id, "/".join(serial)))
             case ["v1", "passes" | "orders" as collection, type_id, *serial] if serial:
                 return self.only(GET=lambda: self.fetch(KINDS[collection], (type_id, "/".join(serial))))
             case ["touch", type_id, *serial]:
@@ -190,8 +244,34 @@ class Handler(BaseHTTPRequestHandler):
         if since is not None and newest["modified"] <= since:
             return self.reply(304, **headers)
         time.sleep(max(0, newest["modified"] - time.time()))  # no date may be ahead of the clock
-        body = archive(kind, key, self.wallet.tokens[key], newest["content"], newest["modified"])
+        body = archive(kind, key, self.wallet.tokens[key], newest["content"], newest["modified"],
+                       newest["person"])
         self.reply(200, body, Content_Type=kind["media_type"], **headers)
+
+    def enrol(self, key):
+        if not self.is_authorized(KINDS["passes"], key):
+            return
+        if not self.wallet.can_enrol(key):
+            return self.reply(404)
+        if self.is_long(16):
+            return self.reply(413)
+        try:
+            body = json.loads(self.body)
+            token, person = body["personalizationToken"], body.get("requiredPersonalizationInfo") or {}
+            person = {name: person[name] for name in ANSWERS if person.get(name) is not None}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return self.reply(400)
+        # Whoever has a pass chooses this text. If it could be a manifest, they could get a forged pass signed.
+        if not isinstance(token, str) or not re.fullmatch("[A-Za-z0-9._~+/=-]{1,256}", token):
+            return self.reply(400)
+        if not all(isinstance(value, str) and len(value) <= 256 for value in person.values()):
+            return self.reply(400)
+        try:
+            signature = self.signer.sign(token)  # comes first: if it fails, nothing was stored
+        except (OSError, subprocess.SubprocessError):
+            return self.reply(503)
+        self.wallet.enrol(key, person)
+        self.reply(200, signature, Content_Type="application/octet-stream")
 
     def save(self, key, change):
         if key not in self.wallet.tokens:
@@ -251,6 +331,7 @@ if __name__ == "__main__":
         ("order.com.example.c", "O-1"): "token-of-c-1-0123456789",
         ("order.com.example.c", "O-2"): "token-of-c-2-0123456789",
         ("order.com.example.d", "O-1"): "token-of-d-1-0123456789",
+        **{(REWARDS_TYPE, f"R-{n}"): f"token-of-r-{n}-0123456789" for n in range(1, 7)},
     })
     ThreadingHTTPServer.request_queue_size = 128
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080), Handler)

@@ -42,6 +42,7 @@ pub(super) enum Task<'a> {
     Unregister(&'a DeviceIdentifier, &'a PassId),
     List(&'a DeviceIdentifier, &'a TypeIdentifier, Option<&'a str>),
     Get(&'a PassId, Option<&'a str>),
+    Personalize(&'a PassId, Option<&'a str>),
 }
 
 impl Task<'_> {
@@ -54,7 +55,7 @@ impl Task<'_> {
                 (device.as_str(), Some(pass))
             }
             Self::List(device, ..) => (device.as_str(), None),
-            Self::Get(pass, _) => ("", Some(pass)),
+            Self::Get(pass, _) | Self::Personalize(pass, _) => ("", Some(pass)),
         };
         Complaint {
             url: url.to_owned(),
@@ -86,11 +87,17 @@ impl Task<'_> {
                 "Get serial #s task (for device {device}, pass type {type_id}, last updated {}; with web service url {url})",
                 tag.unwrap_or("(null)")
             ),
-            Self::Get(pass, since) => format!(
-                "Get pass task ({}, if-modified-since {}; with web service url {url})",
-                of(pass),
-                since.unwrap_or("(null)")
-            ),
+            Self::Get(pass, since) | Self::Personalize(pass, since) => {
+                let call = match self {
+                    Self::Get(..) => "Get",
+                    _ => "Personalize",
+                };
+                format!(
+                    "{call} pass task ({}, if-modified-since {}; with web service url {url})",
+                    of(pass),
+                    since.unwrap_or("(null)")
+                )
+            }
         }
     }
 }

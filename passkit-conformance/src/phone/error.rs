@@ -27,6 +27,11 @@ pub enum Error {
     /// The pass is not on the phone.
     #[error("{0} is not on the phone")]
     NotHeld(PassId),
+    /// The pass has no `personalization.json`, so a phone shows no form.
+    #[error(
+        "{0} offers no rewards enrolment: the version on the phone has no personalization.json"
+    )]
+    NoEnrolment(PassId),
     /// The system can't provide random numbers.
     #[error("no random numbers from the system")]
     Random(#[source] getrandom::Error),

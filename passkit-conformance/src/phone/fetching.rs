@@ -191,6 +191,7 @@ impl Phone {
         if let Some(held) = self.state.find_mut(pass) {
             held.last_modified = last_modified;
             held.digest = read.digest;
+            held.offers_enrolment = read.offers_enrolment;
             // The new version may have no web service and no token. Unregistering still needs the
             // old token.
             if let Some(token) = read.auth_token {

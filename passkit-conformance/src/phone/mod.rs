@@ -2,7 +2,7 @@
 //! complains in the words of a real phone.
 //!
 //! A [`Phone`] has a [`State`], which is what a phone remembers, and a [`Client`](crate::Client),
-//! which sends requests. Save the state in a file between runs. Four operations make requests:
+//! which sends requests. Save the state in a file between runs. Five operations make requests:
 //!
 //! | operation | on a real phone | requests |
 //! | --- | --- | --- |
@@ -10,6 +10,7 @@
 //! | [`Phone::sync`] | a push arrives | list, fetch the listed passes, fetch the other pending ones |
 //! | [`Phone::refresh`] | the user pulls the back of a pass down | fetch, if changed |
 //! | [`Phone::remove`] | the user deletes a pass | unregister |
+//! | [`Phone::personalize`] | the user fills in the form of a rewards programme | enrol, fetch |
 //!
 //! As on a real phone, these rules apply:
 //! * The update tag and `Last-Modified` are strings. The phone sends them back byte for byte.
@@ -43,6 +44,7 @@
 
 mod archive;
 mod complaint;
+mod enrolling;
 mod error;
 mod fetching;
 mod listing;
@@ -56,3 +58,4 @@ pub use self::{
     state::{HeldPass, Service, State},
 };
 pub use passkit_archive::Rules;
+pub use passkit_server::enrolment::Person;

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub unchanged: Vec<PassId>,
     /// The passes whose registration the service removed.
     pub unregistered: Vec<PassId>,
+    /// The passes whose rewards enrolment the service accepted.
+    pub enrolled: Vec<PassId>,
     /// Everything that went wrong.
     pub complaints: Vec<Complaint>,
 }
@@ -122,6 +124,7 @@ impl Phone {
             .is_some_and(|held| held.registered && held.url == url);
         let mut held = HeldPass::new(read.id, auth_token, url.clone(), read.digest);
         held.registered = was_registered;
+        held.offers_enrolment = read.offers_enrolment;
         match self.state.find_mut(&pass) {
             Some(old) => *old = held,
             None => self.state.passes.push(held),
@@ -234,7 +237,7 @@ impl Phone {
         Ok(outcome)
     }
 
-    fn held(&self, pass: &PassId) -> Result<&HeldPass, Error> {
+    pub(super) fn held(&self, pass: &PassId) -> Result<&HeldPass, Error> {
         self.state
             .find(pass)
             .ok_or_else(|| Error::NotHeld(pass.clone()))
@@ -283,7 +286,7 @@ impl Phone {
 
     /// Posts the complaints that a real phone would log, in one call for each service. A failure of
     /// this call is not posted.
-    async fn post_log(&mut self, outcome: &mut Outcome) {
+    pub(super) async fn post_log(&mut self, outcome: &mut Outcome) {
         let mut urls: Vec<String> = outcome
             .complaints
             .iter()

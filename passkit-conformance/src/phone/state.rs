@@ -56,6 +56,8 @@ pub struct HeldPass {
     pub(super) registered: bool,
     pub(super) digest: String,
     pub(super) fetch_pending: bool,
+    #[serde(default)]
+    pub(super) offers_enrolment: bool,
 }
 
 impl State {
@@ -214,6 +216,7 @@ impl HeldPass {
             registered: false,
             digest,
             fetch_pending: false,
+            offers_enrolment: false,
         }
     }
 
@@ -264,6 +267,13 @@ impl HeldPass {
     #[must_use]
     pub fn is_fetch_pending(&self) -> bool {
         self.fetch_pending
+    }
+
+    /// Returns whether the version on the phone offers rewards enrolment: whether it contains
+    /// `personalization.json`.
+    #[must_use]
+    pub fn offers_enrolment(&self) -> bool {
+        self.offers_enrolment
     }
 }
 

@@ -158,14 +158,16 @@ impl Parts {
         }
         // Nothing is signed for a pass that offers no enrolment.
         let offers = async { self.enroller.offers(pass).await.map_err(Refusal::Source) };
-        if !within(end, offers).await? {
-            return Err(Refusal::NotFound);
-        }
+        let offers = within(end, offers).await?;
         let turn = within(end, async { Ok(once.begin().await?) }).await?;
         let Some(turn) = turn else {
-            // Another request has just enrolled this pass.
+            // Another request has just enrolled this pass. It may have done so before `offers`.
             return self.repeat(pass, token, clock::now_micros()).await;
         };
+        if !offers {
+            turn.end().await?;
+            return Err(Refusal::NotFound);
+        }
         let enrolled = async {
             // The signature comes first: if the signer fails, nothing was stored.
             let signature = within(end, self.sign(pass, token)).await?;

@@ -35,12 +35,19 @@ struct Shop {
     /// If set, each call waits for a permission to go on.
     waits: AtomicBool,
     go_on: Notify,
+    /// If set, each call waits after it has made the personal version, too.
+    waits_at_the_end: AtomicBool,
+    /// How often the service asked whether a pass offers enrolment.
+    asked: AtomicUsize,
 }
 
 #[async_trait]
 impl Enroller for Shop {
     async fn offers(&self, pass: &PassId) -> Result<bool, SourceError> {
-        Ok(pass.type_id == ticket("A-1").type_id)
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let enrolled = self.enrolled.lock().unwrap();
+        let is_enrolled = enrolled.iter().any(|(enrolled, _)| enrolled == pass);
+        Ok(pass.type_id == ticket("A-1").type_id && !is_enrolled)
     }
 
     async fn enrol(&self, pass: &PassId, person: &Person) -> Result<(), SourceError> {
@@ -59,6 +66,9 @@ impl Enroller for Shop {
             .unwrap()
             .set_content(pass, content);
         self.enrolled.lock().unwrap().push((pass.clone(), name));
+        if self.waits_at_the_end.load(Ordering::SeqCst) {
+            self.go_on.notified().await;
+        }
         Ok(())
     }
 }
@@ -262,6 +272,30 @@ async fn of_twenty_requests_one_enrols() {
         assert_eq!((answer.status, &*answer.body), (200, &b"signed abc"[..]));
     }
     assert_eq!(shop.names().len(), 1);
+}
+
+/// The second request comes when the personal version is served, but its enrolment is not over.
+#[tokio::test]
+async fn a_request_during_the_end_of_another_one_is_answered_alike() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    shop.waits_at_the_end.store(true, Ordering::SeqCst);
+    let first = app.send(call(&app, &pass, body("abc", "Ada")));
+    let second = async {
+        while shop.names().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        app.send(call(&app, &pass, body("abc", "Eve"))).await
+    };
+    let go_on = async {
+        while shop.asked.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        shop.go_on.notify_one();
+    };
+    let (first, second, ()) = tokio::join!(first, second, go_on);
+    assert_eq!((first.status, second.status), (200, 200));
+    assert_eq!(shop.names(), ["Ada"]);
 }
 
 #[tokio::test]

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use passkit_archive::ArchiveBuilder;
+use passkit_archive::{ArchiveBuilder, Purpose, Signer};
 use passkit_conformance::{
     Client, Limits,
-    phone::{Error, Outcome, Phone, Rules, State},
+    phone::{Error, Outcome, Person, Phone, Rules, State},
 };
 use passkit_server::{PassId, identifiers::Kind};
 use service::{Answer, Asked, Service, endless, json, status};
@@ -25,6 +25,18 @@ const LATER: &str = "Fri, 18 Sep 2026 08:00:42 GMT";
 
 /// Makes an unsigned pass with `text` in its content.
 fn archive(serial: &str, text: &str) -> Vec<u8> {
+    builder(serial, text).build_unsigned().unwrap()
+}
+
+/// Makes a pass that offers rewards enrolment.
+fn offering(serial: &str, text: &str) -> Vec<u8> {
+    builder(serial, text)
+        .file("personalization.json", r#"{"description":"Join"}"#)
+        .build_unsigned()
+        .unwrap()
+}
+
+fn builder(serial: &str, text: &str) -> ArchiveBuilder {
     let description = serde_json::json!({
         "formatVersion": 1,
         "passTypeIdentifier": TYPE,
@@ -38,15 +50,17 @@ fn archive(serial: &str, text: &str) -> Vec<u8> {
     });
     ArchiveBuilder::new(Kind::Pass, description.to_string())
         .file("icon.png", passkit_archive::placeholder_icon(29))
-        .build_unsigned()
-        .unwrap()
 }
 
 fn pass(serial: &str, text: &str, date: &str) -> Answer {
+    sent(archive(serial, text), date)
+}
+
+fn sent(archive: Vec<u8>, date: &str) -> Answer {
     status(200)
         .with("content-type", "application/vnd.apple.pkpass")
         .with("last-modified", date)
-        .body(archive(serial, text))
+        .body(archive)
 }
 
 fn id(serial: &str) -> PassId {
@@ -670,4 +684,156 @@ async fn a_file_that_is_no_pass_is_refused_in_one_line() {
         matches!(&error, Error::Archive(_)) && error.to_string().contains("signature"),
         "{error}"
     );
+}
+
+/// A phone that enrols gets this answer to a fetch, after this answer to its enrolment. Returns the
+/// outcome and the requests.
+async fn enrolled(
+    signing: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    fetched: fn() -> Answer,
+) -> (Outcome, Vec<Asked>) {
+    let service = Service::start(move |asked| match asked.line.split(' ').next() {
+        Some("GET") if asked.line.contains("/registrations/") => {
+            json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#)
+        }
+        Some("GET") if asked.header("if-modified-since").is_some() => fetched(),
+        Some("GET") => sent(offering("A", "one"), DATE),
+        _ if asked.line.ends_with("/personalize") => {
+            let body: serde_json::Value = serde_json::from_str(&asked.body).unwrap();
+            signing(body["personalizationToken"].as_str().unwrap())
+        }
+        _ => status(200),
+    })
+    .await;
+    let mut phone = phone();
+    let added = phone
+        .add(&offering("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
+    assert_eq!(texts(&added), [""; 0]);
+    service.asked();
+    let mut person = Person::default();
+    person.full_name = Some("Ada".into());
+    let outcome = phone.personalize(&id("A"), &person).await.unwrap();
+    (outcome, service.asked())
+}
+
+fn octets(body: Vec<u8>) -> Answer {
+    status(200)
+        .with("content-type", "application/octet-stream")
+        .body(body)
+}
+
+#[tokio::test]
+async fn enrolling_sends_the_data_and_fetches_the_personal_version() {
+    let signer = Signer::throwaway(&TYPE.parse().unwrap(), "TEAM123456").unwrap();
+    let signer = Arc::new(signer);
+    let signed = || {
+        let signer = signer.clone();
+        move |token: &str| {
+            let signature = signer.sign(Purpose::PersonalizationToken, token.as_bytes());
+            octets(signature.unwrap())
+        }
+    };
+    let (outcome, asked) = enrolled(signed(), || pass("A", "two", LATER)).await;
+    assert_eq!(texts(&outcome), [""; 0]);
+    assert_eq!(
+        (&outcome.enrolled, &outcome.updated),
+        (&vec![id("A")], &vec![id("A")])
+    );
+    let lines: Vec<&str> = asked.iter().map(|one| &*one.line).collect();
+    let path = format!("/v1/passes/{TYPE}/A");
+    assert_eq!(
+        lines,
+        [format!("POST {path}/personalize"), format!("GET {path}")]
+    );
+    assert_eq!(
+        (
+            asked[0].header("authorization"),
+            asked[0].header("content-type")
+        ),
+        (
+            Some(&*format!("ApplePass {TOKEN}")),
+            Some("application/json")
+        )
+    );
+    let body: serde_json::Value = serde_json::from_str(&asked[0].body).unwrap();
+    let info = serde_json::json!({ "fullName": "Ada" });
+    assert_eq!(body["requiredPersonalizationInfo"], info);
+
+    // What is wrong after a good signature.
+    let unchanged =
+        "Personalization request was issued for serial number 'A', but the pass was unchanged.";
+    for (fetched, complaint, is_logged) in [
+        ((|| status(304)) as fn() -> Answer, unchanged, true),
+        (|| sent(offering("A", "one"), LATER), unchanged, true),
+        (
+            || sent(offering("A", "two"), LATER),
+            "still has personalization.json",
+            false,
+        ),
+    ] {
+        let (outcome, asked) = enrolled(signed(), fetched).await;
+        assert_eq!(outcome.enrolled, [id("A")]);
+        let [text] = texts(&outcome)[..] else {
+            panic!("{outcome:?}");
+        };
+        assert!(text.contains(complaint), "{text}");
+        let logged = asked.iter().any(|one| one.body.contains(complaint));
+        assert_eq!(logged, is_logged, "{asked:?}");
+    }
+
+    // What is wrong with the answer itself. A phone then fetches nothing.
+    let mistyped = signer
+        .sign(Purpose::PersonalizationToken, b"another")
+        .unwrap();
+    let bad = "Received invalid personalizaiton token signature (";
+    for (signing, complaint) in [
+        (
+            Box::new(|_: &str| status(404)) as Box<dyn Fn(&str) -> Answer + Send + Sync>,
+            "Unexpected response code 404",
+        ),
+        (Box::new(|_: &str| status(401)), "Authentication failure"),
+        (Box::new(|token: &str| octets(token.into())), bad),
+        (Box::new(move |_: &str| octets(mistyped.clone())), bad),
+    ] {
+        let (outcome, asked) = enrolled(signing, || status(500)).await;
+        let start = format!(
+            "Personalize pass task (pass type {TYPE}, serial number A, if-modified-since {DATE}; with web service url "
+        );
+        let [text] = texts(&outcome)[..] else {
+            panic!("{outcome:?}");
+        };
+        assert!(
+            text.starts_with(&start) && text.contains(&format!(") encountered error: {complaint}")),
+            "{text}"
+        );
+        assert!(
+            outcome.enrolled.is_empty() && asked.iter().all(|one| !one.line.starts_with("GET "))
+        );
+        assert!(
+            asked
+                .iter()
+                .any(|one| one.line == "POST /v1/log" && one.body.contains(complaint))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pass_without_a_form_is_not_enrolled() {
+    let service = Service::start(in_turn(vec![
+        status(201),
+        json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
+        pass("A", "one", DATE),
+    ]))
+    .await;
+    let mut phone = phone();
+    phone
+        .add(&offering("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
+    service.asked();
+    let error = phone.personalize(&id("A"), &Person::default()).await;
+    assert!(matches!(error, Err(Error::NoEnrolment(_))), "{error:?}");
+    assert!(service.asked().is_empty());
 }
