@@ -475,7 +475,6 @@ impl Serve {
                     token,
                     store,
                     source: source.clone(),
-                    keeps_records: recorder.is_some(),
                     publisher: publisher.clone(),
                     health: health.clone(),
                     tls: tls.clone(),

@@ -76,8 +76,6 @@ pub(crate) struct Page {
     /// The connections of the page.
     pub(crate) store: OpenStore,
     pub(crate) source: Source,
-    /// Whether delivery records are kept.
-    pub(crate) keeps_records: bool,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) health: Arc<Health>,
     pub(crate) tls: Option<Arc<Tls>>,

@@ -164,7 +164,8 @@ impl Parts {
             // Another request has just enrolled this pass. It may have done so before `offers`.
             return self.repeat(pass, token, clock::now_micros()).await;
         };
-        if !offers {
+        // After a failure, the personal version may be there already, although the pass is not marked.
+        if !offers && !turn.was_begun().await? {
             turn.end().await?;
             return Err(Refusal::NotFound);
         }
@@ -177,6 +178,7 @@ impl Parts {
                     .await
                     .map_err(Refusal::Source)
             };
+            turn.begun().await?;
             within(end, store).await?;
             let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
             self.publisher.publish(&pass.type_id, changed).await?;

@@ -15,8 +15,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// The enrolment of a pass, which happens once, whichever instances get the requests.
 pub(super) struct Once<'a> {
     store: &'a dyn Coordination,
-    /// The name of the claim and of the note.
+    /// The name of the claim, and of the note with the time of the enrolment.
     name: String,
+    /// The name of the note that is there while the enroller may have enrolled the pass.
+    begun: String,
 }
 
 /// The right to enrol a pass.
@@ -29,7 +31,8 @@ impl<'a> Once<'a> {
     pub(super) fn of(store: &'a dyn Coordination, pass: &PassId) -> Self {
         Self {
             store,
-            name: name_of(pass),
+            name: done_name(pass),
+            begun: begun_name(pass),
         }
     }
 
@@ -61,19 +64,47 @@ pub(crate) async fn forget<S>(store: &S, pass: &PassId) -> Result<(), StoreError
 where
     S: Coordination + ?Sized,
 {
-    let name = name_of(pass);
-    while let Some(note) = store.note(&name).await? {
-        store.replace_note(&name, Some(&note), None).await?;
+    remove_note(store, &done_name(pass)).await?;
+    remove_note(store, &begun_name(pass)).await
+}
+
+async fn remove_note<S>(store: &S, name: &str) -> Result<(), StoreError>
+where
+    S: Coordination + ?Sized,
+{
+    while let Some(note) = store.note(name).await? {
+        store.replace_note(name, Some(&note), None).await?;
     }
     Ok(())
 }
 
-/// Returns the name of the claim and of the note.
-fn name_of(pass: &PassId) -> String {
+/// Returns the name of the claim, and of the note with the time of the enrolment.
+fn done_name(pass: &PassId) -> String {
     format!("enrolled {pass}")
 }
 
+/// Returns the name of the note that is there while the enroller may have enrolled the pass.
+fn begun_name(pass: &PassId) -> String {
+    format!("enrolling {pass}")
+}
+
 impl Turn<'_, '_> {
+    /// Returns whether an earlier request began an enrolment that is not done. The enroller may have
+    /// enrolled the pass.
+    pub(super) async fn was_begun(&self) -> Result<bool, StoreError> {
+        let note = self.once.store.note(&self.once.begun).await?;
+        Ok(note.is_some())
+    }
+
+    /// Remembers that the enroller may enrol the pass from now on.
+    pub(super) async fn begun(&self) -> Result<(), StoreError> {
+        let store = self.once.store;
+        store
+            .replace_note(&self.once.begun, None, Some("yes"))
+            .await?;
+        Ok(())
+    }
+
     /// Remembers that the pass is enrolled.
     pub(super) async fn done(&self) -> Result<(), StoreError> {
         let time = clock::now_micros().to_string();
@@ -83,7 +114,7 @@ impl Turn<'_, '_> {
             .store
             .replace_note(name, None, Some(&time))
             .await?;
-        Ok(())
+        remove_note(self.once.store, &self.once.begun).await
     }
 
     /// Lets other requests go on.

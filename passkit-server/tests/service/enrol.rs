@@ -16,13 +16,14 @@ use passkit_server::{
     identifiers::TypeIdentifier,
     maintenance::purge,
     push::{Publisher, PushQueue as _},
-    store::{Coordination as _, MemoryStore, RegistrationStore as _},
+    store::{Coordination as _, MemoryStore, RegistrationStore as _, StoreErrorKind},
 };
 use tokio::sync::Notify;
 
 use crate::app::{
     Answer, App, Content, RequestBuilder, coupon, get, latest_path, order, post, ticket,
 };
+use crate::test_store::{Fault, TestStore};
 
 /// The enroller and the signer of a shop. Only tickets offer enrolment, until a customer is enrolled.
 #[derive(Default)]
@@ -315,6 +316,34 @@ async fn a_failure_leaves_nothing_half_done() {
     shop.fail.store(false, Ordering::SeqCst);
     assert_eq!(app.status(call(&app, &pass, body("abc", "Eve"))).await, 200);
     assert_eq!(shop.names(), ["Eve"]);
+}
+
+/// The customer is stored and the personal version is there, but the pass could not be marked.
+#[tokio::test]
+async fn a_repeat_marks_a_pass_that_could_not_be_marked() {
+    let (mut app, shop) = app();
+    let pass = ticket("A-1");
+    let marked = Arc::new(TestStore::default());
+    let publisher = Arc::new(Publisher::marking(marked.clone()));
+    let enrolment = Enrolment::new(app.store.clone(), publisher, shop.clone(), shop.clone());
+    app.service = app.service.enrolment(enrolment);
+
+    marked.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    assert_eq!(shop.names(), ["Ada"]);
+    marked.set_fault(None);
+    assert_eq!(marked.pass_state(&pass).await.unwrap().version, 0);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+    assert!(marked.pass_state(&pass).await.unwrap().version > 0);
+    assert_eq!(
+        app.store.note(&format!("enrolling {pass}")).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        app.status(call(&app, &coupon("A-1"), body("abc", "Ada")))
+            .await,
+        404
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_conformance::store::{BoxError, Stores, TestStore, cases};
 use passkit_server::{
     Changed, PassId, PassState,
@@ -16,8 +17,9 @@ use passkit_server::{
     maintenance::{Registration, StoreMaintenance, StoreStats},
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{
-        Audience, Changes, Coordination, MemoryStore, Page, PageCursor, Published, Registered,
-        RegisteredDevice, RegistrationStore, StoreError, UpdateTag, clock,
+        ArchiveStore, Audience, Changes, ContentDigest, Coordination, MemoryStore, Page,
+        PageCursor, Published, Registered, RegisteredDevice, RegistrationStore, StoreError,
+        UpdateTag, clock,
     },
 };
 use tokio::{
@@ -471,6 +473,27 @@ impl DeliveryLog for Right {
     }
 }
 
+#[async_trait]
+impl ArchiveStore for Right {
+    async fn put_archive(
+        &self,
+        pass: &PassId,
+        content: &ContentDigest,
+        archive: Bytes,
+    ) -> Result<(), StoreError> {
+        self.slowly(self.inner.put_archive(pass, content, archive))
+            .await
+    }
+
+    async fn archive(
+        &self,
+        pass: &PassId,
+        content: &ContentDigest,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.slowly(self.inner.archive(pass, content)).await
+    }
+}
+
 struct RightStores(How);
 
 #[async_trait]
@@ -479,7 +502,10 @@ impl Stores for RightStores {
 
     async fn open(&self) -> Result<(TestStore, TestStore), BoxError> {
         let data = Arc::new(MemoryStore::new());
-        let instance = || TestStore::with_all(Arc::new(Right::over(self.0, data.clone())));
+        let instance = || {
+            let store = Arc::new(Right::over(self.0, data.clone()));
+            TestStore::with_all(store.clone()).with_archives(store)
+        };
         let store = match self.0 {
             How::Instances => TestStore::spread(instance(), vec![instance(), instance()]),
             _ => instance(),
