@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Complaint, DeliveryLog, Denial, Event, ListDetail, PushFailure, Record, Subject};
@@ -34,6 +34,8 @@ const NAMES: usize = WAITING * 64;
 /// How many entries wait at most that strangers may have caused. They cost questions to the store,
 /// and must not displace the others.
 const DOUBTFUL: usize = 256;
+/// How long the store is asked at most, in one flush, which passes and types it knows.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How many records go into one call of the store.
 const BATCH: usize = 1_000;
 /// How many entries are merged before other tasks have a turn.
@@ -210,11 +212,11 @@ impl DeliveryRecorder {
                 tokio::task::yield_now().await;
             }
         }
-        if let Err(error) = shared.add_known(doubtful, &mut merged).await {
-            shared.warn(&error);
-        }
+        let doubtful = std::mem::take(doubtful);
         writing.clear();
-        shared.write(merged.0.into_values().collect()).await;
+        shared.write(merged).await;
+        // These cost many questions to the store, so the others are written before.
+        shared.write_known(&doubtful).await;
         if let Err(error) = shared.forget(left).await {
             shared.warn(&error);
         }
@@ -240,7 +242,8 @@ impl DeliveryRecorder {
         self.record(subject, Event::Registered, 0, 1, String::new());
     }
 
-    /// A list was answered. A device without a registration leaves no record.
+    /// A list was answered. A device without a registration leaves no record, and neither does a type
+    /// that the store doesn't know. Anyone may ask for made-up types with the identifier of a device.
     pub(crate) fn listed(
         &self,
         type_id: &TypeIdentifier,
@@ -248,7 +251,8 @@ impl DeliveryRecorder {
         since: Option<UpdateTag>,
         changes: &Changes,
     ) {
-        if changes.tag.device_version == 0 {
+        let is_known = changes.tag.type_version > 0 || !changes.serials.is_empty();
+        if changes.tag.device_version == 0 || !is_known {
             return;
         }
         let (type_id, device) = (type_id.as_str(), device.as_str());
@@ -330,7 +334,7 @@ impl DeliveryRecorder {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let detail = cut(&format!("{digest} {summary}"));
+        let detail = format!("{digest} {summary}");
         let subject = Subject::Pass(pass.clone());
         self.record(subject, Event::ContentChanged, 0, 1, detail);
     }
@@ -353,7 +357,7 @@ impl DeliveryRecorder {
         for device in devices {
             let subject = Subject::Device(type_id.clone(), device.clone());
             let event = Event::PushFailed(failure);
-            self.record(subject, event, version, 1, cut(reason));
+            self.record(subject, event, version, 1, reason.to_owned());
         }
     }
 
@@ -372,7 +376,7 @@ impl DeliveryRecorder {
             version: version.min(Record::MAX_NUMBER),
             count,
             at: clock::now_micros(),
-            detail,
+            detail: cut(&detail),
         })));
     }
 }
@@ -428,7 +432,8 @@ impl Shared {
         crate::metrics::records_dropped(records);
     }
 
-    async fn write(&self, records: Vec<Record>) {
+    async fn write(&self, merged: Merged) {
+        let records: Vec<Record> = merged.0.into_values().collect();
         let mut left = records.len() as u64;
         for part in records.chunks(BATCH) {
             if let Err(error) = self.log.record(part).await {
@@ -470,15 +475,25 @@ impl Shared {
         self.log.forget(&gone).await
     }
 
-    /// Adds the events of passes and types that the store knows.
-    async fn add_known(
-        &self,
-        doubtful: &[Doubtful],
-        merged: &mut Merged,
-    ) -> Result<(), StoreError> {
+    /// Writes the events of passes and types that the store knows. If the store needs too long to
+    /// say which these are, the events are dropped.
+    async fn write_known(&self, doubtful: &[Doubtful]) {
         if doubtful.is_empty() {
-            return Ok(());
+            return;
         }
+        match timeout(PATIENCE, self.known(doubtful)).await {
+            Ok(Ok(merged)) => self.write(merged).await,
+            Ok(Err(error)) => {
+                self.warn(&error);
+                self.count_dropped(doubtful.len() as u64);
+            }
+            Err(_) => self.count_dropped(doubtful.len() as u64),
+        }
+    }
+
+    /// Returns the events of passes and types that the store knows.
+    async fn known(&self, doubtful: &[Doubtful]) -> Result<Merged, StoreError> {
+        let mut merged = Merged::default();
         let passes: BTreeSet<PassId> = doubtful.iter().flat_map(Doubtful::passes).collect();
         let known = self.known_passes(passes.into_iter().collect()).await?;
         let mut types: BTreeMap<TypeIdentifier, bool> = BTreeMap::new();
@@ -504,7 +519,7 @@ impl Shared {
             }
             merged.merge(one.record(Subject::Type(one.type_id.clone())));
         }
-        Ok(())
+        Ok(merged)
     }
 
     /// Returns the passes that were published, or are on a device. The version of a pass does not
@@ -700,6 +715,25 @@ mod tests {
         };
         recorder.run_until(written).await;
         assert!(start.elapsed() < PERIOD);
+    }
+
+    #[tokio::test]
+    async fn a_made_up_type_leaves_no_record() {
+        use crate::identifiers::PushToken;
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let recorder = DeliveryRecorder::new(store.clone(), store.clone());
+        let device = DeviceIdentifier::new("d").unwrap();
+        let pass = PassId::new("pass.a", "1").unwrap();
+        let push_token = PushToken::new("aa").unwrap();
+        store.register(&device, &pass, &push_token).await.unwrap();
+        for type_id in ["pass.a", "pass.made-up"] {
+            let type_id = TypeIdentifier::new(type_id).unwrap();
+            let changes = store.changes_since(&device, &type_id, None).await.unwrap();
+            recorder.listed(&type_id, &device, None, &changes);
+        }
+        recorder.flush().await;
+        // "Asked" and "told" of the real type.
+        assert_eq!(recorder.totals().written, 2);
     }
 
     #[test]
