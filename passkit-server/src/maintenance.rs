@@ -315,7 +315,7 @@ where
     Ok(restored.len() as u64)
 }
 
-/// Splits pushes into those of devices with a registration of the type and those of others.
+/// Separates pushes to devices with a registration of the type from pushes to other devices.
 async fn split<S>(
     store: &S,
     type_id: &TypeIdentifier,

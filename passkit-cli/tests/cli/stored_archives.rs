@@ -61,7 +61,7 @@ fn instances_over_sqlite_serve_an_archive_that_one_of_them_got() {
 
 fn all_instances_serve(store: &str) {
     let mut one = Service::over(store).given(&OPTIONS);
-    // It has empty folders of its own, and takes no archives itself.
+    // It has separate, empty folders, and takes no archives itself.
     let mut two = Service::over(store).given(&["--archives-in-store"]);
     one.start();
     two.start();
@@ -309,7 +309,7 @@ fn phones_get_a_push_for_a_changed_archive() {
     local.no_violation();
 }
 
-/// An archive from before an upgrade of the schema. Only an SQLite file is upgraded by itself.
+/// An archive from before an upgrade of the schema. Only an SQLite file is upgraded automatically.
 #[test]
 fn a_store_of_the_first_version_is_upgraded() {
     let mut service = Service::new();

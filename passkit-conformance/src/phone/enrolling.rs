@@ -76,7 +76,7 @@ impl Phone {
                         outcome.enrolled.push(pass);
                         return true;
                     }
-                    // The misspelling is that of real phones.
+                    // Real phones misspell this name in the same way.
                     Some(problem) => {
                         let reason =
                             format!("Received invalid personalizaiton token signature ({problem})");

@@ -26,10 +26,9 @@ use crate::{
 
 /// How long entries are collected before they are written.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many entries wait at most. Further entries are dropped and counted.
+/// The maximum number of waiting entries. Further entries are dropped and counted.
 const WAITING: usize = 65_536;
-/// How many bytes the types and devices of waiting lists usually take at most. If they are longer,
-/// the list grows.
+/// The space for the types and devices of waiting lists, in bytes. If this is not enough, it grows.
 const NAMES: usize = WAITING * 64;
 /// The maximum number of waiting entries that strangers may have caused. Each of them needs calls of the store, and they must
 /// not displace the others.
@@ -162,8 +161,7 @@ impl DeliveryRecorder {
         }))
     }
 
-    /// Writes records about once a second until `stop` is ready. Then writes what is left, and
-    /// returns.
+    /// Writes records about once a second until `stop` is ready. Then writes the remaining records, and returns.
     pub async fn run_until(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {

@@ -56,8 +56,8 @@ impl fmt::Debug for Person {
 
 /// A token that a phone sends, and that the service signs.
 ///
-/// It has 1 to 256 ASCII letters, digits and characters of `._~+/=-`, and is not JSON. A manifest is
-/// JSON, so nobody can get a manifest signed in place of a token.
+/// It has 1 to 256 ASCII letters, digits and characters of `._~+/=-`, and is not JSON. A manifest
+/// is JSON, so nobody can get a signature over a manifest instead of a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PersonalizationToken(Box<str>);
 

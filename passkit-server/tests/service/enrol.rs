@@ -33,7 +33,7 @@ struct Shop {
     signed: AtomicUsize,
     fail: AtomicBool,
     fail_signing: AtomicBool,
-    /// If set, each call waits for a permission to go on.
+    /// If set, each call waits for a permission to continue.
     waits: AtomicBool,
     go_on: Notify,
     /// If set, each call waits after it has made the personal version, too.
