@@ -1,4 +1,4 @@
-//! `passkit explain`: cases as support gets them, over a service with phones and a push service.
+//! `passkit explain`: typical support cases, over a service with phones and a push service.
 
 use std::{fs, path::Path, time::SystemTime};
 

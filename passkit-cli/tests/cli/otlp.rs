@@ -253,7 +253,7 @@ fn an_absent_collector_is_a_warning() {
     }
     eventually("it is logged", || service.said().contains("gets no traces"));
     let said = service.stop_and_hear();
-    // At most one line a minute. This test may take minutes.
+    // There is at most one line a minute. This test may take minutes.
     assert!(
         (1..=10).contains(&said.matches("gets no traces").count()),
         "{said}"

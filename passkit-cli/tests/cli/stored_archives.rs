@@ -1,4 +1,4 @@
-//! `PUT /admin/v1/archives`: an archive that is handed to one instance is served by all.
+//! `PUT /admin/v1/archives`: all instances serve an archive that one instance got.
 
 use std::{
     collections::HashMap,
@@ -198,7 +198,7 @@ fn bad_archives_are_refused_and_what_is_served_stays() {
         }
     }
     refused(&service, 413, &vec![0; (15 << 20) + 1]);
-    // The file in the folder would be in the way.
+    // The instance would serve the file in the folder instead.
     let told = refused(&service, 409, &pass(TYPE, "F-1", "two"));
     assert!(told["error"].as_str().unwrap().contains("F-1"), "{told}");
     assert_eq!(service.send("PUT", ARCHIVES, &[], &good).status, 401);

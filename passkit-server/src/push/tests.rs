@@ -982,7 +982,8 @@ fn recording() -> (Fixture, DeliveryRecorder) {
     (f, recorder)
 }
 
-/// Writes what waits, and returns the records of the subject: event, count, version and detail.
+/// Writes the waiting entries, and returns the records of the subject: event, count, version and
+/// detail.
 async fn recorded(
     f: &Fixture,
     recorder: &DeliveryRecorder,
