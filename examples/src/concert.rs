@@ -41,7 +41,7 @@ impl Concert {
     }
 }
 
-/// What the web service for phones asks.
+/// The source that the web service for phones asks.
 #[async_trait]
 impl PassSource for Concert {
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {

@@ -53,8 +53,8 @@ pub async fn serve(listener: TcpListener, app: Router) -> Outcome {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Makes tickets for a concert. A throw-away certificate signs them, which the virtual phone accepts. A real phone needs a
-/// certificate from Apple: make the signer with `Signer::new`.
+/// Makes tickets for a concert. A throw-away certificate signs them, and the virtual phone accepts it. Real phones need a
+/// certificate from Apple. For them, make the signer with `Signer::new`.
 #[derive(Debug)]
 pub struct Tickets {
     /// The type of all tickets.
@@ -65,7 +65,8 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Makes a template, a signer and the tokens. `web_service_url` is where phones ask for changes. On real phones it starts with `https://`.
+    /// Makes a template, a signer and the tokens. `web_service_url` is where phones ask for changes. For real phones, it must
+    /// start with `https://`.
     pub fn new(web_service_url: &str) -> Outcome<Self> {
         let type_id = TypeIdentifier::new("pass.com.example.ticket")?;
         let template = Template::new(Style::EventTicket)
@@ -81,7 +82,7 @@ impl Tickets {
             )
             .into_template()?;
         Ok(Self {
-            // In a real service, the secret is 32 random bytes that are kept for good. Phones keep the tokens.
+            // In a real service, the secret is 32 random bytes that are kept forever. Phones keep the tokens.
             tokens: TokenSecret::new(b"a secret for examples"),
             signer: Signer::throwaway(&type_id, "ABCDE12345")?,
             template,

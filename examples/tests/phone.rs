@@ -1,4 +1,4 @@
-//! Runs each example as a program of its own, with a virtual phone.
+//! Runs each example as a separate program, with a virtual phone.
 
 #![allow(clippy::unwrap_used)]
 

@@ -90,7 +90,7 @@ impl ArchiveFile {
 }
 
 impl<R: Read + Seek> Entries<R> {
-    /// Returns `None` if this is no archive.
+    /// Returns `None` if this is not an archive.
     pub(crate) fn open(reader: R) -> Option<Self> {
         let zip = match ZipArchive::new(reader) {
             Ok(zip) if zip.len() <= MAX_ENTRIES => zip,

@@ -60,13 +60,13 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// Makes a bundle of signed passes: a `.pkpasses` file. The passes are named by their order.
+    /// Makes a bundle of signed passes: a `.pkpasses` file. The name of each pass is its position.
     /// Serve the file with the media type `application/vnd.apple.pkpasses`.
     ///
     /// # Errors
-    /// Fails if there are no passes, or more than [`MAX_BUNDLE_PASSES`], if they are larger together
-    /// than [`MAX_BUNDLE_BYTES`], if one of them is not a pass that phones accept, or if two of them
-    /// are the same pass. The error has the index of the pass.
+    /// Fails if there are no passes, if there are more than [`MAX_BUNDLE_PASSES`], or if they are
+    /// together larger than [`MAX_BUNDLE_BYTES`]. Also fails if phones would refuse a pass, if an
+    /// archive is an order, or if a pass occurs twice. The error then has the index of the archive.
     pub fn build(passes: &[Vec<u8>]) -> Result<Vec<u8>, BundleError> {
         if passes.is_empty() || passes.len() > MAX_BUNDLE_PASSES {
             return Err(BundleError::Count(passes.len()));

@@ -37,7 +37,7 @@ const MAX_NAMES: usize = 120;
 
 /// What differs between two versions of a pass or an order.
 ///
-/// The names are keys of fields, other keys, and names of files. No name is a value.
+/// The names are keys of fields, other keys, and names of files. They contain no values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
@@ -45,8 +45,8 @@ pub struct Changes {
     pub visible: Vec<String>,
     /// What phones don't show on the pass, such as `userInfo`.
     pub hidden: Vec<String>,
-    /// The fields whose value changed and that have a `changeMessage`. For each of them, phones
-    /// show a notification. Always empty for orders.
+    /// The fields with a `changeMessage` whose value changed. For each of them, phones show a
+    /// notification. Always empty for orders.
     pub messages: Vec<String>,
 }
 
@@ -66,12 +66,12 @@ pub struct Changes {
 pub struct ChangeSummary {
     /// How many changes phones show, or may show.
     pub visible: usize,
-    /// How many fields changed that have a `changeMessage`.
+    /// How many fields with a `changeMessage` changed.
     pub messages: usize,
     /// How many changes phones don't show.
     pub hidden: usize,
-    /// The first names, with commas. Names with a `changeMessage` come first, and then visible
-    /// ones. The text has no control characters.
+    /// The first names, separated by commas. The fields with a `changeMessage` come first, and then
+    /// other visible changes. The text has no control characters.
     pub names: String,
 }
 

@@ -56,7 +56,7 @@ pub struct Change {
     pub notification: Option<String>,
 }
 
-/// The part of a pass that a change is in.
+/// The part of a pass that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
@@ -71,15 +71,14 @@ pub enum Place {
 impl Difference {
     /// Compares two versions.
     ///
-    /// A user sees a message when the value of a field with a `changeMessage` changes. Fields are
-    /// the same field if they have the same key. Other changes are shown without a message. If both
-    /// versions are equal, a phone that fetches the newer one shows nothing.
+    /// A user sees a message when the value of a field with a `changeMessage` changes. Two fields are the same field if they
+    /// have the same key. Other changes are shown without a message. If both versions are equal, a phone that fetches the
+    /// newer one shows nothing.
     ///
     /// Values are compared as they are in `pass.json`, not in the language of a phone.
     ///
     /// # Errors
-    /// Fails if `pass.json` or `order.json` is not an object of JSON, with the finding that says
-    /// why.
+    /// Fails if `pass.json` or `order.json` is not a JSON object. The error is the finding that says why.
     ///
     /// Source: Apple's *Wallet Passes: Pass Field Content*, `changeMessage`.
     pub fn of(old: &PassFiles, new: &PassFiles) -> Result<Self, Finding> {

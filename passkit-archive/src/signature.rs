@@ -117,9 +117,9 @@ fn read(
     Ok(())
 }
 
-/// Checks a signature over the token of a rewards enrolment, as a phone does: the answer to
-/// `POST /v1/passes/{type}/{serial}/personalize`. The signature must be detached, over the bytes of
-/// the token, and with the certificate of the type and its issuer.
+/// Checks a signature over the token of a rewards enrolment, as a phone does. The signature is the
+/// answer to `POST /v1/passes/{type}/{serial}/personalize`. The signature must be detached, over
+/// the bytes of the token, and with the certificate of the type and its issuer.
 #[must_use]
 pub fn check_token_signature(type_id: &TypeIdentifier, token: &str, signature: &[u8]) -> Findings {
     let description = Description {

@@ -20,7 +20,7 @@ use crate::{
 const AT_ONCE: usize = 4;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
-/// How long the store may take. An archive must be published long before it may be removed again.
+/// How long the store may take. An archive must be published long before the store may remove it.
 const STORE_TIME: Duration = Duration::from_secs(60);
 
 /// Puts archives into the store.
@@ -32,16 +32,16 @@ pub(crate) struct Archives {
     turns: Semaphore,
 }
 
-/// An archive that was taken.
+/// An archive that the store has accepted.
 pub(crate) struct Taken {
     pub(crate) pass: PassId,
     pub(crate) is_new: bool,
-    /// Whether the content differs from what was published last.
+    /// Whether the content differs from the content that was published last.
     pub(crate) is_changed: bool,
     pub(crate) findings: Findings,
 }
 
-/// Why an archive is not taken.
+/// Why an archive is refused.
 pub(crate) enum NotTaken {
     /// Too many other archives are being checked.
     Busy,
@@ -124,8 +124,8 @@ impl Archives {
         })
     }
 
-    /// Checks an archive like a file in a folder. Phones already have the version that is served. So a fault that this
-    /// version has too is no reason to withhold an update.
+    /// Checks an archive like a file in a folder. A fault that the served version also has does not prevent an update,
+    /// because phones already have that version.
     async fn check(&self, bytes: &Bytes) -> Result<(Archive, Findings), NotTaken> {
         let report = self.report(bytes.clone()).await?;
         let findings = report.findings.at_least(Level::Error);

@@ -14,7 +14,7 @@ use crate::making::{LiveMaker, MadeOne, Refused};
 /// How long to wait until a new pass is served.
 const WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Every tenth look also reads the file of the pass.
+/// Every tenth check also reads the file of the pass.
 const READ_EVERY: u32 = 10;
 
 /// Makes passes in a folder that the service serves.

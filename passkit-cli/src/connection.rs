@@ -34,7 +34,7 @@ use crate::{
 
 /// How long the head of a request may take to arrive, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many bytes are read from a client after it was refused, and for how long.
+/// How many bytes are read from a client after its request was refused, and for how long.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
 /// How many bytes and how many headers the head of a request may have.
@@ -50,7 +50,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// 13 minutes for the largest pass.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How far a listener is on its way from its start to its end.
+/// The stages of a listener, from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Serving,
@@ -142,8 +142,8 @@ impl Http {
             };
             let last = *last_request.lock().unwrap_or_else(PoisonError::into_inner);
             if is_closing || !is_stopping && last.is_none() {
-                // The client reads its last answers too slowly, or made no request. It may not even have begun with HTTP/2,
-                // and then it would not learn of the end.
+                // The client reads its last answers too slowly, or made no request. If it has not even begun with HTTP/2, it
+                // would not learn that the connection ends.
                 return Ok(());
             }
             if let Some(last) = last.filter(|_| !is_stopping)
@@ -265,8 +265,8 @@ fn name_failure(answer: &mut Response<ResponseBody>, id: &RequestId) {
     }
 }
 
-/// Reads what a refused client still sends. If the connection were closed before that, the client
-/// would get a reset, and would often lose the answer.
+/// Reads the bytes that a refused client still sends. If the connection were closed earlier, the client would get a reset,
+/// and would often lose the answer.
 async fn linger(mut stream: impl Stream) {
     let reading = async {
         let mut buffer = [0; 4096];

@@ -17,14 +17,15 @@ use crate::{
 
 /// How often old records are discarded.
 const EVERY: Duration = Duration::from_secs(3_600);
-/// The claim of the instance that discards lasts a little shorter, so that each hour has its own.
+/// How long the instance that discards holds its claim. This is a little shorter, so that each hour
+/// has a new claim.
 const CLAIMED_FOR: Duration = Duration::from_secs(3_500);
 /// How many records are discarded in one call.
 const STEP: usize = 1_000;
 /// The pause between two such calls, so that phones don't wait for them.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long delivery records are kept, as `--keep-records` names it.
+/// How long delivery records are kept: the value of `--keep-records`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keep(Duration);
 
@@ -80,7 +81,8 @@ impl fmt::Display for Keep {
     }
 }
 
-/// Discards old records every hour, forever. Of all instances that share the store, one does so.
+/// Discards old records every hour, forever. Only one of the instances that share the store does
+/// so.
 pub(crate) async fn discard_old(store: Arc<dyn Store>, keep: Keep) {
     loop {
         if let Err(error) = discard_once(&*store, keep).await {

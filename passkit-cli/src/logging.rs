@@ -18,7 +18,7 @@ use tracing_subscriber::{
 
 use crate::log_lines::LogLines;
 
-/// A consumer of events and spans, beside the log.
+/// Another consumer of events and spans, besides the log.
 pub(crate) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The options about the log.
@@ -63,7 +63,7 @@ impl LogOptions {
         self.start_with(usual, None)
     }
 
-    /// Starts the log, and a consumer with a filter of its own.
+    /// Starts the log, and a consumer with a separate filter.
     pub(crate) fn start_with(&self, usual: Level, beside: Option<BoxedLayer>) -> LogLevel {
         let targets = targets(self.log.unwrap_or(usual));
         let targets = write_log(targets, self.log_format, beside);

@@ -196,7 +196,8 @@ async fn answer(
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    // There are few connections. Clients that keep theirs would keep the health check of others out.
+    // There are few connections. A client that keeps its connection would block the health checks
+    // of others.
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -41,7 +41,7 @@ pub(crate) fn credential(variable: &str) -> Result<Option<Secret>, Failure> {
     };
     let path = Path::new(&folder).join(variable);
     let name = format!("the credential {variable}");
-    // Without the right to look, it is an error, because the default would be used instead of the secret.
+    // If this process may not look for the file, it is an error, because the default would be used instead of the secret.
     let exists = path
         .try_exists()
         .map_err(|error| Failure::from_error(format!("can't read {name}"), &error))?;

@@ -24,7 +24,8 @@ use crate::{
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// When the service stops, it accepts connections until none has arrived for this time, and no longer than the second time.
+/// When the service stops, it accepts connections until none has arrived for the first time, but not longer than the second
+/// time.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
 const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long idle connections stay open when the service stops. A request may be on its way to them.
@@ -47,9 +48,9 @@ pub(crate) struct Limits {
     pub(crate) per_address: Option<usize>,
 }
 
-/// Serves connections within the limits until `stop` is ready. Goes on until `drained` is ready, but from then on answers one
-/// request on each connection. Then waits until the requests in flight are finished. With `tls`, each connection begins with a
-/// handshake, which chooses HTTP/2 or HTTP/1.1.
+/// Serves connections within the limits until `stop` is ready. After that, continues until `drained` is ready, but answers
+/// only one more request on each connection. Then waits until the requests in flight are finished. With `tls`, each
+/// connection begins with a handshake, which chooses HTTP/2 or HTTP/1.1.
 pub(crate) async fn serve<S: Answers + Clone + Sync>(
     listener: Listener,
     tls: Option<Arc<Tls>>,

@@ -125,8 +125,8 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store for the operator's page: with few connections of its own, so that the page
-    /// never takes one from phones. A store that only one handle can open is shared.
+    /// Opens the store for the operator's page, with a few separate connections, so that the page never takes a connection
+    /// from phones. A store that only one handle can open is shared.
     pub(crate) async fn open_for_page(&self, opened: &OpenStore) -> Result<OpenStore, Failure> {
         match self {
             Self::Sled(_) => Ok(opened.clone()),

@@ -1,5 +1,5 @@
-//! Sends spans to a collector of OpenTelemetry, as the standard variables `OTEL_…` say. Requests never wait for the collector:
-//! a limited number of spans waits for it, and further spans are dropped.
+//! Sends spans to an OpenTelemetry collector, which the standard variables `OTEL_…` set up. Requests never wait for the
+//! collector. A limited number of spans waits for it, and further spans are dropped.
 
 use std::{
     env,
@@ -118,7 +118,7 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Returns the value of a variable for traces, or of the variable for everything.
+/// Returns the value of the variable for traces, or else of the variable for all signals.
 fn traces_variable(name: &str) -> Option<(String, String)> {
     let names = [
         format!("OTEL_EXPORTER_OTLP_TRACES_{name}"),
@@ -157,7 +157,7 @@ fn resource() -> Resource {
     }
 }
 
-/// The headers of a request that name the trace of the caller. Long ones are ignored, because each span keeps them.
+/// The headers of a request that name the trace of the caller. Long headers are ignored, because each span keeps them.
 struct TraceHeaders<'a>(&'a HeaderMap);
 
 impl Extractor for TraceHeaders<'_> {

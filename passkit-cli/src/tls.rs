@@ -26,7 +26,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 /// How often the files are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
-/// `/readyz` warns of the end of the certificate this long in advance.
+/// `/readyz` warns this long before the certificate expires.
 const WARN_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub(crate) const TLS_EXPIRES: &str = "passkit_tls_certificate_not_after_seconds";

@@ -7,7 +7,7 @@ use crate::{
     text,
 };
 
-/// How many lines of text the back has. A phone scrolls, but a picture needs an end.
+/// How many lines of text the back has. A phone can scroll, but a picture needs a limit.
 const MAX_LINES: usize = 150;
 /// How many lines a value has.
 const MAX_LINES_OF_VALUE: usize = 40;
@@ -27,7 +27,7 @@ pub(crate) fn draw(pass: &mut Pass<'_>) -> Svg {
     let groups = ["backFields", "additionalInfoFields"];
     let mut missing: usize = groups.iter().map(|group| pass.count(group)).sum();
     for field in groups.iter().flat_map(|group| pass.long_fields(group)) {
-        // Each field takes at least one line, so only a few of many are formatted.
+        // Each field takes at least one line, so further fields need not be formatted.
         if left == 0 {
             break;
         }

@@ -16,11 +16,11 @@ const ALT_HEIGHT: f64 = 18.0;
 const BLACK: [u8; 3] = [0; 3];
 const WHITE: [u8; 3] = [255; 3];
 
-/// The barcode that a phone shows: the first one that it can.
+/// The barcode that a phone shows: the first one that it can draw.
 pub(crate) struct Barcode {
     code: Code,
     alt: String,
-    /// Codes with bars have the height 1.
+    /// A barcode with bars has the height 1.
     is_square: bool,
     opacity: f64,
 }

@@ -7,7 +7,7 @@ use crate::{
     svg::{Align, Area, Fill, Font, Svg},
 };
 
-/// The size of the front, in points. The strip of a store card is as wide.
+/// The size of the front, in points. The strip of a store card has the same width.
 pub(crate) const WIDTH: f64 = 375.0;
 pub(crate) const HEIGHT: f64 = 500.0;
 pub(crate) const MARGIN: f64 = 16.0;
@@ -58,7 +58,7 @@ fn outline(style: &str) -> String {
             w - 12.0,
             h - 12.0
         ),
-        // The edges that a coupon was torn off at.
+        // The edges where a coupon was torn off.
         "coupon" => {
             let teeth = 75;
             let step = w / f64::from(teeth);

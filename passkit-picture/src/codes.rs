@@ -31,7 +31,7 @@ pub(crate) fn format(name: &str) -> Option<BarcodeFormat> {
     })
 }
 
-/// Encodes a message. Returns `None` if the kind of barcode can't have this message.
+/// Encodes a message. Returns `None` if the kind of barcode can't encode it.
 pub(crate) fn encode(format: BarcodeFormat, message: &str, encoding: &str) -> Option<Code> {
     let in_codabar = |c: char| "0123456789-$:/.+ABCDabcd".contains(c);
     if message.is_empty()
@@ -41,7 +41,7 @@ pub(crate) fn encode(format: BarcodeFormat, message: &str, encoding: &str) -> Op
     {
         return None;
     }
-    // Without a hint, ASCII needs no mark of its encoding. Not every scanner knows the mark.
+    // Without a hint, ASCII needs no mark for its encoding. Some scanners don't know this mark.
     let encoding = (!message.is_ascii()).then(|| encoding.to_ascii_lowercase());
     let hints = EncodeHints {
         CharacterSet: encoding,

@@ -7,10 +7,10 @@ pub enum DrawError {
     /// `pass.json` can't be read.
     #[error(transparent)]
     Content(#[from] Finding),
-    /// The files are those of an order.
+    /// The files belong to an order.
     #[error("is an order, and only passes have a picture")]
     Order,
-    /// The pass has no style that is known.
+    /// The pass has no known style.
     #[error("has no style that can be drawn; add one such as generic to pass.json")]
     NoStyle,
 }

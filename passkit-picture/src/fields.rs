@@ -39,7 +39,8 @@ pub(crate) fn row(svg: &mut Svg, area: Area, fields: &[Field], look: Look, color
         .collect();
     let sum: f64 = wanted.iter().sum();
     let room = area.width - gaps;
-    // Fields that need more than there is all become narrower. Otherwise the gaps become wider.
+    // If the fields need more than the available width, all of them become narrower. Otherwise, the
+    // gaps become wider.
     let scale = (room / sum.max(1.0)).min(1.0);
     let more = if last > 0 {
         (room - sum).max(0.0) / last as f64

@@ -73,7 +73,7 @@ impl Image {
 fn decode(content: &[u8]) -> Result<(u32, u32), &'static str> {
     const DAMAGED: &str = "is no PNG image, or is damaged";
     let mut decoder = png::Decoder::new(Cursor::new(content));
-    // Texts and colour profiles may be compressed, and nobody needs them here.
+    // Texts and colour profiles may be compressed, and the picture does not need them.
     decoder.set_ignore_text_chunk(true);
     let (width, height) = {
         let header = decoder.read_header_info().map_err(|_| DAMAGED)?;

@@ -115,7 +115,7 @@ impl Language {
             ("fr", Length::Long | Length::Medium) => format!("{day} {} {year}", name(FRENCH)),
             ("es", Length::Long | Length::Medium) => format!("{day} {} {year}", name(SPANISH)),
             ("fr" | "es" | "it" | "pt", _) => format!("{two}/{month:02}/{year}"),
-            // The form that everybody can read.
+            // This form is readable in every language.
             _ => format!("{year}-{month:02}-{two}"),
         }
     }

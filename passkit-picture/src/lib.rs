@@ -1,7 +1,8 @@
 //! Draws Apple Wallet passes as SVG: front and back, with images and barcodes.
 //!
-//! A picture is approximate. Colours, texts, images and barcodes are those of the pass. Their places
-//! and sizes are about the same as on an iPhone, and each picture says that it is approximate.
+//! A picture is approximate. It has the real colours, texts, images and barcodes of the pass. Their
+//! places and sizes are about the same as on an iPhone, and each picture says that it is
+//! approximate.
 //!
 //! ```
 //! use passkit_archive::PassFiles;
@@ -19,15 +20,15 @@
 //! ```
 //!
 //! # Styles
-//! The five classic styles, and roughly the poster styles: `posterGeneric`, `posterEventTicket` and
-//! `semanticBoardingPass`. A pass is drawn as the newest phones show it. [`Drawing::classic`] draws
-//! it as older phones do. Orders have no picture.
+//! The crate draws the five classic styles, and roughly the poster styles: `posterGeneric`,
+//! `posterEventTicket` and `semanticBoardingPass`. A pass looks as it does on the newest phones.
+//! [`Drawing::classic`] draws it as older phones show it. Orders have no picture.
 //!
 //! # Passes from strangers
 //! * All text is escaped. Control characters, and characters that change the direction of other
 //!   text, are left out. Long text is cut.
-//! * Images are decoded before they are embedded. An image that is damaged, too large or no PNG is
-//!   left out, and [`Picture::notes`] says so.
+//! * Images are decoded before they are embedded. An image is left out if it is damaged, is too
+//!   large or is not PNG. [`Picture::notes`] then says so.
 //! * A picture has at most [`MAX_SVG_BYTES`] bytes, and refers to nothing outside itself. It has no
 //!   scripts and no links.
 
@@ -66,7 +67,7 @@ pub enum Side {
     Front,
     /// The back, with the fields that a phone shows under "Pass Details".
     Back,
-    /// The front, and to the right of it the back.
+    /// The front, with the back to its right.
     Both,
 }
 
@@ -85,8 +86,8 @@ pub struct Drawing {
 pub struct Picture {
     /// The picture, an SVG document.
     pub svg: String,
-    /// What is missing in the picture, and why: lines for people. They may contain text of the
-    /// pass.
+    /// What is missing in the picture, and why. The lines are for people, and may contain text from
+    /// the pass.
     pub notes: Vec<String>,
 }
 
@@ -100,8 +101,8 @@ impl Drawing {
         }
     }
 
-    /// Takes texts and images of this language, such as `de` or `pt-BR`. If the pass does not have
-    /// the language, a phone takes another one, and so does the picture.
+    /// Uses the texts and images of this language, such as `de` or `pt-BR`. If the pass does not
+    /// have the language, the picture uses another language, as a phone does.
     pub fn language(mut self, language: impl Into<String>) -> Self {
         self.language = Some(language.into());
         self
@@ -116,8 +117,8 @@ impl Drawing {
     /// Draws a pass.
     ///
     /// # Errors
-    /// Fails if `pass.json` can't be read, if the pass has no style that this crate knows, or if the
-    /// files are those of an order.
+    /// Fails if `pass.json` can't be read, if this crate does not know the style of the pass, or if
+    /// the files belong to an order.
     pub fn draw(&self, files: &PassFiles) -> Result<Picture, DrawError> {
         let mut pass = Pass::read(files, self.language.as_deref(), self.classic)?;
         let mut sides = Vec::new();

@@ -12,7 +12,7 @@ use crate::{
     text, value,
 };
 
-/// The most bytes of all images of a picture together.
+/// The greatest total size of the images in a picture, in bytes.
 const MAX_IMAGES: usize = 3 << 20;
 /// Most fields have a short value. Longer texts are on the back.
 const MAX_SHORT: usize = 200;
@@ -186,7 +186,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Returns the style that phones show which know no poster styles.
+/// Returns the style for phones that know no poster styles.
 fn classic_style(json: &Map<String, Value>) -> Option<&'static str> {
     let styles = keys::STYLES
         .iter()

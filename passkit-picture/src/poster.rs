@@ -1,5 +1,5 @@
-//! The fronts of the poster styles. Apple does not publish their measures, so these are even more
-//! approximate than the classic ones.
+//! The fronts of the poster styles. Apple does not publish their sizes, so these pictures are even
+//! more approximate than the classic ones.
 
 use serde_json::Value;
 
@@ -189,7 +189,7 @@ fn ticket(svg: &mut Svg, pass: &mut Pass<'_>) {
     }
 }
 
-/// Draws the waves of a pass that a reader reads without contact.
+/// Draws the waves of a contactless pass.
 fn contactless(svg: &mut Svg, x: f64, y: f64, color: [u8; 3]) {
     for (index, radius) in [7.0, 13.0, 19.0].into_iter().enumerate() {
         let x = x + 4.0 + index as f64 * 5.0;

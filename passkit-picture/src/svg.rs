@@ -104,7 +104,7 @@ impl Svg {
         }
     }
 
-    /// Nothing is visible outside of the path from now on. The name is unique in the document.
+    /// From now on, nothing outside the path is visible. The name is unique in the document.
     pub(crate) fn clip(&mut self, name: &'static str, path: &str) {
         self.clip = Some(name);
         self.push(format_args!(
@@ -187,7 +187,8 @@ impl Svg {
         ));
     }
 
-    /// Draws a text that fits into a width: it gets smaller, down to 60 %, and then is cut.
+    /// Draws a text within a width. A text that is too wide gets smaller, down to 60 %, and is then
+    /// cut.
     pub(crate) fn fitted(&mut self, (x, y): (f64, f64), font: Font, room: f64, text: &str) {
         let (text, size) = text::fit(text, font.size, font.size * 0.6, room);
         self.text(x, y, Font { size, ..font }, &text);

@@ -1,4 +1,4 @@
-//! Texts: what is left out of them, how wide they are, and where lines break.
+//! Cleans and measures texts, and breaks them into lines.
 
 /// Returns the text without characters that an SVG document can't have, or that change the direction
 /// of other text. Line breaks stay. The text is cut after `most` characters.

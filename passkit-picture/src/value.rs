@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::language::{Language, Length};
 
-/// Returns the value of a field as text. Values of other kinds have none.
+/// Returns the value of a field as text. Returns `None` for other kinds of values.
 pub(crate) fn shown(field: &Map<String, Value>, language: &Language) -> Option<String> {
     let style = |key: &str| field.get(key).and_then(Value::as_str);
     match field.get("value")? {
@@ -24,7 +24,7 @@ pub(crate) fn shown(field: &Map<String, Value>, language: &Language) -> Option<S
                 (_, Some("PKNumberStyleDecimal")) => decimal(value, 0, 3, language),
                 (_, Some("PKNumberStylePercent")) => percent(value, language),
                 (_, Some("PKNumberStyleScientific")) => format!("{value:E}"),
-                // A phone spells out some numbers. The digits say the same.
+                // A phone spells out some numbers. The picture has digits instead.
                 _ => number.to_string(),
             })
         }
@@ -32,8 +32,8 @@ pub(crate) fn shown(field: &Map<String, Value>, language: &Language) -> Option<S
     }
 }
 
-/// Writes a date of W3C's form with its own offset, because the time zone of the phone is unknown.
-/// Returns `None` if it is no such date.
+/// Formats a W3C date with its own offset, because the time zone of the phone is unknown. Returns
+/// `None` if the text is not such a date.
 pub(crate) fn moment(
     text: &str,
     date_style: Option<&str>,

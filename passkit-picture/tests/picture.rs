@@ -35,7 +35,7 @@ fn draw(json: &Value) -> Picture {
     draw_with(json, &[], &Drawing::new(Side::Both))
 }
 
-/// Everything that holds for every picture.
+/// Checks everything that must be true of every picture.
 fn check(svg: &str) {
     assert!(svg.len() <= MAX_SVG_BYTES, "{} bytes", svg.len());
     let document = Document::parse(svg).unwrap();

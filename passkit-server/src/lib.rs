@@ -67,8 +67,8 @@
 //!   share a store.
 //! * A push token gets one push per type, however many passes, changes and devices share the token.
 //!   By default, it gets at most one push of a type per second.
-//! * The publisher acts on the answers from APNs. It removes a device whose token went out of use,
-//!   unless the device registered again since. It removes no device if our certificate is at fault.
+//! * The publisher acts on the answers from APNs. It removes a device whose token is no longer in use, unless the device
+//!   registered again since. It removes no device if our certificate is at fault.
 //!
 //! # Other wallets
 //!

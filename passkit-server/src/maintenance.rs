@@ -257,7 +257,7 @@ where
 /// Removes the deferred pushes of devices that have no registration of the type left. Returns how
 /// many pushes were removed.
 ///
-/// The call reads all deferred pushes of the type. It is for the end of a [`purge`].
+/// The call reads all deferred pushes of the type. Use it at the end of a [`purge`].
 ///
 /// # Errors
 /// Fails if the store fails. It is always right to repeat the call.
@@ -297,7 +297,7 @@ where
 }
 
 /// Stores the pushes of devices that have registered while their pushes were removed. Such a device
-/// may get a push too many, but never one too few. Returns how many pushes were stored.
+/// may get one push too many, but never too few. Returns how many pushes were stored.
 async fn restore_registered<S>(
     store: &S,
     type_id: &TypeIdentifier,
@@ -315,7 +315,7 @@ where
     Ok(restored.len() as u64)
 }
 
-/// Splits pushes into those of devices with a registration of the type and those of others.
+/// Separates pushes to devices with a registration of the type from pushes to other devices.
 async fn split<S>(
     store: &S,
     type_id: &TypeIdentifier,

@@ -87,7 +87,7 @@ impl From<StoreError> for Refusal {
 }
 
 impl Denied {
-    /// Returns the reason as it is recorded, if the request may be about a known pass.
+    /// Returns the reason for the delivery records, if the request may be about a known pass.
     pub(crate) fn as_denial(self) -> Option<Denial> {
         match self {
             Self::NoAuthorization => Some(Denial::NoAuthorization),

@@ -139,16 +139,14 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Enrols customers whose passes offer rewards enrolment. Without this, an enrolment is answered
-    /// 404.
+    /// Enrols customers whose passes offer rewards enrolment. Without this call, the answer to an enrolment is 404.
     #[must_use]
     pub fn enrolment(mut self, enrolment: Enrolment) -> Self {
         self.options_mut().enrolment = Some(enrolment);
         self
     }
 
-    /// Records what became of changes, for operators. See [`DeliveryRecorder`]. Default: nothing is
-    /// recorded.
+    /// Records how far changes came, for operators. See [`DeliveryRecorder`]. By default, nothing is recorded.
     #[must_use]
     pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
         self.options_mut().recorder = Some(recorder);

@@ -15,19 +15,19 @@ use crate::{
 
 /// How many archives are read from the store at a time.
 const READS: usize = 8;
-/// How often the state of a pass is read, if other content is published meanwhile.
+/// How often the content of a pass is looked up, if other content is published meanwhile.
 const TRIES: usize = 3;
 
-/// Serves the archives that were put into an [`ArchiveStore`], by any instance.
+/// Serves the archives that any instance has put into an [`ArchiveStore`].
 ///
 /// The content of an answer always belongs to its date, because the state of a pass names the content that was published
-/// last. Each request asks the store for the tokens of its pass. The archives that were sent last are kept in memory.
+/// last. Each request asks the store for the tokens of its pass. The archives that were read last are kept in memory.
 ///
 /// If a pass was published, but its archive was not put, a fetch is answered 503.
 pub struct StoredArchives<S> {
     store: S,
     cache: Mutex<Cache>,
-    /// Bounds the memory, and lets requests for the same archive wait for the first of them.
+    /// Limits the memory, and lets requests for the same archive wait for the first request.
     reading: Semaphore,
 }
 
@@ -60,7 +60,7 @@ impl<S> StoredArchives<S> {
 }
 
 impl<S: ArchiveStore> StoredArchives<S> {
-    /// Returns the archive with the content that was published last. `state` may be older. `None` if no content was
+    /// Returns the archive with the content that was published last. `state` may be older. Returns `None` if no content was
     /// published.
     async fn latest(&self, pass: &PassId, state: &PassState) -> Result<Option<Bytes>, SourceError> {
         let mut content = state.published;

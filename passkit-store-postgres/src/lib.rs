@@ -63,8 +63,8 @@
 //! # Migrations
 //! [`PostgresStore::migrate`] runs in one transaction under an advisory lock ([`Config::migration_lock`]), and records each
 //! migration in the table `passkit.migration`. You can also run the files in `migrations/` with another tool, as they are.
-//! [`PostgresStore::check`] reports a missing or wrong schema when a program starts. Each migration says which programs can use
-//! the schema after it. If these include the version before, migrate first, and then replace your instances one by one.
+//! [`PostgresStore::check`] reports a missing or wrong schema when a program starts. Each migration says which programs can
+//! use the schema after it. If these include the previous version, migrate first, and then replace your instances one by one.
 
 // Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,
 // archives, delivery, queue, maintenance.

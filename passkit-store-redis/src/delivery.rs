@@ -1,13 +1,13 @@
 //! Delivery records.
 //!
 //! All records of a subject are in one hash, so that one script merges them. An index says which subjects may have old
-//! records. Its parts are in other slots than the hashes, so a call changes both in several steps. The time in the index is
-//! never after the oldest record of the subject, in this way:
+//! records. Its parts are in other slots than the hashes, so a call changes both in several steps. Two rules ensure that the
+//! time in the index is never after the oldest record of the subject:
 //!
 //! * A call that writes records lowers the time in the index first. If the subject had no records, the call does so once more
 //!   afterwards, because another call may have removed the subject from the index in the meantime.
-//! * A call that discards records first sets the time in the index to the time before which it discards. At the end it removes
-//!   the subject from the index only if the index still has that time.
+//! * A call that discards records first sets the time in the index to the time before which it discards. At the end, it
+//!   removes the subject from the index only if the index still has that time.
 //!
 //! If a process ends in between, the index has a superfluous entry, which the next call that discards records removes.
 //!
@@ -130,7 +130,7 @@ impl Shared {
             for (subject, hash) in subjects.iter().zip(hashes) {
                 let mut records = Vec::new();
                 for (field, value) in pairs(hash, WHAT)? {
-                    // The field that is no event is left out. A newer version may also have written other events.
+                    // The field that is not an event is left out. A newer version may also have written other events.
                     let event = std::str::from_utf8(&field).ok().and_then(Event::of);
                     if let Some(event) = event {
                         records.push(read_record(subject, event, &value)?);

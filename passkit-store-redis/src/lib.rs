@@ -59,7 +59,7 @@
 //! reads all buckets. The very first push of a type may wait longer: until the next push of the type, or until
 //! [`RedisStore::repair`] runs.
 //!
-//! **Delivery records** never wait for replicas, so a failover may lose the newest of them. If a connection breaks before the
+//! **Delivery records** never wait for replicas, so a failover may lose the newest records. If a connection breaks before the
 //! answer, a record may be counted twice.
 //!
 //! **After a loss or a restored backup**, mark each type with `Changed::All`, so that devices fetch what they missed.

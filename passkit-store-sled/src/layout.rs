@@ -715,7 +715,7 @@ pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, SledError> {
     })
 }
 
-/// What a row contains of a delivery record. The key has the rest.
+/// The part of a delivery record that is in the value of a row. The key has the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeliveryRow {
     pub(crate) version: u64,

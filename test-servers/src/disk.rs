@@ -27,7 +27,7 @@ impl SmallDisk {
         })
     }
 
-    /// Mounts an ext4 file system over this folder, and keeps its content in the file `image`. Does otherwise the same as
+    /// Mounts an ext4 file system over this folder, and keeps its content in the file `image`. Otherwise, it does the same as
     /// [`mount`](Self::mount).
     ///
     /// # Panics

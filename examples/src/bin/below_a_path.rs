@@ -1,4 +1,4 @@
-//! The web service below a path, beside other routes, in layers of tower.
+//! The web service below a path, beside other routes, with tower layers.
 //!
 //! Tickets have the `webServiceURL` `http://…/wallet`. Phones add `/v1/…` to it.
 

@@ -1,9 +1,9 @@
-//! Tickets in a table of PostgreSQL. A new seat and its mark commit together.
+//! Tickets in a PostgreSQL table. A new seat and its mark commit together.
 //!
 //! `database 8080 postgres://localhost/concert` makes the table `ticket` and starts. `POST /tickets/A-1` with a seat sells the
 //! ticket or moves it, and `GET /tickets/A-1` downloads it.
 //!
-//! The transaction makes the push pending too. So whatever happens to this program, each phone learns of its new seat. To send
+//! The transaction also makes the push pending. So each phone learns of its new seat, even if this program crashes. To send
 //! the pushes, make the publisher with `Publisher::new`, as in the example `pushes`.
 
 use std::{env, slice, sync::Arc};

@@ -1,4 +1,4 @@
-//! Messages of phones in a table. Phones report what is wrong with a service, and nobody else does.
+//! Messages from phones in a table. Only phones report these problems of a service.
 //!
 //! The table `message` in `messages.db` has the time, the meaning and the pass of each message.
 
@@ -22,7 +22,7 @@ async fn main() -> Outcome {
     table.execute_batch(
         "create table if not exists message (at text not null default current_timestamp, serial text, meaning text not null)",
     )?;
-    // Anyone may post messages, so the channel has an end: what does not fit in is dropped.
+    // Anyone may post messages, so the channel has a limit. Messages that do not fit are dropped.
     let (sender, messages) = mpsc::sync_channel::<Message>(1000);
     thread::spawn(move || {
         for Message { serial, meaning } in messages {

@@ -1,8 +1,8 @@
-//! Signed tickets in object storage. They are streamed to phones, and are never in memory as a whole.
+//! Signed tickets in object storage. They are streamed to phones, and the whole ticket is never in memory.
 //!
-//! `object_storage 8080 folder` uses a folder in place of a bucket. For a real bucket, replace `LocalFileSystem` with a client of
-//! `object_store` for S3, Google Cloud Storage or Azure. `POST /tickets/A-1` with a seat stores the ticket and publishes the
-//! change. `GET /tickets/A-1` downloads it.
+//! `object_storage 8080 folder` uses a folder instead of a bucket. For a real bucket, replace `LocalFileSystem` with a client
+//! of `object_store` for S3, Google Cloud Storage or Azure. `POST /tickets/A-1` with a seat stores the ticket and publishes
+//! the change. `GET /tickets/A-1` downloads it.
 
 use std::{env, io, slice, sync::Arc};
 

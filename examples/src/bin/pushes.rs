@@ -1,7 +1,8 @@
-//! Pushes: a phone hears of its new seat at once.
+//! Pushes: a phone learns of its new seat at once.
 //!
 //! The pushes go to a push service on this machine, which prints them, because pushes to real phones need a certificate from
-//! Apple. With yours, make the identity with `Identity::from_files`, and leave out the lines about `LocalApns`.
+//! Apple. If you have such a certificate, make the identity with `Identity::from_files`, and remove the lines about
+//! `LocalApns`.
 
 use std::sync::Arc;
 

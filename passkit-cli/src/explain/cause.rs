@@ -8,14 +8,14 @@ use passkit_server::{
 
 use super::facts::{PassFacts, Time};
 
-/// A cause. The order is the order in which they are looked for, from the registration of a phone
-/// to what the phone shows.
+/// A cause. Causes are checked in this order, from the registration of a phone to what the phone
+/// shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The store knows neither the pass nor a phone of it.
+    /// The store knows neither the pass nor a phone that has it.
     Unknown,
     Removed,
-    /// The file in the folder is not what was published last.
+    /// The file in the folder is not the version that was published last.
     NotPublished,
     /// The store knows of no change of the pass.
     NeverChanged,
@@ -23,9 +23,9 @@ pub(crate) enum Cause {
     NoService,
     /// No phone is registered, and requests are refused.
     RegistrationRefused(Denial, Time),
-    /// No phone is registered, because APNs reported that its push token went out of use.
+    /// No phone is registered, because APNs reported that the push token is no longer in use.
     TokenGone(Time),
-    /// No phone is registered, although the pass was fetched.
+    /// No phone is registered, although the pass was fetched earlier.
     NoLongerRegistered(Time),
     /// No phone is registered, and no request is recorded.
     NoRequest,
@@ -44,16 +44,16 @@ pub(crate) enum Cause {
     PushUnrecorded,
     /// The push was sent, and the phone has not asked since.
     NeverAsked(Time),
-    /// The phone registered after the change, and did not ask.
+    /// The phone registered after the change, but did not ask.
     RegisteredOnly(Time),
-    /// The phone asked after the change, and was not told of it.
+    /// The phone asked after the change, but was not told of it.
     AskedNotTold(Time),
-    /// The phone was told of the change, and the pass was not fetched since.
+    /// The phone was told of the change, but the pass has not been fetched since.
     NotFetched(Option<Time>),
     FetchRefused(Denial, Time),
     /// The fetches were answered 304.
     NotModified(Time),
-    /// Fewer fetches than phones that were told.
+    /// There were fewer fetches than phones that were told.
     FetchedBySome {
         fetches: u64,
         told: usize,
@@ -104,8 +104,8 @@ impl Cause {
         }
     }
 
-    /// Returns whether something keeps the newest version from the phone, or the change from its
-    /// owner. A pass without `changeMessage` is updated silently, as its issuer made it.
+    /// Returns whether the phone lacks the newest version, or its owner does not see the change. A
+    /// pass without a `changeMessage` is not wrong, because its issuer chose silent updates.
     pub(crate) fn is_wrong(&self) -> bool {
         !matches!(
             self,
@@ -244,7 +244,7 @@ impl Cause {
     }
 }
 
-/// Says what phones show of a change that arrived.
+/// Returns what phones show after a change has arrived.
 fn shown(pass: &PassFacts) -> String {
     match pass.changes() {
         Some(changes) if changes.messages > 0 => {

@@ -1,4 +1,4 @@
-//! What an archive says about updates, and what changed since another version of it.
+//! What an archive says about updates, and what changed since another version of the pass.
 
 use std::path::Path;
 

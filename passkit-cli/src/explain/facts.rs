@@ -60,7 +60,7 @@ impl fmt::Display for Time {
 pub(crate) struct Seen {
     pub(crate) at: Time,
     pub(crate) count: u64,
-    /// The version of the pass that it was about. 0 if it was about no version.
+    /// The version of the pass that the event was about. 0 if the event was not about a version.
     pub(crate) version: u64,
     /// More about the last time. The text may come from a stranger, and must be escaped.
     pub(crate) detail: String,
@@ -70,7 +70,7 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registrations {
     pub(crate) count: usize,
-    /// Whether there may be more, because nobody counted further.
+    /// Whether there may be more, because counting stopped at a limit.
     pub(crate) or_more: bool,
 }
 
@@ -158,11 +158,11 @@ impl PassFacts {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pushes {
     pub(crate) pending: Pending,
-    /// The accepted pushes of the newest version with one. The count is the number of devices.
+    /// The accepted pushes of the newest version that has any. The count is the number of devices.
     pub(crate) accepted: Option<Seen>,
     /// The failed pushes, each with the newest version that failed in this way.
     pub(crate) failed: Vec<(PushFailure, Seen)>,
-    /// The end of the pushes of the newest version whose pushes ended.
+    /// The newest version whose pushes ended, and when they ended.
     pub(crate) ended: Option<Seen>,
     /// Whether all deferred pushes of the type were read.
     pub(crate) knows_deferred: bool,
@@ -175,7 +175,7 @@ pub(crate) enum Pending {
     No,
     /// The pushes are pending. Some of them may already be sent.
     Yes { begun: bool },
-    /// So many changes are pending that this pass was not found among the first of them.
+    /// The pass was not found among the first pending changes, but there are more.
     Unknown,
 }
 
@@ -198,8 +198,8 @@ pub(crate) struct Phone {
 }
 
 impl Phone {
-    /// Returns since when, at least, the phone has an older version than the newest. Returns `None`
-    /// if it was told of the newest version, or if that is unknown.
+    /// Returns a time since which the phone has had an older version. Returns `None` if the phone
+    /// was told of the newest version, or if that is unknown.
     pub(crate) fn behind_since(&self, pass: &PassFacts) -> Option<Time> {
         match self.knows {
             Knows::Older => pass.changed_at(),
@@ -208,14 +208,14 @@ impl Phone {
     }
 }
 
-/// What a phone was told of the pass.
+/// What a phone was told about the pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Knows {
     /// It was told of the newest version, at this time if that is known.
     Newest { told_at: Option<Time> },
     /// It was told of an older version, or of none.
     Older,
-    /// It never asked, as far as is recorded.
+    /// No request of the phone is recorded.
     Unknown,
 }
 

@@ -188,8 +188,8 @@ fn recorded_changes(of_pass: &Records, state: PassState) -> Option<ChangeSummary
     summary.parse().ok().filter(|_| is_newest)
 }
 
-/// Returns what is recorded about the pushes of the pass. If all passes of the type changed at once,
-/// only the type has records of it.
+/// Returns the records of the pushes of the pass. If all passes of the type changed at once, only
+/// the type has these records.
 fn pushes(of_pass: &Records, of_type: &Records, version: u64) -> Pushes {
     let is_of_all = !of_pass.has_push(|of| of >= version) && of_type.has_push(|of| of == version);
     let records = if is_of_all { of_type } else { of_pass };
@@ -216,7 +216,8 @@ async fn phone(
         let detail = seen.as_ref().map(|seen| ListDetail::parse(&seen.detail));
         detail.flatten()
     };
-    // An empty answer has no tag, so the phone keeps its tag. A phone that sent none had no passes.
+    // An empty answer has no tag, so the phone keeps its tag. A phone that sent no tag had no
+    // passes.
     let last = detail(if told_at >= asked_at { &told } else { &asked });
     let held = last.map(|list| match list.since {
         Some(since) if list.serials == 0 => since,
@@ -477,7 +478,7 @@ mod tests {
         store.record(&records).await.unwrap();
         let accepted = facts(&store, 1).await.0.pushes.accepted.unwrap();
         assert_eq!((accepted.version, accepted.count), (version, 9));
-        // The pass has a change of its own since.
+        // The pass has changed alone since then.
         publish(&store, "A", 1).await;
         let version = store.pass_state(&pass("A")).await.unwrap().version;
         let accepted = facts(&store, 1).await.0.pushes.accepted.unwrap();

@@ -5,9 +5,9 @@
 //! explain`.
 //!
 //! * A fetch names no device. So no text says which phone fetched a pass.
-//! * Delivery records may be missing, because records were off, or are older than their retention.
+//! * Delivery records may be missing, because they were off, or because old records were discarded.
 //!   If a record is missing, the cause says what is unknown.
-//! * A phone is shown by a short digest. No text has a device identifier or a token.
+//! * A phone is shown as a short digest. No text has a device identifier or a token.
 //!
 //! | file | what it has |
 //! |---|---|

@@ -13,7 +13,7 @@ use super::{
     timeline,
 };
 
-/// An instance that runs begins with a push within this time.
+/// A running instance begins to send a push within this time.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Finds the cause for each phone, and for the pass.
@@ -216,7 +216,7 @@ fn of_pending(pass: &PassFacts) -> Cause {
     let [accepted, _] = of_newest(pass);
     let stops = |failure: PushFailure| match failure {
         PushFailure::Misconfigured | PushFailure::Unreachable | PushFailure::Unavailable => true,
-        // Single tokens may be bad while others are accepted.
+        // A few tokens may be bad while others are accepted.
         PushFailure::BadToken => accepted.is_none(),
         _ => false,
     };

@@ -15,7 +15,7 @@ use super::{
 const CHANGED: u64 = 1_795_858_860_000_000;
 const OLDER: u64 = CHANGED - 86_400_000_000;
 
-/// The time some seconds after the change.
+/// The time a few seconds after the change.
 fn after(seconds: i64) -> Time {
     Time(CHANGED.saturating_add_signed(seconds * 1_000_000))
 }

@@ -7,13 +7,13 @@ use super::facts::{PassFacts, Phone, Seen, Time};
 /// At most this many of the last events are kept.
 const ENTRIES: usize = 100;
 
-/// Something that happened. If it happened often, the time is the last one.
+/// Something that happened. If it happened more than once, the time is the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) at: Time,
     pub(crate) event: What,
     pub(crate) count: u64,
-    /// The version that it was about. 0 if it was about no version.
+    /// The version that the event was about. 0 if the event was not about a version.
     pub(crate) version: u64,
     /// The phone, if it is known.
     pub(crate) phone: Option<String>,
@@ -99,7 +99,7 @@ fn of_phone(phone: &Phone) -> impl Iterator<Item = Entry> {
     };
     let times = [
         (Event::Registered, phone.registered),
-        // A call that brought a change is both.
+        // A call whose answer has a change is both.
         (
             Event::Asked,
             phone.asked.filter(|asked| phone.told != Some(*asked)),

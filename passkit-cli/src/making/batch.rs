@@ -124,7 +124,7 @@ impl From<MakeError> for Outcome {
     }
 }
 
-/// A pass that was made by itself.
+/// A pass that was made alone, and not with a table.
 pub(crate) struct MadeOne {
     /// `None` if the file had this content already.
     pub(crate) change: Option<Change>,

@@ -9,8 +9,7 @@ use sha2::{Digest as _, Sha256};
 /// The longest name without its extension, in bytes. File systems allow 255.
 const MAX_BYTES: usize = 200;
 
-/// Returns the file name of a pass. Different serials get different names, even on file systems that
-/// ignore case.
+/// Returns the file name of a pass. Different serial numbers get different names, even on file systems that ignore case.
 ///
 /// Letters, digits, `-`, `_` and `.` stay. Other bytes are written as `%20`. If there are capitals, `~`
 /// and hexadecimal digits follow: one bit for each letter, set for a capital. A long serial becomes `=`

@@ -272,7 +272,7 @@ impl LiveMaker {
             });
             let is_busy;
             (inputs, is_busy) = look.await.unwrap_or_else(|error| {
-                // The task panicked. The service goes on.
+                // The task panicked. The service continues.
                 tracing::error!("making the passes of the table failed: {error}");
                 (Inputs::new(self.settings.inputs()), false)
             });

@@ -148,7 +148,7 @@ impl Maker {
         self.recipe.sets("/webServiceURL") || self.template.text("webServiceURL").is_some()
     }
 
-    /// Returns whether passes offer rewards enrolment, and rows can say that it was used.
+    /// Returns whether passes offer rewards enrolment, and rows can say that a pass is enrolled.
     pub(super) fn can_enrol(&self) -> bool {
         self.template.offers_enrolment() && self.recipe.can_enrol()
     }

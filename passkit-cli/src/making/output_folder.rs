@@ -69,7 +69,7 @@ pub(super) struct Staged {
 
 impl OutputFolder {
     /// Opens a folder to write to. Makes the folder if it is missing, and removes what a stopped run left. While another
-    /// process writes to the folder, waits for `limit` at most. Returns `None` if this takes longer.
+    /// process writes to the folder, waits for at most `limit`. Returns `None` if this takes longer.
     pub(crate) fn open_within(
         path: &Path,
         kind: Kind,
@@ -399,7 +399,7 @@ impl OutputFolder {
     }
 }
 
-/// Says that another process has been writing to a folder for too long.
+/// Returns the error that another process has been writing to a folder for too long.
 pub(crate) fn busy(path: &Path) -> Failure {
     Failure::new(format!(
         "another passkit make writes to {}; wait until it has ended",

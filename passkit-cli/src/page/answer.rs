@@ -12,7 +12,8 @@ use passkit_server::service::ResponseBody;
 
 use super::session;
 
-/// A page has only what it loads from its own host: no scripts or styles of its own, no frames.
+/// A page loads everything from its own host. Inline scripts, inline styles and frames are
+/// forbidden.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -39,7 +40,7 @@ impl Answer {
             .header(CONTENT_TYPE, HeaderValue::from_static(media_type))
             .header(CONTENT_SECURITY_POLICY, POLICY)
             .header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
-            // With no-referrer, a browser would not send the origin of a form.
+            // With `no-referrer`, a browser would not send the origin of a form.
             .header(REFERRER_POLICY, HeaderValue::from_static("same-origin"))
             .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
             .header(

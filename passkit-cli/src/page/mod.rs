@@ -6,7 +6,7 @@
 //!
 //! * Nothing is shown without the admin token. No page has a token or a whole device identifier.
 //! * All text is escaped by the templates (`templates/page`). The Content-Security-Policy forbids
-//!   scripts and styles in a page, and everything from other hosts.
+//!   inline scripts and styles, and everything from other hosts.
 //! * A change needs a POST from the page itself.
 //!
 //! | file | what it has |
@@ -110,8 +110,8 @@ pub(crate) struct PageListener {
 }
 
 impl PageListener {
-    /// Listens. On an address of this machine, the page never uses TLS, because no certificate is
-    /// for such an address.
+    /// Listens. On a loopback address, the page never uses TLS, because no certificate is for such
+    /// an address.
     pub(crate) async fn bind(address: SocketAddr, has_tls: bool) -> Result<Self, Failure> {
         let is_loopback = address.ip().is_loopback();
         let (listener, address) = server::bind(address, "--page").await?;
@@ -242,7 +242,7 @@ impl Page {
         Ok(Answer::see_other("/").with_session(&session, caller.is_secure))
     }
 
-    /// Waits for the store, but not long.
+    /// Waits for the store, for a limited time.
     async fn ask<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,

@@ -24,14 +24,14 @@ use crate::{
     store::Store,
 };
 
-/// Counting may read the whole store, so it is done this often at most, and only while somebody
-/// looks at the page.
+/// The shortest time between two counts. Counting may read the whole store, and is done only while
+/// somebody looks at the page.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// The page shows this many types.
 const MAX_TYPES: usize = 50;
-/// Changes that are pending for longer are shown as a problem.
+/// Changes that have been pending for longer are shown as a problem.
 const LATE: Duration = Duration::from_secs(3600);
-/// Certificates that end within this time are shown as a problem.
+/// Certificates that expire within this time are shown as a problem.
 const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The last counts of the store.

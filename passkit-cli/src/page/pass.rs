@@ -27,8 +27,8 @@ const PHONES: usize = 50;
 /// How many positions in lists of phones are remembered.
 const MAX_CURSORS: usize = 10_000;
 
-/// The positions at which pages of phones begin. An address has only a name of a position, because
-/// the position may be the identifier of a device.
+/// The positions at which pages of phones begin. An address has only the name of a position,
+/// because the position itself may be a device identifier.
 #[derive(Default)]
 pub(super) struct Cursors(Mutex<HashMap<String, PageCursor>>);
 
@@ -146,7 +146,7 @@ impl Page {
         Ok(Answer::picture(picture.svg))
     }
 
-    /// Asks whether somebody really wants to do something.
+    /// Asks the user to confirm an action.
     pub(super) async fn confirm(&self, path: &str, query: &Form) -> Result<Answer, Refusal> {
         let pass = query.pass()?;
         let (title, text, button) = if path == "/download" {

@@ -29,7 +29,7 @@ pub(super) enum Refusal {
     SignedOut,
     Method,
     NotFound,
-    /// The request has no pass, or an impossible one.
+    /// The request names no pass, or an impossible one.
     NoPass,
     Origin,
     TooManyTokens,
@@ -45,9 +45,9 @@ pub(super) enum Refusal {
 /// Who sends a request, and how.
 pub(super) struct Caller {
     client: Option<IpAddr>,
-    /// What a proxy says about the client. Anyone may write it, so it is only for the log.
+    /// What a proxy says about the client. Anyone may send this header, so it is only for the log.
     forwarded: Option<String>,
-    /// For counting wrong tokens. All addresses of an IPv6 network count as one.
+    /// The network, for counting wrong tokens. All addresses of an IPv6 network count as one.
     pub(super) network: Option<IpAddr>,
     pub(super) session: Option<session::Id>,
     /// Whether the browser uses HTTPS.

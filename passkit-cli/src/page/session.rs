@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// How long a session lasts without a request, and altogether.
+/// How long a session lasts without a request, and in total.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 const WHOLE: Duration = Duration::from_secs(12 * 60 * 60);
 /// The most sessions. One more session ends the one that was idle longest.
@@ -42,8 +42,8 @@ impl Id {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The key under which a session is kept. How long a look-up takes says nothing about the
-    /// number, because the digest can't be chosen.
+    /// The key under which a session is kept. A caller can't choose the digest, so the duration of
+    /// a look-up reveals nothing about the number.
     fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
     }

@@ -102,9 +102,9 @@ pub(super) struct PassView {
     pub(super) is_bad: bool,
     pub(super) facts: Vec<Line>,
     pub(super) phones: Vec<PhoneLine>,
-    /// How many phones of all are shown.
+    /// How many of the phones are shown.
     pub(super) shown: String,
-    /// The address of the next phones.
+    /// The address of the page with the next phones.
     pub(super) next: Option<String>,
     pub(super) timeline: Vec<TimeLine>,
     /// Whether there is an archive.
@@ -127,7 +127,7 @@ pub(super) struct Confirm {
     pub(super) search: String,
 }
 
-/// Makes an answer of a template.
+/// Makes an answer from a template.
 pub(super) fn page(template: &impl Template) -> Answer {
     match template.render() {
         Ok(html) => Answer::html(html),

@@ -71,7 +71,7 @@ fn every_store_keeps_what_phones_do_until_it_is_purged_or_discarded() {
         let path = format!("/v1/passes/{TYPE}/A");
         let refused = send(&service.address(), "GET", &path, &[], b"").unwrap();
         assert_eq!(refused.status, 401);
-        // At the stop, all of it is written.
+        // When the service stops, it writes all records.
         service.stop("TERM");
         let of_d = [(Event::Registered, 1), (Event::Asked, 1), (Event::Told, 1)];
         assert_eq!(of_device(&store, "D"), of_d, "{store}");
@@ -82,13 +82,13 @@ fn every_store_keeps_what_phones_do_until_it_is_purged_or_discarded() {
             "{store}"
         );
 
-        // A device that leaves takes its records along.
+        // The records of a device that unregisters are removed.
         service.start();
         assert_eq!(service.unregister("E", TYPE, "A"), 200);
         service.stop("TERM");
         assert_eq!(of_device(&store, "E"), [], "{store}");
 
-        // A service that records nothing discards what there is.
+        // A service that records nothing discards the existing records.
         let mut without = service.sibling_with(&["--keep-records", "0"]);
         eventually("the records are discarded", || {
             without.start();

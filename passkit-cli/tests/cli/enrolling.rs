@@ -204,7 +204,8 @@ fn a_customer_gets_a_pass_with_their_name() {
             .is_some()
     );
 
-    // Nothing happens while the receiver fails, or answers what makes no enrolled pass.
+    // Nothing happens while the receiver fails, or while no enrolled pass can be made from its
+    // answer.
     let row = |id: &str, customer: &str, name: &str| json!({ "id": id, "customer": customer, "name": name });
     for (status, row) in [
         (500, row("A-1", "7", "Ada")),
@@ -256,7 +257,7 @@ fn a_customer_gets_a_pass_with_their_name() {
     let person = json!({ "fullName": "Ada", "emailAddress": "ada-secret@example.org" });
     assert_eq!(got["person"], person);
 
-    // A repeat asks nobody. The other pass still offers enrolment.
+    // A repeated request does not reach the receiver. The other pass still offers enrolment.
     assert_eq!(enrol(&service, "A-1", &token, &body("Eve")).status, 200);
     assert_eq!(receiver.got.lock().unwrap().len(), 6);
     assert_eq!(
@@ -269,7 +270,7 @@ fn a_customer_gets_a_pass_with_their_name() {
             .is_some()
     );
 
-    // A table that does not know the customer yet does not take the pass away.
+    // A table that does not have the customer yet does not replace the personal pass.
     desk.write("members.csv", "id,customer,name\nA-1,,Nobody\nA-2,,\n");
     eventually("the row is refused", || {
         service
@@ -289,7 +290,7 @@ fn a_customer_gets_a_pass_with_their_name() {
             .contains("Ada Byron")
     });
 
-    // The data are nowhere.
+    // The data are in no file and in no log.
     assert!(!service.said().contains("ada-secret"), "{}", service.said());
     let found = Command::new("grep")
         .args(["-r", "-l", "ada-secret"])

@@ -1,4 +1,4 @@
-//! `passkit explain`: cases as support gets them, over a service with phones and a push service.
+//! `passkit explain`: typical support cases, over a service with phones and a push service.
 
 use std::{fs, path::Path, time::SystemTime};
 
@@ -83,7 +83,7 @@ fn wait_for(
     })
 }
 
-/// Waits for a condition, for a minute at most. Does not fail.
+/// Waits for a condition, for at most a minute. Does not fail.
 fn eventually_or(state: &mut String, mut condition: impl FnMut(&mut String) -> bool) {
     let started = SystemTime::now();
     while !condition(state) && started.elapsed().is_ok_and(|time| time.as_secs() < 60) {

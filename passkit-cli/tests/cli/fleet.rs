@@ -149,7 +149,7 @@ impl Load {
     }
 }
 
-/// Ends the load, also if an assertion fails.
+/// Ends the load, even if an assertion fails.
 struct End<'a>(&'a Load);
 
 impl Drop for End<'_> {

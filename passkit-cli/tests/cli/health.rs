@@ -57,7 +57,8 @@ fn a_service_that_works_is_ready() {
     }
 }
 
-/// Few clients may be connected. Those that keep their connections would keep the checks of others out.
+/// Few clients may be connected. A client that keeps its connection would block the checks of
+/// others.
 #[test]
 fn an_answer_ends_its_connection() {
     let mut service = Service::new().given(&METRICS);

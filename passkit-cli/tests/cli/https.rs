@@ -279,7 +279,7 @@ fn a_file_that_cannot_be_read_in_time_stops_no_phone() {
     let mut service = service(&certificates);
     service.start();
     fs::rename(certificates.file("a.pem"), &root).unwrap();
-    // Nobody writes to this pipe, so that reading it takes forever, as a file on a network that is gone.
+    // Nobody writes to this pipe, so reading it takes forever. A file on a network that is gone does the same.
     let mut mkfifo = Command::new("mkfifo");
     let made = mkfifo.arg(certificates.file("a.pem")).status();
     assert!(made.unwrap().success());

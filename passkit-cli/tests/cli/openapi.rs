@@ -1,5 +1,5 @@
-//! Holds `docs/openapi.yaml` against a running service: each listed status is reached by a request, and each answer has the
-//! listed status, headers and body.
+//! Compares `docs/openapi.yaml` with a running service. A request reaches each listed status, and each answer has the listed
+//! status, headers and body.
 
 mod document;
 
@@ -293,7 +293,7 @@ fn listed_of(type_id: &str, json: &Value) -> (Value, String) {
     )
 }
 
-/// Each path refuses other methods, and names those of the document.
+/// Each path refuses other methods, and names the methods in the document.
 fn methods(tested: &Tested, address: &str, below: &str) {
     let bearer = format!("Bearer {ADMIN}");
     for path in tested
@@ -321,7 +321,7 @@ fn methods(tested: &Tested, address: &str, below: &str) {
             .collect();
         let mut documented: BTreeSet<_> = tested.document.methods(path).cloned().collect();
         if path.ends_with("/personalize") {
-            // A serial number may end so.
+            // A serial number may have this end.
             documented.extend(["get".to_owned(), "head".to_owned()]);
         }
         assert_eq!(allowed, documented, "{path}");
@@ -511,7 +511,7 @@ fn the_examples_fit_their_schemas() {
     assert_eq!(document.wrong_examples(), Vec::<String>::new());
 }
 
-/// Answers that differ from the document in one point.
+/// Answers that each differ from the document in one point.
 #[test]
 fn a_difference_is_noticed() {
     let document = Document::open();

@@ -1,4 +1,4 @@
-//! Traces for a collector of OpenTelemetry. The receiver here decodes what the service sends with the messages of OTLP.
+//! Traces for an OpenTelemetry collector. The receiver here decodes what the service sends, with the messages of OTLP.
 
 use std::{
     collections::HashMap,
@@ -146,7 +146,7 @@ fn the_way_of_a_change_reaches_a_collector() {
     let get = format!("/v1/passes/{TYPE}/A-1");
     assert_eq!(service.register("device-of-a-phone", TYPE, "A-1"), 201);
     assert_eq!(service.send("GET", &get, &headers, b"").status, 200);
-    // A header that is not valid starts a trace of its own.
+    // A header that is not valid starts a new trace.
     let invalid = [
         ("Authorization", &*authorization),
         ("traceparent", "00-zz-1"),
@@ -253,7 +253,7 @@ fn an_absent_collector_is_a_warning() {
     }
     eventually("it is logged", || service.said().contains("gets no traces"));
     let said = service.stop_and_hear();
-    // At most one line a minute. This test may take minutes.
+    // There is at most one line a minute. This test may take minutes.
     assert!(
         (1..=10).contains(&said.matches("gets no traces").count()),
         "{said}"

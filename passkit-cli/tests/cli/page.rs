@@ -166,7 +166,7 @@ fn wrong_tokens_are_refused_and_then_all_tokens_for_a_minute() {
             (429, Some("60"))
         );
     }
-    // A session that is open stays open.
+    // An open session stays open.
     assert_eq!(page.get("/").status, 200);
     let said = page.service.said();
     assert!(
@@ -301,7 +301,7 @@ fn a_pass_is_found_by_its_serial_its_type_or_its_url() {
         );
         page.html(found);
     }
-    // Two types have the serial.
+    // Two types have the serial number.
     let html = page.html("/search?q=A-1");
     for type_id in [TYPE, OTHER] {
         assert!(
@@ -534,7 +534,7 @@ fn a_store_that_is_down_is_reported_and_the_page_stays_up() {
         );
     }
     assert_eq!(page.post(&format!("/push?{pass}")).status, 503);
-    // What needs no store still works.
+    // Pages that need no store still work.
     assert_eq!(page.sign_in(TOKEN, &[ORIGIN]).status, 303);
     let said = page.service.said();
     assert_eq!(

@@ -523,7 +523,7 @@ pub(crate) fn answer_of(stream: &mut TcpStream, method: &str) -> std::io::Result
     Ok(answer)
 }
 
-/// Runs a command to its end. Returns its exit code, stdout and stderr. If the command goes on for 10 minutes, all tests end,
+/// Runs a command to its end. Returns its exit code, stdout and stderr. If the command runs for 10 minutes, all tests end,
 /// because it can't be stopped from here.
 #[expect(
     clippy::exit,

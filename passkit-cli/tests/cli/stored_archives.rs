@@ -1,4 +1,4 @@
-//! `PUT /admin/v1/archives`: an archive that is handed to one instance is served by all.
+//! `PUT /admin/v1/archives`: all instances serve an archive that one instance got.
 
 use std::{
     collections::HashMap,
@@ -61,7 +61,7 @@ fn instances_over_sqlite_serve_an_archive_that_one_of_them_got() {
 
 fn all_instances_serve(store: &str) {
     let mut one = Service::over(store).given(&OPTIONS);
-    // It has empty folders of its own, and takes no archives itself.
+    // It has separate, empty folders, and takes no archives itself.
     let mut two = Service::over(store).given(&["--archives-in-store"]);
     one.start();
     two.start();
@@ -198,7 +198,7 @@ fn bad_archives_are_refused_and_what_is_served_stays() {
         }
     }
     refused(&service, 413, &vec![0; (15 << 20) + 1]);
-    // The file in the folder would be in the way.
+    // The instance would serve the file in the folder instead.
     let told = refused(&service, 409, &pass(TYPE, "F-1", "two"));
     assert!(told["error"].as_str().unwrap().contains("F-1"), "{told}");
     assert_eq!(service.send("PUT", ARCHIVES, &[], &good).status, 401);
@@ -309,7 +309,7 @@ fn phones_get_a_push_for_a_changed_archive() {
     local.no_violation();
 }
 
-/// An archive from before an upgrade of the schema. Only an SQLite file is upgraded by itself.
+/// An archive from before an upgrade of the schema. Only an SQLite file is upgraded automatically.
 #[test]
 fn a_store_of_the_first_version_is_upgraded() {
     let mut service = Service::new();

@@ -18,8 +18,8 @@ impl Phone {
     ///
     /// # Errors
     ///
-    /// Fails if the pass is not on the phone, if the version on the phone offers no enrolment, or if
-    /// the system has no random numbers.
+    /// Fails if the pass is not on the phone, if the version on the phone does not offer enrolment,
+    /// or if the system has no random numbers.
     pub async fn personalize(&mut self, pass: &PassId, person: &Person) -> Result<Outcome, Error> {
         let held = self.held(pass)?.clone();
         if !held.offers_enrolment {
@@ -76,7 +76,7 @@ impl Phone {
                         outcome.enrolled.push(pass);
                         return true;
                     }
-                    // The misspelling is that of real phones.
+                    // Real phones misspell this name in the same way.
                     Some(problem) => {
                         let reason =
                             format!("Received invalid personalizaiton token signature ({problem})");

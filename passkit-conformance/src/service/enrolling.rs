@@ -85,7 +85,7 @@ fn call(session: &Session, subject: &Subject, body: String) -> ServiceRequest {
         .json(body)
 }
 
-/// Makes the body of a phone.
+/// Makes the body that a phone sends.
 fn body(token: &str, name: &str) -> String {
     let info = json!({ "fullName": name, "emailAddress": format!("{name}@example.com") });
     json!({ "personalizationToken": token, "requiredPersonalizationInfo": info }).to_string()

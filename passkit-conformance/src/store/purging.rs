@@ -1,4 +1,4 @@
-//! Cases about the removal of everything that a store keeps about a pass.
+//! Cases that remove everything that a store keeps about a pass.
 
 use std::{
     collections::BTreeSet,

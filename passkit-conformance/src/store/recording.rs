@@ -398,7 +398,7 @@ async fn parallel_records_add_up(store: &Store) -> Result<(), Violation> {
     for task in 0..TASKS {
         let (store, start, mut subjects) = (store.clone(), start.clone(), subjects.clone());
         // The tasks name the subjects in different orders, so that a store that locks them in the
-        // order of the call comes to a deadlock.
+        // order of the call runs into a deadlock.
         subjects.rotate_left(task as usize % 4);
         if task % 2 == 0 {
             subjects.reverse();
@@ -613,7 +613,7 @@ async fn forgotten_subject_has_no_records(store: &Store) -> Result<(), Violation
 /// Discards records until none remains before this time, in microseconds.
 async fn discard_before(store: &Store, micros: u64) -> Result<(), Violation> {
     let time = UNIX_EPOCH + Duration::from_micros(micros);
-    // A call may remove fewer records than its limit, but there must be an end.
+    // A call may remove fewer records than its limit, but the calls must finish at some point.
     for _ in 0..10_000 {
         if store.discard_before(time, 10).await? {
             return Ok(());

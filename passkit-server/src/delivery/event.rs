@@ -1,4 +1,4 @@
-/// What happened to a subject. There are few events, so what is kept of a subject is bounded.
+/// What happened to a subject. There are few events, so a subject has few records.
 ///
 /// Events of a pass: all except [`Registered`](Self::Registered), [`Asked`](Self::Asked) and
 /// [`Told`](Self::Told). Events of a device: these three, and [`PushFailed`](Self::PushFailed).
@@ -28,7 +28,7 @@ pub enum Event {
     PushAccepted,
     /// A push about this version failed. The detail is the reason that the push service gave.
     PushFailed(PushFailure),
-    /// The pushes about this version ended: each device had its push, or failed.
+    /// The pushes about this version ended: for each device, the push was accepted or failed.
     PushEnded,
     /// A device posted a log message about the pass. The detail has the status of
     /// [`UnexpectedStatus`](self::Complaint::UnexpectedStatus), and the first harmless words of
@@ -46,7 +46,7 @@ pub enum Denial {
     Scheme,
     /// The pass was removed, or has no archive yet.
     Removed,
-    /// The token was not the pass's.
+    /// The token did not belong to the pass.
     WrongToken,
 }
 
@@ -54,7 +54,7 @@ pub enum Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PushFailure {
-    /// The token went out of use.
+    /// The token is no longer in use.
     Gone,
     /// The token is invalid, or is for another topic or environment.
     BadToken,
@@ -85,7 +85,7 @@ pub enum Complaint {
     MalformedResponse,
     /// The archive was not a validly signed pass.
     InvalidPass,
-    /// The archive was for another pass.
+    /// The archive contained another pass.
     WrongPass,
     /// The list answer had serial numbers, but the tag that the device had sent.
     TagUnchanged,

@@ -1,8 +1,9 @@
-//! Delivery records: what became of a change on its way to the phones, for "why does my phone not
-//! update?".
+//! Delivery records say how far a change came on its way to the phones. They help to answer "why
+//! does my phone not update?".
 //!
-//! The service and the publisher write records through a [`DeliveryRecorder`], behind their
-//! answers. A [`DeliveryLog`], which most stores implement, keeps them for all instances.
+//! The service and the publisher write records through a [`DeliveryRecorder`]. Answers to phones do
+//! not wait for it. A [`DeliveryLog`], which most stores implement, keeps the records for all
+//! instances.
 
 mod event;
 mod list_detail;
@@ -25,16 +26,16 @@ pub use recorder::{DeliveryRecorder, RecorderTotals};
 /// A store for delivery records.
 ///
 /// A record says how often something happened to a subject, and when it last happened. A
-/// [`Subject`] has at most one record per [`Event`], so what is kept of it is bounded, whatever
-/// phones send.
+/// [`Subject`] has at most one record per [`Event`], so the number of its records is limited,
+/// whatever phones send.
 ///
-/// The records are a help for operators, and nothing else depends on them. A crash may lose the
-/// last of them.
+/// The records help operators, and nothing else depends on them. A crash may lose the latest
+/// records.
 ///
 /// # Contract
 /// * **D1, merged.** If a record of the same subject and event exists, [`record`](Self::record)
 ///   merges the new record into it as [`Record::merge`] describes. The order in which records are
-///   merged does not matter, also between instances, and also within one call.
+///   merged does not matter, neither within one call nor between instances.
 /// * **D2, subjects are apart.** [`records`](Self::records) returns the records of exactly the
 ///   subjects that it is asked for, in their order. A subject without records has an empty list.
 /// * **D3, forgotten.** After [`forget`](Self::forget), the subject has no records. After
@@ -44,9 +45,9 @@ pub use recorder::{DeliveryRecorder, RecorderTotals};
 ///   instance that shares the store.
 ///
 /// # Cancel safety and errors
-/// A dropped or failed call may have taken effect for some of the records, each of them completely.
-/// Do not repeat a failed `record`, because its records could be counted twice. A store that repeats
-/// calls itself after a broken connection may count a record twice.
+/// A dropped or failed call may have taken effect for some of the records, but never for a part of
+/// a record. Do not repeat a failed `record`, because its records could be counted twice. A store
+/// that repeats calls itself after a broken connection may count a record twice.
 #[async_trait]
 pub trait DeliveryLog: Send + Sync {
     /// Merges records into the stored ones. Any number of records of a subject may occur.
@@ -94,19 +95,19 @@ impl Subject {
 /// greater than [`Record::MAX_NUMBER`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// To what the event happened.
+    /// The pass, device or type to which the event happened.
     pub subject: Subject,
     /// What happened.
     pub event: Event,
     /// The version that the event is about, such as the version that was fetched. 0 if the event is
-    /// about no version.
+    /// not about a version.
     pub version: u64,
-    /// How often it happened with this version.
+    /// How often the event happened with this version.
     pub count: u64,
-    /// When it last happened with this version, in microseconds since the Unix epoch.
+    /// When the event last happened with this version, in microseconds since the Unix epoch.
     pub at: u64,
-    /// More about the last time. At most [`Record::MAX_DETAIL`] bytes, and no control characters.
-    /// It contains no secret.
+    /// More about the last time. The text has at most [`Record::MAX_DETAIL`] bytes, no control
+    /// characters and no secret.
     pub detail: String,
 }
 

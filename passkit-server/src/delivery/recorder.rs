@@ -1,4 +1,4 @@
-//! Collects delivery records behind the answers, and writes them in batches.
+//! Collects delivery records without delaying answers, and writes them in batches.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -26,13 +26,12 @@ use crate::{
 
 /// How long entries are collected before they are written.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How many entries wait at most. Further entries are dropped and counted.
+/// The maximum number of waiting entries. Further entries are dropped and counted.
 const WAITING: usize = 65_536;
-/// How many bytes the types and devices of waiting lists usually take at most. If they are longer,
-/// the list grows.
+/// The space for the types and devices of waiting lists, in bytes. If this is not enough, it grows.
 const NAMES: usize = WAITING * 64;
-/// How many entries wait at most that strangers may have caused. They cost questions to the store,
-/// and must not displace the others.
+/// The maximum number of waiting entries that strangers may have caused. Each of them needs calls of the store, and they must
+/// not displace the others.
 const DOUBTFUL: usize = 256;
 /// How long the store is asked at most, in one flush, which passes and types it knows.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,25 +39,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BATCH: usize = 1_000;
 /// How many entries are merged before other tasks have a turn.
 const TURN: usize = 4_096;
-/// At least this long after a warning about a failed write, there is no further warning.
+/// The shortest time between two warnings about failed writes.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Collects delivery records of a [`WalletService`](crate::WalletService) and a
 /// [`Publisher`](crate::push::Publisher), and writes them into a [`DeliveryLog`].
 ///
-/// An answer to a phone never waits for a record. Entries wait in memory, and
-/// [`run_until`](Self::run_until) merges and writes them about once a second. If more than 65,536
-/// lists or other entries wait, further ones are dropped. If the store fails, the entries of this second are
-/// dropped. [`totals`](Self::totals) counts both.
+/// An answer to a phone never waits for a record. Entries wait in memory, and [`run_until`](Self::run_until) merges and
+/// writes them about once a second. At most 65,536 lists and 65,536 other entries wait, and further ones are dropped. If the
+/// store fails, the entries of this second are dropped. [`totals`](Self::totals) counts all dropped entries.
 ///
-/// **Strangers.** Anyone may post log messages, ask with made-up devices, and fetch with wrong
-/// tokens. A device that is not registered leaves no record. Refused requests and log messages leave
-/// a record only if the pass was published or is on a device. At most 256 of them are looked at in a
-/// second.
+/// **Strangers.** Anyone may post log messages, ask with made-up devices, and fetch with wrong tokens. A device that is not
+/// registered leaves no record. Refused requests and log messages leave a record only if the pass was published or is on a
+/// device. At most 256 such requests and messages are looked at in a second.
 ///
-/// **Privacy.** If a device leaves its last pass of a type, or is removed, its records of the type
-/// are removed. No record contains a push token, an authentication token, or free text of a device
-/// beyond its first harmless words.
+/// **Privacy.** If a device unregisters from its last pass of a type, or is removed, its records of the type are removed. No
+/// record contains a push token, an authentication token, or free text of a device beyond its first harmless words.
 ///
 /// Clones share their state.
 #[derive(Clone)]
@@ -77,8 +73,8 @@ struct Shared {
     warned: Mutex<Option<Instant>>,
 }
 
-/// What waits to be written. The lists that requests fill have their whole capacity from the start,
-/// so that no request pays for their growth.
+/// The entries that wait to be written. The lists that requests fill have their whole capacity from the start, so that no
+/// request has to grow them.
 struct Waiting {
     entries: Vec<Entry>,
     listed: Vec<Listed>,
@@ -105,8 +101,8 @@ impl Waiting {
     }
 }
 
-/// An answered list. Lists are the most frequent calls of phones, so this is small, and owns nothing
-/// that another thread would have to free.
+/// An answered list. Lists are the most frequent calls of phones, so this value is small, and owns no memory that another
+/// thread would have to free.
 #[derive(Clone, Copy)]
 struct Listed {
     at: SystemTime,
@@ -167,8 +163,7 @@ impl DeliveryRecorder {
         }))
     }
 
-    /// Writes records about once a second until `stop` is ready. Then writes what is left, and
-    /// returns.
+    /// Writes records about once a second until `stop` is ready. Then writes the remaining records, and returns.
     pub async fn run_until(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -231,7 +226,7 @@ impl DeliveryRecorder {
         }
     }
 
-    /// Drops all entries that wait, so that a bench can measure the requests alone.
+    /// Drops all waiting entries, so that a bench can measure the requests alone.
     #[doc(hidden)]
     pub fn forget_waiting(&self) {
         self.0.waiting().clear();
@@ -321,9 +316,9 @@ impl DeliveryRecorder {
 
     /// The content of a pass changed, and is published next.
     ///
-    /// The detail begins with the first 16 hexadecimal digits of the digest of the new content. A
-    /// blank and a summary follow, which says what differs from the content before. The summary has
-    /// no values of the pass, and no secret. What is too long is cut.
+    /// The detail begins with the first 16 hexadecimal digits of the digest of the new content. Then follow a blank and a
+    /// summary of what differs from the previous content. The summary must have no values of the pass and no secret. A
+    /// summary that is too long is cut.
     pub fn content_changed(
         &self,
         pass: &PassId,

@@ -1,5 +1,5 @@
-//! Rewards enrolment: a customer who adds a pass gives some personal data, and gets a pass of their
-//! own.
+//! Rewards enrolment: a customer who adds a pass gives some personal data, and gets a personal
+//! pass.
 //!
 //! A pass offers enrolment if it contains `personalization.json`. Wallet then asks for the data, and
 //! posts them to `/v1/passes/{type}/{serial}/personalize`. An [`Enrolment`], given to
@@ -54,9 +54,9 @@ pub trait Enroller: Send + Sync {
     /// afterwards, [`PassSource::archive`](crate::PassSource::archive) returns an archive without
     /// `personalization.json`, on every instance.
     ///
-    /// The service then marks the pass, and makes its push pending. It makes one call at a time for
-    /// a pass, also with several instances. After a call that succeeded, it makes no other, unless
-    /// the store failed right after it.
+    /// The service then marks the pass, and makes its push pending. For each pass, it makes one
+    /// call at a time, even with several instances. After a successful call, it makes no further
+    /// call, unless the store failed right after the call.
     ///
     /// The call should end within 20 seconds. Otherwise the phone gets 503, and the customer may try
     /// again. If the call fails, or takes longer, another call may come with other data. If the
@@ -69,7 +69,7 @@ pub trait Enroller: Send + Sync {
 #[async_trait]
 pub trait TokenSigner: Send + Sync {
     /// Returns a detached signature over the bytes of the token: CMS in DER, with the certificate
-    /// of the type and its issuer. `None` if this signer is not for passes of the type.
+    /// of the type and its issuer. Returns `None` if this signer is not for passes of the type.
     async fn sign(
         &self,
         type_id: &TypeIdentifier,
@@ -79,14 +79,14 @@ pub trait TokenSigner: Send + Sync {
 
 /// What a service needs to enrol customers.
 ///
-/// For each request, in this order: the enroller has stored the data and made the personalised pass
-/// available; the pass is marked and its push is pending; the request is answered 200 with the
-/// signature. If a step fails, the answer is 503, and a repeated request does the rest. For 24
-/// hours, repeated requests for the pass are signed and answered 200, and change nothing. After
-/// that, they are answered 404.
+/// The steps of each request are in this order. The enroller stores the data and makes the
+/// personalised pass available. The pass is marked, and its push becomes pending. The request is
+/// answered 200 with the signature. If a step fails, the answer is 503, and a repeated request does
+/// the rest. For 24 hours, repeated requests for the pass are signed and answered 200, and change
+/// nothing. After that, they are answered 404.
 ///
-/// A request needs the authentication token of its pass. A stranger chooses the text that is signed,
-/// so only a [`PersonalizationToken`] is signed: it can't be a manifest.
+/// A request needs the authentication token of its pass. A stranger may choose the text to sign. So
+/// the service signs only a [`PersonalizationToken`], which can't be a manifest.
 #[derive(Clone)]
 pub struct Enrolment(Arc<Parts>);
 
@@ -98,7 +98,8 @@ struct Parts {
 }
 
 impl Enrolment {
-    /// Makes an enrolment. `store` keeps which passes were enrolled, and is shared by all instances.
+    /// Makes an enrolment. `store` remembers which passes were enrolled, and all instances share
+    /// it.
     #[must_use]
     pub fn new(
         store: Arc<dyn Coordination>,
@@ -116,7 +117,7 @@ impl Enrolment {
 
     /// Answers the request of a phone. The request is already authorized.
     ///
-    /// The work goes on if the phone closes its connection, so that no enrolment is half done.
+    /// The work continues if the phone closes its connection, so that no enrolment is half done.
     pub(crate) async fn answer(
         &self,
         pass: PassId,
@@ -135,7 +136,7 @@ impl Enrolment {
     }
 }
 
-/// Waits for a step until the customer has no patience any more.
+/// Waits for a step until this time.
 async fn within<T>(
     end: Instant,
     step: impl Future<Output = Result<T, Refusal>>,

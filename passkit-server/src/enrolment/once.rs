@@ -5,14 +5,14 @@ use crate::{
     store::{Coordination, StoreError, clock},
 };
 
-/// How long a request may work on an enrolment before another one takes over. Longer than a
-/// request lives, so two never work on the same pass.
+/// How long a request may work on an enrolment before another request takes over. No request takes
+/// this long, so two requests never work on the same pass.
 const TURN: Duration = Duration::from_secs(60);
 
-/// How often a request looks whether another one has finished.
+/// The pause before a request checks again whether another request has finished.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The enrolment of a pass, which happens once, whichever instances get the requests.
+/// The enrolment of a pass. It happens only once, whichever instances get the requests.
 pub(super) struct Once<'a> {
     store: &'a dyn Coordination,
     /// The name of the claim, and of the note with the time of the enrolment.
@@ -39,12 +39,13 @@ impl<'a> Once<'a> {
     /// Returns when the pass was enrolled, in microseconds since the Unix epoch.
     pub(super) async fn done_at(&self) -> Result<Option<u64>, StoreError> {
         let note = self.store.note(&self.name).await?;
-        // A note that is no time comes from elsewhere. The pass counts as enrolled long ago.
+        // A note that is not a time comes from another program. The pass then counts as enrolled
+        // long ago.
         Ok(note.map(|time| time.parse().unwrap_or_default()))
     }
 
-    /// Waits until no other request works on the enrolment. Returns `None` if the pass is enrolled
-    /// then.
+    /// Waits until no other request works on the enrolment. Returns `None` if the pass is then
+    /// enrolled.
     pub(super) async fn begin(&self) -> Result<Option<Turn<'a, '_>>, StoreError> {
         let owner = format!("{:032x}", random());
         while !self.store.claim(&self.name, &owner, TURN).await? {
@@ -117,7 +118,7 @@ impl Turn<'_, '_> {
         remove_note(self.once.store, &self.once.begun).await
     }
 
-    /// Lets other requests go on.
+    /// Lets other requests continue.
     pub(super) async fn end(&self) -> Result<(), StoreError> {
         self.once.store.release(&self.once.name, &self.owner).await
     }

@@ -7,10 +7,10 @@ use crate::refusal::{Part, Refusal};
 /// The longest value in characters.
 const LONGEST: usize = 256;
 
-/// The data that a customer gave. Which of them are there depends on `personalization.json`.
+/// The data that a customer gave. `personalization.json` decides which values Wallet asks for.
 ///
-/// Each value has at most 256 characters and no NUL. Everything else is as the customer typed it.
-/// `Debug` shows none of them.
+/// Each value has at most 256 characters and no NUL. Apart from that, the values are as the
+/// customer typed them. `Debug` shows no value.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Person {
@@ -56,12 +56,12 @@ impl fmt::Debug for Person {
 
 /// A token that a phone sends, and that the service signs.
 ///
-/// It has 1 to 256 ASCII letters, digits and characters of `._~+/=-`, and is not JSON. A manifest is
-/// JSON, so nobody can get a manifest signed in place of a token.
+/// It has 1 to 256 ASCII letters, digits and characters of `._~+/=-`, and is not JSON. A manifest
+/// is JSON, so nobody can get a signature over a manifest instead of a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PersonalizationToken(Box<str>);
 
-/// The error for a text that is no [`PersonalizationToken`]. It does not contain the text.
+/// The error for a text that is not a [`PersonalizationToken`]. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the text is not a personalization token; a token has 1 to 256 ASCII letters, digits and \

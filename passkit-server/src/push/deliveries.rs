@@ -10,7 +10,8 @@ use crate::{
     push::Scope,
 };
 
-/// Returns how a push failed, and the reason of the push service. `None` if it was accepted.
+/// Returns how a push failed, and the reason from the push service. Returns `None` if the push was
+/// accepted.
 pub(super) fn failure(outcome: &PushOutcome) -> Option<(PushFailure, &str)> {
     Some(match outcome {
         PushOutcome::Sent => return None,

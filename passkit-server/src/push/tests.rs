@@ -982,7 +982,8 @@ fn recording() -> (Fixture, DeliveryRecorder) {
     (f, recorder)
 }
 
-/// Writes what waits, and returns the records of the subject: event, count, version and detail.
+/// Writes the waiting entries, and returns the records of the subject: event, count, version and
+/// detail.
 async fn recorded(
     f: &Fixture,
     recorder: &DeliveryRecorder,
@@ -1000,7 +1001,7 @@ async fn recorded(
 async fn records_say_how_far_the_pushes_of_each_change_came() {
     let (f, recorder) = recording();
     // Two passes share 1,200 devices, so that a push covers both and each has several pages. Two
-    // tokens are bad, one went out of use, and one is another wallet's.
+    // tokens are bad, one is no longer in use, and one is from another wallet.
     for number in 0..1_200 {
         let (name, token) = (format!("d{number}"), format!("{number:08x}"));
         f.register(&name, "1", &token).await;

@@ -32,7 +32,7 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// Writes what waits, and returns the records of the subject.
+    /// Writes the waiting entries, and returns the records of the subject.
     async fn records(&self, subject: Subject) -> Vec<Record> {
         self.recorder.flush().await;
         let mut records = self.app.store.records(&[subject]).await.unwrap();
@@ -207,7 +207,7 @@ async fn complaints_are_recorded_without_secrets() {
     for secret in [secret, DEVICE, "\u{1b}"] {
         assert!(!other.contains(secret), "{other:?}");
     }
-    // The type has the complaints about its passes, and those that name no pass.
+    // The type has the complaints about its passes, and the complaints that name no pass.
     let of_type = f.of_type().await;
     assert!(
         of_type.contains(&(complaint(Complaint::UnexpectedStatus), 2)),

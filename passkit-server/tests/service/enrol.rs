@@ -33,7 +33,7 @@ struct Shop {
     signed: AtomicUsize,
     fail: AtomicBool,
     fail_signing: AtomicBool,
-    /// If set, each call waits for a permission to go on.
+    /// If set, each call waits for a permission to continue.
     waits: AtomicBool,
     go_on: Notify,
     /// If set, each call waits after it has made the personal version, too.
@@ -144,13 +144,13 @@ async fn a_customer_is_enrolled_once() {
     assert!(backlog.len() == 1 && backlog[0].pending == 1);
     assert_eq!(app.send(app.get_call(&pass)).await.body, "pass of Ada");
 
-    // A repeat is signed, and the first data stay.
+    // A repeated request is signed, and the first data stay.
     let answer = app.send(call(&app, &pass, body("def", "Eve"))).await;
     assert_eq!((answer.status, &*answer.body), (200, &b"signed def"[..]));
     assert_eq!(shop.names(), ["Ada"]);
     assert_eq!(app.store.pass_state(&pass).await.unwrap(), after);
 
-    // After a day, a repeat is no repeat any more.
+    // After a day, a repeated request is refused.
     let name = note_name(&pass);
     let time = app.store.note(&name).await.unwrap().unwrap();
     let day = 24 * 3_600 * 1_000_000;

@@ -125,8 +125,8 @@ impl Queue {
                     .wait(waiting)
                     .unwrap_or_else(PoisonError::into_inner);
                 waiting.sleeping -= 1;
-                // Under load, this pause lets more questions arrive. Answering several questions together is cheaper.
-                // Without load, this thread goes on at once.
+                // Under load, this pause lets more questions arrive. Answering several questions together is cheaper. Without
+                // load, this thread continues at once.
                 drop(waiting);
                 thread::yield_now();
                 waiting = self.lock();

@@ -68,7 +68,7 @@ enum Change {
 }
 
 impl File {
-    /// Returns what is left after a power loss. An unsynced change stays only if `stays` accepts it.
+    /// Returns the content after a power loss. An unsynced change stays only if `stays` accepts it.
     fn after_loss(&self, mut stays: impl FnMut() -> bool) -> Option<Vec<u8>> {
         if let Some(removed) = &self.removed
             && !stays()

@@ -35,7 +35,7 @@ pub(crate) struct Recipe {
 #[derive(Debug)]
 pub(crate) enum Serial {
     Text(Placed<Text>),
-    /// The serial is in the first of these columns that the row has.
+    /// The serial number is in the first of these columns that the row has.
     Column(&'static [&'static str]),
 }
 

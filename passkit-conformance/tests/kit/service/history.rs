@@ -80,7 +80,7 @@ fn once_in(count: usize) -> impl Fn() -> bool + Send + Sync + 'static {
     move || calls.fetch_add(1, SeqCst) % count == count - 1
 }
 
-/// Makes a target that gets its answers from the service that `make` makes of the sound service.
+/// Makes a target over the service that `make` makes from the sound service.
 fn wrong(make: impl FnOnce(Sound) -> Wrong) -> Target {
     let sound = Sound::new();
     sound.target_with(make(sound.clone()))
