@@ -98,7 +98,7 @@ impl Telemetry {
     /// Reports in the log whether spans are sent.
     pub(crate) fn report(&self) {
         if self.0.is_some() {
-            tracing::info!("traces are sent to a collector of OpenTelemetry");
+            tracing::info!("traces are sent to an OpenTelemetry collector");
         }
     }
 
@@ -252,7 +252,7 @@ impl Collector {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
-            tracing::warn!("the collector of OpenTelemetry gets no traces: {reason}");
+            tracing::warn!("the OpenTelemetry collector gets no traces: {reason}");
         }
     }
 }

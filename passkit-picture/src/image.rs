@@ -71,7 +71,7 @@ impl Image {
 
 /// Decodes an image, and returns its size in pixels.
 fn decode(content: &[u8]) -> Result<(u32, u32), &'static str> {
-    const DAMAGED: &str = "is no PNG image, or is damaged";
+    const DAMAGED: &str = "is not a PNG image, or is damaged";
     let mut decoder = png::Decoder::new(Cursor::new(content));
     // Texts and colour profiles may be compressed, and the picture does not need them.
     decoder.set_ignore_text_chunk(true);

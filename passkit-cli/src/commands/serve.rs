@@ -133,7 +133,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
-    /// How many seconds the service goes on answering after a signal to stop, while /readyz is already 503. Use it if a load
+    /// How many seconds the service still answers after a signal to stop, while /readyz is already 503. Use it if a load
     /// balancer asks for /readyz, and needs this time to notice. A second signal ends the time.
     #[arg(long, env = "PASSKIT_DRAIN", default_value_t = 0, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(..=3600))]

@@ -364,7 +364,7 @@ fn refused(failure: PushFailure, reason: &str, pass: &PassFacts) -> String {
              wallet than Apple's registered it"
         ),
         (PushFailure::Gone, _) => format!(
-            "the push token went out of use{said}, because the pass was deleted or the phone was erased; the phone registers \
+            "the push token is no longer in use{said}, because the pass was deleted or the phone was erased; the phone registers \
              again when the pass is added again"
         ),
         (PushFailure::Misconfigured, _) => format!(

@@ -339,7 +339,7 @@ const CASES: &[(&str, Change, &str, &str)] = &[
             phones[0].failure = Some((PushFailure::Gone, seen(1, 1, "Unregistered")));
         },
         "push-refused",
-        "went out of use (Unregistered)",
+        "no longer in use (Unregistered)",
     ),
     (
         "another wallet's token",

@@ -257,7 +257,7 @@ pub(crate) fn denial_text(denial: Denial) -> &'static str {
 
 pub(crate) fn failure_text(failure: PushFailure) -> &'static str {
     match failure {
-        PushFailure::Gone => "failed, because the push token went out of use",
+        PushFailure::Gone => "failed, because the push token is no longer in use",
         PushFailure::BadToken => "failed, because APNs does not know the push token",
         PushFailure::Rejected => "failed, because APNs will never accept it",
         PushFailure::Misconfigured => "failed, because APNs refuses the certificate, key or topic",
