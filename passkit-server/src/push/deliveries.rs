@@ -2,42 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{feedback::Stop, recent::Pushed, sender::PushOutcome};
+use super::{feedback::Stop, recent::Pushed};
 use crate::{
     PassId,
     delivery::{DeliveryRecorder, Event, PushFailure, Subject},
     identifiers::TypeIdentifier,
     push::Scope,
 };
-
-/// Returns how a push failed, and the reason from the push service. Returns `None` if the push was
-/// accepted.
-pub(super) fn failure(outcome: &PushOutcome) -> Option<(PushFailure, &str)> {
-    Some(match outcome {
-        PushOutcome::Sent => return None,
-        PushOutcome::Gone(_) => (PushFailure::Gone, ""),
-        PushOutcome::BadToken(reason) => (PushFailure::BadToken, reason),
-        PushOutcome::Rejected(reason) => (PushFailure::Rejected, reason),
-        PushOutcome::Misconfigured(reason) => (PushFailure::Misconfigured, reason),
-        PushOutcome::Unsupported => (PushFailure::Unsupported, ""),
-        PushOutcome::TooMany(reason) => (PushFailure::TooMany, reason),
-        PushOutcome::Unavailable(reason) => (PushFailure::Unavailable, reason),
-        PushOutcome::Unreachable(reason) => (PushFailure::Unreachable, reason),
-    })
-}
-
-impl Stop {
-    /// Returns the failure that stopped the pushes, and its reason.
-    fn failure(&self) -> Option<(PushFailure, &str)> {
-        match self {
-            Self::Misconfigured(reason) => Some((PushFailure::Misconfigured, reason)),
-            Self::AllRefused(reason) => Some((PushFailure::BadToken, reason)),
-            Self::Outage(reason) => Some((PushFailure::Unavailable, reason)),
-            Self::Unreachable(reason) => Some((PushFailure::Unreachable, reason)),
-            Self::ClaimLost => None,
-        }
-    }
-}
 
 fn subject(type_id: &TypeIdentifier, scope: &Scope) -> Subject {
     match scope {

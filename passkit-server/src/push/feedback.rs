@@ -9,7 +9,6 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    deliveries::failure,
     queue::DeferredPush,
     recent::{Pushed, Recent, TokenKey},
     report::{PushReport, Stopped},
@@ -60,6 +59,19 @@ pub(super) enum Stop {
     ClaimLost,
 }
 
+impl Stop {
+    /// Returns the failure that stopped the pushes, and its reason.
+    pub(super) fn failure(&self) -> Option<(PushFailure, &str)> {
+        match self {
+            Self::Misconfigured(reason) => Some((PushFailure::Misconfigured, reason)),
+            Self::AllRefused(reason) => Some((PushFailure::BadToken, reason)),
+            Self::Outage(reason) => Some((PushFailure::Unavailable, reason)),
+            Self::Unreachable(reason) => Some((PushFailure::Unreachable, reason)),
+            Self::ClaimLost => None,
+        }
+    }
+}
+
 /// What is known about the tokens of a type and about the push service.
 #[derive(Debug, Default)]
 pub(super) struct Feedback {
@@ -106,7 +118,7 @@ impl Feedback {
         actions: &mut Actions,
         report: &mut PushReport,
     ) -> Option<Stop> {
-        let failure = failure(&outcome);
+        let failure = outcome.failure();
         let mut pushed = Pushed {
             at,
             gone: None,

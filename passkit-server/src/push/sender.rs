@@ -2,7 +2,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 
-use crate::identifiers::{PushToken, TypeIdentifier};
+use crate::{
+    delivery::PushFailure,
+    identifiers::{PushToken, TypeIdentifier},
+};
 
 /// Sends pushes to APNs or to another push service.
 ///
@@ -109,5 +112,21 @@ impl PushOutcome {
             Self::Unavailable(_) => "unavailable",
             Self::Unreachable(_) => "unreachable",
         }
+    }
+
+    /// Returns how a push failed, and the reason from the push service. Returns `None` if the push was
+    /// accepted.
+    pub(super) fn failure(&self) -> Option<(PushFailure, &str)> {
+        Some(match self {
+            Self::Sent => return None,
+            Self::Gone(_) => (PushFailure::Gone, ""),
+            Self::BadToken(reason) => (PushFailure::BadToken, reason),
+            Self::Rejected(reason) => (PushFailure::Rejected, reason),
+            Self::Misconfigured(reason) => (PushFailure::Misconfigured, reason),
+            Self::Unsupported => (PushFailure::Unsupported, ""),
+            Self::TooMany(reason) => (PushFailure::TooMany, reason),
+            Self::Unavailable(reason) => (PushFailure::Unavailable, reason),
+            Self::Unreachable(reason) => (PushFailure::Unreachable, reason),
+        })
     }
 }

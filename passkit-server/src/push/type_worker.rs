@@ -572,7 +572,7 @@ impl TypeWorker {
                 break;
             };
             if let Some(recorder) = &context.recorder
-                && let Some((failure, reason)) = deliveries::failure(&outcome)
+                && let Some((failure, reason)) = outcome.failure()
             {
                 let version = delivery.version.unwrap_or_default();
                 let devices = &delivery.devices;
