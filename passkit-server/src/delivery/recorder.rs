@@ -237,8 +237,8 @@ impl DeliveryRecorder {
         self.record(subject, Event::Registered, 0, 1, String::new());
     }
 
-    /// A list was answered. A device without a registration leaves no record, and neither does a type
-    /// that the store doesn't know. Anyone may ask for made-up types with the identifier of a device.
+    /// A list was answered. A device without a registration leaves no record. Neither does an empty
+    /// list of a type without a version, because anyone may ask for made-up types.
     pub(crate) fn listed(
         &self,
         type_id: &TypeIdentifier,
