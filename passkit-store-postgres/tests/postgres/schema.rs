@@ -81,14 +81,14 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
         store.deferred(&type_id(), None, 9).await.unwrap_err(),
         store
             .claim(
-                "b20c7f2520475f8120fa69e14cb7e899",
+                "5047e00a573f61bc5f065b55b00261d6",
                 "o",
                 std::time::Duration::from_secs(1),
             )
             .await
             .unwrap_err(),
         store
-            .release("b20c7f2520475f8120fa69e14cb7e899", "o")
+            .release("5047e00a573f61bc5f065b55b00261d6", "o")
             .await
             .unwrap_err(),
         store.note("n").await.unwrap_err(),
@@ -240,15 +240,20 @@ async fn a_schema_of_the_first_version_is_migrated() {
     are_migrated(&FIRST[..1]).await;
 }
 
-/// Some states of the repository had delivery records in their first migration, and others did not.
+/// Some states of the repository had delivery records in their first migration, and others did not. Some had archives in their
+/// second migration.
 #[tokio::test]
-async fn schemas_with_and_without_delivery_records_are_migrated() {
+async fn schemas_of_states_between_the_versions_are_migrated() {
     let (tables, _version) = include_str!("../../migrations/0004_delivery.sql")
         .rsplit_once("insert into passkit.migration")
         .unwrap();
     are_migrated(&FIRST).await;
     are_migrated(&[FIRST[0], tables]).await;
     are_migrated(&[FIRST[0], tables, FIRST[1], FIRST[2]]).await;
+    let archives_second = "delete from passkit.migration where version = 3;
+        alter table passkit.migration drop column needs; drop function passkit.archive";
+    are_migrated(&[FIRST[0], FIRST[1], FIRST[2], archives_second]).await;
+    are_migrated(&[FIRST[0], tables, FIRST[1], FIRST[2], archives_second]).await;
 }
 
 async fn are_migrated(before: &[&'static str]) {
@@ -284,7 +289,7 @@ async fn old_migrations_stay_the_same() {
         [
             "0bf62c289601b2e610332a75b7b024d5",
             "00c271d8175be09178b2053670d3cb75",
-            "b20c7f2520475f8120fa69e14cb7e899",
+            "5047e00a573f61bc5f065b55b00261d6",
         ]
     );
 }
