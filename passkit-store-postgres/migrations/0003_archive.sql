@@ -1,6 +1,11 @@
+-- Some earlier states of this repository made archives in version 2. So they may exist already, and this column may not.
+alter table passkit.migration add column if not exists needs integer;
+update passkit.migration set needs = version where needs is null;
+alter table passkit.migration alter column needs set not null;
+
 -- Archives that were handed to an instance, for all instances. Most passes have one row, and a pass has another one for each
 -- version of the last hour.
-create table passkit.archive (
+create table if not exists passkit.archive (
     pass_type text collate "C" not null,
     serial    text collate "C" not null,
     -- The digest of the content.
@@ -14,7 +19,7 @@ create table passkit.archive (
 alter table passkit.archive alter column bytes set storage external;
 
 -- Returns the archive with a digest.
-create function passkit.archive(asked_type text, asked_serial text, asked_digest bytea)
+create or replace function passkit.archive(asked_type text, asked_serial text, asked_digest bytea)
 returns table (bytes bytea) language plpgsql stable set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 begin
@@ -27,7 +32,7 @@ $$;
 -- Keeps an archive. Removes the archives of the pass that were put more than an hour ago, except the one published last.
 --
 -- The function skips archives that another call is putting again. Otherwise two calls could deadlock.
-create function passkit.put_archive(put_type text, put_serial text, put_digest bytea, archive bytea)
+create or replace function passkit.put_archive(put_type text, put_serial text, put_digest bytea, archive bytea)
 returns void language plpgsql volatile set enable_seqscan = off set jit = off as $$
 declare
     micros bigint := passkit.now_micros();

@@ -32,7 +32,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-/// All migrations, in order.
+/// All migrations, in order. Databases have run them, so they never change. A change of the schema is a new migration.
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
@@ -45,6 +45,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 3,
         sql: include_str!("../migrations/0003_archive.sql"),
+    },
+    Migration {
+        version: 4,
+        sql: include_str!("../migrations/0004_delivery.sql"),
     },
 ];
 

@@ -28,8 +28,7 @@
 //! | failure | no persistence | `appendfsync everysec` | `appendfsync always` |
 //! |---|---|---|---|
 //! | a node restarts | everything | up to a second of acknowledged changes | nothing |
-//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually from the last few milliseconds | the
-//! same | the same |
+//! | failover, `min_replicas` 0 | the changes that the replica had not received, usually from the last few milliseconds | the same | the same |
 //! | failover, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |
 //! | a master is cut off from the other servers but not from the service, `min_replicas` 0 | the changes that it accepts while it is cut off: on a Cluster for up to `cluster-node-timeout`, behind Sentinels for the whole time | the same | the same |
 //! | a master is cut off in this way, `min_replicas` 1 or more | nothing, if the new master is a replica that has confirmed the changes | the same | the same |

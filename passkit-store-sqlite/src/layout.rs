@@ -29,10 +29,16 @@ use rusqlite::{
 };
 
 /// The version of the schema that the statements are written for.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = UPGRADES[UPGRADES.len() - 1].0;
 
-/// The tables that version 2 adds to version 1.
-pub(crate) const SCHEMA_2: &str = "
+/// The versions after the first, in order, and the statements that make each of them from the version before. Stores of each
+/// version exist, so these statements never change. A change of the schema is a new version.
+///
+/// Some earlier states of this repository made the tables of version 3 in version 1, so they may exist already.
+pub(crate) const UPGRADES: &[(i64, &str)] = &[
+    (
+        2,
+        "
 create table passkit_archive (
     type text not null,
     serial text not null,
@@ -41,9 +47,32 @@ create table passkit_archive (
     bytes blob not null,
     primary key (type, serial, digest)
 ) strict;
-";
+",
+    ),
+    (
+        3,
+        "
+create table if not exists passkit_delivery (
+    kind text not null,
+    type text not null,
+    name text not null,
+    event text not null,
+    version integer not null,
+    count integer not null,
+    at integer not null,
+    detail text not null,
+    primary key (kind, type, name, event)
+) strict, without rowid;
+create index if not exists passkit_delivery_by_age on passkit_delivery (at);
+create view if not exists delivery_records as
+select d.type, iif(d.kind = 'pass', d.name, null) as serial, iif(d.kind = 'device', d.name, null) as device,
+    d.event, d.version, d.count, datetime(d.at / 1000000, 'unixepoch') as last_at, d.detail
+from passkit_delivery d;
+",
+    ),
+];
 
-/// The tables of version 1, and the views.
+/// The tables and views of version 1. They never change either.
 pub(crate) const SCHEMA: &str = "
 create table passkit_store (
     version integer not null,
@@ -104,18 +133,6 @@ create table passkit_deferred (
     primary key (type, device)
 ) strict, without rowid;
 create index passkit_deferred_by_due on passkit_deferred (type, due) where due is not null;
-create table passkit_delivery (
-    kind text not null,
-    type text not null,
-    name text not null,
-    event text not null,
-    version integer not null,
-    count integer not null,
-    at integer not null,
-    detail text not null,
-    primary key (kind, type, name, event)
-) strict, without rowid;
-create index passkit_delivery_by_age on passkit_delivery (at);
 create table passkit_claim (
     name text not null primary key,
     owner text not null,
@@ -153,10 +170,6 @@ create view pending_pushes as
 select p.type, nullif(p.serial, '') as serial, datetime(p.since / 1000000, 'unixepoch') as pending_since,
     p.progress_version is not null as started
 from passkit_pending p;
-create view delivery_records as
-select d.type, iif(d.kind = 'pass', d.name, null) as serial, iif(d.kind = 'device', d.name, null) as device,
-    d.event, d.version, d.count, datetime(d.at / 1000000, 'unixepoch') as last_at, d.detail
-from passkit_delivery d;
 ";
 
 /// Returns the number of tables, views and other objects, and how many of them have a name that the schema needs.
@@ -561,7 +574,9 @@ mod tests {
     fn database() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(SCHEMA).unwrap();
-        connection.execute_batch(SCHEMA_2).unwrap();
+        for (_, statements) in UPGRADES {
+            connection.execute_batch(statements).unwrap();
+        }
         connection.execute(MAKE_STORE, [VERSION, 1]).unwrap();
         connection
     }

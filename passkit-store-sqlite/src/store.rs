@@ -226,15 +226,23 @@ fn upgrade(connection: &Connection) -> rusqlite::Result<i64> {
     let version = |connection: &Connection| {
         connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0))
     };
-    if version(connection)? == 1_i64 {
+    let is_older = |version| (1..layout::VERSION).contains(&version);
+    if is_older(version(connection)?) {
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-        if version(&transaction)? == 1_i64 {
-            transaction.execute_batch(layout::SCHEMA_2)?;
+        let before = version(&transaction)?;
+        if is_older(before) {
+            run_upgrades(&transaction, before)?;
             transaction.execute(layout::SET_SCHEMA_VERSION, [layout::VERSION])?;
         }
         transaction.commit()?;
     }
     version(connection)
+}
+
+/// Makes the current schema from the schema of this version.
+fn run_upgrades(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    let mut newer = layout::UPGRADES.iter().filter(|(to, _)| *to > version);
+    newer.try_for_each(|(_, statements)| connection.execute_batch(statements))
 }
 
 /// Repeats a call while another connection has locked the database. SQLite itself does not wait in all cases.
@@ -257,7 +265,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 
 fn make_store(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(layout::SCHEMA)?;
-    connection.execute_batch(layout::SCHEMA_2)?;
+    run_upgrades(connection, 1)?;
     let created = layout::integer(clock::now_micros() / 1_000_000);
     connection
         .execute(layout::MAKE_STORE, [layout::VERSION, created])

@@ -309,7 +309,7 @@ fn phones_get_a_push_for_a_changed_archive() {
     local.no_violation();
 }
 
-/// An archive from before an upgrade of the schema. Only an SQLite file is upgraded automatically.
+/// An archive and a purge after an upgrade of the schema. Only an SQLite file is upgraded automatically.
 #[test]
 fn a_store_of_the_first_version_is_upgraded() {
     let mut service = Service::new();
@@ -318,13 +318,18 @@ fn a_store_of_the_first_version_is_upgraded() {
     let database = service.store().join("passkit.db");
     let script = "import sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
-database.executescript('drop table passkit_archive; update passkit_store set version = 1')";
+database.executescript('drop table passkit_archive; drop view delivery_records; drop table passkit_delivery;'
+    'update passkit_store set version = 1')";
     let changed = Command::new("python3")
         .args(["-c", script])
-        .arg(database)
+        .arg(&database)
         .status();
     assert!(changed.unwrap().success());
     let mut service = service.given(&OPTIONS);
     service.start();
     assert_eq!(put(&service, &pass(TYPE, "A-1", "one")).status, 201);
+    // This also removes the delivery records of the pass.
+    let url = sqlite::url(&service.store(), "passkit.db");
+    let (code, _, said) = run(passkit().args(["purge", "--store", &url, "--force", TYPE, "A-1"]));
+    assert_eq!(code, Some(0), "{said}");
 }

@@ -6,7 +6,10 @@ use passkit_server::{
 use passkit_store_postgres::{Config, PostgresStore};
 use sqlx::Executor as _;
 
-use crate::support::{content, new_database, new_store, pass, type_id};
+use crate::{
+    delivery,
+    support::{content, new_database, new_store, pass, type_id},
+};
 
 async fn put(store: &PostgresStore, pass: &PassId, digest: u8) {
     let archive = Bytes::from(vec![digest; 1_000]);
@@ -60,4 +63,5 @@ async fn a_schema_without_archives_is_migrated() {
     store.check().await.unwrap();
     put(&store, &pass("1"), 1).await;
     assert_eq!(kept(&store, &pass("1")).await, [1]);
+    delivery::are_kept(&store).await;
 }

@@ -1,14 +1,14 @@
 //! Delivery records between instances of different versions, and between callers that meet.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_server::delivery::{DeliveryLog as _, Event, Record, Subject};
-use passkit_store_postgres::sqlx;
+use passkit_store_postgres::{PostgresStore, sqlx};
 use tokio::task::JoinSet;
 
 use crate::support::{deadlocks, device, new_store, pass, type_id};
 
-fn record(subject: &Subject, event: Event) -> Record {
+pub(crate) fn record(subject: &Subject, event: Event) -> Record {
     Record {
         subject: subject.clone(),
         event,
@@ -17,6 +17,21 @@ fn record(subject: &Subject, event: Event) -> Record {
         at: 1,
         detail: String::new(),
     }
+}
+
+/// Makes each call for delivery records.
+pub(crate) async fn are_kept(store: &PostgresStore) {
+    let subjects = [Subject::Pass(pass("1"))];
+    let one = record(&subjects[0], Event::Fetched);
+    store.record(std::slice::from_ref(&one)).await.unwrap();
+    let read = store.records(&subjects).await.unwrap();
+    assert_eq!(read, [[one.clone()]]);
+    store.forget(&subjects).await.unwrap();
+    assert_eq!(store.records(&subjects).await.unwrap(), [[]]);
+    store.record(&[one]).await.unwrap();
+    let time = SystemTime::now();
+    assert!(store.discard_before(time, 10).await.unwrap());
+    assert_eq!(store.records(&subjects).await.unwrap(), [[]]);
 }
 
 /// An instance with a newer version of the program may write events that this version does not know.

@@ -2,6 +2,7 @@ use std::time::SystemTime;
 
 use passkit_server::{
     Changed,
+    delivery::{DeliveryLog as _, Event, Subject},
     maintenance::StoreMaintenance,
     push::PushQueue,
     store::{Audience, Coordination, RegistrationStore, StoreError, StoreErrorKind},
@@ -9,8 +10,11 @@ use passkit_server::{
 use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_and_push_in, mark_in};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
-use crate::support::{
-    SERVER, content, device, new_database, new_store, pass, serial, text_of, token, type_id,
+use crate::{
+    delivery,
+    support::{
+        SERVER, content, device, new_database, new_store, pass, serial, text_of, token, type_id,
+    },
 };
 
 #[tokio::test]
@@ -33,6 +37,8 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
         pass: pass("1"),
     };
     let (serials, contents) = ([serial("1")], [content("1", Some(1), &[1])]);
+    let subjects = [Subject::Pass(pass("1"))];
+    let record = delivery::record(&subjects[0], Event::Fetched);
     let mut connection = store.pool().acquire().await.unwrap();
     let mut errors = vec![
         store.check().await.unwrap_err(),
@@ -74,13 +80,27 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
             .unwrap_err(),
         store.deferred(&type_id(), None, 9).await.unwrap_err(),
         store
-            .claim("c", "o", std::time::Duration::from_secs(1))
+            .claim(
+                "5047e00a573f61bc5f065b55b00261d6",
+                "o",
+                std::time::Duration::from_secs(1),
+            )
             .await
             .unwrap_err(),
-        store.release("c", "o").await.unwrap_err(),
+        store
+            .release("5047e00a573f61bc5f065b55b00261d6", "o")
+            .await
+            .unwrap_err(),
         store.note("n").await.unwrap_err(),
         store
             .replace_note("n", None, Some("new"))
+            .await
+            .unwrap_err(),
+        store.record(&[record]).await.unwrap_err(),
+        store.records(&subjects).await.unwrap_err(),
+        store.forget(&subjects).await.unwrap_err(),
+        store
+            .discard_before(SystemTime::now(), 9)
             .await
             .unwrap_err(),
     ];
@@ -209,18 +229,69 @@ async fn a_newer_or_older_schema_is_refused() {
     assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
 }
 
+const FIRST: [&str; 3] = [
+    include_str!("../../migrations/0001_store.sql"),
+    include_str!("../../migrations/0002_needs.sql"),
+    include_str!("../../migrations/0003_archive.sql"),
+];
+
 #[tokio::test]
 async fn a_schema_of_the_first_version_is_migrated() {
+    are_migrated(&FIRST[..1]).await;
+}
+
+/// Some states of the repository had delivery records in their first migration, and others did not. Some had archives in their
+/// second migration.
+#[tokio::test]
+async fn schemas_of_states_between_the_versions_are_migrated() {
+    let (tables, _version) = include_str!("../../migrations/0004_delivery.sql")
+        .rsplit_once("insert into passkit.migration")
+        .unwrap();
+    are_migrated(&FIRST).await;
+    are_migrated(&[FIRST[0], tables]).await;
+    are_migrated(&[FIRST[0], tables, FIRST[1], FIRST[2]]).await;
+    let archives_second = "delete from passkit.migration where version = 3;
+        alter table passkit.migration drop column needs; drop function passkit.archive";
+    are_migrated(&[FIRST[0], FIRST[1], FIRST[2], archives_second]).await;
+    are_migrated(&[FIRST[0], tables, FIRST[1], FIRST[2], archives_second]).await;
+}
+
+async fn are_migrated(before: &[&'static str]) {
     let url = SERVER.url(&SERVER.new_database().await.unwrap());
     let store = PostgresStore::connect(&url, Config::new()).await.unwrap();
-    sqlx::raw_sql(include_str!("../../migrations/0001_store.sql"))
-        .execute(store.pool())
-        .await
-        .unwrap();
+    for sql in before {
+        sqlx::raw_sql(sqlx::SqlStr::from_static(sql))
+            .execute(store.pool())
+            .await
+            .unwrap();
+    }
     let error = store.check().await.unwrap_err();
     assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
     store.migrate().await.unwrap();
     store.check().await.unwrap();
+    delivery::are_kept(&store).await;
+}
+
+/// Databases have run these migrations, so they must not change. A change of the schema is a new migration.
+#[tokio::test]
+async fn old_migrations_stay_the_same() {
+    let store = new_store().await;
+    let mut digests = Vec::new();
+    for sql in FIRST {
+        let is_code = |line: &&str| !line.trim_start().starts_with("--");
+        let code: Vec<_> = sql.lines().filter(is_code).collect();
+        let digest = sqlx::query_scalar("select md5($1)").bind(code.join("\n"));
+        let digest: String = digest.fetch_one(store.pool()).await.unwrap();
+        digests.push(digest);
+    }
+    assert_eq!(
+        digests,
+        [
+            "0bf62c289601b2e610332a75b7b024d5",
+            "00c271d8175be09178b2053670d3cb75",
+            "5047e00a573f61bc5f065b55b00261d6",
+        ]
+    );
 }
 
 #[tokio::test]

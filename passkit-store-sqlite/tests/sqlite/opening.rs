@@ -1,6 +1,10 @@
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::SystemTime};
 
-use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
+use bytes::Bytes;
+use passkit_server::{
+    delivery::{DeliveryLog as _, Event, Record, Subject},
+    store::{ArchiveStore as _, RegistrationStore as _, StoreErrorKind},
+};
 use passkit_store_sqlite::{SqliteStore, rusqlite::Connection};
 
 use crate::support::{device, pass, registered, sqlite_code, text, token};
@@ -153,6 +157,78 @@ fn other_files_are_refused_and_left_alone() {
     drop(SqliteStore::create(&path).unwrap());
 }
 
+/// Returns the statements that made the tables and views.
+fn schema(connection: &Connection) -> Vec<(String, Option<String>)> {
+    let mut statement = connection
+        .prepare("select name, sql from sqlite_schema order by name")
+        .unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test]
+async fn stores_of_older_versions_are_upgraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = folder.path().join("new.db");
+    drop(SqliteStore::create(&new).unwrap());
+    let new = Connection::open(&new).unwrap();
+    let made = |names: &[&str]| {
+        let schema = schema(&new).into_iter();
+        let statements = schema.filter(|(name, _)| names.contains(&name.as_str()));
+        statements
+            .filter_map(|(_, sql)| sql)
+            .collect::<Vec<_>>()
+            .join(";")
+    };
+    let archives = made(&["passkit_archive"]);
+    // The names are sorted, and the view comes before its table. SQLite allows that.
+    let deliveries = made(&[
+        "delivery_records",
+        "passkit_delivery",
+        "passkit_delivery_by_age",
+    ]);
+    // Some states of the repository had delivery records in these versions, and others did not.
+    for (version, more) in [
+        (1, String::new()),
+        (1, deliveries.clone()),
+        (2, archives.clone()),
+        (2, format!("{archives};{deliveries}")),
+    ] {
+        let path = folder.path().join("old.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(include_str!("version_1.sql")).unwrap();
+        old.execute_batch(&more).unwrap();
+        old.execute("insert into passkit_store values (?1, 1)", [version])
+            .unwrap();
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(schema(&old), schema(&new));
+        let record = Record {
+            subject: Subject::Pass(pass("1")),
+            event: Event::Fetched,
+            version: 7,
+            count: 1,
+            at: 1,
+            detail: String::new(),
+        };
+        store.record(std::slice::from_ref(&record)).await.unwrap();
+        let subjects = [record.subject.clone()];
+        let read = store.records(&subjects).await.unwrap();
+        assert_eq!(read, [[record]]);
+        store.forget(&subjects).await.unwrap();
+        assert!(store.discard_before(SystemTime::now(), 10).await.unwrap());
+        let archive = Bytes::from_static(b"archive");
+        store
+            .put_archive(&pass("1"), &[1; 32], archive.clone())
+            .await
+            .unwrap();
+        let found = store.archive(&pass("1"), &[1; 32]).await.unwrap();
+        assert_eq!(found, Some(archive));
+        drop((store, old));
+        drop(SqliteStore::open(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+    }
+}
+
 #[test]
 fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -165,7 +241,7 @@ fn a_newer_schema_is_refused() {
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let expected =
-        "was written by another version of passkit (schema 3, this one knows 2); use that version";
+        "was written by another version of passkit (schema 4, this one knows 3); use that version";
     assert_eq!(text(&error), format!("{} {expected}", path.display()));
 }
 
