@@ -76,7 +76,8 @@
 //!
 //! If the service also serves [archives from the store](Config::archives), then the removal of a
 //! file is not published when the store has the archive of the content that was published last. The
-//! service then serves the pass from the store.
+//! service then serves the pass from the store. A file that differs from such an archive is not
+//! published again either, unless it changes.
 
 mod catalog;
 mod check;

@@ -607,7 +607,8 @@ impl Publishing {
     /// copy. Its file was just read again.
     ///
     /// If the file has the same content as the copy, the pass is published again, unless it is in
-    /// its pause.
+    /// its pause. A pass that was handed in to the store is not published again, because the other
+    /// instances have only the archive that was handed in.
     pub(crate) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
         let listed = self.shared.read(|passes| passes.get(pass).cloned());
         let is_same =
@@ -628,8 +629,26 @@ impl Publishing {
             let stamp = Stamp::of(file).ok().flatten();
             seen.good && seen.pass.as_ref() == Some(pass) && stamp == Some(seen.stamp)
         });
+        if !is_original {
+            return;
+        }
+        let is_handed_in = match self.runtime.block_on(self.is_handed_in(pass)) {
+            Ok(is_handed_in) => is_handed_in,
+            Err(error) => {
+                tracing::warn!("{pass}: can't compare it with the store: {}", Chain(&error));
+                return;
+            }
+        };
         let now = Instant::now();
-        if !is_original || !self.pauses.may_publish(pass, now) {
+        if !self.pauses.may_publish(pass, now) {
+            return;
+        }
+        if is_handed_in {
+            tracing::error!(
+                "instances serve different contents: {pass} was handed in to the store, and this instance serves {} \
+                 instead; remove the file",
+                OneLine::of(&path)
+            );
             return;
         }
         if let Some(count) = self.pauses.report(now) {
@@ -651,6 +670,17 @@ impl Publishing {
             }
         });
         self.unmarked.insert(pass.clone());
+    }
+
+    /// Returns whether the store has the archive of the content that was published last.
+    async fn is_handed_in(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let Some(archives) = &self.archives else {
+            return Ok(false);
+        };
+        let Some(digest) = archives.pass_state(pass).await?.published else {
+            return Ok(false);
+        };
+        Ok(archives.archive(pass, &digest).await?.is_some())
     }
 
     /// Publishes every change that the store does not have yet. After an error it tries again

@@ -808,6 +808,26 @@ mod tests {
         assert_eq!(world.state(), handed_in, "no phone got the copy");
     }
 
+    /// The system may report a file for some time after it was removed, or it is removed late.
+    #[test]
+    fn a_file_that_is_still_there_does_not_replace_what_was_handed_in() {
+        let mut world = World::new();
+        world.hand_in(HANDED_IN);
+        let handed_in = world.state();
+        let (reply, mut done) = oneshot::channel();
+        let copy = world.copy();
+        world.watcher.read_again(a_pass(), Some(copy), reply);
+        world.watcher.act().unwrap();
+        assert_eq!(done.try_recv(), Ok(()));
+        assert_eq!(world.state(), handed_in);
+        world.remove_file();
+        world.act(true);
+        let marked = world.state();
+        assert!(marked.last_modified > handed_in.last_modified);
+        assert_eq!(marked.published, Some(HANDED_IN));
+        assert!(!world.published().removed);
+    }
+
     #[test]
     fn a_request_waits_no_longer_when_the_file_is_back() {
         let mut world = World::new();
