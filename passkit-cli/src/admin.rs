@@ -452,6 +452,13 @@ fn not_taken(reason: NotTaken) -> Response<ResponseBody> {
             format!("{pass} is in a folder of this instance; change its file, or remove it first"),
             None,
         ),
+        NotTaken::LeavingFolder(pass) => (
+            StatusCode::CONFLICT,
+            format!(
+                "the file of {pass} was removed, but the store does not know that yet; send the request again later"
+            ),
+            None,
+        ),
         NotTaken::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,
             "too many archives are being checked; send the request again later".to_owned(),

@@ -49,6 +49,8 @@ pub(crate) enum NotTaken {
     Refused(Findings),
     /// The pass is in a folder of this instance.
     InFolder(PassId),
+    /// The file of the pass was removed, but that is not published yet.
+    LeavingFolder(PassId),
     Store(StoreError),
     Failed(Failure),
 }
@@ -95,6 +97,10 @@ impl Archives {
         let pass = archive.id;
         if self.source.folder_of(&pass).await?.is_some() {
             return Err(NotTaken::InFolder(pass));
+        }
+        // Otherwise the removal of the file could end the pass after it was published here.
+        if self.source.has_unpublished_removal(&pass) {
+            return Err(NotTaken::LeavingFolder(pass));
         }
         let published = self.store.published(slice::from_ref(&pass)).await?;
         let published = published.into_iter().flatten().next();

@@ -51,6 +51,12 @@ impl Source {
         let is_served = credentials.is_some_and(|credentials| !credentials.is_withdrawn());
         Ok(is_served.then_some(folder))
     }
+
+    /// Returns whether the file of a pass was removed from the folders, and the store does not know that yet.
+    pub(crate) fn has_unpublished_removal(&self, pass: &PassId) -> bool {
+        let folder = self.folder.as_ref();
+        folder.is_some_and(|folder| folder.has_unpublished_removal(pass))
+    }
 }
 
 #[async_trait]
@@ -76,8 +82,11 @@ impl PassSource for Source {
         pass: &PassId,
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
-        if let Some(folder) = self.folder_of(pass).await? {
-            return folder.archive(pass, state).await;
+        // The file may be withdrawn while the folder is asked. The store may have the pass then.
+        if let Some(folder) = self.folder_of(pass).await?
+            && let Some(archive) = folder.archive(pass, state).await?
+        {
+            return Ok(Some(archive));
         }
         match &self.archives {
             Some(archives) => archives.archive(pass, state).await,
@@ -90,8 +99,10 @@ impl PassSource for Source {
         pass: &PassId,
         state: &PassState,
     ) -> Result<Option<u64>, SourceError> {
-        if let Some(folder) = self.folder_of(pass).await? {
-            return folder.archive_length(pass, state).await;
+        if let Some(folder) = self.folder_of(pass).await?
+            && let Some(length) = folder.archive_length(pass, state).await?
+        {
+            return Ok(Some(length));
         }
         let archive = self.archive(pass, state).await?;
         Ok(archive.map(|archive| archive.length()))

@@ -257,7 +257,7 @@ impl Catalog {
         self.write(false, |transaction| {
             // Does the same as `Listed::set_marked`.
             let mut statement = transaction.prepare_cached(
-                "update pass set unmarked = 0, misdated = misdated and withdrawn where type = ?1 and serial = ?2",
+                "update pass set unmarked = 0, misdated = 0 where type = ?1 and serial = ?2",
             )?;
             for pass in passes {
                 statement.execute([pass.type_id.as_str(), pass.serial.as_str()])?;

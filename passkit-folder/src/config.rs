@@ -1,6 +1,8 @@
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, sync::Arc};
 
-use passkit_server::{delivery::DeliveryRecorder, identifiers::Kind, service::Prefix};
+use passkit_server::{
+    delivery::DeliveryRecorder, identifiers::Kind, service::Prefix, store::ArchiveStore,
+};
 
 /// Says which folders a [`Folder`](crate::Folder) serves, and with which rules.
 ///
@@ -9,7 +11,7 @@ use passkit_server::{delivery::DeliveryRecorder, identifiers::Kind, service::Pre
 ///
 /// let config = Config::new("./passkit-copies").passes("./passes").orders("./orders");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// The folders, each with the kind of archives to look for. The folders below them are searched
@@ -35,6 +37,10 @@ pub struct Config {
     /// Where to record what differs when the content of a pass changes. Without it, nothing is
     /// compared.
     pub delivery_log: Option<DeliveryRecorder>,
+    /// The store, if it keeps archives that the service serves when no folder has the pass. When a
+    /// file is removed, and the store has the archive of the content that was published last, the
+    /// pass is not withdrawn from the store.
+    pub archives: Option<Arc<dyn ArchiveStore>>,
 }
 
 impl Config {
@@ -49,6 +55,7 @@ impl Config {
             allow_unsigned: false,
             prefix: None,
             delivery_log: None,
+            archives: None,
         }
     }
 
@@ -100,5 +107,38 @@ impl Config {
     pub fn delivery_log(mut self, recorder: DeliveryRecorder) -> Self {
         self.delivery_log = Some(recorder);
         self
+    }
+
+    /// Sets the store with the [`archives`](Self::archives) that the service serves when no folder
+    /// has the pass. It must be the store of the publisher.
+    #[must_use]
+    pub fn archives(mut self, store: Arc<dyn ArchiveStore>) -> Self {
+        self.archives = Some(store);
+        self
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            roots,
+            copies,
+            next_free,
+            edition,
+            allow_unsigned,
+            prefix,
+            delivery_log,
+            archives,
+        } = self;
+        f.debug_struct("Config")
+            .field("roots", roots)
+            .field("copies", copies)
+            .field("next_free", next_free)
+            .field("edition", edition)
+            .field("allow_unsigned", allow_unsigned)
+            .field("prefix", prefix)
+            .field("delivery_log", delivery_log)
+            .field("archives", &archives.is_some())
+            .finish()
     }
 }

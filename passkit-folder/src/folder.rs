@@ -137,6 +137,15 @@ impl Folder {
         shared.read(|passes| passes.get(pass).is_some_and(is_published))
     }
 
+    /// Returns whether the file of `pass` was removed, and that was not published to the store yet.
+    ///
+    /// Until it was published, do not hand in an archive of the pass. The removal of the file could
+    /// otherwise be published after the archive.
+    #[must_use]
+    pub fn has_unpublished_removal(&self, pass: &PassId) -> bool {
+        self.0.shared.has_unpublished_removal(pass)
+    }
+
     /// Returns whether no pass and no order is served.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -72,7 +72,12 @@
 //! A phone that fetches this copy gets it with the `Last-Modified` of the published content. If the
 //! published content were served later, the phone would get a 304 and keep the copy. So the pass is
 //! *misdated* until it is marked again. Its next change is marked even if the store knows the new
-//! content.
+//! content, and so is its removal.
+//!
+//! If the service also serves [archives from the store](Config::archives), then the removal of a
+//! file is not published when the store has the archive of the content that was published last. The
+//! service then serves the pass from the store. A file that differs from such an archive is not
+//! published again either, unless it changes.
 
 mod catalog;
 mod check;

@@ -26,7 +26,6 @@ impl Listed {
     /// Records that the store has the last change.
     pub(crate) fn set_marked(&mut self) {
         self.unmarked = false;
-        // Publishing a removal does not mark the pass, so it stays misdated.
-        self.misdated &= self.withdrawn;
+        self.misdated = false;
     }
 }

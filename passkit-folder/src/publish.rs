@@ -16,7 +16,7 @@ use passkit_server::{
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
     service::Prefix,
-    store::{Content, ContentDigest, StoreError, unite_tokens},
+    store::{ArchiveStore, Content, ContentDigest, StoreError, unite_tokens},
     text::{Chain, OneLine},
 };
 use tokio::runtime::Handle;
@@ -52,6 +52,7 @@ pub(crate) struct Publishing {
     pauses: Pauses,
     prefixes: Prefixes,
     recorder: Option<DeliveryRecorder>,
+    archives: Option<Arc<dyn ArchiveStore>>,
 }
 
 /// The paths to which passes point, and which of them were reported.
@@ -114,6 +115,15 @@ struct Seen {
     rival: Option<Box<PassId>>,
 }
 
+/// Withdrawn passes whose removal is not published.
+#[derive(Default)]
+struct Withdrawn {
+    /// The passes that the store does not know.
+    purged: Vec<PassId>,
+    /// The passes that are served from the store.
+    handed_in: Vec<PassId>,
+}
+
 impl Publishing {
     /// Starts from what the last run left in the catalog.
     pub(crate) fn new(
@@ -142,6 +152,7 @@ impl Publishing {
                 ..Prefixes::default()
             },
             recorder: config.delivery_log.clone(),
+            archives: config.archives.clone(),
         };
         let shared = publishing.shared.clone();
         shared.write(|passes| shared.catalog.rows(|row| publishing.recall(row, passes)))?;
@@ -596,7 +607,8 @@ impl Publishing {
     /// copy. Its file was just read again.
     ///
     /// If the file has the same content as the copy, the pass is published again, unless it is in
-    /// its pause.
+    /// its pause. A pass that was handed in to the store is not published again, because the other
+    /// instances have only the archive that was handed in.
     pub(crate) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
         let listed = self.shared.read(|passes| passes.get(pass).cloned());
         let is_same =
@@ -617,8 +629,26 @@ impl Publishing {
             let stamp = Stamp::of(file).ok().flatten();
             seen.good && seen.pass.as_ref() == Some(pass) && stamp == Some(seen.stamp)
         });
+        if !is_original {
+            return;
+        }
+        let is_handed_in = match self.runtime.block_on(self.is_handed_in(pass)) {
+            Ok(is_handed_in) => is_handed_in,
+            Err(error) => {
+                tracing::warn!("{pass}: can't compare it with the store: {}", Chain(&error));
+                return;
+            }
+        };
         let now = Instant::now();
-        if !is_original || !self.pauses.may_publish(pass, now) {
+        if !self.pauses.may_publish(pass, now) {
+            return;
+        }
+        if is_handed_in {
+            tracing::error!(
+                "instances serve different contents: {pass} was handed in to the store, and this instance serves {} \
+                 instead; remove the file",
+                OneLine::of(&path)
+            );
             return;
         }
         if let Some(count) = self.pauses.report(now) {
@@ -640,6 +670,17 @@ impl Publishing {
             }
         });
         self.unmarked.insert(pass.clone());
+    }
+
+    /// Returns whether the store has the archive of the content that was published last.
+    async fn is_handed_in(&self, pass: &PassId) -> Result<bool, StoreError> {
+        let Some(archives) = &self.archives else {
+            return Ok(false);
+        };
+        let Some(digest) = archives.pass_state(pass).await?.published else {
+            return Ok(false);
+        };
+        Ok(archives.archive(pass, &digest).await?.is_some())
     }
 
     /// Publishes every change that the store does not have yet. After an error it tries again
@@ -676,6 +717,9 @@ impl Publishing {
 
     /// Publishes the contents of these passes. A withdrawn pass that the store does not know was
     /// purged, and publishing its removal would bring it back. Returns these passes.
+    ///
+    /// The removal of a pass that was handed in to the store is not published either. The service
+    /// serves such a pass from the store, and the removal would end that.
     async fn publish_contents(
         &self,
         type_id: &TypeIdentifier,
@@ -683,6 +727,7 @@ impl Publishing {
     ) -> Result<Vec<PassId>, StoreError> {
         let mut contents = Vec::with_capacity(passes.len());
         let mut misdated = Vec::new();
+        let mut misdated_and_withdrawn = Vec::new();
         let mut withdrawn = Vec::new();
         self.shared.read(|listed| {
             for pass in passes {
@@ -694,19 +739,32 @@ impl Publishing {
                     digest: (!listed.withdrawn).then_some(listed.content),
                     tokens: listed.tokens.to_vec(),
                 });
-                if listed.misdated && !listed.withdrawn {
-                    misdated.push((pass, listed.content));
+                match (listed.misdated, listed.withdrawn) {
+                    (true, false) => misdated.push((pass, listed.content)),
+                    (true, true) => misdated_and_withdrawn.push(pass),
+                    (false, _) => {}
                 }
-                if listed.withdrawn && !self.from_the_start.contains(pass) {
+                if listed.withdrawn {
                     withdrawn.push(pass.clone());
                 }
             }
         });
-        let purged = self.purged(withdrawn).await?;
-        contents.retain(|content| purged.iter().all(|pass| pass.serial != content.serial));
+        let Withdrawn { purged, handed_in } = self.withdrawn_from_store(withdrawn).await?;
+        let unpublished: BTreeSet<&SerialNumber> = purged
+            .iter()
+            .chain(&handed_in)
+            .map(|pass| &pass.serial)
+            .collect();
+        contents.retain(|content| !unpublished.contains(&content.serial));
         // The store does not mark content that it knows. But phones may have the earlier copy under
         // the date of this content, so these passes are marked anyway.
         let mut known: Vec<SerialNumber> = Vec::new();
+        // A removal marks nothing. If a withdrawn pass is handed in with content that the store
+        // knows, that marks nothing either.
+        let withdrawn = misdated_and_withdrawn
+            .into_iter()
+            .filter(|pass| !purged.contains(pass));
+        known.extend(withdrawn.map(|pass| pass.serial.clone()));
         for (pass, content) in misdated {
             if self.publisher.store().pass_state(pass).await?.published == Some(content) {
                 known.push(pass.serial.clone());
@@ -721,6 +779,35 @@ impl Publishing {
                 .await?;
         }
         Ok(purged)
+    }
+
+    /// Returns which of these withdrawn passes are not removed from the store, and why.
+    ///
+    /// The store has no call that compares and publishes in one step. If an archive is put and
+    /// published on another instance after this call read the store, and before the removal is
+    /// published, then the removal still ends the pass. The archive must then be handed in again.
+    async fn withdrawn_from_store(&self, withdrawn: Vec<PassId>) -> Result<Withdrawn, StoreError> {
+        let mut left = Withdrawn::default();
+        if withdrawn.is_empty() {
+            return Ok(left);
+        }
+        let published = self.publisher.store().published(&withdrawn).await?;
+        for (pass, published) in withdrawn.into_iter().zip(published) {
+            let Some(published) = published else {
+                if !self.from_the_start.contains(&pass) {
+                    left.purged.push(pass);
+                }
+                continue;
+            };
+            // An archive is put before its digest is published.
+            if let (Some(archives), Some(digest)) = (&self.archives, published.digest)
+                && archives.archive(&pass, &digest).await?.is_some()
+            {
+                tracing::info!("{pass}: is not withdrawn, because the store has its archive");
+                left.handed_in.push(pass);
+            }
+        }
+        Ok(left)
     }
 
     /// Returns the passes among these withdrawn passes that the store does not know. They were

@@ -58,6 +58,12 @@ impl Shared {
         })
     }
 
+    /// Returns whether `pass` was withdrawn, and the store does not know that yet.
+    pub(crate) fn has_unpublished_removal(&self, pass: &PassId) -> bool {
+        let is_unpublished = |listed: &Listed| listed.withdrawn && listed.unmarked;
+        self.read(|passes| passes.get(pass).is_some_and(is_unpublished))
+    }
+
     /// Remembers that phones may get this content with the `Last-Modified` of other content. Does
     /// nothing if this content is no longer served. Returns whether this is new.
     pub(crate) fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {

@@ -479,8 +479,8 @@ impl Watcher {
         self.withdraw(&missing)
     }
 
-    /// Does what is due: publishes stable files, answers comparisons, and withdraws passes whose
-    /// file is gone.
+    /// Does what is due: publishes stable files, withdraws passes whose file is gone, answers
+    /// comparisons, and marks what changed.
     fn act(&mut self) -> Result<(), CatalogError> {
         let now = Instant::now();
         let mut stable = std::mem::take(&mut self.again);
@@ -495,14 +495,17 @@ impl Watcher {
             }
         }
         self.publish(stable.into_iter().collect())?;
+        let withdrawn = self.withdraw_due(now);
+        // If a file is gone, its copy must not be served under the date of other content. So the
+        // request waits until the file is back, or the pass is withdrawn.
+        let (changing, gone) = (&self.changing, &self.gone);
+        let is_decided = |path: &Path| !changing.contains_key(path) && !gone.contains_key(path);
         for Comparison {
             pass,
             content,
             reply,
             ..
-        } in self
-            .comparing
-            .extract_if(.., |one| !self.changing.contains_key(&one.path))
+        } in self.comparing.extract_if(.., |one| is_decided(&one.path))
         {
             if let Some(content) = content {
                 self.publishing.compare(&pass, content);
@@ -511,7 +514,11 @@ impl Watcher {
             let _ = reply.send(());
         }
         self.publishing.mark();
+        withdrawn
+    }
 
+    /// Withdraws the passes whose file was gone for long enough.
+    fn withdraw_due(&mut self, now: Instant) -> Result<(), CatalogError> {
         let due: Vec<PathBuf> = self
             .gone
             .iter()
@@ -595,5 +602,271 @@ impl Watcher {
                 self.note(path, Some(stamp));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    //! The tests drive the watcher step by step, without its thread.
+
+    use std::fs;
+
+    use bytes::Bytes;
+    use passkit_archive::{ArchiveBuilder, placeholder_icon};
+    use passkit_server::{
+        Changed, PassState,
+        push::Publisher,
+        store::{ArchiveStore as _, Content, MemoryStore, Published, RegistrationStore as _},
+    };
+    use serde_json::json;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::{Config, catalog::Catalog, shared::Shared};
+
+    const LONG: Duration = Duration::from_secs(3_600);
+    const HANDED_IN: ContentDigest = [2; 32];
+
+    fn a_pass() -> PassId {
+        PassId::new("pass.com.example.leaving", "A-1").unwrap()
+    }
+
+    fn content() -> Vec<u8> {
+        let description = json!({
+            "formatVersion": 1, "passTypeIdentifier": a_pass().type_id.as_str(), "serialNumber": "A-1",
+            "teamIdentifier": "TEAM123456", "organizationName": "Example", "description": "one", "generic": {},
+            "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
+        });
+        ArchiveBuilder::new(Kind::Pass, description.to_string())
+            .file("icon.png", placeholder_icon(29))
+            .build_unsigned()
+            .unwrap()
+    }
+
+    /// A watcher whose folder has one pass, which is published.
+    struct World {
+        runtime: Runtime,
+        store: Arc<MemoryStore>,
+        shared: Arc<Shared>,
+        watcher: Watcher,
+        file: PathBuf,
+        _disk: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let disk = tempfile::tempdir().unwrap();
+            let root = disk.path().canonicalize().unwrap().join("passes");
+            fs::create_dir(&root).unwrap();
+            let file = root.join("a.pkpass");
+            fs::write(&file, content()).unwrap();
+            let runtime = Runtime::new().unwrap();
+            let store = Arc::new(MemoryStore::new());
+            let config = Config::new(disk.path().join("copies"))
+                .passes(&root)
+                .allow_unsigned(true)
+                .archives(store.clone());
+            let (catalog, _) = Catalog::open_free(&config.copies, false).unwrap();
+            let shared = Arc::new(Shared::new(catalog));
+            let publisher = Arc::new(Publisher::marking(store.clone()));
+            let handle = runtime.handle().clone();
+            let publishing = Publishing::new(shared.clone(), publisher, handle, &config).unwrap();
+            let mut watcher = Watcher::new(publishing, vec![(Kind::Pass, root)]);
+            let found = watcher.find();
+            watcher.publish(found.files).unwrap();
+            let world = Self {
+                runtime,
+                store,
+                shared,
+                watcher,
+                file,
+                _disk: disk,
+            };
+            assert_eq!(world.published().digest, Some(world.copy()));
+            world
+        }
+
+        /// Returns the digest of the content that the folder served last.
+        fn copy(&self) -> ContentDigest {
+            self.shared.read(|passes| passes[&a_pass()].content)
+        }
+
+        fn is_misdated(&self) -> bool {
+            self.shared.read(|passes| passes[&a_pass()].misdated)
+        }
+
+        fn published(&self) -> Published {
+            let pass = [a_pass()];
+            let published = self.runtime.block_on(self.store.published(&pass));
+            published.unwrap().into_iter().next().unwrap().unwrap()
+        }
+
+        fn state(&self) -> PassState {
+            let pass = a_pass();
+            let state = self.runtime.block_on(self.store.pass_state(&pass));
+            state.unwrap()
+        }
+
+        /// Publishes as another instance does.
+        fn publish(&self, digest: Option<ContentDigest>) {
+            let PassId { type_id, serial } = a_pass();
+            let contents = [Content {
+                serial,
+                digest,
+                tokens: Vec::new(),
+            }];
+            let marked = self.store.mark(&type_id, Changed::Contents(&contents));
+            self.runtime.block_on(marked).unwrap();
+        }
+
+        /// Does what another instance does when it gets an archive with this content.
+        fn hand_in(&self, digest: ContentDigest) {
+            let archive = Bytes::from_static(b"an archive");
+            let pass = a_pass();
+            let put = self.store.put_archive(&pass, &digest, archive);
+            self.runtime.block_on(put).unwrap();
+            self.publish(Some(digest));
+        }
+
+        fn remove_file(&mut self) {
+            fs::remove_file(&self.file).unwrap();
+        }
+
+        /// Does a round in which the file is gone, either for long enough or not.
+        fn act(&mut self, is_due: bool) {
+            self.watcher.note(self.file.clone(), None);
+            for since in self.watcher.gone.values_mut() {
+                let now = Instant::now();
+                *since = if is_due {
+                    now.checked_sub(GONE_AFTER).unwrap()
+                } else {
+                    now + LONG
+                };
+            }
+            self.watcher.act().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_removal_is_published_in_the_round_that_withdraws_the_pass() {
+        let mut world = World::new();
+        world.remove_file();
+        world.act(false);
+        assert!(!world.published().removed);
+        world.act(true);
+        assert!(world.published().removed);
+        assert!(!world.shared.has_unpublished_removal(&a_pass()));
+    }
+
+    /// The archive may have the same content as the file that was removed.
+    #[test]
+    fn a_late_removal_does_not_end_a_pass_that_was_handed_in() {
+        for is_same in [false, true] {
+            let mut world = World::new();
+            let digest = if is_same { world.copy() } else { HANDED_IN };
+            world.remove_file();
+            world.watcher.withdraw(&[world.file.clone()]).unwrap();
+            assert!(world.shared.has_unpublished_removal(&a_pass()));
+            world.hand_in(digest);
+            let handed_in = world.state();
+            world.watcher.publishing.mark();
+            let published = world.published();
+            assert_eq!((published.digest, published.removed), (Some(digest), false));
+            assert_eq!(world.state(), handed_in);
+            assert!(!world.shared.has_unpublished_removal(&a_pass()));
+            assert!(!world.watcher.publishing.has_unmarked());
+        }
+    }
+
+    /// The file may change before it is removed, while the store is unavailable. The store then has
+    /// the content before.
+    #[test]
+    fn a_removal_is_published_whatever_content_the_store_has_without_an_archive() {
+        let mut world = World::new();
+        world.publish(Some([3; 32]));
+        world.remove_file();
+        world.act(true);
+        assert!(world.published().removed);
+    }
+
+    #[test]
+    fn a_request_waits_until_the_pass_of_a_missing_file_is_withdrawn() {
+        let mut world = World::new();
+        world.hand_in(HANDED_IN);
+        let handed_in = world.state();
+        world.remove_file();
+        let (reply, mut done) = oneshot::channel();
+        let copy = world.copy();
+        world.watcher.read_again(a_pass(), Some(copy), reply);
+        world.act(false);
+        assert!(done.try_recv().is_err(), "the copy was served");
+        world.act(true);
+        assert_eq!(done.try_recv(), Ok(()));
+        assert!(world.shared.catalog.archive(&a_pass()).unwrap().is_none());
+        assert!(!world.is_misdated());
+        assert_eq!(world.state(), handed_in, "no phone got the copy");
+    }
+
+    /// The system may report a file for some time after it was removed, or it is removed late.
+    #[test]
+    fn a_file_that_is_still_there_does_not_replace_what_was_handed_in() {
+        let mut world = World::new();
+        world.hand_in(HANDED_IN);
+        let handed_in = world.state();
+        let (reply, mut done) = oneshot::channel();
+        let copy = world.copy();
+        world.watcher.read_again(a_pass(), Some(copy), reply);
+        world.watcher.act().unwrap();
+        assert_eq!(done.try_recv(), Ok(()));
+        assert_eq!(world.state(), handed_in);
+        world.remove_file();
+        world.act(true);
+        let marked = world.state();
+        assert!(marked.last_modified > handed_in.last_modified);
+        assert_eq!(marked.published, Some(HANDED_IN));
+        assert!(!world.published().removed);
+    }
+
+    #[test]
+    fn a_request_waits_no_longer_when_the_file_is_back() {
+        let mut world = World::new();
+        let copy = world.copy();
+        let aside = world.file.with_extension("aside");
+        fs::rename(&world.file, &aside).unwrap();
+        let (reply, mut done) = oneshot::channel();
+        world.watcher.read_again(a_pass(), Some(copy), reply);
+        world.act(false);
+        assert!(done.try_recv().is_err());
+        fs::rename(&aside, &world.file).unwrap();
+        let stamp = Stamp::of(&world.file).unwrap().unwrap();
+        world.watcher.note(world.file.clone(), Some(stamp));
+        for (_, since) in world.watcher.changing.values_mut() {
+            *since = Instant::now().checked_sub(STABLE_AFTER).unwrap();
+        }
+        world.watcher.act().unwrap();
+        assert_eq!(done.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn phones_that_got_the_copy_get_what_was_handed_in() {
+        let mut world = World::new();
+        world.hand_in(HANDED_IN);
+        let handed_in = world.state();
+        // A request got the copy under the date of the archive.
+        assert!(world.shared.set_misdated(&a_pass(), world.copy()));
+        world.remove_file();
+        world.act(true);
+        let marked = world.state();
+        assert!(marked.version > handed_in.version);
+        assert!(marked.last_modified > handed_in.last_modified);
+        let published = world.published();
+        assert_eq!(
+            (published.digest, published.removed),
+            (Some(HANDED_IN), false)
+        );
+        assert!(!world.is_misdated());
+        world.act(true);
+        assert_eq!(world.state(), marked, "once");
     }
 }

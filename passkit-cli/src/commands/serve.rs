@@ -402,6 +402,9 @@ impl Serve {
         }
         let publisher = apns::publisher(&store, apns, recorder.as_ref());
         let archives = self.archives(&store)?;
+        if let Some(archives) = &archives {
+            config = config.archives(archives.clone());
+        }
         let page_store = match &page_listener {
             Some(_) => Some(self.store.open_for_page(&store).await?),
             None => None,

@@ -220,6 +220,60 @@ fn bad_archives_are_refused_and_what_is_served_stays() {
     );
 }
 
+/// An operator does what the answer 409 says: removes the file, and sends the archive again.
+#[test]
+fn a_pass_moves_from_the_folder_to_the_store() {
+    let mut service = Service::new().given(&OPTIONS);
+    let file = |serial: &str| service.passes().join(format!("{serial}.pkpass"));
+    // One of the archives has the same content as its file.
+    let moves = [("F-1", "one"), ("F-2", "two")].map(|(serial, version)| {
+        let file = file(serial);
+        fs::write(&file, pass(TYPE, serial, "one")).unwrap();
+        (serial, file, pass(TYPE, serial, version))
+    });
+    service.start();
+    for (_, file, archive) in &moves {
+        refused(&service, 409, archive);
+        fs::remove_file(file).unwrap();
+        program::eventually("the archive is taken", || {
+            let status = put(&service, archive).status;
+            assert!([200, 409].contains(&status), "{status}");
+            status == 200
+        });
+    }
+    // Everything that the folder still has to publish is published at the end, or at the next start.
+    assert_eq!(service.stop("TERM").code(), Some(0));
+    service.start();
+    for (serial, _, archive) in &moves {
+        let answer = service.get(TYPE, serial, None);
+        assert!(answer.status == 200 && answer.body == *archive, "{serial}");
+    }
+}
+
+#[test]
+fn an_instance_that_notices_late_that_a_file_is_gone_does_not_end_the_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite::url(folder.path(), "passkit.db");
+    let [mut one, mut late] = [(); 2].map(|()| Service::over(&store).given(&OPTIONS));
+    one.start();
+    for (serial, version) in [("F-1", "one"), ("F-2", "two")] {
+        let file = late.passes().join("f.pkpass");
+        fs::write(&file, pass(TYPE, serial, "one")).unwrap();
+        late.start();
+        assert_eq!(late.get(TYPE, serial, None).status, 200);
+        assert_eq!(late.stop("TERM").code(), Some(0));
+        fs::remove_file(&file).unwrap();
+        let archive = pass(TYPE, serial, version);
+        assert_eq!(put(&one, &archive).status, 200);
+        late.start();
+        for service in [&one, &late] {
+            let answer = service.get(TYPE, serial, None);
+            assert!(answer.status == 200 && answer.body == archive, "{serial}");
+        }
+        assert_eq!(late.stop("TERM").code(), Some(0));
+    }
+}
+
 /// Each answer has the content that belongs to its date, and in the end all instances serve the same.
 #[test]
 fn parallel_archives_of_one_pass_end_with_one_that_all_instances_serve() {
