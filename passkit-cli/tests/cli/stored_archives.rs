@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     fs,
-    process::Command,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -136,13 +137,13 @@ fn a_service_needs_no_folder() {
     let (code, _, said) = run(&mut serve(&[]));
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     let mut running = serve(&OPTIONS)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut line = String::new();
     let out = running.stdout.take().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
     let address = line.trim().trim_start_matches("listening on http://");
     let archive = pass(TYPE, "A-1", "one");
     let taken = put_to(address, &archive);
@@ -248,6 +249,43 @@ fn a_pass_moves_from_the_folder_to_the_store() {
         let answer = service.get(TYPE, serial, None);
         assert!(answer.status == 200 && answer.body == *archive, "{serial}");
     }
+}
+
+/// While the store can't be written, an instance knows that a file is gone, and the store does not.
+#[test]
+fn an_archive_is_refused_until_the_removal_of_its_file_is_published() {
+    let mut service = Service::new().given(&OPTIONS);
+    let file = service.passes().join("f.pkpass");
+    fs::write(&file, pass(TYPE, "F-1", "one")).unwrap();
+    service.start();
+    let script = "import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+database.execute('begin immediate')
+print('locked', flush=True)
+sys.stdin.read()";
+    let mut locking = Command::new("python3")
+        .args(["-c", script])
+        .arg(service.store().join("passkit.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let out = locking.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    fs::remove_file(&file).unwrap();
+    let archive = pass(TYPE, "F-1", "two");
+    program::eventually("the removal is not published", || {
+        let told = refused(&service, 409, &archive);
+        told["error"].as_str().unwrap().contains("was removed")
+    });
+    drop(locking.stdin.take());
+    assert!(locking.wait().unwrap().success());
+    program::eventually("the archive is taken", || {
+        put(&service, &archive).status == 200
+    });
+    assert!(service.get(TYPE, "F-1", None).body == archive);
 }
 
 #[test]
