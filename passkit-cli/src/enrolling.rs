@@ -1,7 +1,13 @@
 //! Rewards enrolment: another program, the receiver, stores the data of a customer, and answers with
 //! the new row of the pass.
 
-use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -72,6 +78,11 @@ impl Enrolling {
                  its passkit.toml",
             ));
         }
+        if sends_unencrypted(&url) {
+            tracing::warn!(
+                "--enroll-url sends personal data without encryption: use https, unless the network to the receiver is private"
+            );
+        }
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes());
         Ok(Self { url, key, making })
     }
@@ -128,6 +139,20 @@ impl Enrolling {
     }
 }
 
+/// Returns whether the URL has http, and names another machine.
+fn sends_unencrypted(url: &ServiceUrl) -> bool {
+    let Ok(url) = url.as_str().parse::<http::Uri>() else {
+        return true;
+    };
+    let host = url.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback());
+    url.scheme_str() != Some("https") && !is_loopback
+}
+
 #[async_trait]
 impl Enroller for Enrolling {
     async fn offers(&self, pass: &PassId) -> Result<bool, SourceError> {
@@ -175,5 +200,28 @@ impl TokenSigner for Enrolling {
     ) -> Result<Option<Vec<u8>>, SourceError> {
         let signer = self.making.maker.signer();
         TokenSigner::sign(&*signer, type_id, token).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_to_another_machine_sends_unencrypted() {
+        for (url, expected) in [
+            ("http://receiver:9000/enroll", true),
+            ("http://10.0.0.5", true),
+            ("http://[2001:db8::1]:9000", true),
+            ("http://localhost.example.org", true),
+            ("https://receiver.example.org", false),
+            ("http://127.0.0.1:9000/enroll", false),
+            ("http://127.1.2.3", false),
+            ("http://[::1]:9000", false),
+            ("http://LocalHost:9000", false),
+        ] {
+            let url = ServiceUrl::new(url).unwrap();
+            assert_eq!(sends_unencrypted(&url), expected, "{url:?}");
+        }
     }
 }

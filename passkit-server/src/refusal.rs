@@ -61,6 +61,8 @@ pub(crate) enum Refusal {
     TooManyBodies,
     /// The pass has as many devices as are allowed.
     TooManyDevices,
+    /// Too many enrolments wait, or this one has waited too long.
+    TooManyEnrolments,
     Store(StoreError),
     Source(SourceError),
     /// The store knows the pass, but the source does not.
@@ -125,6 +127,7 @@ impl Refusal {
             Self::Store(error) if !error.is_transient() => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManyBodies
             | Self::TooManyDevices
+            | Self::TooManyEnrolments
             | Self::Store(_)
             | Self::Source(_)
             | Self::Behind(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -151,6 +154,7 @@ impl Refusal {
             Self::TooLarge => "the body is too large",
             Self::TooManyBodies => "all bodies in flight take too much memory",
             Self::TooManyDevices => "the pass has as many devices as are allowed",
+            Self::TooManyEnrolments => "too many enrolments at once, or one of them is slow",
             Self::Store(_) | Self::Source(_) | Self::Behind(_) => return None,
         })
     }

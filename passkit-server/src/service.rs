@@ -256,7 +256,8 @@ where
             };
             let mut answer = answer.unwrap_or_else(|refusal| {
                 shared.options.refused.record(&head.method, path, &refusal);
-                shared.options.record_refusal(route.as_ref(), &refusal);
+                let options = &shared.options;
+                options.record_refusal(route.as_ref(), &head.method, &refusal);
                 refusal.into_response()
             });
             if head.method == Method::HEAD {
@@ -271,7 +272,7 @@ where
 
 impl Options {
     /// Records that a request for a pass had no valid token.
-    fn record_refusal(&self, route: Option<&Route<'_>>, refusal: &Refusal) {
+    fn record_refusal(&self, route: Option<&Route<'_>>, method: &Method, refusal: &Refusal) {
         let Some(recorder) = &self.recorder else {
             return;
         };
@@ -295,6 +296,12 @@ impl Options {
         if let Ok(type_id) = decode(type_id)
             && let Ok(type_id) = TypeIdentifier::new(&type_id)
         {
+            // With this method, the end of the path of an enrolment belongs to no serial number.
+            let enrolled = match route {
+                Some(Route::Latest { .. }) if method == Method::POST => enrolled_serial(serial),
+                _ => None,
+            };
+            let serial = enrolled.unwrap_or(serial);
             let serials = serial_candidates(serial).serials().collect();
             recorder.refused(type_id, serials, denial);
         }

@@ -2,11 +2,12 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, slice,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
@@ -15,13 +16,16 @@ use crate::{
 
 /// How many archives are read from the store at a time.
 const READS: usize = 8;
-/// How often the content of a pass is looked up, if other content is published meanwhile.
+/// How long an archive is kept in memory. The same content may be put again with another signature.
+const KEPT: Duration = Duration::from_secs(60);
+/// How often the state of a pass is read, if other content is published meanwhile.
 const TRIES: usize = 3;
 
 /// Serves the archives that any instance has put into an [`ArchiveStore`].
 ///
 /// The content of an answer always belongs to its date, because the state of a pass names the content that was published
-/// last. Each request asks the store for the tokens of its pass. The archives that were read last are kept in memory.
+/// last. Each request asks the store for the tokens of its pass. The archives that were read last are kept in memory, for
+/// a minute. So if the same content is put again with another signature, it is served within a minute.
 ///
 /// If a pass was published, but its archive was not put, a fetch is answered 503.
 pub struct StoredArchives<S> {
@@ -134,7 +138,7 @@ impl<S: ArchiveStore> PassSource for StoredArchives<S> {
 /// The archives that were read last.
 #[derive(Default)]
 struct Cache {
-    archives: HashMap<Key, Bytes>,
+    archives: HashMap<Key, (Bytes, Instant)>,
     /// The keys, in the order in which they were added.
     order: VecDeque<Key>,
     bytes: usize,
@@ -145,21 +149,24 @@ type Key = (PassId, ContentDigest);
 
 impl Cache {
     fn get(&self, key: &Key) -> Option<Bytes> {
-        self.archives.get(key).cloned()
+        let (archive, read_at) = self.archives.get(key)?;
+        (read_at.elapsed() < KEPT).then(|| archive.clone())
     }
 
-    /// Adds an archive, and removes the oldest ones.
+    /// Adds an archive, or replaces it, and removes the oldest ones.
     fn insert(&mut self, key: Key, archive: Bytes) {
-        if archive.len() > self.limit || self.archives.contains_key(&key) {
+        if archive.len() > self.limit {
             return;
         }
         self.bytes += archive.len();
-        self.archives.insert(key.clone(), archive);
-        self.order.push_back(key);
+        match self.archives.insert(key.clone(), (archive, Instant::now())) {
+            Some((older, _)) => self.bytes -= older.len(),
+            None => self.order.push_back(key),
+        }
         while self.bytes > self.limit
             && let Some(oldest) = self.order.pop_front()
         {
-            if let Some(archive) = self.archives.remove(&oldest) {
+            if let Some((archive, _)) = self.archives.remove(&oldest) {
                 self.bytes -= archive.len();
             }
         }
@@ -240,6 +247,23 @@ mod tests {
             source.latest(&pass(), &first).await.unwrap().unwrap(),
             "two"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_archive_that_was_signed_again_is_served_after_a_minute() {
+        let store = MemoryStore::new();
+        let source = StoredArchives::new(&store);
+        put(&store, 1, b"old signature").await;
+        publish(&store, Some(1)).await;
+        let state = store.pass_state(&pass()).await.unwrap();
+        let served = async || source.latest(&pass(), &state).await.unwrap().unwrap();
+        assert_eq!(served().await, "old signature");
+        put(&store, 1, b"new").await;
+        assert_eq!(served().await, "old signature");
+        tokio::time::advance(KEPT).await;
+        assert_eq!(served().await, "new");
+        let cache = source.cache();
+        assert_eq!((cache.bytes, cache.order.len()), (3, 1));
     }
 
     #[test]

@@ -385,6 +385,19 @@ fn settings_that_cannot_enrol_are_refused() {
 }
 
 #[test]
+fn a_receiver_without_encryption_causes_a_warning() {
+    let desk = Desk::new();
+    let mut receiver = Receiver::start();
+    let warning = "--enroll-url sends personal data without encryption";
+    let service = desk.service(&receiver);
+    assert!(!service.said().contains(warning), "{}", service.said());
+    drop(service);
+    receiver.url = "http://receiver.invalid/enrol".into();
+    let service = desk.service(&receiver);
+    assert_eq!(service.said().matches(warning).count(), 1);
+}
+
+#[test]
 fn two_instances_enrol_a_customer_once() {
     let (desk, receiver) = (Desk::new(), Receiver::start());
     let url = crate::postgres::migrated();

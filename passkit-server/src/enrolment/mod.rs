@@ -10,6 +10,7 @@
 
 mod once;
 mod person;
+mod turns;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -25,12 +26,15 @@ use crate::{
     push::Publisher,
     refusal::Refusal,
     response,
-    store::{Coordination, clock},
+    store::{ContentDigest, Coordination, clock},
 };
 
-use self::once::Once;
 pub(crate) use self::once::forget;
 pub use self::person::{InvalidToken, Person, PersonalizationToken};
+use self::{
+    once::Once,
+    turns::{Place, Turns},
+};
 
 /// The largest body in bytes.
 pub(crate) const BODY_LIMIT: usize = 16 * 1024;
@@ -54,9 +58,11 @@ pub trait Enroller: Send + Sync {
     /// afterwards, [`PassSource::archive`](crate::PassSource::archive) returns an archive without
     /// `personalization.json`, on every instance.
     ///
-    /// The service then marks the pass, and makes its push pending. For each pass, it makes one
-    /// call at a time, even with several instances. After a successful call, it makes no further
-    /// call, unless the store failed right after the call.
+    /// The service then marks the pass, and makes its push pending. It does not if other content of
+    /// the pass was [published](Changed::Contents) during the call, because the pass is marked then.
+    ///
+    /// The service makes one call at a time for a pass, also with several instances. After a call
+    /// that succeeded, it makes no other, unless the store failed right after it.
     ///
     /// The call should end within 20 seconds. Otherwise the phone gets 503, and the customer may try
     /// again. If the call fails, or takes longer, another call may come with other data. If the
@@ -79,11 +85,15 @@ pub trait TokenSigner: Send + Sync {
 
 /// What a service needs to enrol customers.
 ///
-/// The steps of each request are in this order. The enroller stores the data and makes the
-/// personalised pass available. The pass is marked, and its push becomes pending. The request is
-/// answered 200 with the signature. If a step fails, the answer is 503, and a repeated request does
-/// the rest. For 24 hours, repeated requests for the pass are signed and answered 200, and change
-/// nothing. After that, they are answered 404.
+/// An instance works on at most 32 requests at once, and on one of each pass. Up to 512 requests work
+/// or wait, 24 of them of one pass. Further requests, and requests that wait longer than 20 seconds,
+/// are answered 503.
+///
+/// For each request, in this order: the enroller has stored the data and made the personalised pass
+/// available; the pass is marked and its push is pending; the request is answered 200 with the
+/// signature. If a step fails, the answer is 503, and a repeated request does the rest. For 24
+/// hours, repeated requests for the pass are signed and answered 200, and change nothing. After
+/// that, they are answered 404.
 ///
 /// A request needs the authentication token of its pass. A stranger may choose the text to sign. So
 /// the service signs only a [`PersonalizationToken`], which can't be a manifest.
@@ -95,6 +105,7 @@ struct Parts {
     publisher: Arc<Publisher>,
     enroller: Arc<dyn Enroller>,
     signer: Arc<dyn TokenSigner>,
+    turns: Arc<Turns>,
 }
 
 impl Enrolment {
@@ -112,6 +123,7 @@ impl Enrolment {
             publisher,
             enroller,
             signer,
+            turns: Arc::new(Turns::new()),
         }))
     }
 
@@ -125,7 +137,8 @@ impl Enrolment {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let (token, person) = person::parse(body)?;
         let parts = self.0.clone();
-        let work = tokio::spawn(async move { parts.enrol(&pass, &token, &person).await });
+        let place = parts.turns.place(&pass).ok_or(Refusal::TooManyEnrolments)?;
+        let work = tokio::spawn(async move { parts.enrol(&place, &pass, &token, &person).await });
         let signature = work
             .await
             .map_err(|error| Refusal::Source(error.into()))??;
@@ -148,11 +161,14 @@ async fn within<T>(
 impl Parts {
     async fn enrol(
         &self,
+        place: &Place,
         pass: &PassId,
         token: &PersonalizationToken,
         person: &Person,
     ) -> Result<Bytes, Refusal> {
         let end = Instant::now() + PATIENCE;
+        let turn = timeout_at(end, place.turn()).await;
+        let _turn = turn.map_err(|_| Refusal::TooManyEnrolments)?;
         let once = Once::of(&*self.store, pass);
         if let Some(at) = once.done_at().await? {
             return self.repeat(pass, token, at).await;
@@ -160,36 +176,57 @@ impl Parts {
         // Nothing is signed for a pass that offers no enrolment.
         let offers = async { self.enroller.offers(pass).await.map_err(Refusal::Source) };
         let offers = within(end, offers).await?;
-        let turn = within(end, async { Ok(once.begin().await?) }).await?;
-        let Some(turn) = turn else {
-            // Another request has just enrolled this pass. It may have done so before `offers`.
-            return self.repeat(pass, token, clock::now_micros()).await;
-        };
-        // After a failure, the personal version may be there already, although the pass is not marked.
-        if !offers && !turn.was_begun().await? {
-            turn.end().await?;
-            return Err(Refusal::NotFound);
-        }
-        let enrolled = async {
-            // The signature comes first: if the signer fails, nothing was stored.
-            let signature = within(end, self.sign(pass, token)).await?;
-            let store = async {
-                self.enroller
-                    .enrol(pass, person)
-                    .await
-                    .map_err(Refusal::Source)
-            };
-            turn.begun().await?;
-            within(end, store).await?;
-            let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
-            self.publisher.publish(&pass.type_id, changed).await?;
-            turn.done().await?;
-            Ok(signature)
-        };
+        let enrolled = self.enrol_once(&once, offers, end, pass, token, person);
         let enrolled = enrolled.await;
         // If this fails, the claim ends by itself.
-        let _ = turn.end().await;
+        let _ = once.release().await;
         enrolled
+    }
+
+    /// Enrols a customer, unless another request has done so. The caller then releases the claim.
+    async fn enrol_once(
+        &self,
+        once: &Once<'_>,
+        offers: bool,
+        end: Instant,
+        pass: &PassId,
+        token: &PersonalizationToken,
+        person: &Person,
+    ) -> Result<Bytes, Refusal> {
+        if !once.claim(end).await? {
+            return Err(Refusal::TooManyEnrolments);
+        }
+        if let Some(at) = once.done_at().await? {
+            // Another instance has just enrolled this pass. It may have done so before `offers`.
+            return self.repeat(pass, token, at).await;
+        }
+        // After a failure, the personal version may be there already, although the pass is not marked.
+        if !offers && !once.was_begun().await? {
+            return Err(Refusal::NotFound);
+        }
+        // The signature comes first: if the signer fails, nothing was stored.
+        let signature = within(end, self.sign(pass, token)).await?;
+        let before = self.published(pass).await?;
+        once.begun().await?;
+        let store = async {
+            let stored = self.enroller.enrol(pass, person).await;
+            stored.map_err(Refusal::Source)
+        };
+        within(end, store).await?;
+        // Phones are not told twice about a version that was published meanwhile. A version that was
+        // published before an earlier request failed may be told twice.
+        if self.published(pass).await? == before {
+            let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
+            self.publisher.publish(&pass.type_id, changed).await?;
+        }
+        once.done().await?;
+        Ok(signature)
+    }
+
+    /// Returns the digest of the content that was published last.
+    async fn published(&self, pass: &PassId) -> Result<Option<ContentDigest>, Refusal> {
+        let state = self.publisher.store().pass_state(pass).await?;
+        Ok(state.published)
     }
 
     /// Answers a request for a pass that was enrolled at this time.

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::{
     PassId,
     store::{Coordination, StoreError, clock},
@@ -9,8 +11,10 @@ use crate::{
 /// this long, so two requests never work on the same pass.
 const TURN: Duration = Duration::from_secs(60);
 
-/// The pause before a request checks again whether another request has finished.
-const POLL: Duration = Duration::from_millis(100);
+/// How long a request waits until it looks again whether another one has finished. Each pause is
+/// twice as long as the one before.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The enrolment of a pass. It happens only once, whichever instances get the requests.
 pub(super) struct Once<'a> {
@@ -19,11 +23,7 @@ pub(super) struct Once<'a> {
     name: String,
     /// The name of the note that is there while the enroller may have enrolled the pass.
     begun: String,
-}
-
-/// The right to enrol a pass.
-pub(super) struct Turn<'a, 'b> {
-    once: &'b Once<'a>,
+    /// The owner of the claim, which is this request.
     owner: String,
 }
 
@@ -33,6 +33,7 @@ impl<'a> Once<'a> {
             store,
             name: done_name(pass),
             begun: begun_name(pass),
+            owner: format!("{:032x}", random()),
         }
     }
 
@@ -44,19 +45,50 @@ impl<'a> Once<'a> {
         Ok(note.map(|time| time.parse().unwrap_or_default()))
     }
 
-    /// Waits until no other request works on the enrolment. Returns `None` if the pass is then
-    /// enrolled.
-    pub(super) async fn begin(&self) -> Result<Option<Turn<'a, '_>>, StoreError> {
-        let owner = format!("{:032x}", random());
-        while !self.store.claim(&self.name, &owner, TURN).await? {
-            tokio::time::sleep(POLL).await;
+    /// Waits until no other request works on the enrolment, at any instance. Returns whether this
+    /// request may work on it now, and `false` if it is too late. Call [`release`](Self::release)
+    /// afterwards in any case: after an error, the claim may be there.
+    pub(super) async fn claim(&self, end: Instant) -> Result<bool, StoreError> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            // The time limit does not cut this call off, so that no claim is made after the release.
+            let is_claimed = self.store.claim(&self.name, &self.owner, TURN).await?;
+            let now = Instant::now();
+            if is_claimed || now >= end {
+                return Ok(is_claimed && now < end);
+            }
+            sleep_until(end.min(now + pause)).await;
+            pause = LONGEST_PAUSE.min(2 * pause);
         }
-        let turn = Turn { once: self, owner };
-        if self.done_at().await?.is_some() {
-            turn.end().await?;
-            return Ok(None);
-        }
-        Ok(Some(turn))
+    }
+
+    /// Returns whether an earlier request began an enrolment that is not done. The enroller may have
+    /// enrolled the pass.
+    pub(super) async fn was_begun(&self) -> Result<bool, StoreError> {
+        let note = self.store.note(&self.begun).await?;
+        Ok(note.is_some())
+    }
+
+    /// Remembers that the enroller may enrol the pass from now on.
+    pub(super) async fn begun(&self) -> Result<(), StoreError> {
+        let yes = Some("yes");
+        self.store.replace_note(&self.begun, None, yes).await?;
+        Ok(())
+    }
+
+    /// Remembers that the pass is enrolled.
+    pub(super) async fn done(&self) -> Result<(), StoreError> {
+        let time = clock::now_micros().to_string();
+        // If the note exists, an earlier call for it took effect although it failed.
+        self.store
+            .replace_note(&self.name, None, Some(&time))
+            .await?;
+        remove_note(self.store, &self.begun).await
+    }
+
+    /// Lets other requests go on.
+    pub(super) async fn release(&self) -> Result<(), StoreError> {
+        self.store.release(&self.name, &self.owner).await
     }
 }
 
@@ -87,41 +119,6 @@ fn done_name(pass: &PassId) -> String {
 /// Returns the name of the note that is there while the enroller may have enrolled the pass.
 fn begun_name(pass: &PassId) -> String {
     format!("enrolling {pass}")
-}
-
-impl Turn<'_, '_> {
-    /// Returns whether an earlier request began an enrolment that is not done. The enroller may have
-    /// enrolled the pass.
-    pub(super) async fn was_begun(&self) -> Result<bool, StoreError> {
-        let note = self.once.store.note(&self.once.begun).await?;
-        Ok(note.is_some())
-    }
-
-    /// Remembers that the enroller may enrol the pass from now on.
-    pub(super) async fn begun(&self) -> Result<(), StoreError> {
-        let store = self.once.store;
-        store
-            .replace_note(&self.once.begun, None, Some("yes"))
-            .await?;
-        Ok(())
-    }
-
-    /// Remembers that the pass is enrolled.
-    pub(super) async fn done(&self) -> Result<(), StoreError> {
-        let time = clock::now_micros().to_string();
-        let name = &self.once.name;
-        // If the note exists, an earlier call for it took effect although it failed.
-        self.once
-            .store
-            .replace_note(name, None, Some(&time))
-            .await?;
-        remove_note(self.once.store, &self.once.begun).await
-    }
-
-    /// Lets other requests continue.
-    pub(super) async fn end(&self) -> Result<(), StoreError> {
-        self.once.store.release(&self.once.name, &self.owner).await
-    }
 }
 
 /// Returns a number that no other request has.

@@ -141,6 +141,10 @@ async fn refused_requests_are_recorded_for_a_known_pass_and_its_type() {
     assert_eq!(f.app.status(get(latest_path(&pass))).await, 401);
     let call = post(registration_path(OTHER_DEVICE, &pass)).body(push_body(PUSH));
     assert_eq!(f.app.status(call).await, 401);
+    // An enrolment.
+    let path = format!("{}/personalize", latest_path(&pass));
+    let call = post(path).authorization(format!("ApplePass {secret}"));
+    assert_eq!(f.app.status(call.body("{}")).await, 401);
     f.app.desk.withdraw(&pass);
     assert_eq!(f.fetch(&pass, &f.app.authorization(&pass)).await, 401);
 
@@ -148,7 +152,7 @@ async fn refused_requests_are_recorded_for_a_known_pass_and_its_type() {
         (Event::Refused(Denial::NoAuthorization), 2),
         (Event::Refused(Denial::Scheme), 2),
         (Event::Refused(Denial::Removed), 1),
-        (Event::Refused(Denial::WrongToken), 1),
+        (Event::Refused(Denial::WrongToken), 2),
     ];
     assert_eq!(f.of_pass("zwölf/Stück").await, expected);
     assert_eq!(f.of_type().await, expected);

@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use passkit_server::{
-    PassId, SourceError, async_trait,
+    Changed, PassId, SourceError, async_trait,
     enrolment::{Enroller, Enrolment, Person, PersonalizationToken, TokenSigner},
     identifiers::TypeIdentifier,
     maintenance::purge,
     push::{Publisher, PushQueue as _},
-    store::{Coordination as _, MemoryStore, RegistrationStore as _, StoreErrorKind},
+    store::{self, Coordination, MemoryStore, RegistrationStore as _, StoreError, StoreErrorKind},
 };
 use tokio::sync::Notify;
 
@@ -40,6 +40,8 @@ struct Shop {
     waits_at_the_end: AtomicBool,
     /// How often the service asked whether a pass offers enrolment.
     asked: AtomicUsize,
+    /// If set, the shop publishes the personal version itself, with this publisher.
+    publisher: Mutex<Option<Arc<Publisher>>>,
 }
 
 #[async_trait]
@@ -70,6 +72,17 @@ impl Enroller for Shop {
         if self.waits_at_the_end.load(Ordering::SeqCst) {
             self.go_on.notified().await;
         }
+        let publisher = self.publisher.lock().unwrap().clone();
+        if let Some(publisher) = publisher {
+            let content = store::Content {
+                serial: pass.serial.clone(),
+                digest: Some([1; 32]),
+                tokens: Vec::new(),
+            };
+            publisher
+                .publish(&pass.type_id, Changed::Contents(&[content]))
+                .await?;
+        }
         Ok(())
     }
 }
@@ -97,6 +110,59 @@ fn app() -> (App, Arc<Shop>) {
     let enrolment = Enrolment::new(app.store.clone(), publisher, shop.clone(), shop.clone());
     app.service = app.service.enrolment(enrolment);
     (app, shop)
+}
+
+/// Returns another instance, whose enrolment uses this store.
+fn over(store: Arc<dyn Coordination>, app: &App, shop: &Arc<Shop>) -> App {
+    let mut other = App::over(app.store.clone());
+    let publisher = Arc::new(Publisher::recording(app.store.clone()));
+    let enrolment = Enrolment::new(store, publisher, shop.clone(), shop.clone());
+    other.service = other.service.enrolment(enrolment);
+    other
+}
+
+/// A store that counts claims.
+#[derive(Default)]
+struct Claims {
+    inner: MemoryStore,
+    count: AtomicUsize,
+    /// If set, a claim takes this long after it was made.
+    slow: Mutex<Option<Duration>>,
+    /// If set, no note can be read after a claim.
+    fails: AtomicBool,
+}
+
+#[async_trait]
+impl Coordination for Claims {
+    async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let is_claimed = self.inner.claim(name, owner, time).await?;
+        let slow = *self.slow.lock().unwrap();
+        if let Some(slow) = slow {
+            tokio::time::sleep(slow).await;
+        }
+        Ok(is_claimed)
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
+        self.inner.release(name, owner).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        if self.fails.load(Ordering::SeqCst) && self.count.load(Ordering::SeqCst) > 0 {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "down"));
+        }
+        self.inner.note(name).await
+    }
+
+    async fn replace_note(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        new: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        self.inner.replace_note(name, expected, new).await
+    }
 }
 
 fn body(token: &str, name: &str) -> String {
@@ -275,10 +341,12 @@ async fn of_twenty_requests_one_enrols() {
     assert_eq!(shop.names().len(), 1);
 }
 
-/// The second request comes when the personal version is served, but its enrolment is not over.
+/// The second request comes to another instance, when the personal version is served, but its
+/// enrolment is not over.
 #[tokio::test]
 async fn a_request_during_the_end_of_another_one_is_answered_alike() {
     let (app, shop) = app();
+    let other = over(app.store.clone(), &app, &shop);
     let pass = ticket("A-1");
     shop.waits_at_the_end.store(true, Ordering::SeqCst);
     let first = app.send(call(&app, &pass, body("abc", "Ada")));
@@ -286,7 +354,7 @@ async fn a_request_during_the_end_of_another_one_is_answered_alike() {
         while shop.names().is_empty() {
             tokio::task::yield_now().await;
         }
-        app.send(call(&app, &pass, body("abc", "Eve"))).await
+        other.send(call(&other, &pass, body("abc", "Eve"))).await
     };
     let go_on = async {
         while shop.asked.load(Ordering::SeqCst) < 2 {
@@ -328,9 +396,18 @@ async fn a_repeat_marks_a_pass_that_could_not_be_marked() {
     let enrolment = Enrolment::new(app.store.clone(), publisher, shop.clone(), shop.clone());
     app.service = app.service.enrolment(enrolment);
 
-    marked.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
-    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
-    assert_eq!(shop.names(), ["Ada"]);
+    shop.waits_at_the_end.store(true, Ordering::SeqCst);
+    let failed = app.status(call(&app, &pass, body("abc", "Ada")));
+    let fail = async {
+        while shop.names().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        marked.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
+        shop.go_on.notify_one();
+    };
+    let (failed, ()) = tokio::join!(failed, fail);
+    assert_eq!((failed, shop.names()), (503, vec!["Ada".to_owned()]));
+    shop.waits_at_the_end.store(false, Ordering::SeqCst);
     marked.set_fault(None);
     assert_eq!(marked.pass_state(&pass).await.unwrap().version, 0);
     assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
@@ -356,6 +433,100 @@ async fn a_slow_enrolment_is_given_up_and_can_be_repeated() {
     shop.waits.store(false, Ordering::SeqCst);
     assert_eq!(app.status(call(&app, &pass, body("abc", "Eve"))).await, 200);
     assert_eq!(shop.names(), ["Eve"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_another_instance_claims_rarely() {
+    let (app, shop) = app();
+    let (pass, claims) = (ticket("A-1"), Arc::new(Claims::default()));
+    let app = over(claims.clone(), &app, &shop);
+    let minute = Duration::from_secs(60);
+    let name = note_name(&pass);
+    claims.inner.claim(&name, "other", minute).await.unwrap();
+    let answers = join_all((0..5).map(|_| app.send(call(&app, &pass, body("abc", "Ada")))));
+    for answer in answers.await {
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("retry-after").is_some());
+    }
+    // Only one of the five has claimed, and less often from time to time.
+    let count = claims.count.load(Ordering::SeqCst);
+    assert!((10..30).contains(&count), "{count}");
+    assert!(shop.names().is_empty());
+    claims.inner.release(&name, "other").await.unwrap();
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_failure_keeps_the_claim() {
+    let (app, shop) = app();
+    let (pass, claims) = (ticket("A-1"), Arc::new(Claims::default()));
+    let app = over(claims.clone(), &app, &shop);
+    let is_free = async || {
+        let name = note_name(&pass);
+        let is_free = claims.inner.claim(&name, "test", Duration::from_secs(1));
+        let is_free = is_free.await.unwrap();
+        claims.inner.release(&name, "test").await.unwrap();
+        is_free
+    };
+    claims.fails.store(true, Ordering::SeqCst);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    assert!(claims.count.load(Ordering::SeqCst) == 1 && is_free().await);
+    claims.fails.store(false, Ordering::SeqCst);
+
+    *claims.slow.lock().unwrap() = Some(Duration::from_secs(21));
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 503);
+    assert!(claims.count.load(Ordering::SeqCst) == 2 && is_free().await);
+    *claims.slow.lock().unwrap() = None;
+    assert!(shop.names().is_empty());
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+}
+
+#[tokio::test]
+async fn one_pass_does_not_take_all_places() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    shop.waits.store(true, Ordering::SeqCst);
+    let refused = AtomicUsize::new(0);
+    let calls = (0..30).map(|_| async {
+        let answer = app.send(call(&app, &pass, body("abc", "Ada"))).await;
+        if answer.status == 503 {
+            assert!(answer.header("retry-after").is_some());
+            refused.fetch_add(1, Ordering::SeqCst);
+        }
+        answer.status
+    });
+    let go_on = async {
+        while refused.load(Ordering::SeqCst) < 6 || shop.asked.load(Ordering::SeqCst) < 1 {
+            tokio::task::yield_now().await;
+        }
+        shop.go_on.notify_one();
+        shop.waits.store(false, Ordering::SeqCst);
+        // Another pass has a place.
+        let other = ticket("A-2");
+        assert_eq!(
+            app.status(call(&app, &other, body("abc", "Eve"))).await,
+            200
+        );
+    };
+    let (answers, ()) = tokio::join!(join_all(calls), go_on);
+    let answered = answers.iter().filter(|status| **status == 200).count();
+    assert_eq!((answered, refused.into_inner()), (24, 6));
+}
+
+#[tokio::test]
+async fn a_version_that_the_enroller_published_is_marked_once() {
+    let (app, shop) = app();
+    let pass = ticket("A-1");
+    let marked = Arc::new(TestStore::default());
+    let publisher = Arc::new(Publisher::marking(marked.clone()));
+    *shop.publisher.lock().unwrap() = Some(publisher.clone());
+    let mut app = app;
+    let enrolment = Enrolment::new(app.store.clone(), publisher, shop.clone(), shop.clone());
+    app.service = app.service.enrolment(enrolment);
+    assert_eq!(app.status(call(&app, &pass, body("abc", "Ada"))).await, 200);
+    let state = marked.pass_state(&pass).await.unwrap();
+    assert_eq!(state.published, Some([1; 32]));
+    assert_eq!(marked.marks(), 1);
 }
 
 #[tokio::test]

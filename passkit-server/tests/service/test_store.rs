@@ -33,6 +33,7 @@ pub(crate) struct TestStore {
     /// All dates are this many seconds earlier than the dates of the inner store.
     backdated: AtomicU64,
     calls: AtomicU64,
+    marks: AtomicU64,
 }
 
 impl TestStore {
@@ -60,6 +61,11 @@ impl TestStore {
     /// Returns the number of calls since the last time.
     pub(crate) fn take_calls(&self) -> u64 {
         self.calls.swap(0, Ordering::SeqCst)
+    }
+
+    /// Returns the number of calls that mark.
+    pub(crate) fn marks(&self) -> u64 {
+        self.marks.load(Ordering::SeqCst)
     }
 
     async fn run<T>(
@@ -110,6 +116,7 @@ impl RegistrationStore for TestStore {
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        self.marks.fetch_add(1, Ordering::SeqCst);
         self.run(self.inner.mark(type_id, changed)).await
     }
 
