@@ -54,6 +54,7 @@ use crate::{
     failure::{Chain, Failure},
     health::Health,
     listen::Listener,
+    log_lines::OnceAMinute,
     server::{self, Limits},
     source::Source,
     store::OpenStore,
@@ -88,6 +89,7 @@ pub(crate) struct Page {
 #[derive(Default)]
 pub(crate) struct State {
     sessions: Sessions,
+    wrong_tokens: OnceAMinute,
     counts: Counts,
     cursors: Cursors,
     turns: Turns,
@@ -224,14 +226,13 @@ impl Page {
         caller: &Caller,
     ) -> Result<Answer, Refusal> {
         let sessions = &self.state.sessions;
-        if !sessions.may_try(caller.network) {
-            return Err(Refusal::TooManyTokens);
-        }
         let form = request::Form::of_body(request).await?;
-        let shown = form.get("token").unwrap_or_default();
-        if !self.token.is(shown.trim().as_bytes()) {
-            sessions.count_wrong(caller.network);
-            tracing::warn!(client = %caller, "the operator's page: a wrong admin token");
+        let shown = form.get("token").unwrap_or_default().trim();
+        let judged = sessions.judge(caller.network, || self.token.is(shown.as_bytes()));
+        if !judged.ok_or(Refusal::TooManyTokens)? {
+            self.state.wrong_tokens.log(
+                |count| tracing::warn!(client = %caller, count, "the operator's page: a wrong admin token"),
+            );
             return Ok(view::sign_in("This is not the admin token.").status(StatusCode::FORBIDDEN));
         }
         let session = sessions.begin().map_err(|error| {
