@@ -133,13 +133,13 @@ impl StoreUrl {
             Self::Sqlite(path) => {
                 let config = passkit_store_sqlite::Config::new(path).readers(PAGE_CONNECTIONS);
                 let store = blocking(move || SqliteStore::open_with(&config)).await?;
-                Ok(OpenStore::new(store, true))
+                Ok(OpenStore::with_archives(store))
             }
             Self::Postgres(url) => {
                 let config = postgres_config()?.connections(PAGE_CONNECTIONS as u32);
                 let store = PostgresStore::connect(url, config).await;
                 let store = store.map_err(|error| self.cannot("connect to", &error))?;
-                Ok(OpenStore::new(store, true))
+                Ok(OpenStore::with_archives(store))
             }
             Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
         }

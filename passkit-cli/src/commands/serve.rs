@@ -474,10 +474,14 @@ impl Serve {
         let page = page_listener
             .zip(page_store)
             .map(|((listener, token), store)| {
+                let archives = store.archives.clone().filter(|_| archives.is_some());
                 let page = Page {
                     token,
+                    source: Source {
+                        folder: source.folder.clone(),
+                        archives: archives.map(page::archives),
+                    },
                     store,
-                    source: source.clone(),
                     publisher: publisher.clone(),
                     health: health.clone(),
                     tls: tls.clone(),

@@ -1,6 +1,7 @@
 //! The operator's page: what became of a pass, its picture, and the state of the service.
 //!
-//! The page has its own listener and its own connections to the store, so it never slows phones.
+//! The page has its own listener, and reads the store through its own connections, so it hardly
+//! slows phones.
 //! Every page is made on the server, and works without scripts. A small script refreshes the parts
 //! that are marked as live.
 //!
@@ -14,12 +15,14 @@
 //! | `answer.rs` | answers, with the headers that all have |
 //! | `request.rs` | what a request says: its path, form, cookie and origin |
 //! | `session.rs` | who is signed in |
+//! | `known.rs` | the types and the numbers of everything that is served |
 //! | `search.rs` | finds passes by what somebody typed |
 //! | `pass.rs` | the page of a pass, its picture, and the actions |
 //! | `overview.rs` | the state of the service |
 //! | `view.rs` | the templates |
 
 mod answer;
+mod known;
 mod overview;
 mod pass;
 mod request;
@@ -39,12 +42,12 @@ use std::{
 
 use http::{Method, Request, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_server::{push::Publisher, store::StoreError};
+use passkit_server::{SourceError, push::Publisher, source::StoredArchives, store::ArchiveStore};
 use tokio::sync::Semaphore;
 
 use self::{
     answer::Answer,
-    overview::Counts,
+    known::Known,
     pass::Cursors,
     request::{Caller, Refusal},
     session::Sessions,
@@ -54,6 +57,7 @@ use crate::{
     failure::{Chain, Failure},
     health::Health,
     listen::Listener,
+    log_lines::OnceAMinute,
     server::{self, Limits},
     source::Source,
     store::OpenStore,
@@ -67,14 +71,18 @@ const LIMITS: Limits = Limits {
 };
 /// How many pages are made at once. The others wait.
 const AT_ONCE: usize = 4;
-/// How long a page may wait for its turn, and how long the store may take for a page.
+/// How long a page may wait for its turn, and how long the store may take for each step of a page.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many bytes of archives from the store are kept in memory.
+const ARCHIVES: usize = 8 * 1024 * 1024;
 
 /// Everything that the page shows.
 pub(crate) struct Page {
     pub(crate) token: AdminToken,
     /// The connections of the page.
     pub(crate) store: OpenStore,
+    /// The folders, and the archives that are read through the connections of the page.
     pub(crate) source: Source,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) health: Arc<Health>,
@@ -88,7 +96,8 @@ pub(crate) struct Page {
 #[derive(Default)]
 pub(crate) struct State {
     sessions: Sessions,
-    counts: Counts,
+    wrong_tokens: OnceAMinute,
+    known: Known,
     cursors: Cursors,
     turns: Turns,
     /// Whether the log has said that the store fails.
@@ -156,6 +165,22 @@ impl PageListener {
     }
 }
 
+/// Serves the archives of a store to the page. A page of a pass needs its archive three times, and
+/// few pages are open.
+pub(crate) fn archives(store: Arc<dyn ArchiveStore>) -> Arc<StoredArchives<Arc<dyn ArchiveStore>>> {
+    Arc::new(StoredArchives::new(store).cache_bytes(ARCHIVES))
+}
+
+/// Runs slow work on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!("a page can't be made: {error}");
+        Refusal::Failed
+    })
+}
+
 impl Page {
     async fn answer(
         &self,
@@ -207,7 +232,7 @@ impl Page {
         let _turn = turn.map_err(|_| Refusal::Busy)?;
         let query = request::Form::of_query(request.uri().query().unwrap_or_default());
         match (&*path, is_post) {
-            ("/", false) => Ok(self.overview().await),
+            ("/", false) => self.overview().await,
             ("/search", false) => self.search(&query).await,
             ("/pass", false) => self.pass_page(&query).await,
             ("/picture", false) => self.picture(&query).await,
@@ -224,14 +249,13 @@ impl Page {
         caller: &Caller,
     ) -> Result<Answer, Refusal> {
         let sessions = &self.state.sessions;
-        if !sessions.may_try(caller.network) {
-            return Err(Refusal::TooManyTokens);
-        }
         let form = request::Form::of_body(request).await?;
-        let shown = form.get("token").unwrap_or_default();
-        if !self.token.is(shown.trim().as_bytes()) {
-            sessions.count_wrong(caller.network);
-            tracing::warn!(client = %caller, "the operator's page: a wrong admin token");
+        let shown = form.get("token").unwrap_or_default().trim();
+        let judged = sessions.judge(caller.network, || self.token.is(shown.as_bytes()));
+        if !judged.ok_or(Refusal::TooManyTokens)? {
+            self.state.wrong_tokens.log(
+                |count| tracing::warn!(client = %caller, count, "the operator's page: a wrong admin token"),
+            );
             return Ok(view::sign_in("This is not the admin token.").status(StatusCode::FORBIDDEN));
         }
         let session = sessions.begin().map_err(|error| {
@@ -243,9 +267,9 @@ impl Page {
     }
 
     /// Waits for the store, for a limited time.
-    async fn ask<T>(
+    async fn ask<T, E: Into<SourceError>>(
         &self,
-        call: impl Future<Output = Result<T, StoreError>>,
+        call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Refusal> {
         let answered = tokio::time::timeout(PATIENCE, call).await;
         let problem = match answered {
@@ -253,7 +277,7 @@ impl Page {
                 self.state.failing.store(false, Ordering::Relaxed);
                 return Ok(answer);
             }
-            Ok(Err(error)) => Chain(&error).to_string(),
+            Ok(Err(error)) => Chain(&*error.into()).to_string(),
             Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
         };
         // The error may name the server of the store, so only the log has it. A page that refreshes

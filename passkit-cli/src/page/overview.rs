@@ -1,32 +1,25 @@
 //! The state of the service.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
 };
 
 use passkit_server::{
     delivery::{Event, Record, Subject},
-    maintenance::StoreStats,
+    identifiers::TypeIdentifier,
     push::Backlog,
 };
 
 use super::{
     Page,
     answer::Answer,
+    known::{InFolders, InStore},
     request::Refusal,
     view::{self, Line, Overview},
 };
-use crate::{
-    explain::{Time, text},
-    failure::Chain,
-    store::Store,
-};
+use crate::explain::{Time, text};
 
-/// The shortest time between two counts. Counting may read the whole store, and is done only while
-/// somebody looks at the page.
-const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// The page shows this many types.
 const MAX_TYPES: usize = 50;
 /// Changes that have been pending for longer are shown as a problem.
@@ -34,49 +27,17 @@ const LATE: Duration = Duration::from_secs(3600);
 /// Certificates that expire within this time are shown as a problem.
 const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The last counts of the store.
-#[derive(Default)]
-pub(super) struct Counts(Arc<Mutex<Counted>>);
-
-#[derive(Default)]
-struct Counted {
-    last: Option<StoreStats>,
-    /// When counting last began.
-    begun: Option<Instant>,
-}
-
-impl Counts {
-    /// Returns the last counts, and begins to count again if they are old.
-    fn get(&self, store: &Arc<dyn Store>) -> Option<StoreStats> {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counted
-            .begun
-            .is_none_or(|begun| begun.elapsed() >= COUNT_EVERY)
-        {
-            counted.begun = Some(Instant::now());
-            let (store, kept) = (store.clone(), self.0.clone());
-            tokio::spawn(async move {
-                match store.stats().await {
-                    Ok(stats) => {
-                        kept.lock().unwrap_or_else(PoisonError::into_inner).last = Some(stats);
-                    }
-                    Err(error) => {
-                        tracing::warn!("the operator's page can't count: {}", Chain(&error));
-                    }
-                }
-            });
-        }
-        counted.last.clone()
-    }
-}
-
 impl Page {
-    pub(super) async fn overview(&self) -> Answer {
+    pub(super) async fn overview(&self) -> Result<Answer, Refusal> {
         let report = self.health.report().await;
+        let in_folders = self.in_folders().await?;
+        let in_store = self.in_store();
+        let mut types = in_folders.types.clone();
+        types.extend(in_store.iter().flat_map(|known| known.types.clone()));
         let mut overview = Overview {
             problems: report.problems,
             warnings: report.warnings,
-            service: self.service(),
+            service: service(&in_folders, in_store.as_deref(), &types),
             pending: Vec::new(),
             certificates: self.certificates().await,
             refusals: Vec::new(),
@@ -88,10 +49,13 @@ impl Page {
             search: String::new(),
         };
         match self.ask(self.store.store.backlog()).await {
-            Ok(backlog) => overview.pending = pending(&backlog),
-            Err(_) => return without_store(overview),
+            Ok(backlog) => {
+                overview.pending = pending(&backlog);
+                types.extend(backlog.into_iter().map(|one| one.type_id));
+            }
+            Err(_) => return Ok(without_store(overview)),
         }
-        match self.records().await {
+        match self.records(types).await {
             Ok(records) => {
                 overview.refusals = lines(&records, |event| match event {
                     Event::Refused(denial) => Some(text::denial_text(denial)),
@@ -107,26 +71,9 @@ impl Page {
                     _ => None,
                 });
             }
-            Err(_) => return without_store(overview),
+            Err(_) => return Ok(without_store(overview)),
         }
-        view::page(&overview)
-    }
-
-    fn service(&self) -> Vec<Line> {
-        let mut lines = vec![
-            Line::new("Version", env!("CARGO_PKG_VERSION")),
-            Line::new("Passes and orders served", self.source.len().to_string()),
-            Line::new("Types", self.source.types().len().to_string()),
-        ];
-        match self.state.counts.get(&self.store.store) {
-            Some(stats) => {
-                let registrations: u64 = stats.types.iter().map(|one| one.registrations).sum();
-                lines.push(Line::new("Phones", stats.devices.to_string()));
-                lines.push(Line::new("Registrations", registrations.to_string()));
-            }
-            None => lines.push(Line::new("Phones", "being counted")),
-        }
-        lines
+        Ok(view::page(&overview))
     }
 
     async fn certificates(&self) -> Vec<Line> {
@@ -153,13 +100,36 @@ impl Page {
         lines
     }
 
-    /// Reads the records of all types.
-    async fn records(&self) -> Result<Vec<Record>, Refusal> {
-        let types = self.source.types().into_iter().take(MAX_TYPES);
+    /// Reads the records of all these types.
+    async fn records(&self, types: BTreeSet<TypeIdentifier>) -> Result<Vec<Record>, Refusal> {
+        let types = types.into_iter().take(MAX_TYPES);
         let subjects: Vec<Subject> = types.map(Subject::Type).collect();
         let records = self.ask(self.store.store.records(&subjects)).await?;
         Ok(records.into_iter().flatten().collect())
     }
+}
+
+fn service(
+    in_folders: &InFolders,
+    in_store: Option<&InStore>,
+    types: &BTreeSet<TypeIdentifier>,
+) -> Vec<Line> {
+    let mut lines = vec![
+        Line::new("Version", env!("CARGO_PKG_VERSION")),
+        Line::new(
+            "Passes and orders in folders",
+            in_folders.passes.to_string(),
+        ),
+        Line::new("Types", types.len().to_string()),
+    ];
+    match in_store {
+        Some(known) => {
+            lines.push(Line::new("Phones", known.devices.to_string()));
+            lines.push(Line::new("Registrations", known.registrations.to_string()));
+        }
+        None => lines.push(Line::new("Phones", "being counted")),
+    }
+    lines
 }
 
 /// Shows what is known without the store.

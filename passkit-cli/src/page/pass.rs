@@ -10,13 +10,15 @@ use http_body_util::{BodyExt as _, Limited};
 use passkit_archive::{MAX_ARCHIVE_BYTES, PassFiles};
 use passkit_picture::{Drawing, Side};
 use passkit_server::{
-    Changed, PassId, PassSource as _, identifiers::Kind, service::ResponseBody, store::PageCursor,
+    Changed, PassId, PassSource as _, SourceError, identifiers::Kind, service::ResponseBody,
+    store::PageCursor,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    PATIENCE, Page,
+    Page,
     answer::Answer,
+    blocking,
     request::{Caller, Form, Refusal, query_of},
     view::{self, Confirm, Line, PassLink, PassView, PhoneLine, TimeLine},
 };
@@ -102,19 +104,18 @@ impl Page {
 
     /// Reads the archive that phones get.
     async fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, Refusal> {
-        let state = self.ask(self.store.store.pass_state(pass)).await?;
         let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!("the operator's page can't read {pass}: {error}");
         };
-        let archive = match self.source.credentials(pass).await {
-            // The folder may ask the store too.
-            Ok(Some(_)) => tokio::time::timeout(PATIENCE, self.source.archive(pass, &state))
-                .await
-                .map_err(|_| Refusal::Store)?,
-            Ok(None) => return Ok(None),
-            Err(error) => Err(error),
+        let read = async {
+            let state = self.store.store.pass_state(pass).await?;
+            match self.source.credentials(pass).await? {
+                // An archive that can't be read does not mean that the store fails.
+                Some(_) => Ok::<_, SourceError>(self.source.archive(pass, &state).await),
+                None => Ok(Ok(None)),
+            }
         };
-        let body = match archive {
+        let body = match self.ask(read).await? {
             Ok(Some(archive)) => ResponseBody::from(archive),
             Ok(None) => return Ok(None),
             Err(error) => {
@@ -218,16 +219,6 @@ impl Page {
 
 /// Phones are counted up to this number.
 const MAX_COUNTED: u64 = 10_000;
-
-/// Runs slow work on a thread for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!("a page can't be made: {error}");
-        Refusal::Failed
-    })
-}
 
 fn facts(explanation: &Explanation) -> Vec<Line> {
     let pass = &explanation.pass;

@@ -2,7 +2,7 @@
 //! the web service.
 
 use passkit_server::{
-    PassId, PassSource as _,
+    PassId, PassSource as _, SourceError,
     identifiers::{SerialNumber, TypeIdentifier},
 };
 use percent_encoding::percent_decode_str;
@@ -30,9 +30,9 @@ impl PassLink {
 impl Page {
     pub(super) async fn search(&self, query: &Form) -> Result<Answer, Refusal> {
         let typed = query.get("q").unwrap_or_default().trim();
-        let found = match named(typed) {
+        let (found, advice) = match named(typed) {
             // The page of a pass says so if the pass is unknown.
-            Some(pass) => vec![pass],
+            Some(pass) => (vec![pass], ""),
             None => self.with_serial(typed).await?,
         };
         if let [pass] = &found[..] {
@@ -40,44 +40,55 @@ impl Page {
         }
         Ok(view::page(&Found {
             passes: found.iter().map(PassLink::to).collect(),
-            advice: if self.source.types().len() > MAX_TYPES {
-                "There are many types, so write the type before the serial number."
-            } else {
-                "A serial number must be complete. Upper and lower case differ."
-            },
+            advice,
             signed_in: true,
             search: typed.to_owned(),
         }))
     }
 
-    /// Returns the passes with this serial number.
-    async fn with_serial(&self, serial: &str) -> Result<Vec<PassId>, Refusal> {
+    /// Returns the passes with this serial number, and what to do if there is none.
+    async fn with_serial(&self, serial: &str) -> Result<(Vec<PassId>, &'static str), Refusal> {
+        let advice = "A serial number must be complete. Upper and lower case differ.";
         let Ok(serial) = SerialNumber::new(serial) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), advice));
         };
-        let mut found = Vec::new();
-        for type_id in self.source.types().into_iter().take(MAX_TYPES) {
-            let pass = PassId {
-                type_id,
-                serial: serial.clone(),
-            };
-            if self.knows(&pass).await? {
-                found.push(pass);
+        let mut types = self.in_folders().await?.types.clone();
+        let in_store = self.in_store_soon().await;
+        types.extend(in_store.iter().flat_map(|known| known.types.clone()));
+        let advice = if self.source.archives.is_some() && in_store.is_none() {
+            "The types in the store are not known yet, so write the type before the serial number."
+        } else if types.len() > MAX_TYPES {
+            "There are many types, so write the type before the serial number."
+        } else {
+            advice
+        };
+        let look = async {
+            let mut found = Vec::new();
+            for type_id in types.into_iter().take(MAX_TYPES) {
+                let pass = PassId {
+                    type_id,
+                    serial: serial.clone(),
+                };
+                if self.knows(&pass).await? {
+                    found.push(pass);
+                }
             }
-        }
-        Ok(found)
+            Ok::<_, SourceError>(found)
+        };
+        Ok((self.ask(look).await?, advice))
     }
 
     /// Returns whether the folder or the store knows a pass.
-    async fn knows(&self, pass: &PassId) -> Result<bool, Refusal> {
-        let served = self.source.credentials(pass).await;
-        if matches!(served, Ok(Some(_))) {
+    async fn knows(&self, pass: &PassId) -> Result<bool, SourceError> {
+        if let Some(folder) = &self.source.folder
+            && folder.credentials(pass).await?.is_some()
+        {
             return Ok(true);
         }
         let store = &*self.store.store;
-        let state = self.ask(store.pass_state(pass)).await?;
+        let state = store.pass_state(pass).await?;
         let is_marked = state.published.is_some() || state.version > 0;
-        Ok(is_marked || self.ask(store.count_devices(pass, 1)).await? > 0)
+        Ok(is_marked || store.count_devices(pass, 1).await? > 0)
     }
 }
 

@@ -114,16 +114,26 @@ impl Sessions {
         open.remove(&id.digest());
     }
 
-    /// Returns whether this network may try a token now.
-    pub(super) fn may_try(&self, network: Option<IpAddr>) -> bool {
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried = wrong.get(&network);
-        tried.is_none_or(|(count, since)| *count < WRONG_TOKENS || since.elapsed() >= MINUTE)
-    }
-
-    /// Counts a wrong token.
-    pub(super) fn count_wrong(&self, network: Option<IpAddr>) {
+    /// Judges a token. Returns `None` if this network tried too many wrong tokens within the last
+    /// minute. Only wrong tokens count.
+    ///
+    /// The check and the count are one step. Otherwise, many requests could be checked before the
+    /// first of them is counted.
+    pub(super) fn judge(
+        &self,
+        network: Option<IpAddr>,
+        is_right: impl FnOnce() -> bool,
+    ) -> Option<bool> {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_locked_out = wrong
+            .get(&network)
+            .is_some_and(|(count, since)| *count >= WRONG_TOKENS && since.elapsed() < MINUTE);
+        if is_locked_out {
+            return None;
+        }
+        if is_right() {
+            return Some(true);
+        }
         if wrong.len() >= MAX_NETWORKS {
             wrong.retain(|_, (_, since)| since.elapsed() < MINUTE);
         }
@@ -135,6 +145,7 @@ impl Sessions {
             (*count, *since) = (0, Instant::now());
         }
         *count += 1;
+        Some(false)
     }
 }
 
@@ -167,9 +178,12 @@ mod tests {
         let sessions = Sessions::default();
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Some(text.parse().unwrap()));
         for _ in 0..WRONG_TOKENS {
-            assert!(sessions.may_try(one));
-            sessions.count_wrong(one);
+            assert_eq!(sessions.judge(one, || true), Some(true));
+            assert_eq!(sessions.judge(one, || false), Some(false));
         }
-        assert!(!sessions.may_try(one) && sessions.may_try(other));
+        for is_right in [true, false] {
+            assert_eq!(sessions.judge(one, || is_right), None);
+            assert_eq!(sessions.judge(other, || is_right), Some(is_right));
+        }
     }
 }

@@ -1,13 +1,19 @@
 //! The operator's page, over HTTP.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use passkit_test_servers::redis::Node;
 use serde_json::json;
 
 use crate::{
     archives::{order, pass, token_of, with_json},
-    program::{Answer, Service, eventually, send},
+    postgres,
+    program::{Answer, Service, answer_of, eventually, send},
 };
 
 const TYPE: &str = "pass.com.example.paged";
@@ -75,7 +81,11 @@ impl Page {
 }
 
 fn service() -> Service {
-    Service::new().given(&["--page", "127.0.0.1:0", "--admin-token", TOKEN])
+    with_page(Service::new())
+}
+
+fn with_page(service: Service) -> Service {
+    service.given(&["--page", "127.0.0.1:0", "--admin-token", TOKEN])
 }
 
 fn text(answer: &Answer) -> String {
@@ -174,6 +184,42 @@ fn wrong_tokens_are_refused_and_then_all_tokens_for_a_minute() {
         "{said}"
     );
     assert!(!said.contains("the-page-token"), "{said}");
+}
+
+#[test]
+fn tokens_that_arrive_at_the_same_moment_are_limited_too() {
+    let page = Page::start();
+    let body = format!("token={}", "x".repeat(TOKEN.len()));
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nHost: test\r\nOrigin: {}\r\nConnection: close\r\nExpect: 100-continue\r\n\
+         Content-Length: {}\r\n\r\n",
+        ORIGIN.1,
+        body.len()
+    );
+    // The service asks for a body when it waits for it.
+    let asked = "HTTP/1.1 100 Continue\r\n\r\n";
+    let mut waiting: Vec<TcpStream> = (0..30)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&page.address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut said = vec![0; asked.len()];
+            stream.read_exact(&mut said).unwrap();
+            assert_eq!(String::from_utf8_lossy(&said), asked);
+            stream
+        })
+        .collect();
+    for stream in &mut waiting {
+        stream.write_all(body.as_bytes()).unwrap();
+    }
+    let statuses: Vec<u16> = waiting
+        .iter_mut()
+        .map(|stream| answer_of(stream, "POST").unwrap().status)
+        .collect();
+    let judged = statuses.iter().filter(|status| **status == 403).count();
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert_eq!((judged, refused), (5, 25), "{statuses:?}");
+    let said = page.service.said();
+    assert_eq!(said.matches("a wrong admin token").count(), 1, "{said}");
 }
 
 #[test]
@@ -329,6 +375,41 @@ fn a_pass_is_found_by_its_serial_its_type_or_its_url() {
     ] {
         assert_eq!(page.get(malformed).status, 400, "{malformed}");
     }
+}
+
+#[test]
+fn a_pass_that_only_the_store_has_is_found_and_counts() {
+    finds_in_store(service());
+    finds_in_store(with_page(Service::over(&postgres::migrated())));
+}
+
+/// The folders of the service are empty.
+fn finds_in_store(service: Service) {
+    let page = Page::of(service.given(&["--archives-in-store"]));
+    let headers = [("Authorization", &*format!("Bearer {TOKEN}"))];
+    let archive = pass(TYPE, "S-1", "one");
+    let put = page
+        .service
+        .send("PUT", "/admin/v1/archives", &headers, &archive);
+    assert_eq!(put.status, 201);
+    // No phone has the pass, so only its publication has its type.
+    let address = address_of(TYPE, "S-1");
+    let found = page.get("/search?q=S-1");
+    assert_eq!(
+        (found.status, found.header("location")),
+        (303, Some(&*format!("/pass?{address}")))
+    );
+    page.html(&format!("/pass?{address}"));
+    let picture = page.get(&format!("/picture?{address}&side=front"));
+    assert!(picture.status == 200 && text(&picture).contains("one"));
+    assert_eq!(page.post(&format!("/download?{address}")).body, archive);
+
+    let wrong = [("Authorization", "ApplePass another-token-0123")];
+    let path = format!("/v1/passes/{TYPE}/S-1");
+    assert_eq!(page.service.send("GET", &path, &wrong, b"").status, 401);
+    eventually("the overview shows the refusal", || {
+        !page.html("/").contains("No request was refused.")
+    });
 }
 
 #[test]
@@ -508,8 +589,7 @@ fn hostile_passes_stay_text() {
 #[test]
 fn a_store_that_is_down_is_reported_and_the_page_stays_up() {
     let node = Node::start(&[]).unwrap();
-    let service =
-        Service::over(&node.url()).given(&["--page", "127.0.0.1:0", "--admin-token", TOKEN]);
+    let service = with_page(Service::over(&node.url()));
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     let page = Page::of(service);
     let pass = address_of(TYPE, "A-1");
