@@ -61,7 +61,7 @@ try {
   await pressed("Push again");
   assert.match(await text(tab), /marked as changed/);
   assert.notEqual(await changed(), version);
-  for (const part of ["of the newest version accepted", "fetched of the newest version"]) await until(tab, part);
+  for (const part of ["of the newest version accepted", "fetch of the newest version"]) await until(tab, part);
 
   // Everything has a name, and the page fits.
   const named = await tab.accessibility.snapshot();
