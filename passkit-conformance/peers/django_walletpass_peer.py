@@ -22,24 +22,23 @@ settings.configure(
 )
 django.setup()
 
-from django.core.files.base import ContentFile
 from django.core.management import call_command
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 from django_walletpass.models import Pass
+from django_walletpass.services import PassBuilder
 
-VERSIONS = dict.fromkeys(passes.PASSES, 0)
+# The settings of the library have one type.
+VERSIONS = {key: 0 for key in passes.PASSES if key[0] == settings.WALLETPASS["PASS_TYPE_ID"]}
 
 
 def store(key):
-    """Saves the next version, as the library's PassBuilder does, and pushes it."""
+    """Saves the next version. The library pushes after it saves."""
     VERSIONS[key] += 1
-    one, _ = Pass.objects.get_or_create(
-        pass_type_identifier=key[0], serial_number=key[1], authentication_token=passes.PASSES[key])
-    one.data.save("pass.pkpass", ContentFile(passes.archive(key, VERSIONS[key])))
-    one.save()
-    if os.environ.get("TOKEN_KEY"):
-        one.push_notification()
+    builder = PassBuilder()
+    builder.pass_data_required.update(serialNumber=key[1], authenticationToken=passes.PASSES[key])
+    builder.builded_pass_content = passes.archive(key, VERSIONS[key])
+    builder.write_to_model(Pass.objects.filter(pass_type_identifier=key[0], serial_number=key[1]).first())
 
 
 @csrf_exempt
@@ -52,6 +51,6 @@ urlpatterns = [path("touch/<str:type_id>/<str:serial>", touch), path("", include
 
 passes.pushes_to_the_kit()
 call_command("migrate", verbosity=0)
-for key in passes.PASSES:
+for key in VERSIONS:
     store(key)
 call_command("runserver", f"127.0.0.1:{PORT}", use_reloader=False, verbosity=0)

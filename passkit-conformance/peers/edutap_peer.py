@@ -35,6 +35,8 @@ class Registrations:
     async def register_pass(self, device, type_id, serial, push_token):
         if (type_id, serial) not in VERSIONS:
             raise HTTPException(401)
+        if push_token is None:  # The request had no body.
+            raise HTTPException(400)
         TOKENS[device] = push_token.pushToken
         REGISTERED.setdefault((device, type_id, serial), tick())
 
@@ -72,7 +74,7 @@ add_plugin("Logging", Log)
 
 from edutap.wallet_apple.handlers.fastapi import router_apple_wallet
 
-app = FastAPI()
+app = FastAPI(redirect_slashes=False)
 app.include_router(router_apple_wallet)
 
 

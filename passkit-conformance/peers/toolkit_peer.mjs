@@ -1,5 +1,6 @@
 // fastify-passkit-webservice or hono-passkit-webservice: node toolkit_peer.mjs PORT fastify|hono
-// The libraries leave storage, dates and pushes to their user. Here they are as good as the libraries' interface allows.
+// The libraries leave storage and dates to their user. Here they are as good as the libraries' interface allows. The
+// libraries offer no pushes.
 
 import { createHash } from "node:crypto";
 import { createServer } from "node:http";
@@ -15,6 +16,13 @@ let clock = Date.now();
 const tick = () => ++clock;
 const versions = new Map([...PASSES.keys()].map((key) => [key, { tag: clock, date: Date.now() }]));
 const registered = new Map(); // "device/type/serial" -> clock when registered
+const { HTTPException } = library === "hono" ? await import("hono/http-exception") : {};
+
+// Both frameworks send the status of such an error as the answer.
+function refuseUnknown(key) {
+    if (PASSES.has(key)) return;
+    throw HTTPException ? new HTTPException(401) : Object.assign(new Error("unknown pass"), { statusCode: 401 });
+}
 
 // A zip without compression.
 function zip(files) {
@@ -63,12 +71,14 @@ function archive(key) {
 
 const handlers = {
     async onRegister(device, type, serial) {
+        refuseUnknown(`${type}/${serial}`);
         const key = `${device}/${type}/${serial}`;
         const isNew = !registered.has(key);
         if (isNew) registered.set(key, tick());
         return isNew;
     },
     async onUnregister(device, type, serial) {
+        refuseUnknown(`${type}/${serial}`);
         registered.delete(`${device}/${type}/${serial}`);
         return true;
     },
@@ -89,6 +99,7 @@ const handlers = {
     },
     async onUpdateRequest(type, serial, modifiedSince) {
         const key = `${type}/${serial}`;
+        refuseUnknown(key);
         const date = Math.floor(versions.get(key).date / 1000) * 1000;
         return modifiedSince >= date ? undefined : archive(key);
     },
@@ -105,14 +116,15 @@ const [registration, list, update, log] = await Promise.all(
     ["registration", "list", "update", "log"].map((name) => import(`${library}-passkit-webservice/v1/${name}.js`)));
 if (library === "fastify") {
     const { default: Fastify } = await import("fastify");
-    const app = Fastify({ routerOptions: { maxParamLength: 200 } });
+    const app = Fastify({ routerOptions: { maxParamLength: 200, ignoreDuplicateSlashes: true, ignoreTrailingSlash: true } });
     for (const plugin of [registration, list, update, log]) app.register(plugin.default, handlers);
     app.post("/touch/:type/:serial", async ({ params }) => (touch(params.type, params.serial), ""));
     await app.listen({ port, host: "127.0.0.1" });
 } else {
     const { Hono } = await import("hono");
     const { getRequestListener } = await import("@hono/node-server");
-    const app = new Hono();
+    const { getPath } = await import("hono/utils/url");
+    const app = new Hono({ getPath: (request) => getPath(request).replace(/\/{2,}/g, "/").replace(/(.)\/$/, "$1") });
     for (const router of [registration, list, update, log]) app.route("/", router.default(handlers));
     app.post("/touch/:type/:serial", (context) => {
         touch(context.req.param("type"), context.req.param("serial"));

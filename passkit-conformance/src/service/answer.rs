@@ -166,10 +166,11 @@ impl Answer {
         }
     }
 
-    /// Expects an empty list. If passes are listed, `rule` is broken. If the list is empty without
-    /// status 204, [`Rule::LIST_7`] is broken.
+    /// Expects an empty list for a device without registrations of the type. If passes are listed,
+    /// `rule` is broken. If the list is empty without status 204, [`Rule::LIST_7`] is broken. Any
+    /// other status breaks [`Rule::LIST_8`], because the service then refuses an unknown device.
     pub(crate) fn lists_nothing(&self, kind: Kind, rule: Rule) -> CaseResult {
-        self.is_list_with(&[200, 204], Rule::LIST_7)?;
+        self.is_list_with(&[200, 204], Rule::LIST_8)?;
         let is_empty =
             ListAnswer::read(kind, self.body()).is_some_and(|one| one.serials.is_empty());
         self.is(204, if is_empty { Rule::LIST_7 } else { rule })

@@ -587,10 +587,11 @@ async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
         .await?
         .is(304, Rule::GET_2)?;
     session.save(one).await?;
-    list(session, &device, one, Some(&tag))
+    let saved = list(session, &device, one, Some(&tag))
         .await?
-        .about("a list after a save")
-        .lists_nothing(session.kind(), Rule::TAG_4)?;
+        .about("a list after a save");
+    saved.is_list_with(&[200, 204], Rule::LIST_7)?;
+    saved.lists_nothing(session.kind(), Rule::TAG_4)?;
     session
         .fetch(one, Some(&date))
         .await?

@@ -68,7 +68,7 @@ pub async fn run_watched<'a>(
     report.seed = target.seed;
     let mut stopped = None;
     let (mut silent, mut spared, mut interrupted) = (0, 0, false);
-    let mut answered_calls = HashSet::new();
+    let mut accepted_calls = HashSet::new();
     let mut baseline = Baseline::default();
     for instance in target.each() {
         stopped = unreachable(&instance).await;
@@ -95,13 +95,13 @@ pub async fn run_watched<'a>(
             .transcript
             .iter()
             .any(|exchange| exchange.status.is_ok());
-        name_what_was_asked(&mut result, &answered_calls, target).await;
+        name_what_was_asked(&mut result, &accepted_calls, target).await;
         if let Some((method, endpoint)) = result.transcript.last().map(call) {
             let last = (&method, endpoint);
             baseline.explain(&mut result, last, case.kind, target).await;
         }
         result.attribute();
-        answered_calls.extend(result.transcript.iter().filter_map(answered_call));
+        accepted_calls.extend(result.transcript.iter().filter_map(accepted_call));
         watch(Progress::Done(&result));
         if answered {
             silent = 0;
@@ -145,21 +145,24 @@ fn call(exchange: &Exchange) -> Call {
     (exchange.method.clone(), endpoint)
 }
 
-fn answered_call(exchange: &Exchange) -> Option<Call> {
-    exchange.status.is_ok().then(|| call(exchange))
+/// Returns the call, if the service accepted it. A refusal does not count, because a service can
+/// refuse malformed requests and never answer well-formed ones.
+fn accepted_call(exchange: &Exchange) -> Option<Call> {
+    let accepted = matches!(exchange.status, Ok(..400));
+    accepted.then(|| call(exchange))
 }
 
 /// Replaces the broken rule if the service hung up on a request of the case. Many services hang up
 /// on input that they don't expect. The case then breaks the rule that it is about, if the service
-/// answered calls of the same kind in earlier cases and still answers other requests.
-async fn name_what_was_asked(result: &mut CaseReport, answered: &HashSet<Call>, target: &Target) {
+/// accepted calls of the same kind in earlier cases and still answers other requests.
+async fn name_what_was_asked(result: &mut CaseReport, accepted: &HashSet<Call>, target: &Target) {
     let Outcome::Fail(violation) = &result.outcome else {
         return;
     };
     let (Some(rule), Some(last)) = (result.case.rules.first(), result.transcript.last()) else {
         return;
     };
-    if violation.rule() != Rule::HTTP_2 || !answered.contains(&call(last)) || !answers(target).await
+    if violation.rule() != Rule::HTTP_2 || !accepted.contains(&call(last)) || !answers(target).await
     {
         return;
     }
@@ -214,7 +217,7 @@ mod tests {
         task::{Context, Poll},
     };
 
-    use http::{Method, Response};
+    use http::{Method, Response, StatusCode};
     use passkit_server::identifiers::Kind;
     use tower_service::Service;
 
@@ -226,6 +229,7 @@ mod tests {
     struct Fitful {
         asked: Arc<AtomicUsize>,
         answered: fn(usize) -> bool,
+        status: StatusCode,
     }
 
     impl Service<Request<Full<Bytes>>> for Fitful {
@@ -239,9 +243,11 @@ mod tests {
 
         fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
             let answered = (self.answered)(self.asked.fetch_add(1, Ordering::Relaxed));
+            let mut answer = Response::default();
+            *answer.status_mut() = self.status;
             Box::pin(async move {
                 if answered {
-                    Ok(Response::default())
+                    Ok(answer)
                 } else {
                     Err(io::Error::other("out of order"))
                 }
@@ -269,7 +275,7 @@ mod tests {
             }
             let mut answer = Response::default();
             if asked.method() == Method::POST {
-                *answer.status_mut() = http::StatusCode::CREATED;
+                *answer.status_mut() = StatusCode::CREATED;
             }
             std::future::ready(Ok(answer))
         }
@@ -277,6 +283,11 @@ mod tests {
 
     /// Runs nine cases. Each sends one request, except the second case, which sends none.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
+        outcomes_with(StatusCode::OK, answered).await
+    }
+
+    /// Like [`outcomes`], with the status of all answers.
+    async fn outcomes_with(status: StatusCode, answered: fn(usize) -> bool) -> Report {
         let case = Case {
             id: "x/y",
             level: Level::Must,
@@ -301,6 +312,7 @@ mod tests {
         let service = Fitful {
             asked: Arc::default(),
             answered,
+            status,
         };
         let mut seen = 0;
         let count =
@@ -351,6 +363,9 @@ mod tests {
         };
         assert_eq!(rules(outcomes(|_| false).await), ["HTTP-2"]);
         assert_eq!(rules(outcomes(|number| number != 1).await), ["LIST-9"]);
+        // A service that refused the earlier calls may hang up on well-formed calls only.
+        let refusing = outcomes_with(StatusCode::BAD_REQUEST, |number| number != 1);
+        assert_eq!(rules(refusing.await), ["HTTP-2"]);
     }
 
     #[tokio::test]

@@ -71,8 +71,8 @@ catalogue! {
         and fetches without a date (200).",
         "A pass that was once deleted is never updated again.";
     "trace/updates-off-and-on" Pass Must [UNR_1 REG_1 GET_2] updates_off_and_on,
-        "The user switches updates off (200) and on. The phone lists with the old tag (200 or 204) and without a \
-        tag (200), and fetches with its date (304).",
+        "The user switches updates off (200), and the phone lists (204). The user switches updates on. The phone \
+        lists with the old tag (200 or 204) and without a tag (200), and fetches with its date (304).",
         "After the switch, the phone gets no more updates, or loads the pass again each time.";
     "trace/wrong-token" Pass Must [AUTH_2] wrong_token,
         "A stranger registers, unregisters and fetches with the token of another pass, without a token, and with \

@@ -64,6 +64,18 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
+        name: "the list of a device without registrations is answered 400",
+        rule: Rule::LIST_8,
+        caught_by: &["trace/updates-off-and-on", "trace/shared-pass"],
+        wrong: |sound| {
+            altered(sound, |asked, answer| {
+                if is_list(asked) && tag(asked).is_none() && answer.status() == 204 {
+                    become_empty(answer, 400);
+                }
+            })
+        },
+    },
+    Fault {
         name: "unregister says 200 and does nothing",
         rule: Rule::UNR_1,
         caught_by: &[
