@@ -12,7 +12,7 @@ use passkit_server::{
 };
 use tokio::task::yield_now;
 
-use super::{Fault, Faulty};
+use super::{Fault, Faulty, Memory};
 
 /// A record of a subject is found under the key of the subject and the name of its event.
 type Table = BTreeMap<String, BTreeMap<String, Record>>;
@@ -52,15 +52,18 @@ impl DeliveryLog for Faulty {
         }
         for record in records {
             let (subject, event) = (self.key_of(&record.subject), self.event_of(record.event));
-            let known = self.memory(|memory| {
+            let known = |memory: &Memory| {
                 let of_subject = memory.delivery.table.get(&subject);
                 of_subject.and_then(|events| events.get(&event)).cloned()
-            });
+            };
+            let mut read_first = None;
             if self.is(Fault::RecordsAreReadFirst) {
+                read_first = Some(self.memory(|memory| known(memory)));
                 yield_now().await;
             }
             let key = (subject.clone(), event.clone());
             self.memory(|memory| {
+                let known = read_first.unwrap_or_else(|| known(memory));
                 let log = &mut memory.delivery;
                 log.first_times.entry(key.clone()).or_insert(record.at);
                 let hidden = log
@@ -69,7 +72,10 @@ impl DeliveryLog for Faulty {
                     .is_some_and(|last| *last > record.version);
                 if !(hidden && self.fault == Fault::ForgottenVersionsHideOlder) {
                     let merged = self.merged(known, record);
-                    log.table.entry(subject).or_default().insert(event, merged);
+                    log.table
+                        .entry(subject.clone())
+                        .or_default()
+                        .insert(event.clone(), merged);
                 }
             });
         }
